@@ -1,0 +1,73 @@
+"""Layers that mixers and blocks are made of."""
+
+import torch
+from torch import Tensor, nn
+
+from .ops.place import Place, advance, extend
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last axis, in float32 (arXiv 1910.07467)."""
+
+    def __init__(self, dim: int, eps: float = 1e-5):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x.float(), x.shape[-1:], self.weight.float(), self.eps).to(x.dtype)
+
+
+class GatedRMSNorm(RMSNorm):
+    """RMSNorm of x * silu(gate), as in Mamba-2; `norm_first` norms x alone and gates after, as in Gated DeltaNet."""
+
+    def __init__(self, dim: int, eps: float = 1e-5, norm_first: bool = False):
+        super().__init__(dim, eps)
+        self.norm_first = norm_first
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        gate = nn.functional.silu(gate.float())
+        if self.norm_first:
+            return (super().forward(x.float()) * gate).to(gate.dtype)
+        return super().forward(x.float() * gate)
+
+
+class ShortConvolution(nn.Module):
+    """Depthwise causal convolution y_t = sum_l w_l x_{t-l} + bias over `width` rows of one document.
+
+    `weight` (D, 1, width) is laid out as in `torch.nn.Conv1d`: its last column weighs the present row.
+    """
+
+    def __init__(self, dim: int, width: int = 4, bias: bool = False):
+        super().__init__()
+        self.dim, self.width = dim, width
+        self.weight = nn.Parameter(torch.empty(dim, 1, width).uniform_(-(width**-0.5), width**-0.5))
+        self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
+
+    def init_state(self, batch: int, device=None, dtype=None) -> Tensor:
+        return torch.zeros(batch, self.width - 1, self.dim, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor, state: Tensor | None, place: Place) -> tuple[Tensor, Tensor]:
+        """(B, T, D), the (B, width - 1, D) rows before -> (B, T, D), rows."""
+        T, past = x.shape[1], self.width - 1
+        extended = extend(state, x, past)
+        y = x * self.weight[:, 0, past]
+        for lag in range(1, self.width):
+            row = extended[:, past - lag : past - lag + T]
+            if place.packed:
+                row = torch.where((place.position >= lag)[..., None], row, 0)
+            y = y + row * self.weight[:, 0, past - lag]
+        return y if self.bias is None else y + self.bias, advance(extended, place, past)
+
+
+class SwiGLU(nn.Module):
+    """W_down(silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.gate = nn.Linear(dim, hidden, bias=False)
+        self.up = nn.Linear(dim, hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))

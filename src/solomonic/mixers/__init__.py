@@ -1,0 +1,30 @@
+"""Mixers, one file each. A file that defines a `Mixer` is known by its configuration's name, and under test."""
+
+import importlib
+import pkgutil
+
+from .base import Mixer, MixerConfig, State
+from .base import config_from_dict as _config_from_dict
+
+
+def _discover() -> dict[str, type[Mixer]]:
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(value, type) and issubclass(value, Mixer) and hasattr(value, "Config"):
+                found[value.Config.name] = value
+    return dict(sorted(found.items()))
+
+
+MIXERS: dict[str, type[Mixer]] = _discover()
+
+
+def build(config: MixerConfig, d_model: int) -> Mixer:
+    return MIXERS[config.name](d_model, config)
+
+
+def config_from_dict(settings: dict) -> MixerConfig:
+    return _config_from_dict(settings, MIXERS)
+
+
+__all__ = ["MIXERS", "Mixer", "MixerConfig", "State", "build", "config_from_dict"]

@@ -1,0 +1,106 @@
+"""Softmax attention with grouped queries and rotary positions: over everything, or a sliding window."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ..layers import RMSNorm
+from ..ops.memory_attention import init_state as ring_state
+from ..ops.memory_attention import memory_attention
+from ..ops.place import Place, advance
+from ..ops.rotary import rotary
+from .base import Mixer, MixerConfig, State
+
+
+@dataclass(frozen=True)
+class AttentionConfig(MixerConfig):
+    """`window` None attends to the whole document; else to the last `window` tokens, the present one included."""
+
+    name = "attention"
+    n_heads: int = 4
+    n_kv_heads: int | None = None  # None: as many as n_heads
+    window: int | None = None
+    rotary_base: float = 10000.0
+    qk_norm: bool = True
+
+    def __post_init__(self):
+        self.require(self.n_heads >= 1 and self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads, >= 1")
+        self.require(self.window is None or self.window >= 1, "window >= 1")
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+
+class Projections(nn.Module):
+    """Queries, keys and values of a layer: (B, T, d_model) -> (B, T, heads, head_dim) each, queries and keys normed."""
+
+    def __init__(self, d_model: int, n_heads: int, kv_heads: int, qk_norm: bool = True):
+        super().__init__()
+        if d_model % n_heads or (d_model // n_heads) % 2:
+            raise ValueError(f"expected d_model = n_heads x an even number, got d_model={d_model}, n_heads={n_heads}")
+        self.dim = d_model // n_heads
+        self.q = nn.Linear(d_model, n_heads * self.dim, bias=False)
+        self.k = nn.Linear(d_model, kv_heads * self.dim, bias=False)
+        self.v = nn.Linear(d_model, kv_heads * self.dim, bias=False)
+        self.q_norm = RMSNorm(self.dim) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.dim) if qk_norm else nn.Identity()
+
+    def query(self, x: Tensor) -> Tensor:
+        return self.q_norm(self.q(x).unflatten(-1, (-1, self.dim)))
+
+    def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.k_norm(self.k(x).unflatten(-1, (-1, self.dim))), self.v(x).unflatten(-1, (-1, self.dim))
+
+
+class Attention(Mixer):
+    Config = AttentionConfig
+    summary = "softmax attention, full or over a sliding window"
+
+    def __init__(self, d_model: int, config: AttentionConfig):
+        super().__init__(d_model, config)
+        self.bounded = config.window is not None
+        self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
+        self.out = nn.Linear(config.n_heads * self.project.dim, d_model, bias=False)
+
+    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+        rows = length if self.config.window is None else self.config.window
+        heads, dim = self.config.kv_heads, self.project.dim
+        return ring_state(batch, heads, dim, window=rows, span=0, capacity=0, device=device, dtype=dtype) or {
+            name: torch.zeros(batch, 0, heads, dim, device=device, dtype=dtype) for name in ("k", "v")
+        }
+
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        config = self.config
+        q, (k, v) = self.project.query(x), self.project.key_value(x)
+        if config.window is None:
+            y, state = self._full(q, k, v, state, place)
+        else:
+            y, state = memory_attention(
+                q, k, v, state, place, window=config.window, block=config.window, base=config.rotary_base
+            )
+        return self.out(y.flatten(2)), state
+
+    def _full(self, q: Tensor, k: Tensor, v: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        """All of the document is a ring that grows; keys are kept rotated by their position in the document."""
+        T = q.shape[1]
+        q, k = (rotary(x, place.position, self.config.rotary_base) for x in (q, k))
+        if state is not None:
+            k, v = torch.cat([state["k"].to(k.dtype), k], 1), torch.cat([state["v"].to(v.dtype), v], 1)
+        visible = None
+        if not place.aligned:
+            S = k.shape[1]
+            lag = torch.arange(S - T, S, device=q.device)[:, None] - torch.arange(S, device=q.device)
+            visible = ((lag >= 0) & (lag <= place.position[..., None]))[:, None]
+        y = scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            attn_mask=visible,
+            is_causal=place.aligned,
+            enable_gqa=self.config.kv_heads != self.config.n_heads,
+        )
+        size = k.shape[1] if place.longest is None else place.longest
+        return y.transpose(1, 2), {"k": advance(k, place, size), "v": advance(v, place, size)}

@@ -1,0 +1,74 @@
+"""What a mixer is: the part of a block that moves information between positions.
+
+Laws, tested on every mixer there is (`tests/laws/`). With y, s = mixer(x, state, place):
+
+- Chunk: any split of x into calls that carry the state gives the same y, s and gradients.
+- Causality: a change of x at t changes nothing before t.
+- Padding and packing: what `place` calls padding, or another document, changes nothing.
+- Bounded state: the state has the shapes of `init_state(batch, length)`; where `bounded`, at any length.
+- Gradient: y and s are differentiable functions of x and of the state.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..ops.place import Place
+from ..spelling import unknown
+
+State = dict[str, Any]
+"""Nested dictionaries of tensors whose first axis is the batch."""
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """Settings of a mixer: what distinguishes two layers of the same width."""
+
+    name: ClassVar[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        nested = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), MixerConfig)}
+        return {"mixer": self.name} | asdict(self) | {key: value.to_dict() for key, value in nested.items()}
+
+    def require(self, holds: bool, expected: str) -> None:
+        """ValueError unless `holds`: what the mixer expected, and what came."""
+        if not holds:
+            raise ValueError(f"{self.name}: expected {expected}, got {asdict(self)}")
+
+
+class Mixer(nn.Module, ABC):
+    Config: ClassVar[type[MixerConfig]]
+    summary: ClassVar[str]
+    bounded: bool = True  # whether the state stops growing
+    is_fading: ClassVar[bool] = False  # whether it can be the fading memory of a B'MOJO layer
+    innovates: ClassVar[bool] = False  # whether it has `innovate`: y, the size of its own prediction error (B, T), state
+
+    def __init__(self, d_model: int, config: MixerConfig):
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        """(B, T, d_model), the state before (None = nothing before) -> (B, T, d_model), the state after."""
+
+    @abstractmethod
+    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+        """Zeros in the shapes of the state after `length` tokens; for `length` 0, the state that None stands for."""
+
+
+def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) -> MixerConfig:
+    """The inverse of `to_dict`. ValueError for an unknown mixer or setting, naming the near one."""
+    settings = dict(settings)
+    name = settings.pop("mixer", None)
+    if name not in known:
+        raise unknown("mixer", name, known)
+    config = known[name].Config
+    allowed = [f.name for f in fields(config)]
+    for key, value in settings.items():
+        if key not in allowed:
+            raise unknown(f"setting of {name}", key, allowed)
+        if isinstance(value, dict):
+            settings[key] = config_from_dict(value, known)
+    return config(**settings)

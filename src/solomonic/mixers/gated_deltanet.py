@@ -1,0 +1,67 @@
+"""Gated DeltaNet (arXiv 2412.06464): a fading memory that writes only what it failed to predict.
+
+b = beta, how much of the error is written; g <= 0, the logarithm of the decay; H heads, keys of K dims, values of V.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, silu, softplus
+
+from ..layers import GatedRMSNorm, ShortConvolution
+from ..ops.gated_delta import gated_delta
+from ..ops.place import Place
+from .base import Mixer, MixerConfig, State
+from .mamba2 import init_gates
+
+
+@dataclass(frozen=True)
+class GatedDeltaNetConfig(MixerConfig):
+    name = "gated_deltanet"
+    n_heads: int = 4
+    key_dim: int = 16
+    value_dim: int = 16
+    conv_width: int = 4
+
+    def __post_init__(self):
+        self.require(min(self.n_heads, self.key_dim, self.value_dim) > 0 and self.conv_width > 1, "sizes >= 1, conv >= 2")
+
+
+class GatedDeltaNet(Mixer):
+    Config = GatedDeltaNetConfig
+    summary = "Gated DeltaNet, a fading memory that corrects its own errors"
+    is_fading = True
+    innovates = True
+
+    def __init__(self, d_model: int, config: GatedDeltaNetConfig):
+        super().__init__(d_model, config)
+        H, keys, values = config.n_heads, config.n_heads * config.key_dim, config.n_heads * config.value_dim
+        self.sizes = [keys, keys, values]
+        self.qkv = nn.Linear(d_model, 2 * keys + values, bias=False)
+        self.gates = nn.Linear(d_model, 2 * H + values, bias=False)
+        self.conv = ShortConvolution(2 * keys + values, config.conv_width)
+        self.A_log, self.dt_bias = init_gates(H)
+        self.norm = GatedRMSNorm(config.value_dim, norm_first=True)
+        self.out = nn.Linear(values, d_model, bias=False)
+
+    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+        ssm = torch.zeros(batch, self.config.n_heads, self.config.value_dim, self.config.key_dim, device=device)
+        return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm}
+
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        y, _, state = self.innovate(x, state, place)
+        return y, state
+
+    def innovate(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, Tensor, State]:
+        """`forward`, and between its results |v_t - S_{t-1} k_t| over all heads, (B, T) float32."""
+        state = state or {"conv": None, "ssm": None}
+        H = self.config.n_heads
+        qkv, conv = self.conv(self.qkv(x), state["conv"], place)
+        q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
+        q, k = normalize(q, dim=-1, eps=1e-6) * self.config.key_dim**-0.5, normalize(k, dim=-1, eps=1e-6)
+        beta, step, gate = self.gates(x).split([H, H, self.sizes[2]], -1)
+        decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
+        y, errors, ssm = gated_delta(q, k, v, beta.float().sigmoid(), decay, state["ssm"], place)
+        y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
+        return self.out(y), errors.flatten(2).norm(dim=-1), {"conv": conv, "ssm": ssm}

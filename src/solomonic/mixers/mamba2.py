@@ -1,0 +1,78 @@
+"""Mamba-2 (arXiv 2405.21060): a fading memory with one scalar decay a head.
+
+Letters of the paper: x the inputs of the state (value), B what is written (key), C what is read (query), dt the step,
+A < 0 the rate of decay, D the skip, z the gate. H heads of P dims, N the state's size, G groups that share B and C.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu, softplus
+
+from ..layers import GatedRMSNorm, ShortConvolution
+from ..ops.place import Place
+from ..ops.ssd import ssd
+from .base import Mixer, MixerConfig, State
+
+
+@dataclass(frozen=True)
+class Mamba2Config(MixerConfig):
+    name = "mamba2"
+    state_size: int = 16
+    head_dim: int = 16
+    expand: float = 2
+    n_groups: int = 1
+    conv_width: int = 4
+
+    def __post_init__(self):
+        positive = min(self.state_size, self.head_dim, self.expand, self.n_groups) > 0 and self.conv_width > 1
+        self.require(positive, "sizes >= 1 and conv_width >= 2")
+
+
+def init_gates(heads: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """log A with A uniform in [1, 16], and a bias with softplus(bias) log-uniform in [0.001, 0.1] (Mamba-2's)."""
+    step = torch.empty(heads).uniform_(math.log(1e-3), math.log(1e-1)).exp()
+    return nn.Parameter(torch.empty(heads).uniform_(1, 16).log()), nn.Parameter(step + torch.log(-torch.expm1(-step)))
+
+
+class Mamba2(Mixer):
+    Config = Mamba2Config
+    summary = "Mamba-2, a state-space model with scalar decay"
+    is_fading = True
+
+    def __init__(self, d_model: int, config: Mamba2Config):
+        super().__init__(d_model, config)
+        inner = int(config.expand * d_model)
+        if inner % config.head_dim or (inner // config.head_dim) % config.n_groups:
+            raise ValueError(
+                f"mamba2: expected expand x d_model = {inner} to be n_groups x head_dim x a whole number, "
+                f"got head_dim={config.head_dim}, n_groups={config.n_groups}"
+            )
+        self.heads = inner // config.head_dim
+        shared = config.n_groups * config.state_size
+        self.sizes = [inner, inner + 2 * shared, self.heads]
+        self.split = [inner, shared, shared]
+        self.project = nn.Linear(d_model, sum(self.sizes), bias=False)
+        self.conv = ShortConvolution(inner + 2 * shared, config.conv_width, bias=True)
+        self.A_log, self.dt_bias = init_gates(self.heads)
+        self.D = nn.Parameter(torch.ones(self.heads))
+        self.norm = GatedRMSNorm(inner)
+        self.out = nn.Linear(inner, d_model, bias=False)
+
+    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+        ssm = torch.zeros(batch, self.heads, self.config.head_dim, self.config.state_size, device=device)
+        return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm}
+
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        state = state or {"conv": None, "ssm": None}
+        z, xBC, dt = self.project(x).split(self.sizes, -1)
+        xBC, conv = self.conv(xBC, state["conv"], place)
+        value, B, C = silu(xBC).split(self.split, -1)
+        value = value.unflatten(-1, (self.heads, -1)).float()
+        B, C = (x.unflatten(-1, (self.config.n_groups, -1)) for x in (B, C))
+        dt = softplus(dt.float() + self.dt_bias)
+        y, ssm = ssd(value * dt[..., None], B, C, -self.A_log.float().exp() * dt, state["ssm"], place)
+        y = y + value * self.D[:, None]
+        return self.out(self.norm(y.flatten(2), z).to(x.dtype)), {"conv": conv, "ssm": ssm}

@@ -1,0 +1,199 @@
+"""The language model: embedding, pre-norm blocks of a mixer and a SwiGLU, tied or untied head.
+
+Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes: B rows, T tokens, V vocabulary.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import RMSNorm, SwiGLU
+from .mixers import MixerConfig, State, build, config_from_dict
+from .ops.place import Place
+from .spelling import unknown
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    vocab_size: int
+    d_model: int
+    layers: tuple[MixerConfig, ...]
+    d_ff: int  # width of the SwiGLU, 0 for none
+    tie_embeddings: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if self.vocab_size < 1 or self.d_model < 1 or self.d_ff < 0 or not self.layers:
+            raise ValueError(f"expected vocab_size >= 1, d_model >= 1, d_ff >= 0 and at least one layer, got {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` is the inverse."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return plain | {"layers": [layer.to_dict() for layer in self.layers]}
+
+    @classmethod
+    def from_dict(cls, settings: dict[str, Any]) -> "ModelConfig":
+        allowed = [f.name for f in fields(cls)]
+        for key in settings:
+            if key not in allowed:
+                raise unknown("setting of the model", key, allowed)
+        return cls(**settings | {"layers": [config_from_dict(layer) for layer in settings["layers"]]})
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, mixer: MixerConfig):
+        super().__init__()
+        self.mixer_norm = RMSNorm(config.d_model)
+        self.mixer = build(mixer, config.d_model)
+        if config.d_ff:
+            self.mlp_norm = RMSNorm(config.d_model)
+        self.mlp = SwiGLU(config.d_model, config.d_ff) if config.d_ff else None
+
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        y, state = self.mixer(self.mixer_norm(x), state, place)
+        x = x + y
+        return x if self.mlp is None else x + self.mlp(self.mlp_norm(x)), state
+
+
+class LanguageModel(nn.Module):
+    """`logits, state = model(tokens, state)`: training, prefill and decoding are this one call.
+
+    Any cut of the tokens into calls that pass the state on gives the same logits, state and gradients. The state is a
+    nested structure of tensors whose first axis is the batch: detach it, move it, save it. Padding (`mask` False)
+    and other documents (`segments`) change nothing of a real token's logits, nor the state.
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, mixer) for mixer in config.layers)
+        self.norm = RMSNorm(config.d_model)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.head.weight = self.embedding.weight
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        with torch.no_grad():
+            for block in self.blocks:
+                for last in [block.mixer.out] + ([block.mlp.down] if block.mlp else []):
+                    last.weight /= (2 * len(self.blocks)) ** 0.5
+
+    def forward(
+        self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """tokens (B, T) int64, state of the tokens before, mask (B, T) bool, segments (B, T) int64 non-decreasing.
+
+        Returns logits (B, T, V) and the state after the last real token. Without `segments` the tokens continue the
+        state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
+        mean nothing. Raises ValueError for arguments of another shape or type, or a state of another configuration.
+        """
+        self._check(tokens, state, mask, segments)
+        order = length = None
+        if mask is not None:
+            length = mask.sum(1)
+            order = mask.logical_not().sort(dim=1, stable=True).indices  # real tokens first, in their order
+            tokens = tokens.masked_fill(~mask, 0).gather(1, order)
+            segments = None if segments is None else segments.gather(1, order)
+        place, segment = self._place(tokens, state, length, segments)
+        x = self.embedding(tokens)
+        layers = []
+        for block, before in zip(self.blocks, state["layers"] if state else [None] * len(self.blocks)):
+            x, after = block(x, before, place)
+            layers.append(after)
+        logits = self.head(self.norm(x))
+        if order is not None:
+            logits = logits.gather(1, order.argsort(1)[..., None].expand_as(logits))
+        return logits, {"position": place.end, "segment": segment, "layers": layers}
+
+    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+        """Zeros in the shapes of the state after `length` tokens; for length 0, the state that None stands for."""
+        count = torch.zeros(batch, dtype=torch.int64, device=device)
+        layers = [block.mixer.init_state(batch, length, device, dtype) for block in self.blocks]
+        return {"position": count, "segment": count.clone(), "layers": layers}
+
+    def state_bytes(self, length: int, batch: int = 1) -> int:
+        """Bytes that the state of `batch` rows takes after `length` tokens."""
+        state = self.init_state(batch, length, "meta", self.embedding.weight.dtype)
+        return sum(t.numel() * t.element_size() for _, t in _leaves(state))
+
+    def _place(
+        self, tokens: Tensor, state: State | None, length: Tensor | None, segments: Tensor | None
+    ) -> tuple[Place, Tensor]:
+        (B, T), device = tokens.shape, tokens.device
+        row = torch.arange(T, device=device)[None]
+        before = state["position"] if state else torch.zeros(B, dtype=torch.int64, device=device)
+        segment = state["segment"] if state else torch.zeros(B, dtype=torch.int64, device=device)
+        position = before[:, None] + row if state else row
+        count = torch.full((B,), T, device=device) if length is None else length
+        if segments is not None:
+            first = segments[:, :1] if state is None else segment[:, None]
+            begins = (torch.cat([first, segments[:, :-1]], 1) != segments) & (row < count[:, None])
+            start = torch.where(begins, row, -1).cummax(1).values
+            position = torch.where(start >= 0, row - start, position)
+        end = before + count
+        if T and (segments is not None):
+            final = (count - 1).clamp_min(0)[:, None]
+            end = torch.where(count > 0, position.gather(1, final)[:, 0] + 1, before)
+            segment = torch.where(count > 0, segments.gather(1, final)[:, 0], segment)
+        ragged = length is not None or segments is not None
+        longest = int(end.max()) if ragged and B and not torch.compiler.is_compiling() else None
+        aligned = state is None and segments is None
+        return Place(position, end, length, aligned, segments is not None, longest), segment
+
+    def _check(self, tokens: Tensor, state: State | None, mask: Tensor | None, segments: Tensor | None) -> None:
+        if tokens.dim() != 2 or tokens.dtype != torch.int64 or tokens.shape[1] == 0:
+            raise ValueError(f"tokens: expected (B, T) int64 with T >= 1, got {_shape(tokens)}")
+        for name, value, dtype in (("mask", mask, torch.bool), ("segments", segments, torch.int64)):
+            if value is not None and (value.shape != tokens.shape or value.dtype != dtype):
+                raise ValueError(f"{name}: expected {tuple(tokens.shape)} {dtype}, as the tokens, got {_shape(value)}")
+        if state is not None:
+            self._check_state(tokens.shape[0], state)
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+            return  # looking at values would wait for the device
+        real = tokens if mask is None else tokens[mask]
+        if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < self.config.vocab_size:
+            raise ValueError(
+                f"tokens: expected values in [0, {self.config.vocab_size}), got {int(real.min())} to {int(real.max())}"
+            )
+        if segments is not None:
+            gaps = segments.diff(dim=1) if mask is None else _real_gaps(segments, mask)
+            if (gaps < 0).any():
+                raise ValueError("segments: expected document ids that never decrease along a row")
+
+    def _check_state(self, batch: int, state: State) -> None:
+        """The shapes of a state say which configuration it is of; only an unbounded mixer's rows are free."""
+        remedy = "use the state of a model with this configuration, or None"
+        try:
+            came = dict(_leaves(state))
+        except (AttributeError, TypeError):
+            raise ValueError(f"state: expected what a call returned, got {type(state).__name__}; {remedy}") from None
+        expected = dict(_leaves(self.init_state(batch, 0, "meta")))
+        if came.keys() != expected.keys():
+            odd = sorted(came.keys() ^ expected.keys())[0]
+            raise ValueError(f"state: {odd} is {'missing' if odd in expected else 'not of this model'}; {remedy}")
+        for name, tensor in expected.items():
+            got, want = list(came[name].shape), list(tensor.shape)
+            if want[1:2] == [0]:
+                got[1:2] = [0]
+            if got != want:
+                raise ValueError(f"state: expected {name} of shape {want}, got {list(came[name].shape)}; {remedy}")
+
+
+def _leaves(state: Any, name: str = "state"):
+    """(name, tensor) of a nested structure, depth first."""
+    if isinstance(state, Tensor):
+        yield name, state
+    else:
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _leaves(value, f"{name}.{key}")
+
+
+def _real_gaps(segments: Tensor, mask: Tensor) -> Tensor:
+    order = mask.logical_not().sort(dim=1, stable=True).indices
+    return segments.gather(1, order).diff(dim=1)[mask.gather(1, order)[:, 1:]]
+
+
+def _shape(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {value.dtype}"

@@ -1,0 +1,30 @@
+"""The gated delta rule: the scan of Gated DeltaNet."""
+
+from torch import Tensor
+
+from ..place import Place
+from . import chunked, reference
+
+BACKENDS = {"reference": reference.gated_delta, "chunked": chunked.gated_delta}
+
+
+def gated_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor | None,
+    place: Place,
+    backend: str = "chunked",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """S_t = exp(g_t) S_{t-1} (I - b_t k_t k_t^T) + b_t v_t k_t^T, y_t = S_t q_t (arXiv 2412.06464).
+
+    q, k (B, T, H, K); v (B, T, H, V); beta in [0, 1] and log_decay g <= 0 (B, T, H); state (B, H, V, K).
+    Restarted where a document begins. Returns y (B, T, H, V), the innovations e_t = v_t - exp(g_t) S_{t-1} k_t
+    (B, T, H, V), and the state after the last real row, all float32.
+    """
+    q, k, v, beta, log_decay = (x.float() for x in (q, k, v, beta, log_decay))
+    if state is None:
+        state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
+    return BACKENDS[backend](q, k, v, beta, log_decay, state, place)

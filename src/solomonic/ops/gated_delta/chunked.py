@@ -1,0 +1,60 @@
+"""The gated delta rule by chunks: inside a chunk the errors solve one unit-triangular system
+(the WY form of DeltaNet, arXiv 2406.06484, with the gates of arXiv 2412.06464); chunks follow one another.
+
+    (I + A) E = V - diag(exp(G)) K S^T,   A_ts = exp(G_t - G_s) b_s k_t.k_s  for s < t,   G = cumsum(g)
+
+Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..place import Place
+
+
+def gated_delta(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, chunk: int = 32
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, T, H, V = v.shape
+    if (real := place.real()) is not None:
+        beta = beta * real[:, :, None]
+        log_decay = log_decay * real[:, :, None]
+    Q = min(chunk, T)
+    C = -(-T // Q)
+    document = place.document()
+    if C * Q > T:
+        q, k, v = (pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in (q, k, v))
+        beta, log_decay = (pad(x, (0, 0, 0, C * Q - T)) for x in (beta, log_decay))
+        if document is not None:
+            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1)
+    q, k, v = (x.view(B, C, Q, H, -1).transpose(2, 3) for x in (q, k, v))  # b c h t d
+    beta, total = (x.view(B, C, Q, H).transpose(2, 3) for x in (beta, log_decay))  # b c h t
+    total = total.cumsum(-1)
+
+    visible = torch.ones(Q, Q, dtype=torch.bool, device=v.device).tril()
+    into, onward, keep = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
+    if document is not None:
+        document = document.view(-1, C, Q)
+        end = pad(document[..., -1], (1, 0))
+        visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None]
+        into = into * (document == end[:, :-1, None])[:, :, None]
+        onward = onward * (document == end[:, 1:, None])[:, :, None]
+        keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
+    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~visible, -torch.inf).exp()
+    decay = decay * beta[..., None, :]  # b c h t s
+    A = ((k @ k.mT) * decay).tril(-1) + torch.eye(Q, device=v.device)
+    solved = torch.linalg.solve_triangular(A, torch.cat([v, into[..., None] * k], -1), upper=False, unitriangular=True)
+    free, response = solved.split([V, k.shape[-1]], -1)  # E = free - response S^T
+    attend = (q @ k.mT) * decay
+    read = into[..., None] * q
+    write = (onward * beta)[..., None] * k
+
+    out, errors = [], []
+    for c in range(C):
+        error = free[:, c] - response[:, c] @ state.mT
+        out.append(read[:, c] @ state.mT + attend[:, c] @ error)
+        errors.append(error)
+        state = keep[:, c, :, None, None] * state + error.mT @ write[:, c]
+    y, errors = (torch.stack(x, 1).transpose(2, 3).reshape(B, C * Q, H, V)[:, :T] for x in (out, errors))
+    return y, errors, state

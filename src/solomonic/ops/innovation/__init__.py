@@ -1,0 +1,43 @@
+"""Innovation scores: how new a token is to what the layer already knew."""
+
+import torch
+from torch import Tensor
+
+from ..place import Place, advance, extend
+from . import reference, shifted
+
+BACKENDS = {"reference": reference.prediction, "shifted": shifted.prediction}
+WIDTH = 4
+
+
+def innovation(
+    f: Tensor, kind: str, state: Tensor | None, place: Place, backend: str = "shifted"
+) -> tuple[Tensor, Tensor]:
+    """Error of the causal-average predictor of the fading output (B'MOJO, arXiv 2407.06324, section 3).
+
+    f (B, T, D); kind "norm" or "cosine"; state (B, WIDTH, D), the last outputs. Returns (B, T) float32, state.
+    """
+    extended = extend(state, f.float(), WIDTH)
+    predicted = BACKENDS[backend](extended, place, WIDTH)
+    if kind == "norm":
+        score = (f.float() - predicted).norm(dim=-1)
+    else:
+        score = 1 - torch.cosine_similarity(f.float(), predicted, -1)
+    return score, advance(extended, place, WIDTH)
+
+
+def random_score(position: Tensor) -> Tensor:
+    """(B, T) positions -> (B, T) float32 in [0, 1): a fixed hash of the position (splitmix-style, 31 bits)."""
+    x = (position + 1) * 0x9E3779B1 & 0x7FFFFFFF
+    x = (x ^ (x >> 15)) * 0x2C1B3C6D & 0x7FFFFFFF
+    x = (x ^ (x >> 12)) * 0x297A2D39 & 0x7FFFFFFF
+    return (x ^ (x >> 15)).float() / 2**31
+
+
+def rank(score: Tensor) -> Tensor:
+    """The score as it is compared: rounded to 8 significant bits, detached.
+
+    Tokens that stand in the same context have equal scores up to rounding errors, which differ between machines,
+    batch shapes and chunks. Rounding makes them equal again; selection then prefers the older.
+    """
+    return score.detach().bfloat16().float()

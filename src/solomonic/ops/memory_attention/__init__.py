@@ -1,0 +1,125 @@
+"""Attention over the memories of a B'MOJO layer in one softmax (arXiv 2407.06324).
+
+For the query of row i, w = window, s = span, positions within its document:
+
+    group     keys and values of rows j      visible when                       rotary
+    window    k_j, v_j                       i - w < j <= i                     yes
+    fading    k~_j, v~_j                     i - w - s < j <= i - w             yes
+    eidetic   k_j, v_j, j in M(i)            j <= i - w; see `ops.selection`    no: found by content at any distance
+
+The state holds keys before rotation: rotary attention knows lags only, so keys are turned by their coordinate in the
+call, which stays small however long the stream is.
+"""
+
+import torch
+from torch import Tensor
+
+from ..innovation import rank
+from ..place import Place, advance, extend
+from ..rotary import rotary
+from ..selection import ABSENT
+from . import blocked, reference
+
+BACKENDS = {"reference": reference.attend, "blocked": blocked.attend}
+"""A backend attends; what it is given is the same for all:
+
+queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
+last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S).
+Returns (B, T, H, D) and the carried candidates (B, capacity), -1 = none.
+"""
+
+
+def init_state(
+    batch: int, heads: int, dim: int, *, window: int, span: int, capacity: int, device=None, dtype=None
+) -> dict[str, Tensor]:
+    """The state before the first token: rings of `window` and `window + span` rows, `capacity` empty slots."""
+
+    def zeros(*shape: int, **options) -> Tensor:
+        return torch.zeros(batch, *shape, device=device, **{"dtype": dtype} | options)
+
+    state = {"k": zeros(window, heads, dim), "v": zeros(window, heads, dim)} if window else {}
+    if span:
+        state |= {"k_fading": zeros(window + span, heads, dim), "v_fading": zeros(window + span, heads, dim)}
+    if capacity:
+        state |= {
+            "score": zeros(window, dtype=torch.float32),
+            "slot_k": zeros(capacity, heads, dim),
+            "slot_v": zeros(capacity, heads, dim),
+            "slot_score": zeros(capacity, dtype=torch.float32) - torch.inf,
+            "slot_age": zeros(capacity, dtype=torch.int64),
+        }
+    return state
+
+
+def memory_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    state: dict[str, Tensor] | None,
+    place: Place,
+    *,
+    window: int,
+    fading: tuple[Tensor, Tensor, Tensor] | None = None,
+    span: int = 0,
+    score: Tensor | None = None,
+    admit: bool = False,
+    capacity: int = 0,
+    block: int,
+    base: float = 10000.0,
+    backend: str = "blocked",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
+
+    score (B, T) float32 ranks the rows for the eidetic memory; `admit` adds its log-sigmoid to the logits of the
+    rows it admitted, which is how it gets a gradient. `block <= window` when there is a capacity, so that no row
+    leaves the window before it could be kept. Returns (B, T, H, D) and the state after the last real row; its slot_age
+    counts the rows since the slot's own, 0 in an empty slot.
+    """
+    B, T, G, D = k.shape
+    if state is None:
+        state = init_state(B, G, D, window=window, span=span, capacity=capacity, device=k.device, dtype=k.dtype)
+    rows = torch.arange(T, device=k.device)[None]
+    after: dict[str, Tensor] = {}
+
+    def turned(x: Tensor) -> Tensor:
+        return rotary(x, torch.arange(T - x.shape[1], T, device=x.device)[None], base)
+
+    def remembered(name: str, x: Tensor, size: int) -> Tensor:
+        extended = extend(state[name], x, size)
+        after[name] = advance(extended, place, size)
+        return extended
+
+    k_all, v_all = (remembered("k", k, window), remembered("v", v, window)) if window else (k, v)
+    queries, keys, values = [rotary(q, rows, base)], [turned(k_all)], [v_all]
+    if fading is not None:
+        q_fading, k_fading, v_fading = fading
+        queries.append(queries[0] if q_fading is q else rotary(q_fading, rows, base))
+        keys.append(turned(remembered("k_fading", k_fading, window + span)))
+        values.append(remembered("v_fading", v_fading, window + span))
+    else:
+        queries.append(None), keys.append(None), values.append(None)
+    order = coordinate = bias = None
+    if capacity:
+        raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
+        order = rank(raw) if admit else raw.detach()
+        bias = torch.nn.functional.logsigmoid(raw.masked_fill(raw == -torch.inf, 0)) if admit else None
+        empty = state["slot_score"] == -torch.inf
+        past = torch.arange(-window, T, device=k.device).expand(B, -1)
+        coordinate = torch.cat([(-state["slot_age"]).masked_fill(empty, ABSENT), past], 1)
+        queries.append(q)
+        keys.append(torch.cat([state["slot_k"].to(k.dtype), k_all], 1))
+        values.append(torch.cat([state["slot_v"].to(v.dtype), v_all], 1))
+    else:
+        queries.append(None), keys.append(None), values.append(None)
+
+    y, carried = BACKENDS[backend](
+        queries, keys, values, order, coordinate, bias, place, window, span, block, capacity
+    )
+    if capacity:
+        kept, at = carried >= 0, carried.clamp_min(0)
+        heads = at[..., None, None].expand(-1, -1, G, D)
+        after["slot_k"] = torch.where(kept[..., None, None], keys[2].gather(1, heads), 0)
+        after["slot_v"] = torch.where(kept[..., None, None], values[2].gather(1, heads), 0)
+        after["slot_score"] = raw.gather(1, at).masked_fill(~kept, -torch.inf)
+        after["slot_age"] = torch.where(kept, place.last() - coordinate.gather(1, at), 0)
+    return y, after

@@ -1,0 +1,41 @@
+"""Memory attention by its definition: every query against every key there is, and a mask that says what it sees."""
+
+import torch
+from torch import Tensor
+
+from ..place import Place
+from ..selection import select_by_query
+
+
+def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity):
+    """See `memory_attention.attend`."""
+    (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
+    B, T, H, D = q.shape
+    t = torch.arange(T, device=q.device)[:, None]
+    logits, shown = [], []
+
+    def group(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | None = None) -> None:
+        k, v = (x.repeat_interleave(H // x.shape[2], 2) for x in (k, v))
+        logit = torch.einsum("bthd,bshd->bhts", q, k).float() * D**-0.5
+        if extra is not None:
+            logit = logit + extra[:, None, None]
+        logits.append(logit.masked_fill(~visible.expand(B, -1, -1)[:, None], -torch.inf))
+        shown.append(v)
+
+    def lag(k: Tensor) -> Tensor:
+        return t - torch.arange(T - k.shape[1], T, device=q.device)
+
+    if window:
+        group(q, k, v, (lag(k) >= 0) & (lag(k) < window) & (lag(k) <= place.position[..., None]))
+    if k_fading is not None:
+        far = lag(k_fading)
+        group(q_fading, k_fading, v_fading, (far >= window) & (far < window + span) & (far <= place.position[..., None]))
+    carried = None
+    if capacity:
+        chosen, carried = select_by_query(score, coordinate, place, block, capacity)
+        member = torch.zeros(B, T, score.shape[1] + 1, dtype=torch.bool)
+        member = member.scatter(2, chosen % (score.shape[1] + 1), True)[..., :-1]
+        old = t - coordinate[:, None] >= window
+        group(q_eidetic, k_eidetic, v_eidetic, member & old, bias)
+    weight = torch.cat(logits, -1).softmax(-1).to(v.dtype)
+    return torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1)), carried

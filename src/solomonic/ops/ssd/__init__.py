@@ -1,0 +1,22 @@
+"""State-space duality: the scan of Mamba-2."""
+
+from torch import Tensor
+
+from ..place import Place
+from . import chunked, reference
+
+BACKENDS = {"reference": reference.ssd, "chunked": chunked.ssd}
+
+
+def ssd(
+    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor | None, place: Place, backend: str = "chunked"
+) -> tuple[Tensor, Tensor]:
+    """S_t = exp(g_t) S_{t-1} + v_t k_t^T, y_t = S_t q_t (arXiv 2405.21060), restarted where a document begins.
+
+    v (B, T, H, P); k, q (B, T, G, N), G groups of H/G heads; log_decay g <= 0 (B, T, H); state (B, H, P, N).
+    Returns y (B, T, H, P) and the state after the last real row, both float32.
+    """
+    v, k, q, log_decay = (x.float() for x in (v, k, q, log_decay))
+    if state is None:
+        state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
+    return BACKENDS[backend](v, k, q, log_decay, state, place)

@@ -1,0 +1,130 @@
+"""The named architectures of the comparison: the same dials for all, the same number of parameters.
+
+Each is a list of mixers; the width of the MLP is then chosen so that the model has as many parameters as the
+Transformer of the same width and depth (to within one MLP column a layer).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .mixers import MIXERS, MixerConfig, build
+from .mixers.attention import AttentionConfig
+from .mixers.bmojo import BMojoConfig
+from .mixers.gated_deltanet import GatedDeltaNetConfig
+from .mixers.mamba2 import Mamba2Config
+from .model import ModelConfig
+from .spelling import unknown
+
+
+@dataclass(frozen=True)
+class Dials:
+    """What every preset is asked for; a preset without some memory leaves that memory's dials alone."""
+
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int | None
+    window: int
+    capacity: int
+    block: int | None
+    state_size: int
+    fading: str
+    score: str
+    tied: bool
+
+    def attention(self, window: int | None = None) -> AttentionConfig:
+        return AttentionConfig(self.n_heads, self.n_kv_heads, window)
+
+    def mamba2(self, expand: float = 2) -> Mamba2Config:
+        return Mamba2Config(self.state_size, head_dim=self.d_model // self.n_heads, expand=expand)
+
+    def gated_deltanet(self, expand: float = 2) -> GatedDeltaNetConfig:
+        """Heads of the attention's size; with expand 2 a state of as many numbers as Mamba-2's."""
+        heads, dim = self.n_heads, self.d_model // self.n_heads
+        return GatedDeltaNetConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+
+    def bmojo(self, capacity: int) -> BMojoConfig:
+        if self.fading not in MIXERS or not MIXERS[self.fading].is_fading:
+            raise unknown("fading memory", self.fading, [name for name, mixer in MIXERS.items() if mixer.is_fading])
+        return BMojoConfig(
+            fading=getattr(self, self.fading)(expand=1),
+            window=self.window,
+            capacity=capacity,
+            block=self.block,
+            score=self.score,
+            tied=self.tied,
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+        )
+
+
+Preset = Callable[[Dials, int], MixerConfig]
+
+PRESETS: dict[str, tuple[str, Preset]] = {
+    "transformer": ("full attention in every layer: remembers all, at a cost that grows", lambda d, i: d.attention()),
+    "sliding_window": ("attention to the last `window` tokens", lambda d, i: d.attention(d.window)),
+    "mamba2": ("Mamba-2 in every layer: fading memory only", lambda d, i: d.mamba2()),
+    "gated_deltanet": ("Gated DeltaNet in every layer: fading memory only", lambda d, i: d.gated_deltanet()),
+    "jamba": (
+        "Mamba-2 with a full-attention layer every four (at least one)",
+        lambda d, i: d.attention() if i % 4 == min(3, d.n_layers - 1) else d.mamba2(),
+    ),
+    "samba": (
+        "Mamba-2 and sliding-window attention in turn",
+        lambda d, i: d.attention(d.window) if i % 2 else d.mamba2(),
+    ),
+    "bmojo_f": ("B'MOJO-F: window and fading memory in one softmax", lambda d, i: d.bmojo(capacity=0)),
+    "bmojo": ("B'MOJO: window, fading and eidetic memory in one softmax", lambda d, i: d.bmojo(d.capacity)),
+}
+
+
+def preset(
+    name: str,
+    *,
+    vocab_size: int,
+    d_model: int = 64,
+    n_layers: int = 2,
+    n_heads: int | None = None,
+    n_kv_heads: int | None = None,
+    window: int = 16,
+    capacity: int = 32,
+    block: int | None = None,
+    state_size: int = 16,
+    fading: str = "mamba2",
+    score: str = "learned",
+    tied: bool = True,
+    d_ff: int | None = None,
+    tie_embeddings: bool = True,
+) -> ModelConfig:
+    """The configuration of a named architecture. ValueError for an unknown name, or a dial below its bound.
+
+    n_heads None: heads of 64 dims from width 256 on, four below. capacity: slots of the eidetic memory a layer; block: how
+    often it is renewed, None = the window. state_size: rows of the fading memory's state. d_ff None: as many parameters
+    as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
+    """
+    if name not in PRESETS:
+        raise unknown("architecture", name, PRESETS)
+    if n_heads is None:
+        n_heads = max(4, d_model // 64)
+    if window < 1 or capacity < 0 or (name == "bmojo" and capacity < 1):
+        raise ValueError(f"{name}: expected window >= 1 and capacity >= 1, got window={window}, capacity={capacity}")
+    if n_layers < 1 or d_model % (2 * n_heads):
+        raise ValueError(
+            f"{name}: expected n_layers >= 1 and d_model a multiple of 2 x n_heads, "
+            f"got n_layers={n_layers}, d_model={d_model}, n_heads={n_heads}"
+        )
+    dials = Dials(d_model, n_layers, n_heads, n_kv_heads, window, capacity, block, state_size, fading, score, tied)
+    layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]
+    if d_ff is None:
+        column = 3 * d_model
+        budget = n_layers * (_parameters(AttentionConfig(n_heads, n_kv_heads), d_model) + column * round(d_model * 8 / 3))
+        spent = sum(_parameters(layer, d_model) for layer in layers)
+        d_ff = max(8, round((budget - spent) / (n_layers * column)))
+    return ModelConfig(vocab_size, d_model, tuple(layers), d_ff, tie_embeddings)
+
+
+def _parameters(mixer: MixerConfig, d_model: int) -> int:
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(mixer, d_model).parameters())

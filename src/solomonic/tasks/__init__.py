@@ -1,0 +1,65 @@
+"""Tasks: what a model is asked to learn and to remember.
+
+Every file of this folder, but `base` and those that start with an underscore, is a task: its name is the file's,
+and its one public `Task` subclass takes keyword-only options that all have a default. A new file is a new task;
+there is no list to add it to.
+
+    from solomonic import tasks
+    recall = tasks.task("distractor_recall", pairs=8, keys=16)
+    batch = recall.train_batch(32, np.random.default_rng(0))
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable
+
+from .base import IGNORE, Batch, Task
+
+__all__ = ["IGNORE", "Batch", "Task", "names", "summaries", "task"]
+
+
+def names() -> list[str]:
+    """The tasks there are, in alphabetical order."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in found if name != "base" and not name.startswith("_"))
+
+
+def task(name: str, **options) -> Task:
+    """The task of this name. `options` are its class's keyword arguments; ValueError for a name or option unknown."""
+    if name not in names():
+        raise ValueError(f"task: expected one of {', '.join(names())}; came {name!r}; {_advice(name, names())}")
+    cls = _class(name)
+    known = [option for option in inspect.signature(cls).parameters]
+    for option in options:
+        if option not in known:
+            raise ValueError(
+                f"option of task {name}: expected one of {', '.join(known)}; came {option!r}; {_advice(option, known)}"
+            )
+    return cls(**options)
+
+
+def summaries() -> dict[str, str]:
+    """Each task's name and its one line."""
+    return {name: _class(name).summary for name in names()}
+
+
+def _class(name: str) -> type[Task]:
+    module = importlib.import_module(f"{__name__}.{name}")
+    found = [
+        value
+        for attribute, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, Task)
+        and value.__module__ == module.__name__
+        and not attribute.startswith("_")
+    ]
+    assert len(found) == 1, f"{module.__name__} defines {len(found)} public tasks, one is wanted"
+    assert found[0].name == name, f"{module.__name__} holds a task named {found[0].name!r}"
+    return found[0]
+
+
+def _advice(came: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(came, list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else "take one of these"

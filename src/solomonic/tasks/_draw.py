@@ -1,0 +1,43 @@
+"""Random draws that the tasks share, on whole batches at once."""
+
+import numpy as np
+import torch
+
+from .base import IGNORE, Batch
+
+
+def first_of(codes: np.ndarray) -> np.ndarray:
+    """(B, M) -> (B, M): the index, in its row, of the first element equal to this one."""
+    order = codes.argsort(axis=1, kind="stable")
+    ranked = np.take_along_axis(codes, order, 1)
+    opens = np.ones(codes.shape, dtype=bool)  # the first of a run of equal elements
+    opens[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    run = np.maximum.accumulate(np.where(opens, np.arange(codes.shape[1]), 0), axis=1)
+    first = np.empty_like(order)
+    np.put_along_axis(first, order, np.take_along_axis(order, run, 1), 1)
+    return first
+
+
+def distinct(rng: np.random.Generator, rows: int, count: int, n: int) -> np.ndarray:
+    """(rows, count) int64: in each row `count` different numbers of [0, n), every ordered choice equally likely.
+
+    Few of many: repeats are drawn again until none is left. No number is treated unlike another, so all ordered
+    choices stay equally likely. Otherwise: the head of a random permutation.
+    """
+    assert count <= n
+    if 4 * count > n:
+        return rng.random((rows, n)).argsort(axis=1)[:, :count]
+    drawn = rng.integers(n, size=(rows, count))
+    while (again := first_of(drawn) != np.arange(count)).any():
+        drawn[again] = rng.integers(n, size=again.sum())
+    return drawn
+
+
+def next_tokens(tokens: np.ndarray) -> np.ndarray:
+    """(B, T) -> (B, T): at each position the token that follows; IGNORE at the last."""
+    return np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), IGNORE)], axis=1)
+
+
+def batch(tokens: np.ndarray, targets: np.ndarray) -> Batch:
+    """Two int64 arrays (B, T) as a Batch, without a copy where they are contiguous."""
+    return Batch(torch.from_numpy(np.ascontiguousarray(tokens)), torch.from_numpy(np.ascontiguousarray(targets)))

@@ -1,0 +1,81 @@
+"""Recall across distractors: pairs, then noise of any length, then every key is asked once.
+
+One sample (pairs=2, keys=4, values=4, length=12): keys are the tokens 0-3, values 4-7, `.` is not scored.
+
+              pairs     distractors  asked
+    tokens    3 5 0 6   7 4 4 6      0 6 3 5
+    targets   . . . .   . . . .      6 . 5 .
+
+The keys of a row are distinct. Values are drawn uniformly and independently, so that a guess among the values is
+right with probability 1/values exactly. Distractors are drawn uniformly from the values: only what stands beside
+a key tells a value to remember from one to forget. The value follows its key in the questions too, unscored.
+
+Only the number of distractors grows with the length: what is to be remembered stays the same, and the curve over
+lengths shows how long the memory holds. There is no outside source; the task is this library's own.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from . import _check, _draw
+from .base import IGNORE, Batch, Task
+
+
+class DistractorRecall(Task):
+    """Options:
+
+    pairs    key-value pairs of a row
+    keys     size of the key range, tokens [0, keys); at least `pairs`
+    values   size of the value range, tokens [keys, keys + values)
+    length   training length, at least 4 pairs
+    lengths  test lengths; None: 1, 2, 4 and 8 times `length`
+    """
+
+    name = "distractor_recall"
+    summary = "key-value pairs, then distractors of any length, then every key is asked once"
+
+    def __init__(
+        self,
+        *,
+        pairs: int = 16,
+        keys: int = 32,
+        values: int = 32,
+        length: int = 96,
+        lengths: Iterable[int] | None = None,
+    ):
+        self.pairs = _check.whole("pairs", pairs, 1, "ask for one pair or more")
+        self.keys = _check.whole("keys", keys, self.pairs, "the keys of a row are distinct: take more keys or fewer pairs")
+        self.values = _check.whole("values", values, 2, "one value would leave nothing to remember")
+        self.vocab_size = self.keys + self.values
+        self.length = self._possible("length", length)
+        lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
+        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+
+    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
+        return self._rows(size, self.length, rng)
+
+    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
+        return self._rows(size, self._possible("length", length), rng)
+
+    def label(self, token: int) -> str:
+        return f"k{token}" if token < self.keys else f"v{token - self.keys}"
+
+    def _possible(self, name: str, length: int) -> int:
+        return _check.whole(name, length, 4 * self.pairs, f"{self.pairs} pairs take 4 tokens each")
+
+    def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
+        n, rows = self.pairs, _check.batch_size(size)
+        keys = _draw.distinct(rng, rows, n, self.keys)
+        tokens = rng.integers(self.keys, self.vocab_size, size=(rows, length))  # every value and distractor
+        values = tokens[:, 1 : 2 * n : 2]
+        tokens[:, 0 : 2 * n : 2] = keys
+
+        asked = rng.random((rows, n)).argsort(axis=1)
+        answers = np.take_along_axis(values, asked, 1)
+        tokens[:, length - 2 * n :: 2] = np.take_along_axis(keys, asked, 1)
+        tokens[:, length - 2 * n + 1 :: 2] = answers
+
+        targets = np.full_like(tokens, IGNORE)
+        targets[:, length - 2 * n :: 2] = answers
+        return _draw.batch(tokens, targets)

@@ -1,0 +1,201 @@
+"""The backend law: every fast path of every operation equals its reference, gradients included, at awkward sizes."""
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from solomonic.ops.gated_delta import BACKENDS as GATED_DELTA
+from solomonic.ops.gated_delta import gated_delta
+from solomonic.ops.innovation import BACKENDS as INNOVATION
+from solomonic.ops.innovation import innovation
+from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
+from solomonic.ops.memory_attention import init_state, memory_attention
+from solomonic.ops.selection import ABSENT, select, select_by_query
+from solomonic.ops.place import Place
+from solomonic.ops.ssd import BACKENDS as SSD
+from solomonic.ops.ssd import ssd
+
+from ..laws.cases import assert_close, leaves
+from .places import KINDS, place_of
+
+BATCH = 3
+LENGTHS = [1, 2, 31, 63, 130]
+
+
+def ssd_inputs(length, initial):
+    B, H, P, G, N = BATCH, 4, 5, 2, 6
+    inputs = [torch.randn(B, length, H, P), torch.randn(B, length, G, N), torch.randn(B, length, G, N)]
+    decay = -torch.rand(B, length, H) * 0.5
+    return [*inputs, decay, torch.randn(B, H, P, N) if initial else None]
+
+
+def gated_delta_inputs(length, initial):
+    B, H, K, V = BATCH, 2, 6, 5
+    q, k = torch.randn(B, length, H, K), normalize(torch.randn(B, length, H, K), dim=-1)
+    beta, decay = torch.rand(B, length, H), -torch.rand(B, length, H) * 0.5
+    return [q, k, torch.randn(B, length, H, V), beta, decay, torch.randn(B, H, V, K) if initial else None]
+
+
+SCANS = [(ssd, SSD, ssd_inputs), (gated_delta, GATED_DELTA, gated_delta_inputs)]
+
+
+def outputs_and_gradients(call, inputs):
+    inputs = [x.clone().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
+    out = [x for _, x in leaves(call(*inputs))]
+    total = sum((x[x.isfinite()] * torch.linspace(1, 2, int(x.isfinite().sum()))).sum() for x in out if x.requires_grad)
+    given = [x for x in inputs if x is not None and x.requires_grad]
+    return out, torch.autograd.grad(total, given, allow_unused=True)
+
+
+def compare(call, backends, inputs, place):
+    """`call(*inputs, place, backend=...)` on all backends; rows of padding mean nothing and are dropped."""
+    real = place.real()
+
+    def run(backend):
+        def real_rows(*given):
+            result = call(*given, place, backend=backend)
+            if real is None:
+                return result
+            shape = real.shape
+            return [r[real] if isinstance(r, torch.Tensor) and r.shape[:2] == shape else r for r in result]
+
+        return outputs_and_gradients(real_rows, inputs)
+
+    expected, expected_gradients = run("reference")
+    for backend in backends.keys() - {"reference"}:
+        got, gradients = run(backend)
+        assert len(got) == len(expected)
+        for i, (a, b) in enumerate(zip(got, expected)):
+            assert_close(a, b, f"{backend} output {i}")
+        for i, (a, b) in enumerate(zip(gradients, expected_gradients)):
+            assert (a is None) == (b is None)
+            if a is not None:
+                assert_close(a, b, f"{backend} gradient {i}", floor=0.1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("op, backends, inputs", SCANS, ids=["ssd", "gated_delta"])
+def test_scans(op, backends, inputs, length, kind):
+    compare(op, backends, inputs(length, kind != "fresh"), place_of(kind, BATCH, length))
+
+
+@pytest.mark.parametrize("length", [5000])
+def test_ssd_over_many_chunk_groups(length):
+    place = place_of("packed", 1, length)
+    inputs = [x[:1] for x in ssd_inputs(length, True)]
+    with torch.no_grad():
+        for got, expected in zip(ssd(*inputs, place), ssd(*inputs, place, backend="reference")):
+            assert_close(got, expected, "many chunks")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("measure", ["norm", "cosine"])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_innovation(length, measure, kind):
+    place = place_of(kind, BATCH, length)
+    inputs = [torch.randn(BATCH, length, 7), torch.randn(BATCH, 4, 7)]
+    compare(lambda f, s, place, backend: innovation(f, measure, s, place, backend), INNOVATION, inputs, place)
+
+
+def past_of(place):
+    """The place of a fresh call that ends where `place` begins; 40 rows where the document is a new one anyway."""
+    before = place.position[:, 0].expand(BATCH)
+    before = torch.where(before == 0, 40, before) if place.packed else before
+    row = torch.arange(int(before.max()) or 1)[None]
+    return Place(row, before, before)
+
+
+def candidates(place, window, block, capacity):
+    """Scores with many ties, and the slots that a run by the reference leaves."""
+    length, past = place.position.shape[1], past_of(place)
+    T = past.position.shape[1]
+    score = torch.randint(0, 6, (BATCH, capacity + window + T)).float()
+    score[:, :capacity] = -torch.inf
+    coordinate = torch.cat([torch.full((capacity,), ABSENT), torch.arange(-window, T)]).expand(BATCH, -1)
+    _, carried = select_by_query(score, coordinate, past, block, capacity)
+    kept, at = carried >= 0, carried.clamp_min(0)
+    slot_score = score.gather(1, at).masked_fill(~kept, -torch.inf)
+    slot = (coordinate.gather(1, at) - past.end[:, None]).masked_fill(~kept, ABSENT)
+    ring = score.gather(1, capacity + past.end[:, None] + torch.arange(window))
+    now = torch.randint(0, 6, (BATCH, length)).float()
+    rows = torch.arange(-window, length).expand(BATCH, -1)
+    return torch.cat([slot_score, ring, now], 1), torch.cat([slot, rows], 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("block, capacity", [(1, 3), (5, 4), (7, 30)])
+def test_selection(length, kind, block, capacity):
+    place = place_of(kind, BATCH, length)
+    score, coordinate = candidates(place, 7, block, capacity)
+    chosen, carried = select_by_query(score, coordinate, place, block, capacity)
+    sets = select(score, coordinate, place, block, capacity)
+    assert torch.equal(sets.carried, carried)
+    for b in range(BATCH):
+        position, event = place.position.expand(BATCH, -1)[b], sets.event.expand(BATCH, -1)[b]
+        for t in range(length if place.length is None else int(place.length[b])):
+            q = t // block
+            index = sets.index[b, q + 1 if t >= event[q] else q].tolist()
+            visible = [i for i in index if i >= 0 and coordinate[b, i] >= t - position[t]]
+            assert visible == [i for i in chosen[b, t].tolist() if i >= 0], (b, t)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, 2, 19, 63])
+@pytest.mark.parametrize("window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)])
+def test_memory_attention(length, kind, window, span, block, capacity):
+    H, G, D = 4, 2, 6
+    place = place_of(kind, BATCH, length)
+    state = None
+    if kind != "fresh":
+        past = past_of(place)
+        history = attention_inputs(past.position.shape[1], H, G, D, span)
+        _, state = attention(*history, None, past, window, span, block, capacity, "reference")
+        state = {name: x.detach() for name, x in state.items()}
+    inputs = attention_inputs(length, H, G, D, span)
+    names = list(state or {})
+
+    def call(*given, backend):
+        *inputs, place = given
+        inputs, values = inputs[:7], inputs[7:]
+        carried = dict(zip(names, values)) if names else None
+        y, after = attention(*inputs, carried, place, window, span, block, capacity, backend)
+        return [y, *(x for _, x in sorted(after.items()))]
+
+    compare(call, MEMORY_ATTENTION, [*inputs, *(state or {}).values()], place)
+
+
+def attention_inputs(length, H, G, D, span):
+    q, k, v = torch.randn(BATCH, length, H, D), torch.randn(BATCH, length, G, D), torch.randn(BATCH, length, G, D)
+    fading = [torch.randn(BATCH, length, H, D), torch.randn(BATCH, length, G, D), torch.randn(BATCH, length, G, D)]
+    return [q, k, v, *fading, torch.randn(BATCH, length)]
+
+
+def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, capacity, backend):
+    return memory_attention(
+        q,
+        k,
+        v,
+        state,
+        place,
+        window=window,
+        fading=(qf, kf, vf) if span else None,
+        span=span,
+        score=score if capacity else None,
+        admit=bool(capacity),
+        capacity=capacity,
+        block=block,
+        backend=backend,
+    )
+
+
+def test_init_state_is_what_none_means():
+    place = place_of("fresh", 2, 9)
+    inputs = [x[:2] for x in attention_inputs(9, 4, 2, 6, 3)]
+    state = init_state(2, 2, 6, window=4, span=3, capacity=5)
+    for got, expected in zip(
+        leaves(list(attention(*inputs, state, place, 4, 3, 2, 5, "blocked"))),
+        leaves(list(attention(*inputs, None, place, 4, 3, 2, 5, "blocked"))),
+    ):
+        assert_close(got[1], expected[1], got[0])

@@ -1,0 +1,25 @@
+"""What the task tests share: the sample a module's docstring draws, and rows as plain lists."""
+
+import importlib
+import re
+
+import numpy as np
+
+from solomonic.tasks import IGNORE, Batch
+
+
+def drawn(name: str) -> tuple[list[int], list[int]]:
+    """The tokens and targets of the sample in the docstring of task `name`, IGNORE for `.`."""
+    doc = importlib.import_module(f"solomonic.tasks.{name}").__doc__
+    tokens, targets = (re.search(rf"^ +{line} +(.+)$", doc, re.M).group(1).split() for line in ("tokens", "targets"))
+    assert len(tokens) == len(targets) > 4
+    return [int(token) for token in tokens], [IGNORE if target == "." else int(target) for target in targets]
+
+
+def rows(batch: Batch):
+    """Every row as (tokens, targets), two lists."""
+    return list(zip(batch.tokens.tolist(), batch.targets.tolist()))
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
