@@ -32,7 +32,9 @@ def test_docstring():
 def test_rows(options):
     task = tasks.task("distractor_recall", **options)
     sizes = dict(pairs=task.pairs, keys=task.keys, values=task.values)
-    for batch in (task.train_batch(20, rng()), task.test_batch(20, task.length + 7, rng()), task.test_batch(5, 700, rng())):
+    longer = (task.test_batch(10, length, rng()) for length in (task.length + 7, 700))
+    whole = tasks.task("distractor_recall", **options, mixed=False)
+    for batch in (whole.train_batch(20, rng()), *longer):
         for tokens, targets in rows(batch):
             check(tokens, targets, **sizes)
 
@@ -45,7 +47,7 @@ def test_defaults():
 
 
 def test_values_are_uniform_and_order_is_random():
-    task = tasks.task("distractor_recall", pairs=2, keys=2, values=4, length=8)
+    task = tasks.task("distractor_recall", pairs=2, keys=2, values=4, length=8, mixed=False)
     batch = task.train_batch(8000, rng())
     counts = np.bincount(batch.targets[:, [4, 6]].flatten().numpy() - 2)
     assert abs(counts / 16000 - 1 / 4).max() < 0.02
@@ -55,10 +57,36 @@ def test_values_are_uniform_and_order_is_random():
 
 
 @pytest.mark.parametrize(
-    "options", [dict(pairs=0), dict(pairs=33), dict(keys=15), dict(values=1), dict(length=63), dict(lengths=(63,)), dict(pairs=True)]
+    "options",
+    [
+        dict(pairs=0),
+        dict(pairs=33),
+        dict(pairs=True),
+        dict(keys=15),
+        dict(values=1),
+        dict(length=63),
+        dict(lengths=(63,)),
+    ],
 )
 def test_bad_options(options):
     with pytest.raises(ValueError, match="expected .* came .*; "):
         tasks.task("distractor_recall", **options)
     with pytest.raises(ValueError, match="at least 64, came 63"):
         tasks.task("distractor_recall").test_batch(1, 63, rng())
+
+
+def test_marks():
+    task = tasks.task("distractor_recall", pairs=3)
+    assert task.marks(task.test_batch(2, 40, rng())) == [0, 1, 2, 3, 4, 5]
+
+
+def test_mixed_training_batches_are_rows_of_smaller_tasks():
+    task, draw, sizes = tasks.task("distractor_recall"), rng(), set()
+    for _ in range(200):
+        batch = task.train_batch(2, draw)
+        pairs = int((batch.targets[0] >= 0).sum())
+        sizes.add((pairs, batch.tokens.shape[1]))
+        for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist()):
+            check(tokens, targets, pairs=pairs, keys=32, values=32)
+    assert {pairs for pairs, _ in sizes} == {16, 8, 4, 2}
+    assert max(length for _, length in sizes) == 96 and len({length for _, length in sizes}) > 20

@@ -80,7 +80,8 @@ def test_defaults():
 
 def test_motifs_are_uniform_by_size_then_by_tokens():
     """The first pair of long rows; the probe replaces it so rarely that it hardly matters."""
-    task, sizes, pairs = tasks.task("fuzzy_recall", vocab_size=7, key_motif=2, value_motif=2, length=400), Counter(), Counter()
+    task = tasks.task("fuzzy_recall", vocab_size=7, key_motif=2, value_motif=2, length=400)
+    sizes, pairs = Counter(), Counter()
     for tokens, _ in rows(task.train_batch(3000, rng())):
         (_, key, _), (_, value, _), *_ = motifs(tokens, 3, 6)
         sizes[len(key), len(value)] += 1
@@ -106,6 +107,7 @@ def test_probe_is_set_in_anywhere():
         dict(value_motif=0),
         dict(vocab_size=6),
         dict(key_motif=8),
+        dict(vocab_size=128, key_motif=11),
         dict(value_motif=9),
         dict(length=12),
         dict(lengths=(12,)),

@@ -102,3 +102,8 @@ def test_bad_options(options):
         tasks.task("mqar", **options)
     with pytest.raises(ValueError, match="length: expected an even number of at most 16382"):
         tasks.task("mqar").test_batch(1, 16384, rng())
+
+
+def test_marks():
+    task = tasks.task("mqar")
+    assert task.marks(task.test_batch(2, 64, rng())) == list(range(32))

@@ -35,7 +35,8 @@ OPTIONS = [{}, dict(noise=0.95, length=20), dict(noise=0, noise_tokens=0, vocab_
 def test_rows(options):
     task = tasks.task("noisy_recall", train_targets="recall", **options)
     sizes = dict(keys=task.keys, values=task.values, vocab_size=task.vocab_size)
-    for batch in (task.train_batch(30, rng()), task.test_batch(30, task.length + 2, rng()), task.test_batch(5, 700, rng())):
+    longer = (task.test_batch(10, length, rng()) for length in (task.length + 2, 700))
+    for batch in (task.train_batch(30, rng()), *longer):
         for tokens, targets in rows(batch):
             assert targets == scored(tokens, **sizes)
 
@@ -80,3 +81,11 @@ def test_bad_options(options):
         tasks.task("noisy_recall", **options)
     with pytest.raises(ValueError, match="length: expected an even number, came 9"):
         tasks.task("noisy_recall").test_batch(1, 9, rng())
+
+
+def test_marks():
+    task = tasks.task("noisy_recall", noise=0.5)
+    batch = task.test_batch(2, 128, rng())
+    tokens = batch.tokens[0].tolist()
+    expected = [t + i for t in range(0, 128, 2) if tokens[t] < 8 and tokens[t] not in tokens[:t:2] for i in (0, 1)]
+    assert task.marks(batch) == expected and 0 < len(expected) <= 16

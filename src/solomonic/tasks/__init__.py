@@ -9,12 +9,11 @@ there is no list to add it to.
     batch = recall.train_batch(32, np.random.default_rng(0))
 """
 
-import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
 
+from ..spelling import unknown
 from .base import IGNORE, Batch, Task
 
 __all__ = ["IGNORE", "Batch", "Task", "names", "summaries", "task"]
@@ -29,14 +28,12 @@ def names() -> list[str]:
 def task(name: str, **options) -> Task:
     """The task of this name. `options` are its class's keyword arguments; ValueError for a name or option unknown."""
     if name not in names():
-        raise ValueError(f"task: expected one of {', '.join(names())}; came {name!r}; {_advice(name, names())}")
+        raise unknown("task", name, names())
     cls = _class(name)
-    known = [option for option in inspect.signature(cls).parameters]
+    known = inspect.signature(cls).parameters
     for option in options:
         if option not in known:
-            raise ValueError(
-                f"option of task {name}: expected one of {', '.join(known)}; came {option!r}; {_advice(option, known)}"
-            )
+            raise unknown(f"option of task {name}", option, known)
     return cls(**options)
 
 
@@ -58,8 +55,3 @@ def _class(name: str) -> type[Task]:
     assert len(found) == 1, f"{module.__name__} defines {len(found)} public tasks, one is wanted"
     assert found[0].name == name, f"{module.__name__} holds a task named {found[0].name!r}"
     return found[0]
-
-
-def _advice(came: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(came, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else "take one of these"

@@ -60,6 +60,10 @@ class Task(ABC):
         right = (logits.argmax(-1) == targets).float()
         return right.masked_fill(targets == IGNORE, torch.nan)
 
+    def marks(self, batch: Batch) -> list[int]:
+        """Positions of the first row's tokens that must be remembered, for pictures; empty where that is not known."""
+        return []
+
     def label(self, token: int) -> str:
         """How a token is shown to a person."""
         return str(token)

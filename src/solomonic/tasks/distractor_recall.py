@@ -30,6 +30,8 @@ class DistractorRecall(Task):
     values   size of the value range, tokens [keys, keys + values)
     length   training length, at least 4 pairs
     lengths  test lengths; None: 1, 2, 4 and 8 times `length`
+    mixed    whether training batches are of mixed sizes: `pairs` halved up to three times, and half of the batches
+             shorter than `length`. With few pairs a model finds out sooner what is asked: see docs/log.md
     """
 
     name = "distractor_recall"
@@ -43,20 +45,30 @@ class DistractorRecall(Task):
         values: int = 32,
         length: int = 96,
         lengths: Iterable[int] | None = None,
+        mixed: bool = True,
     ):
         self.pairs = _check.whole("pairs", pairs, 1, "ask for one pair or more")
-        self.keys = _check.whole("keys", keys, self.pairs, "the keys of a row are distinct: take more keys or fewer pairs")
+        advice = "the keys of a row are distinct: take more keys, or fewer pairs"
+        self.keys = _check.whole("keys", keys, self.pairs, advice)
         self.values = _check.whole("values", values, 2, "one value would leave nothing to remember")
         self.vocab_size = self.keys + self.values
+        self.mixed = mixed
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
     def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self.length, rng)
+        if not self.mixed:
+            return self._rows(size, self.length, self.pairs, rng)
+        pairs = max(1, self.pairs >> int(rng.integers(4)))
+        length = self.length if rng.random() < 0.5 else int(rng.integers(4 * pairs, self.length + 1))
+        return self._rows(size, length, pairs, rng)
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        return self._rows(size, self._possible("length", length), self.pairs, rng)
+
+    def marks(self, batch: Batch) -> list[int]:
+        return list(range(2 * self.pairs))
 
     def label(self, token: int) -> str:
         return f"k{token}" if token < self.keys else f"v{token - self.keys}"
@@ -64,8 +76,8 @@ class DistractorRecall(Task):
     def _possible(self, name: str, length: int) -> int:
         return _check.whole(name, length, 4 * self.pairs, f"{self.pairs} pairs take 4 tokens each")
 
-    def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        n, rows = self.pairs, _check.batch_size(size)
+    def _rows(self, size: int, length: int, n: int, rng: np.random.Generator) -> Batch:
+        rows = _check.batch_size(size)
         keys = _draw.distinct(rng, rows, n, self.keys)
         tokens = rng.integers(self.keys, self.vocab_size, size=(rows, length))  # every value and distractor
         values = tokens[:, 1 : 2 * n : 2]

@@ -65,6 +65,11 @@ class FuzzyRecall(Task):
         self.keys = (self.vocab_size - 1) // 2
         self.values = self.vocab_size - 1 - self.keys
         self.pad = self.vocab_size - 1
+        if (self.keys + 1) ** self.key_motif >= 2**63:
+            raise ValueError(
+                f"key_motif: expected at most 2^63 motifs of {self.keys} tokens, came a largest size of {key_motif}; "
+                "take shorter motifs"
+            )
         self.train_targets = _check.one_of("train_targets", train_targets, ("next", "recall"))
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
@@ -123,26 +128,26 @@ class FuzzyRecall(Task):
         used = np.ones((rows, pairs + 1), dtype=bool)
         used[:, :-1] = start < end[:, None]
         tokens = np.where(used, tokens, 0)
-        stop = length + 1 - tokens[:, ::-1].cumsum(axis=1)[:, ::-1] + tokens  # where each pair ends, packed to the right
+        stop = length + 1 - tokens[:, ::-1].cumsum(axis=1)[:, ::-1] + tokens  # where each pair ends; the last, at T + 1
         value_size = np.take_along_axis(value_size, owner, 1)
         value = np.take_along_axis(value, owner[..., None], 1)
         known = _draw.first_of(code) < np.arange(pairs + 1)
 
-        row_out = np.full((rows, length + 2), self.pad)  # the last column takes what is not used
+        tokens_out = np.full((rows, length + 2), self.pad)  # the last column takes what is not used
         scored = np.zeros((rows, length + 2), dtype=bool)
         for motif, sizes, begin in ((key, key_size, stop - tokens), (value, value_size, stop - value_size)):
             inside = np.arange(motif.shape[-1])
             where = np.where(used[..., None] & (inside < sizes[..., None]), begin[..., None] + inside, length + 1)
-            row_out[row[:, None, None], where] = motif
+            tokens_out[row[:, None, None], where] = motif
             if motif is value:
                 scored[row[:, None, None], where] = known[..., None]
-        return row_out[:, :-1], scored[:, :-1]
+        return tokens_out[:, :-1], scored[:, :-1]
 
 
 def _motifs(
     rng: np.random.Generator, shape: tuple[int, ...], n: int, least: int, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Motifs of different tokens of [0, n), (*shape, most), and their sizes in [least, most]; the rest is to be ignored.
+    """Motifs (*shape, most) of different tokens of [0, n), and their sizes in [least, most]; what follows is void.
 
     Token j is a rank among the n - j tokens not yet taken; passing over the taken ones, in order, gives the token.
     """

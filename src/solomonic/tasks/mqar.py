@@ -78,6 +78,9 @@ class Mqar(Task):
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         return self._rows(size, self._possible("length", length), length // 4, rng)
 
+    def marks(self, batch: Batch) -> list[int]:
+        return list(range(2 * int((batch.targets[0] != IGNORE).sum())))
+
     def label(self, token: int) -> str:
         half = self.vocab_size // 2
         return "0" if token == 0 else f"k{token}" if token < half else f"v{token - half}"

@@ -71,6 +71,12 @@ class NoisyRecall(Task):
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         return _draw.batch(*self._rows(size, self._possible("length", length), rng))
 
+    def marks(self, batch: Batch) -> list[int]:
+        """Each key where it first comes, and its value."""
+        keys = batch.tokens[:1, 0::2].numpy()
+        first = (_draw.first_of(keys) == np.arange(keys.shape[1])) & (keys < self.keys)
+        return first.repeat(2, axis=1)[0].nonzero()[0].tolist()
+
     def label(self, token: int) -> str:
         if token < self.keys:
             return f"k{token}"
@@ -101,7 +107,8 @@ class NoisyRecall(Task):
         tokens = np.empty((rows, length), dtype=np.int64)
         tokens[:, 0::2], tokens[:, 1::2] = keys, values
         hidden = noisy.repeat(2, axis=1)
-        tokens[hidden] = rng.integers(self.keys + self.values, self.vocab_size, size=hidden.sum()) if hidden.any() else 0
+        if hidden.any():
+            tokens[hidden] = rng.integers(self.keys + self.values, self.vocab_size, size=hidden.sum())
         targets = np.full_like(tokens, IGNORE)
         targets[:, 0::2] = np.where(known, values, IGNORE)
         return tokens, targets

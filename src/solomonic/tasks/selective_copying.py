@@ -56,6 +56,9 @@ class SelectiveCopying(Task):
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         return self._rows(size, self._possible("length", length), rng)
 
+    def marks(self, batch: Batch) -> list[int]:
+        return (batch.tokens[0] < self.blank).nonzero().flatten().tolist()
+
     def label(self, token: int) -> str:
         return {self.blank: "_", self.copy: ">"}.get(token, str(token))
 

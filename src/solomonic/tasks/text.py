@@ -151,7 +151,7 @@ def _documents(data: str | Path | None) -> tuple[Path, list[tuple[str, bytes]]]:
     """Where the text is, and its documents: (path relative to it, bytes), in the order of the paths."""
     root = Path(sysconfig.get_paths()["stdlib"] if data is None else data)
     if not root.exists():
-        raise ValueError(f"data: expected a file or folder, came {str(root)!r}, which does not exist; pass another path")
+        raise ValueError(f"data: expected a file or folder, came {root}, which does not exist; pass another path")
     files = sorted(_library(root) if data is None else _files(root)) if root.is_dir() else [(root.name, root)]
 
     documents, left = [], LARGEST
@@ -202,12 +202,16 @@ def _without_repeats(documents: Iterable[tuple[str, bytes]]) -> list[tuple[str, 
 
 
 def _pieces(text: bytes, length: int, longest: int) -> list[tuple[str, bytes]]:
-    """One document as several, cut after the line end that follows each of n even places, or there if none is near."""
+    """One document as n, cut near each of n - 1 even places: after the next line end, or there if that is too far.
+
+    A cut moves so little that every piece keeps length + 1 bytes, where `text` has that many for two.
+    """
     n = max(len(text) // max(PIECE, 2 * longest), min(10, len(text) // (2 * length + 2)), 2)
+    near = min(len(text) // (2 * n), max(len(text) // n - length - 1, 0))
     cuts = [0]
     for i in range(1, n):
         place = len(text) * i // n
-        line_end = text.find(b"\n", place, place + len(text) // (2 * n))
+        line_end = text.find(b"\n", place - 1, place + near)
         cuts.append(place if line_end < 0 else line_end + 1)
     return [(str(i), text[a:b]) for i, (a, b) in enumerate(zip(cuts, cuts[1:] + [len(text)]))]
 

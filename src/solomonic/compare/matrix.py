@@ -1,0 +1,257 @@
+"""The comparison: cells (architecture x task x seed x learning rate) that become lines of `results.jsonl`.
+
+A folder holds one comparison: `run.json` (settings, command, versions), `results.jsonl` (a line a finished cell),
+`costs.json` (time and state of each architecture against length), `cells/` (checkpoints of cells under way) and
+`report.html`. The same command on the same folder goes on where it stopped.
+"""
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..model import LanguageModel
+from ..presets import preset
+from ..tasks import Task, task
+from ..tasks.base import IGNORE
+from ..train import Diverged, TrainConfig, evaluate, fit
+from .suites import Run, Suite
+
+
+@dataclass(frozen=True)
+class Cell:
+    arch: str
+    task: str  # a run of the suite
+    seed: int
+    lr: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.arch}-{self.task}-{self.seed}-{self.lr:g}"
+
+
+def cells_of(suite: Suite) -> list[Cell]:
+    """In the order they are run: one seed of everything, then the next."""
+    return [
+        Cell(arch, name, seed, lr)
+        for seed in range(suite.seeds)
+        for name, run in suite.runs.items()
+        for arch in suite.archs
+        for lr in run.rates(arch)
+    ]
+
+
+def build_task(run: Run) -> Task:
+    return task(run.task, **run.options)
+
+
+def build_model(arch: str, run: Run, vocab_size: int, seed: int) -> LanguageModel:
+    torch.manual_seed(seed)
+    return LanguageModel(preset(arch, vocab_size=vocab_size, **run.dials))
+
+
+def run_cell(
+    cell: Cell,
+    run: Run,
+    device: torch.device,
+    folder: Path,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Train and score one cell; returns its line. A cell that diverges has no scores, and says where."""
+    problem = build_task(run)
+    model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)
+    config = TrainConfig(run.steps, run.batch_size, cell.lr, cell.seed)
+    checkpoint = folder / "cells" / f"{cell.key}.pt"
+    line = asdict(cell) | {
+        "params": sum(p.numel() for p in model.parameters()),
+        "steps": run.steps,
+        "train_length": problem.length,
+        "metric": problem.metric,
+        "config": model.config.to_dict(),
+    }
+    try:
+        done = fit(model, problem, config, checkpoint, report, stop)
+    except Diverged as error:
+        return line | {"train_seconds": 0.0, "tokens_per_second": 0.0, "scores": [], "diverged": str(error)}
+    finally_ = {
+        "train_seconds": round(done.seconds, 2),
+        "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
+        "loss": done.curve[-1][1],
+        "curve": done.curve,
+        "scores": scores(model, problem, run, stop),
+    }
+    if any("slot_age" in layer.get("attention", {}) for layer in model.init_state(1)["layers"]):
+        finally_["kept"] = kept_tokens(model, problem)
+    checkpoint.unlink(missing_ok=True)
+    return line | finally_
+
+
+def scores(model: LanguageModel, problem: Task, run: Run, stop: Callable[[], bool]) -> list[dict[str, Any]]:
+    """One entry a length; where the task is by position, entries of growing positions too."""
+    found = []
+    for length in run.lengths or problem.lengths:
+        state_bytes = model.state_bytes(length)
+        samples = max(run.least_samples, min(run.samples, run.samples * problem.length // length))
+        by_position = evaluate(model, problem, length, samples)
+        common = {"length": length, "state_bytes": state_bytes, "samples": samples}
+        found.append({"metric": problem.metric, "value": float(np.nanmean(by_position))} | common)
+        if problem.by_position and length == max(run.lengths or problem.lengths):
+            begin = 0
+            for position in [int(2 ** (i / 2)) for i in range(8, 40)]:
+                if begin < position <= length:
+                    value = float(np.nanmean(by_position[begin:position]))
+                    found.append({"metric": f"{problem.metric}_at", "value": value, "position": position} | common)
+                    begin = position
+    return found
+
+
+@torch.no_grad()
+def kept_tokens(model: LanguageModel, problem: Task) -> dict[str, Any]:
+    """Which tokens the eidetic memory of each layer holds when the first question of a held-out example is asked."""
+    device = next(model.parameters()).device
+    batch = problem.test_batch(1, problem.lengths[0], np.random.default_rng(0))
+    asked = int((batch.targets[0] != IGNORE).nonzero()[0])
+    tokens = batch.tokens[:, : asked + 1] if asked > problem.lengths[0] // 4 else batch.tokens
+    state, seen = None, [[] for _ in model.blocks]
+    for token in tokens.to(device).split(1, 1):
+        _, state = model(token, state)
+        for layer, found in zip(state["layers"], seen):
+            if "score" in layer.get("attention", {}):
+                found.append(layer["attention"]["score"][0, -1].item())
+    layers, window, capacity = [], 0, 0
+    for i, layer in enumerate(state["layers"]):
+        if seen[i]:
+            attention = layer["attention"]
+            window, capacity = attention["k"].shape[1], attention["slot_age"].shape[1]
+            held = attention["slot_score"][0] > -torch.inf
+            kept = sorted((tokens.shape[1] - attention["slot_age"][0][held]).tolist())
+            layers.append({"layer": i, "kept": kept, "score": [round(x, 4) for x in seen[i]]})
+    return {
+        "tokens": [problem.label(t) for t in tokens[0].tolist()],
+        "window": window,
+        "capacity": capacity,
+        "marked": [m for m in problem.marks(batch) if m < tokens.shape[1]],
+        "layers": layers,
+    }
+
+
+@torch.no_grad()
+def costs(arch: str, run: Run, lengths: tuple[int, ...], device: torch.device, repeats: int = 5) -> list[dict[str, Any]]:
+    """Microseconds a token of reading `length` tokens at once and of reading one more after them, batch 1; medians.
+
+    Untrained weights: the time does not depend on them.
+    """
+    model = build_model(arch, run, 64, 0).to(device).eval()
+    found = []
+    for length in lengths:
+        tokens = torch.zeros(1, length, dtype=torch.int64, device=device)
+        times = {"prefill": [], "decode": []}
+        for repeat in range(repeats + 1):
+            state = _timed(times["prefill"], length, device, lambda: model(tokens)[1])
+            for _ in range(4):
+                state = _timed(times["decode"], 1, device, lambda: model(tokens[:, :1], state)[1])
+        us = {f"{name}_us_per_token": round(statistics.median(t[1:]) * 1e6, 3) for name, t in times.items()}
+        found.append({"length": length, "state_bytes": model.state_bytes(length)} | us)
+    return found
+
+
+def _timed(times: list[float], tokens: int, device: torch.device, call: Callable[[], Any]) -> Any:
+    begin = time.perf_counter()
+    result = call()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    times.append((time.perf_counter() - begin) / tokens)
+    return result
+
+
+def settings_of(suite: Suite, device: str) -> dict[str, Any]:
+    """What must be the same for results to stand in one folder; architectures and seeds may be added."""
+    return json.loads(json.dumps({"suite": suite.name, "device": device, "runs": {k: asdict(r) for k, r in suite.runs.items()}}))
+
+
+def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[dict[str, Any]]:
+    """Make or check the folder of a comparison, write `run.json`, and return the lines it has already.
+
+    Raises ValueError when it holds results of other settings.
+    """
+    settings = settings_of(suite, device)
+    about, results = folder / "run.json", folder / "results.jsonl"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out: expected a folder, {folder} is a file")
+    lines = read_lines(results)
+    if about.exists():
+        earlier = json.loads(about.read_text()).get("settings", {})
+        for name, run in settings["runs"].items():
+            before = earlier.get("runs", {}).get(name)
+            if (before is not None and before != run) or earlier.get("device") != device or earlier.get("suite") != suite.name:
+                raise ValueError(
+                    f"{folder} holds results of another configuration (suite {earlier.get('suite')!r} on "
+                    f"{earlier.get('device')!r}); choose another --out, or delete that folder"
+                )
+        settings["runs"] = earlier["runs"] | settings["runs"]
+    elif lines:
+        raise ValueError(f"{folder} has results but no run.json that says of what; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(about, json.dumps(describe(suite, device, command) | {"settings": settings}, indent=1))
+    if results.exists() and results.stat().st_size and not results.read_bytes().endswith(b"\n"):
+        write_atomically(results, "".join(json.dumps(line) + "\n" for line in lines))  # a line that was cut short
+    return lines
+
+
+def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
+    from .. import __version__
+
+    return {
+        "command": command,
+        "suite": suite.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "threads": os.cpu_count(),
+        "cells": len(cells_of(suite)),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {
+            "solomonic": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def read_lines(results: Path) -> list[dict[str, Any]]:
+    """The whole lines of a file of JSON lines; one that a kill cut short is not one of them."""
+    lines = []
+    for text in results.read_text().splitlines() if results.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            print(f"solomonic: {results}: skipped an unreadable line", file=sys.stderr)
+    return lines
+
+
+def append_line(results: Path, line: dict[str, Any]) -> None:
+    with results.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def cell_of(line: dict[str, Any]) -> Cell:
+    return Cell(line["arch"], line["task"], line["seed"], line["lr"])

@@ -1,0 +1,157 @@
+"""Runs the cells of a comparison, several at a time, with a progress bar; can be stopped and started again."""
+
+import json
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..train import Interrupted
+from .matrix import (
+    Cell,
+    append_line,
+    build_task,
+    cell_of,
+    cells_of,
+    costs,
+    open_folder,
+    run_cell,
+    write_atomically,
+)
+from .report import write_report
+from .suites import Run, Suite
+
+
+def compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command: str) -> Path:
+    """Run what `folder` does not hold yet of `suite`, and write its page. Returns the page.
+
+    Raises ValueError for settings that cannot be, before anything is written; Interrupted when it is stopped by
+    Ctrl-C or SIGTERM, with every finished cell on disk and the others as checkpoints.
+    """
+    for run in suite.runs.values():
+        problem = build_task(run)
+        for length in run.lengths or problem.lengths:
+            problem.test_batch(1, length, np.random.default_rng(0))
+    done = open_folder(folder, suite, str(device), command)
+    wanted = cells_of(suite)
+    finished = {cell_of(line) for line in done}
+    todo = [cell for cell in wanted if cell not in finished]
+    measured = cost_table(suite, folder, device)
+    steps = sum(suite.runs[cell.task].steps for cell in wanted)
+    before = steps - sum(suite.runs[cell.task].steps for cell in todo)
+    if before:
+        print(f"{len(wanted) - len(todo)} of {len(wanted)} cells are in {folder / 'results.jsonl'} already")
+    with tqdm(total=steps, initial=before, unit="step", smoothing=0.02, dynamic_ncols=True) as bar:
+
+        def finish(line: dict[str, Any]) -> None:
+            line |= {"costs": measured[line["task"]].get(line["arch"], [])}
+            append_line(folder / "results.jsonl", line)
+            bar.write(summary(line))
+
+        run_cells(todo, suite.runs, device, folder, jobs, bar, finish)
+    return write_report(folder)
+
+
+def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, dict[str, list]]:
+    """run -> architecture -> costs, measured one at a time before training begins, kept in `costs.json`."""
+    path = folder / "costs.json"
+    table = json.loads(path.read_text()) if path.exists() else {}
+    missing = [(n, a) for n in suite.runs for a in suite.archs if a not in table.get(n, {})]
+    if missing:
+        for name, arch in tqdm(missing, desc="time and state against length", unit="model", dynamic_ncols=True):
+            table.setdefault(name, {})[arch] = costs(arch, suite.runs[name], suite.cost_lengths, device)
+            write_atomically(path, json.dumps(table))
+    return table
+
+
+def summary(line: dict[str, Any]) -> str:
+    """One line for the terminal: what the cell scored at its training length and at its longest."""
+    scores = [s for s in line["scores"] if s["metric"] == line["metric"]]
+    shown = "  ".join(f"{s['value']:.3f} at {s['length']}" for s in (scores[:1] + scores[-1:]))
+    return f"{line['arch']:<16} {line['task']:<18} lr {line['lr']:<6g} {line['train_seconds']:6.0f} s   {shown or line['diverged']}"
+
+
+def run_cells(todo: list[Cell], runs: dict[str, Run], device: torch.device, folder: Path, jobs: int, bar, finish) -> None:
+    """`jobs` processes take cells from one queue; the parent alone writes results."""
+    if not todo:
+        return
+    context = multiprocessing.get_context("spawn")
+    cells, news, stop = context.Queue(), context.Queue(), context.Event()
+    jobs = min(jobs, len(todo))
+    for cell in todo:
+        cells.put(cell)
+    for _ in range(jobs):
+        cells.put(None)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    arguments = (cells, news, stop, runs, str(device), folder, threads)
+    workers = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(jobs)]
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt  # the second time: at once, checkpoints as they are
+        asked.set()
+        stop.set()
+        bar.write("stopping: cells under way are being saved (once more to stop at once)")
+
+    handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for worker in workers:
+            worker.start()
+        working = jobs
+        while working:
+            try:
+                kind, value = news.get(timeout=1.0)
+            except queue.Empty:
+                dead = [w for w in workers if w.exitcode not in (None, 0)]
+                if dead and not asked.is_set():
+                    raise RuntimeError(f"a worker process ended with exit code {dead[0].exitcode}") from None
+                if all(not w.is_alive() for w in workers):
+                    break
+                continue
+            if kind == "step":
+                bar.update(value)
+            elif kind == "line":
+                finish(value)
+            elif kind == "error":
+                raise RuntimeError(value)
+            else:
+                working -= 1
+        if asked.is_set():
+            raise Interrupted("stopped; the same command goes on from here")
+    finally:
+        for worker in workers:
+            worker.join(0.2)
+            if worker.is_alive():
+                worker.terminate()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(threads)
+    while (cell := cells.get()) is not None and not stop.is_set():
+        reached = 0
+
+        def report(step: int, loss: float) -> None:
+            nonlocal reached
+            news.put(("step", step - reached))
+            reached = step
+
+        try:
+            news.put(("line", run_cell(cell, runs[cell.task], torch.device(device), folder, report, stop.is_set)))
+        except Interrupted:
+            break
+        except Exception as error:  # told to the parent, which ends the comparison with it
+            news.put(("error", f"{cell.key}: {type(error).__name__}: {error}"))
+            raise
+    news.put(("end", None))

@@ -1,0 +1,94 @@
+"""What a comparison runs: tasks with their sizes, models with their dials, learning rates."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..presets import PRESETS
+from ..spelling import unknown
+from ..tasks import names as task_names
+
+
+@dataclass(frozen=True)
+class Run:
+    """One task at one size, for all architectures."""
+
+    task: str
+    steps: int
+    batch_size: int = 32
+    samples: int = 128  # held-out rows at the training length; fewer at longer ones, by the tokens they hold
+    least_samples: int = 16
+    lengths: tuple[int, ...] | None = None  # None: the task's
+    options: dict[str, Any] = field(default_factory=dict)  # of the task
+    dials: dict[str, Any] = field(default_factory=dict)  # of the presets
+    lrs: tuple[float, ...] = (3e-3,)  # the grid of every architecture ...
+    best_lr: dict[str, float] = field(default_factory=dict)  # ... or the best rate of one, measured before
+
+    def rates(self, arch: str) -> tuple[float, ...]:
+        return (self.best_lr[arch],) if arch in self.best_lr else self.lrs
+
+
+@dataclass(frozen=True)
+class Suite:
+    name: str
+    archs: tuple[str, ...]
+    runs: dict[str, Run]
+    seeds: int
+    cost_lengths: tuple[int, ...]
+
+
+SMALL = {"d_model": 64, "n_layers": 2, "window": 16, "capacity": 32, "state_size": 16}
+GRID = (1e-3, 3e-3, 1e-2)
+
+QUICK = Suite(
+    name="quick",
+    archs=("transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo"),
+    runs={
+        "distractor_recall": Run("distractor_recall", steps=1000, lengths=(96, 192, 384, 768, 9600), dials=SMALL),
+        "text": Run("text", steps=400, batch_size=16, samples=64, dials=SMALL | {"window": 32}),
+    },
+    seeds=1,
+    cost_lengths=(128, 512, 2048, 8192),
+)
+
+STANDARD = Suite(
+    name="standard",
+    archs=tuple(PRESETS),
+    runs={
+        "mqar": Run("mqar", steps=4000, batch_size=128, samples=512, dials=SMALL | {"window": 32, "d_ff": 0}, lrs=GRID),
+    },
+    seeds=1,
+    cost_lengths=(128, 512, 2048, 8192, 32768),
+)
+
+SUITES = {"quick": QUICK, "standard": STANDARD}
+
+
+def suite(
+    name: str = "quick",
+    archs: list[str] | None = None,
+    tasks: list[str] | None = None,
+    seeds: int | None = None,
+    data: str | None = None,
+) -> Suite:
+    """A suite, narrowed or widened. ValueError for an unknown name, naming the near one."""
+    if name not in SUITES:
+        raise unknown("suite", name, SUITES)
+    chosen = SUITES[name]
+    for arch in archs or ():
+        if arch not in PRESETS:
+            raise unknown("architecture", arch, PRESETS)
+    for task in tasks or ():
+        if task not in {*chosen.runs, *task_names()}:
+            raise unknown("task", task, {*chosen.runs, *task_names()})
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"--seeds: expected a whole number >= 1, got {seeds}")
+    pattern = next(iter(chosen.runs.values()))
+    runs = {
+        task: chosen.runs.get(task) or replace(pattern, task=task, options={}, lengths=None, best_lr={})
+        for task in (tasks or chosen.runs)
+    }
+    if data is not None:
+        if not any(run.task == "text" for run in runs.values()):
+            raise ValueError("--data is for the task 'text', which is not among the tasks of this comparison")
+        runs = {k: replace(r, options=r.options | {"data": data}) if r.task == "text" else r for k, r in runs.items()}
+    return replace(chosen, archs=tuple(dict.fromkeys(archs or chosen.archs)), runs=runs, seeds=seeds or chosen.seeds)

@@ -1,0 +1,176 @@
+"""Training and evaluation of one model on one task, on one device.
+
+AdamW, linear warm-up then cosine to zero, gradient clipping, bf16 where the device has it. A run is a function of its
+arguments: the same seed gives the same losses on the same machine, interrupted or not.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from .model import LanguageModel
+from .tasks.base import IGNORE, Task
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    steps: int
+    batch_size: int
+    lr: float  # the highest; reached after `warmup`
+    seed: int = 0
+    warmup: float = 0.05  # share of the steps
+    weight_decay: float = 0.1  # of matrices; vectors have none
+    clip: float = 1.0  # largest norm of the gradient
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    def __post_init__(self):
+        if self.steps < 1 or self.batch_size < 1 or not self.lr > 0:
+            raise ValueError(f"expected steps >= 1, batch_size >= 1 and lr > 0, got {self}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..."""
+        warm = max(1, round(self.warmup * self.steps))
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        return self.lr * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, self.steps - warm)))
+
+
+@dataclass
+class Progress:
+    """What a run has done so far; `seconds` is time spent training, over all its sittings."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    curve: list[tuple[int, float]] | None = None  # (step, mean loss since the last entry), about 100 of them
+
+
+class Diverged(Exception):
+    """The loss is no longer a number."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint, if it has one, is written."""
+
+
+def fit(
+    model: LanguageModel,
+    task: Task,
+    config: TrainConfig,
+    checkpoint: Path | None = None,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+    stop: Callable[[], bool] = lambda: False,
+    save_every: float = 30.0,
+) -> Progress:
+    """Train `model` in place, on the device it is on; `report(step, mean loss)` every hundredth of the way.
+
+    With `checkpoint`, the whole run is saved there every `save_every` seconds and when `stop()` turns true, and taken
+    up from there if the file is of this configuration. Raises Interrupted when it was asked to stop, Diverged with
+    the step at which the loss was not finite.
+    """
+    device = next(model.parameters()).device
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
+    )
+    rng = np.random.default_rng(config.seed)
+    done = Progress(curve=[])
+    identity = repr((asdict(config), model.config.to_dict(), task.name))
+    if checkpoint is not None and checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        if saved["identity"] == identity:
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            rng.bit_generator.state = saved["rng"]
+            done = Progress(**saved["progress"])
+
+    def save() -> None:
+        if checkpoint is None:
+            return
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        whole = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(whole | {"rng": rng.bit_generator.state, "progress": asdict(done)}, partial)
+        os.replace(partial, checkpoint)
+
+    model.train()
+    every = max(1, config.steps // 100)
+    losses: list[Tensor] = []
+    since = saved_at = time.monotonic()
+    while done.step < config.steps:
+        batch = task.train_batch(config.batch_size, rng)
+        tokens, targets = batch.tokens.to(device), batch.targets.to(device)
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(done.step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+            logits, _ = model(tokens)
+            loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        losses.append(loss.detach())
+        done.step += 1
+        done.tokens += tokens.numel()
+        if done.step % every == 0 or done.step == config.steps:
+            mean = torch.stack(losses).mean().item()
+            losses.clear()
+            if not np.isfinite(mean):
+                raise Diverged(f"the loss is {mean} at step {done.step}; try a lower learning rate than {config.lr}")
+            done.curve.append((done.step, round(mean, 5)))
+            now = time.monotonic()
+            done.seconds, since = done.seconds + now - since, now
+            report(done.step, mean)
+            asked = stop()
+            if asked or now - saved_at > save_every:
+                save()
+                saved_at = now
+            if asked:
+                raise Interrupted(f"stopped at step {done.step} of {config.steps}")
+    return done
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 pay on this device; the CPU trains in float32."""
+    if device.type == "cpu":
+        return False
+    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return bool(supported and supported())
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel, task: Task, length: int, samples: int, seed: int = 0, batch_size: int = 8, chunk: int = 2048
+) -> np.ndarray:
+    """Mean score of `samples` held-out rows at each position, (length,) float64; NaN where nothing is scored.
+
+    Long rows are read in chunks of `chunk` tokens that pass the state on, so that memory is bounded. The same seed
+    draws the same rows for every model.
+    """
+    device = next(model.parameters()).device
+    rng = np.random.default_rng([seed, length])
+    model.eval()
+    total, count = np.zeros(length), np.zeros(length)
+    for first in range(0, samples, batch_size):
+        batch = task.test_batch(min(batch_size, samples - first), length, rng)
+        state = None
+        for start in range(0, length, chunk):
+            part = slice(start, min(start + chunk, length))
+            with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
+                logits, state = model(batch.tokens[:, part].to(device), state)
+            score = task.score(logits.float().cpu(), batch.targets[:, part]).double().numpy()
+            total[part] += np.nansum(score, 0)
+            count[part] += np.isfinite(score).sum(0)
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / count, np.nan)
