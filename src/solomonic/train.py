@@ -4,6 +4,7 @@ AdamW, linear warm-up then cosine to zero, gradient clipping, bf16 where the dev
 arguments: the same seed gives the same losses on the same machine, interrupted or not.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class TrainConfig:
         warm = max(1, round(self.warmup * self.steps))
         if step < warm:
             return self.lr * (step + 1) / warm
-        return self.lr * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, self.steps - warm)))
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
 
 
 @dataclass

@@ -39,10 +39,10 @@ def inputs(batch, length, shape, decay=0.5):
     return q, k / k.norm(dim=-1, keepdim=True), v, beta, -decay * g, torch.randn(batch, H, V, K, dtype=torch.float64)
 
 
-def assert_literal(got, given, state, b=0):
+def assert_literal(got, given, state, b=0, bound=1e-5):
     expected = literal(*(x[b].numpy() for x in (*given, state)))
     for name, ours, theirs in zip(("y", "innovation", "state"), got, expected):
-        assert_close(ours[b].double(), torch.from_numpy(theirs), name, 1e-5)
+        assert_close(ours[b].double(), torch.from_numpy(theirs), name, bound)
 
 
 @pytest.mark.parametrize("initial", [False, True])
@@ -59,7 +59,7 @@ def test_literal_matrices(backend, shape, length, initial):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_strong_decay(backend):
     *given, state = inputs(1, 70, SHAPES[0], decay=60)
-    assert_literal(gated_delta(*given, state.float(), fresh(1, 70), backend=backend), given, state)
+    assert_literal(gated_delta(*given, state.float(), fresh(1, 70), backend=backend), given, state, bound=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -102,9 +102,8 @@ def assert_same_as(theirs, length, shape, initial, names):
     start = leaves[5].mT if initial else None
     y, final = theirs(**dict(zip(names, leaves)), initial_state=start, output_final_state=True)
     mine = [x.clone().requires_grad_() for x in (q, k, v, beta, g, state)]
-    ours, _, last = gated_delta(
-        mine[0] * shape[1] ** -0.5, *mine[1:5], mine[5] if initial else None, fresh(2, length)
-    )
+    scaled = [mine[0] * shape[1] ** -0.5, *mine[1:5]]
+    ours, _, last = gated_delta(*scaled, mine[5] if initial else None, fresh(2, length))
     assert_close(ours, y, "y")
     assert_close(last, final.mT, "state")
     w, u = torch.randn_like(ours), torch.randn_like(last)

@@ -58,14 +58,29 @@ def test_one_document(backend, shape, length, initial):
         assert_close(final[b].double(), torch.from_numpy(expected[1]), "state", 1e-5)
 
 
+def assert_literal(given, state, backend, bound):
+    y, final = ssd(*given, state.float(), fresh(1, given[0].shape[1]), backend=backend)
+    expected = literal(*(x[0].numpy() for x in (*given, state)))
+    assert_close(y[0].double(), torch.from_numpy(expected[0]), "y", bound)
+    assert_close(final[0].double(), torch.from_numpy(expected[1]), "state", bound)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_strong_decay(backend):
     """Products of decays far below the smallest float32 are zeros, not NaN."""
     *given, state = inputs(1, 70, SHAPES[0], decay=60)
-    y, final = ssd(*given, state.float(), fresh(1, 70), backend=backend)
-    expected = literal(*(x[0].numpy() for x in (*given, state)))
-    assert_close(y[0].double(), torch.from_numpy(expected[0]), "y", 1e-5)
-    assert_close(final[0].double(), torch.from_numpy(expected[1]), "state", 1e-5)
+    assert_literal(given, state, backend, 1e-4)
+
+
+LOST = pytest.mark.xfail(strict=True, reason="differences of large sums of logarithms lose the small decays")
+
+
+@pytest.mark.parametrize("backend", [pytest.param(x, marks=[LOST] if x == "chunked" else []) for x in BACKENDS])
+def test_weak_decay_after_strong(backend):
+    """What a stream did long ago leaves no trace in the precision of its present."""
+    *given, state = inputs(1, 256, (1, 4, 1, 4), decay=300)
+    given[3][:, 128:] = -1e-3
+    assert_literal(given, state, backend, 1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,0 +1,70 @@
+"""The design's table of rooms: who may import whom."""
+
+import ast
+from pathlib import Path
+
+import solomonic
+
+ROOT = Path(solomonic.__file__).parent
+EVERYONE = {"spelling"}  # one helper for error messages
+MAY = {
+    "ops": set(),
+    "layers": {"ops"},
+    "mixers": {"ops", "layers"},
+    "model": {"mixers", "layers", "ops"},
+    "presets": {"model", "mixers"},
+    "tasks": set(),
+    "train": {"model", "tasks"},
+    "compare": {"model", "presets", "tasks", "train", "__init__"},
+    "spelling": set(),
+    "__init__": {"model", "presets"},
+}
+PACKAGES = {"ops": {"torch"}, "mixers": {"torch"}, "layers": {"torch"}, "model": {"torch"}, "presets": {"torch"}, "tasks": {"torch", "numpy"}}
+BY_NOBODY = {"cli", "__main__"}
+
+
+def imports():
+    """(file, room, imported room or None, imported package or None) of every import in the library."""
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    yield path, parts[0], *_target(name.name.split("."), 0, parts)
+            elif isinstance(node, ast.ImportFrom):
+                module = node.module.split(".") if node.module else []
+                for name in node.names if not module else [None]:
+                    yield path, parts[0], *_target(module or [name.name], node.level, parts)
+
+
+def _target(module, level, parts):
+    if level:
+        base = list(parts[: len(parts) - level])
+        where = [*base, *module]
+        inside = where[0] if where and ((ROOT / where[0]).is_dir() or (ROOT / f"{where[0]}.py").exists()) else "__init__"
+        return inside, None
+    if module[0] == "solomonic":
+        return (module[1] if len(module) > 1 else "__init__"), None
+    return None, module[0]
+
+
+def test_there_is_something_to_walk():
+    rooms = {room for _, room, _, _ in imports()}
+    assert {"ops", "mixers", "tasks", "compare", "cli"} <= rooms
+
+
+def test_rooms_import_whom_the_table_allows():
+    for path, room, other, _ in imports():
+        if other is None or other == room or other in EVERYONE or room in BY_NOBODY:
+            continue
+        assert room in MAY, f"{path}: {room} is not in the table of rooms"
+        assert other in MAY[room], f"{path}: {room} may not import {other}"
+
+
+def test_rooms_import_what_packages_the_table_allows():
+    import sys
+
+    for path, room, _, package in imports():
+        if package is None or package in sys.stdlib_module_names or room not in PACKAGES:
+            continue
+        assert package in PACKAGES[room], f"{path}: {room} may not import {package}"

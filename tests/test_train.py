@@ -1,0 +1,88 @@
+"""Training: the same seed gives the same run, interrupted or not; evaluation in chunks equals evaluation at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from solomonic import LanguageModel, preset
+from solomonic.tasks import task
+from solomonic.train import Diverged, Interrupted, TrainConfig, evaluate, fit
+
+RECALL = task("distractor_recall", pairs=2, keys=4, values=4, length=12)
+
+
+def small_model(arch="bmojo", seed=0):
+    torch.manual_seed(seed)
+    return LanguageModel(preset(arch, vocab_size=8, d_model=16, n_layers=1, window=4, capacity=4))
+
+
+def test_same_seed_same_run():
+    config = TrainConfig(steps=6, batch_size=4, lr=1e-2, seed=3)
+    first, second = small_model(), small_model()
+    assert fit(first, RECALL, config).curve == fit(second, RECALL, config).curve
+    for a, b in zip(first.parameters(), second.parameters()):
+        assert torch.equal(a, b)
+    assert fit(small_model(), RECALL, TrainConfig(6, 4, 1e-2, seed=4)).curve != fit(small_model(), RECALL, config).curve
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
+    config = TrainConfig(steps=9, batch_size=4, lr=1e-2)
+    whole, resumed = small_model(), small_model()
+    expected = fit(whole, RECALL, config)
+    file = tmp_path / "cells" / "run.pt"
+    seen = []
+    with pytest.raises(Interrupted):
+        fit(resumed, RECALL, config, file, report=lambda step, loss: seen.append(step), stop=lambda: len(seen) == 4)
+    assert file.exists() and seen == [1, 2, 3, 4]
+    resumed = small_model(seed=7)
+    got = fit(resumed, RECALL, config, file)
+    assert (got.step, got.tokens, got.curve) == (expected.step, expected.tokens, [*map(tuple, expected.curve)])
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        assert torch.equal(a, b)
+
+
+def test_checkpoint_of_another_configuration_is_not_taken_up(tmp_path):
+    file = tmp_path / "run.pt"
+    config = TrainConfig(steps=3, batch_size=4, lr=1e-2)
+    with pytest.raises(Interrupted):
+        fit(small_model(), RECALL, config, file, stop=lambda: True)
+    other = TrainConfig(steps=3, batch_size=4, lr=2e-2)
+    assert fit(small_model(), RECALL, other, file).curve == fit(small_model(), RECALL, other).curve
+
+
+def test_divergence_is_an_error():
+    model = small_model()
+    with torch.no_grad():
+        model.norm.weight.fill_(torch.inf)
+    with pytest.raises(Diverged, match="step 1.*lower learning rate"):
+        fit(model, RECALL, TrainConfig(steps=2, batch_size=2, lr=1e-3))
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = TrainConfig(steps=100, batch_size=1, lr=1.0, warmup=0.1)
+    rates = [config.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(1.0) and rates[-1] < 1e-3 and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize("settings", [{"steps": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}])
+def test_settings_below_their_bound(settings):
+    with pytest.raises(ValueError, match="expected steps >= 1"):
+        TrainConfig(**{"steps": 1, "batch_size": 1, "lr": 1.0} | settings)
+
+
+def test_learning_happens():
+    model = small_model("transformer")
+    before = np.nanmean(evaluate(model, RECALL, 12, 64))
+    curve = fit(model, RECALL, TrainConfig(steps=60, batch_size=32, lr=1e-2)).curve
+    assert curve[-1][1] < 0.8 * curve[0][1]
+    assert before < 0.45
+
+
+@pytest.mark.parametrize("arch", ["transformer", "bmojo", "mamba2"])
+def test_evaluation_in_chunks_equals_evaluation_at_once(arch):
+    model = small_model(arch)
+    text = task("distractor_recall", pairs=2, keys=4, values=4, length=40)
+    whole = evaluate(model, text, 40, 32, batch_size=8, chunk=40)
+    assert np.isnan(whole).sum() == 38  # two keys are asked
+    assert np.allclose(whole, evaluate(model, text, 40, 32, batch_size=8, chunk=7), equal_nan=True)
