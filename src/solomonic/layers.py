@@ -19,17 +19,22 @@ class RMSNorm(nn.Module):
 
 
 class GatedRMSNorm(RMSNorm):
-    """RMSNorm of x * silu(gate), as in Mamba-2; `norm_first` norms x alone and gates after, as in Gated DeltaNet."""
+    """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2.
 
-    def __init__(self, dim: int, eps: float = 1e-5, norm_first: bool = False):
-        super().__init__(dim, eps)
-        self.norm_first = norm_first
+    `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in x's type.
+    """
+
+    def __init__(self, dim: int, groups: int = 1, norm_first: bool = False):
+        super().__init__(dim)
+        self.groups, self.norm_first = groups, norm_first
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         gate = nn.functional.silu(gate.float())
         if self.norm_first:
-            return (super().forward(x.float()) * gate).to(gate.dtype)
-        return super().forward(x.float() * gate)
+            return (super().forward(x.float()) * gate).to(x.dtype)
+        parts = (x.float() * gate).unflatten(-1, (self.groups, -1))
+        normed = nn.functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2)
+        return (normed * self.weight.float()).to(x.dtype)
 
 
 class ShortConvolution(nn.Module):

@@ -1,7 +1,4 @@
-"""Gated DeltaNet against the one in Hugging Face's Qwen3-Next, weights copied: outputs, gradients, state.
-
-Theirs adds 1e-6 to |k|^2 before the root, ours holds |k| above 1e-6: the keys here are long enough to make that little.
-"""
+"""Gated DeltaNet against the one in Hugging Face's Qwen3-Next, weights copied: outputs, gradients, state."""
 
 import pytest
 import torch

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, silu, softplus
+from torch.nn.functional import silu, softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.gated_delta import gated_delta
@@ -59,9 +59,13 @@ class GatedDeltaNet(Mixer):
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
-        q, k = normalize(q, dim=-1, eps=1e-6) * self.config.key_dim**-0.5, normalize(k, dim=-1, eps=1e-6)
+        q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, step, gate = self.gates(x).split([H, H, self.sizes[2]], -1)
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
         y, errors, ssm = gated_delta(q, k, v, beta.float().sigmoid(), decay, state["ssm"], place)
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
         return self.out(y), errors.flatten(2).norm(dim=-1), {"conv": conv, "ssm": ssm}
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)

@@ -58,7 +58,7 @@ class Mamba2(Mixer):
         self.conv = ShortConvolution(inner + 2 * shared, config.conv_width, bias=True)
         self.A_log, self.dt_bias = init_gates(self.heads)
         self.D = nn.Parameter(torch.ones(self.heads))
-        self.norm = GatedRMSNorm(inner)
+        self.norm = GatedRMSNorm(inner, config.n_groups)
         self.out = nn.Linear(inner, d_model, bias=False)
 
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:

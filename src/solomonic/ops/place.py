@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LEAST_LOG_DECAY = -20.0
+"""A scan forgets no more than this a step: e^-20 is below float32's last digit, and sums over a chunk stay exact."""
+
 
 @dataclass(frozen=True)
 class Place:

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..place import Place
+from ..place import LEAST_LOG_DECAY, Place
 from . import chunked, reference
 
 BACKENDS = {"reference": reference.gated_delta, "chunked": chunked.gated_delta}
@@ -25,6 +25,7 @@ def gated_delta(
     (B, T, H, V), and the state after the last real row, all float32.
     """
     q, k, v, beta, log_decay = (x.float() for x in (q, k, v, beta, log_decay))
+    log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     return BACKENDS[backend](q, k, v, beta, log_decay, state, place)

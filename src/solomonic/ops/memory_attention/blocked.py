@@ -34,13 +34,12 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         x = pad(x, (0, 0, 0, 0, 0, max(0, (N - 1) * rows + count - x.shape[1])))
         return x.unfold(1, count, rows)[:, :N].transpose(-1, -2)
 
-    logits, shown = [], []
+    logits, masks, shown = [], [], []
 
     def group(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | None = None) -> None:
         logit = (blocks(q * D**-0.5) @ k.mT).unflatten(3, (H // G, rows)).float()  # b n h r t s
-        if extra is not None:
-            logit = logit + extra[:, :, None, None, None]
-        logits.append(logit.masked_fill(~visible[:, :, None, None], -torch.inf))
+        logits.append(logit if extra is None else logit + extra[:, :, None, None, None])
+        masks.append(visible)
         shown.append(v)
 
     def near(q: Tensor, k: Tensor, v: Tensor, nearest: int, farthest: int) -> None:
@@ -77,7 +76,9 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         visible = (index >= 0)[:, :, None] & turn & (lag >= window) & (lag <= position)
         k, v = pick(k_eidetic).transpose(2, 3), pick(v_eidetic).transpose(2, 3)
         group(q_eidetic, k, v, visible, None if bias is None else pick(bias))
-    weight = torch.cat(logits, -1).softmax(-1).to(v.dtype).flatten(3, 4).split([x.shape[-1] for x in logits], -1)
+    visible = torch.cat([m.expand(max(len(m) for m in masks), -1, -1, -1) for m in masks], -1)
+    weight = torch.cat(logits, -1).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1)
+    weight = weight.to(v.dtype).flatten(3, 4).split([x.shape[-1] for x in logits], -1)
     y = sum(w @ x for w, x in zip(weight, shown))  # b n h (r t) d
     y = y.view(B, N, G, H // G, rows, D).permute(0, 1, 4, 2, 3, 5).reshape(B, N * rows, H, D)
     return y[:, :T], carried

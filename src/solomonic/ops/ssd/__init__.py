@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from ..place import Place
+from ..place import LEAST_LOG_DECAY, Place
 from . import chunked, reference
 
 BACKENDS = {"reference": reference.ssd, "chunked": chunked.ssd}
@@ -17,6 +17,7 @@ def ssd(
     Returns y (B, T, H, P) and the state after the last real row, both float32.
     """
     v, k, q, log_decay = (x.float() for x in (v, k, q, log_decay))
+    log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     return BACKENDS[backend](v, k, q, log_decay, state, place)

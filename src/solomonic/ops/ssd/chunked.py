@@ -55,8 +55,10 @@ def ssd(
     incoming = []
     for first in range(0, C, GROUP):
         part = slice(first, first + GROUP)
-        log_keep = pad(total[:, part, ..., -1].permute(0, 2, 3, 1), (1, 0)).cumsum(-1)  # b g r c
-        keep = log_keep[..., :, None] - log_keep[..., None, :]
+        log_keep = pad(total[:, part, ..., -1].permute(0, 2, 3, 1), (1, 0))  # b g r c
+        # sums of what lies between two chunks, not differences of sums from the first: a strong decay long ago
+        # would take the last digits of a weak one now
+        keep = log_keep[..., :, None].expand(*log_keep.shape, log_keep.shape[-1]).tril(-1).cumsum(-2)
         here = end[:, first : first + GROUP + 1]
         same = (here[:, :, None] == here[:, None, :]).tril()[:, None, None]
         keep = keep.masked_fill(~same, -torch.inf).exp()

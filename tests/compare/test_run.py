@@ -1,0 +1,182 @@
+"""A comparison of seconds: every cell a line, stopped and started again, folders of other settings refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from solomonic.compare.matrix import Cell, cells_of, kept_tokens, open_folder, read_lines, run_cell
+from solomonic.compare.run import compare
+from solomonic.compare.suites import SUITES, Run, Suite, suite
+
+SMALL = {"d_model": 16, "n_layers": 1, "window": 4, "capacity": 4, "state_size": 4}
+RECALL = {"pairs": 2, "keys": 4, "values": 4, "length": 12}
+TINY = Suite(
+    name="tiny",
+    archs=("sliding_window", "bmojo"),
+    runs={"distractor_recall": Run("distractor_recall", steps=4, batch_size=4, samples=8, options=RECALL, dials=SMALL)},
+    seeds=1,
+    cost_lengths=(8, 16),
+)
+CPU = torch.device("cpu")
+
+
+def test_every_cell_is_a_line_and_the_page_is_written(tmp_path):
+    page = compare(TINY, tmp_path, CPU, 1, "solomonic compare")
+    lines = read_lines(tmp_path / "results.jsonl")
+    assert {(x["arch"], x["task"], x["seed"], x["lr"]) for x in lines} == {
+        (c.arch, c.task, c.seed, c.lr) for c in cells_of(TINY)
+    }
+    for line in lines:
+        assert line["params"] > 0 and line["steps"] == 4 and line["train_seconds"] > 0 and line["tokens_per_second"] > 0
+        assert [s["length"] for s in line["scores"]] == [12, 24, 48, 96]
+        assert all(s["metric"] == "accuracy" and 0 <= s["value"] <= 1 for s in line["scores"])
+        assert len({s["state_bytes"] for s in line["scores"]}) == 1
+        assert [c["length"] for c in line["costs"]] == [8, 16]
+        assert ("kept" in line) == (line["arch"] == "bmojo")
+    assert "sliding_window" in page.read_text() and page == tmp_path / "report.html"
+    assert list((tmp_path / "cells").glob("*")) == []
+    assert json.loads((tmp_path / "run.json").read_text())["command"] == "solomonic compare"
+
+
+def test_a_second_start_skips_what_is_done_and_adds_what_is_new(tmp_path):
+    compare(TINY, tmp_path, CPU, 1, "first")
+    before = (tmp_path / "results.jsonl").read_text()
+    compare(TINY, tmp_path, CPU, 1, "second")
+    assert (tmp_path / "results.jsonl").read_text() == before
+    compare(replace(TINY, archs=("bmojo", "mamba2"), seeds=2), tmp_path, CPU, 1, "third")
+    after = (tmp_path / "results.jsonl").read_text()
+    assert after.startswith(before) and len(after.splitlines()) == 5
+
+
+def test_a_line_cut_short_is_run_again(tmp_path):
+    compare(TINY, tmp_path, CPU, 1, "first")
+    results = tmp_path / "results.jsonl"
+    text = results.read_text()
+    results.write_text(text[: len(text) - 40])
+    compare(TINY, tmp_path, CPU, 1, "second")
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {x["arch"] for x in lines} == {"sliding_window", "bmojo"}
+
+
+def test_a_folder_of_another_configuration_is_refused_untouched(tmp_path):
+    compare(TINY, tmp_path, CPU, 1, "first")
+    files = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    other = replace(TINY, runs={"distractor_recall": replace(TINY.runs["distractor_recall"], steps=5)})
+    with pytest.raises(ValueError, match="another configuration.*--out"):
+        compare(other, tmp_path, CPU, 1, "second")
+    assert files == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_results_without_their_settings_are_refused(tmp_path):
+    (tmp_path / "results.jsonl").write_text('{"arch": "bmojo"}\n')
+    with pytest.raises(ValueError, match="no run.json"):
+        open_folder(tmp_path, TINY, "cpu", "command")
+
+
+def test_a_task_that_cannot_be_built_leaves_no_folder(tmp_path):
+    bad = replace(TINY, runs={"text": Run("text", steps=1, options={"data": str(tmp_path / "nowhere")})})
+    with pytest.raises(ValueError, match="nowhere"):
+        compare(bad, tmp_path / "out", CPU, 1, "command")
+    assert not (tmp_path / "out").exists()
+
+
+def test_divergence_is_a_line_without_scores(tmp_path, monkeypatch):
+    from solomonic.compare import matrix
+    from solomonic.train import Diverged
+
+    def fail(*arguments):
+        raise Diverged("the loss is nan at step 3")
+
+    monkeypatch.setattr(matrix, "fit", fail)
+    line = run_cell(cells_of(TINY)[0], TINY.runs["distractor_recall"], CPU, tmp_path)
+    assert line["scores"] == [] and "step 3" in line["diverged"]
+
+
+def test_kept_tokens_are_those_of_the_state():
+    from solomonic.compare.matrix import build_model, build_task
+
+    run = TINY.runs["distractor_recall"]
+    problem = build_task(run)
+    picture = kept_tokens(build_model("bmojo", run, problem.vocab_size, 0), problem)
+    assert len(picture["tokens"]) == 9 and picture["marked"] == [0, 1, 2, 3]  # up to the first question
+    (layer,) = picture["layers"]
+    assert len(layer["score"]) == 9 and len(layer["kept"]) == 4 == picture["capacity"]
+    best = sorted(range(8), key=lambda i: (-torch.tensor(layer["score"][i]).bfloat16().item(), i))[:4]
+    assert layer["kept"] == sorted(best)  # blocks of 4: tokens 0-7 have been considered at token 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_started_again(tmp_path, number):
+    """Stopped in the middle of a cell: exit code 130, the cell goes on from its checkpoint, its losses the same."""
+    options = ["--arch", "sliding_window", "--task", "distractor_recall", "--jobs", "1", "--out"]
+    command = [sys.executable, "-c", PROGRAM, "compare", *options]
+    process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=os.environ)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "costs.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(8)
+    process.send_signal(number)
+    assert process.wait(60) == 130, process.stderr.read().decode()
+    assert b"goes on from here" in process.stderr.read()
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    cut, whole = (read_lines(tmp_path / name / "results.jsonl") for name in ("cut", "whole"))
+    assert len(cut) == len(whole) == 1 and cut[0]["curve"] == whole[0]["curve"] and cut[0]["scores"] == whole[0]["scores"]
+
+
+PROGRAM = """
+import sys
+from dataclasses import replace
+from solomonic.compare import suites
+quick = suites.QUICK
+run = replace(quick.runs["distractor_recall"], steps=300, batch_size=8, samples=8, lengths=(96,))
+suites.SUITES["quick"] = replace(quick, runs={"distractor_recall": run}, cost_lengths=(8,))
+from solomonic.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def test_suites_are_what_the_commands_choose():
+    assert suite().name == "quick" and set(suite().archs) >= {
+        "transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo"
+    }
+    assert {"distractor_recall", "text"} <= set(suite().runs)
+    narrowed = suite("quick", ["bmojo"], ["mqar"], 3)
+    assert narrowed.archs == ("bmojo",) and list(narrowed.runs) == ["mqar"] and narrowed.seeds == 3
+    assert Cell("bmojo", "mqar", 2, narrowed.runs["mqar"].rates("bmojo")[0]) in cells_of(narrowed)
+
+
+@pytest.mark.parametrize(
+    "arguments, near",
+    [
+        ({"name": "qick"}, "quick"),
+        ({"archs": ["bmoj"]}, "bmojo"),
+        ({"tasks": ["mqra"]}, "mqar"),
+        ({"seeds": 0}, ">= 1"),
+        ({"tasks": ["mqar"], "data": "x"}, "text"),
+    ],
+)
+def test_unknown_names_are_told_the_near_one(arguments, near):
+    with pytest.raises(ValueError, match=near):
+        suite(**arguments)
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_parameters_within_ten_percent(name):
+    from solomonic.compare.matrix import build_model, build_task
+
+    for run in SUITES[name].runs.values():
+        with torch.device("meta"):
+            sizes = {
+                arch: sum(p.numel() for p in build_model(arch, run, build_task(run).vocab_size, 0).parameters())
+                for arch in SUITES[name].archs
+            }
+        assert max(sizes.values()) <= 1.1 * min(sizes.values()), sizes
