@@ -22,6 +22,7 @@ class ModelConfig:
     layers: tuple[MixerConfig, ...]
     d_ff: int  # width of the SwiGLU, 0 for none
     tie_embeddings: bool = True
+    embedding_scale: float = 1.0  # what embeddings are multiplied by on their way in
 
     def __post_init__(self):
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -74,7 +75,7 @@ class LanguageModel(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         with torch.no_grad():
             for block in self.blocks:
                 for last in [block.mixer.out] + ([block.mlp.down] if block.mlp else []):
@@ -97,7 +98,7 @@ class LanguageModel(nn.Module):
             tokens = tokens.masked_fill(~mask, 0).gather(1, order)
             segments = None if segments is None else segments.gather(1, order)
         place, segment = self._place(tokens, state, length, segments)
-        x = self.embedding(tokens)
+        x = self.embedding(tokens) * self.config.embedding_scale
         layers = []
         for block, before in zip(self.blocks, state["layers"] if state else [None] * len(self.blocks)):
             x, after = block(x, before, place)

@@ -102,7 +102,8 @@ def preset(
 
     n_heads None: heads of 64 dims from width 256 on, four below. capacity: slots of the eidetic memory a layer; block: how
     often it is renewed, None = the window. state_size: rows of the fading memory's state. d_ff None: as many parameters
-    as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
+    as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP. Embeddings enter at size 1 (scaled by the root
+    of d_model): at the size that suits a tied head, the first layers drown them, and recall is learnt late or never.
     """
     if name not in PRESETS:
         raise unknown("architecture", name, PRESETS)
@@ -122,7 +123,7 @@ def preset(
         budget = n_layers * (_parameters(AttentionConfig(n_heads, n_kv_heads), d_model) + column * round(d_model * 8 / 3))
         spent = sum(_parameters(layer, d_model) for layer in layers)
         d_ff = max(8, round((budget - spent) / (n_layers * column)))
-    return ModelConfig(vocab_size, d_model, tuple(layers), d_ff, tie_embeddings)
+    return ModelConfig(vocab_size, d_model, tuple(layers), d_ff, tie_embeddings, embedding_scale=d_model**0.5)
 
 
 def _parameters(mixer: MixerConfig, d_model: int) -> int:

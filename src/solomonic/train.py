@@ -110,7 +110,7 @@ def fit(
     losses: list[Tensor] = []
     since = saved_at = time.monotonic()
     while done.step < config.steps:
-        batch = task.train_batch(config.batch_size, rng)
+        batch = task.train_batch(config.batch_size, rng, done.step / config.steps)
         tokens, targets = batch.tokens.to(device), batch.targets.to(device)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(done.step)

@@ -33,7 +33,7 @@ def test_rows(options):
     task = tasks.task("distractor_recall", **options)
     sizes = dict(pairs=task.pairs, keys=task.keys, values=task.values)
     longer = (task.test_batch(10, length, rng()) for length in (task.length + 7, 700))
-    whole = tasks.task("distractor_recall", **options, mixed=False)
+    whole = tasks.task("distractor_recall", **options, easy=0)
     for batch in (whole.train_batch(20, rng()), *longer):
         for tokens, targets in rows(batch):
             check(tokens, targets, **sizes)
@@ -47,7 +47,7 @@ def test_defaults():
 
 
 def test_values_are_uniform_and_order_is_random():
-    task = tasks.task("distractor_recall", pairs=2, keys=2, values=4, length=8, mixed=False)
+    task = tasks.task("distractor_recall", pairs=2, keys=2, values=4, length=8, easy=0)
     batch = task.train_batch(8000, rng())
     counts = np.bincount(batch.targets[:, [4, 6]].flatten().numpy() - 2)
     assert abs(counts / 16000 - 1 / 4).max() < 0.02
@@ -62,6 +62,8 @@ def test_values_are_uniform_and_order_is_random():
         dict(pairs=0),
         dict(pairs=33),
         dict(pairs=True),
+        dict(easy=-0.1),
+        dict(easy=1.1),
         dict(keys=15),
         dict(values=1),
         dict(length=63),
@@ -80,13 +82,19 @@ def test_marks():
     assert task.marks(task.test_batch(2, 40, rng())) == [0, 1, 2, 3, 4, 5]
 
 
-def test_mixed_training_batches_are_rows_of_smaller_tasks():
-    task, draw, sizes = tasks.task("distractor_recall"), rng(), set()
-    for _ in range(200):
-        batch = task.train_batch(2, draw)
-        pairs = int((batch.targets[0] >= 0).sum())
-        sizes.add((pairs, batch.tokens.shape[1]))
-        for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist()):
-            check(tokens, targets, pairs=pairs, keys=32, values=32)
-    assert {pairs for pairs, _ in sizes} == {16, 8, 4, 2}
-    assert max(length for _, length in sizes) == 96 and len({length for _, length in sizes}) > 20
+@pytest.mark.parametrize("options", [{}, dict(pairs=1, length=5), dict(pairs=3, length=12), dict(pairs=5, length=40)])
+def test_training_begins_with_easy_rows_that_grow(options):
+    task, draw = tasks.task("distractor_recall", **options), rng()
+    seen = []
+    for progress in (0.0, 0.3, 0.6, 1.0):
+        sizes = set()
+        for _ in range(100):
+            batch = task.train_batch(2, draw, progress)
+            pairs = int((batch.targets[0] >= 0).sum())
+            sizes.add((pairs, batch.tokens.shape[1]))
+            for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist()):
+                check(tokens, targets, pairs=pairs, keys=32, values=32)
+        seen.append((max(n for n, _ in sizes), max(length for _, length in sizes)))
+    assert seen == sorted(seen) and seen[2] == seen[3] == (task.pairs, task.length)
+    if not options:
+        assert seen[0] == (2, 8) and {n for n, _ in sizes} == {2, 4, 8, 16} and len(sizes) > 20

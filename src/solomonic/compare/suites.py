@@ -43,7 +43,7 @@ QUICK = Suite(
     name="quick",
     archs=("transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo"),
     runs={
-        "distractor_recall": Run("distractor_recall", steps=1000, lengths=(96, 192, 384, 768, 9600), dials=SMALL),
+        "distractor_recall": Run("distractor_recall", steps=800, lengths=(96, 192, 384, 768, 9600), dials=SMALL),
         "text": Run("text", steps=400, batch_size=16, samples=64, dials=SMALL | {"window": 32}),
     },
     seeds=1,

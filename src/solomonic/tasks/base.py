@@ -45,8 +45,9 @@ class Task(ABC):
     lengths: tuple[int, ...]  # the lengths a comparison asks by default
 
     @abstractmethod
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
-        """A batch of `size` rows to learn from."""
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
+        """A batch of about `size` rows to learn from. `progress` in [0, 1] is how far training is: a task may begin
+        with easier rows. More positions may have targets than the test scores."""
 
     @abstractmethod
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:

@@ -30,8 +30,9 @@ class DistractorRecall(Task):
     values   size of the value range, tokens [keys, keys + values)
     length   training length, at least 4 pairs
     lengths  test lengths; None: 1, 2, 4 and 8 times `length`
-    mixed    whether training batches are of mixed sizes: `pairs` halved up to three times, and half of the batches
-             shorter than `length`. With few pairs a model finds out sooner what is asked: see docs/log.md
+    easy     share of training that begins with short rows of few pairs, which grow to full size; 0: full size always.
+             Binding a value to its key, and finding the key again, are learnt together or not at all: with few pairs
+             either half pays sooner, with many a model may guess among the values for long (docs/log.md)
     """
 
     name = "distractor_recall"
@@ -45,23 +46,30 @@ class DistractorRecall(Task):
         values: int = 32,
         length: int = 96,
         lengths: Iterable[int] | None = None,
-        mixed: bool = True,
+        easy: float = 0.6,
     ):
         self.pairs = _check.whole("pairs", pairs, 1, "ask for one pair or more")
         advice = "the keys of a row are distinct: take more keys, or fewer pairs"
         self.keys = _check.whole("keys", keys, self.pairs, advice)
         self.values = _check.whole("values", values, 2, "one value would leave nothing to remember")
         self.vocab_size = self.keys + self.values
-        self.mixed = mixed
+        if not 0 <= easy <= 1:
+            raise ValueError(f"easy: expected a share in [0, 1], came {easy}; pass 0 for rows of full size only")
+        self.easy = easy
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
-        if not self.mixed:
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
+        if not self.easy:
             return self._rows(size, self.length, self.pairs, rng)
-        pairs = max(1, self.pairs >> int(rng.integers(4)))
-        length = self.length if rng.random() < 0.5 else int(rng.integers(4 * pairs, self.length + 1))
+        grown = min(1.0, progress / self.easy)
+        halved = [self.pairs >> i for i in range(self.pairs.bit_length() - 1)] or [1]  # 16, 8, 4, 2
+        most = round(halved[-1] * (self.pairs / halved[-1]) ** grown)
+        pairs = int(rng.choice([n for n in halved if n <= most]))
+        shortest = min(self.length, 4 * most)
+        longest = round(shortest + (self.length - shortest) * grown)
+        length = longest if rng.random() < 0.5 else int(rng.integers(4 * pairs, longest + 1))
         return self._rows(size, length, pairs, rng)
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:

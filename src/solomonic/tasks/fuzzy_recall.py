@@ -75,7 +75,7 @@ class FuzzyRecall(Task):
         lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         row, scored = self._rows(size, self.length, 1, rng)
         if self.train_targets == "next":
             scored[:] = True

@@ -70,7 +70,7 @@ class Mqar(Task):
                 )
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         weights = np.array([weight for _, _, weight in self.cases])
         length, pairs, _ = self.cases[rng.choice(len(weights), p=weights / weights.sum())]
         return self._rows(size, length, pairs, rng)

@@ -64,7 +64,7 @@ class NoisyRecall(Task):
         lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         tokens, targets = self._rows(size, self.length, rng)
         return _draw.batch(tokens, _draw.next_tokens(tokens) if self.train_targets == "next" else targets)
 

@@ -50,7 +50,7 @@ class SelectiveCopying(Task):
         lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         return self._rows(size, self.length, rng)
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:

@@ -101,7 +101,7 @@ class Text(Task):
             asked = tuple(m * self.length for m in (1, 2, 4, 8) if m * self.length <= reach)
         self.lengths = tuple(self._possible("lengths", length) for length in asked)
 
-    def train_batch(self, size: int, rng: np.random.Generator) -> Batch:
+    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         windows = (self._train.sizes - self.length).cumsum()
         drawn = rng.integers(windows[-1], size=_check.batch_size(size))
         document = windows.searchsorted(drawn, side="right")
