@@ -105,7 +105,7 @@ def test_kept_tokens_are_those_of_the_state():
     run = TINY.runs["distractor_recall"]
     problem = build_task(run)
     picture = kept_tokens(build_model("bmojo", run, problem.vocab_size, 0), problem)
-    assert len(picture["tokens"]) == 9 and picture["marked"] == [0, 1, 2, 3]  # up to the first question
+    assert len(picture["tokens"]) == 9 and picture["marked"] == [1, 3]  # up to the first question
     (layer,) = picture["layers"]
     assert len(layer["score"]) == 9 and len(layer["kept"]) == 4 == picture["capacity"]
     best = sorted(range(8), key=lambda i: (-torch.tensor(layer["score"][i]).bfloat16().item(), i))[:4]

@@ -24,7 +24,7 @@ NAMES = {"transformer": "Transformer", "sliding_window": "Sliding window", "mamb
 KNOWN = list(NAMES)
 MEASURED = ("scores", "costs")  # lists in a cell, with an entry a length
 CURVE_POINTS = 150  # drawn a loss curve
-CHIPS, STRIP = 240, 2000  # tokens drawn as words; tokens drawn at all
+CHIPS, STRIP = 600, 2000  # tokens drawn as words; tokens drawn at all
 
 
 # Reading
@@ -385,7 +385,7 @@ def everything(cells: list[dict], tasks: list[Task]) -> list[dict]:
     for task in tasks:
         rows = []
         for cell in (c for c in cells if c["task"] == task.name):
-            row = {k: v for k, v in cell.items() if k not in ("task", "curve", "kept", *MEASURED)}
+            row = {k: v for k, v in cell.items() if k not in ("task", "curve", "kept", "config", "metric", *MEASURED)}
             for s in sorted(cell["scores"], key=lambda s: s.get("position") is not None):
                 at = f"{s.get('length')}:{s['position']}" if s.get("position") is not None else s.get("length")
                 row[f"{s.get('metric')} @ {at}"] = s.get("value")

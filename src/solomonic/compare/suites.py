@@ -37,14 +37,18 @@ class Suite:
 
 
 SMALL = {"d_model": 64, "n_layers": 2, "window": 16, "capacity": 32, "state_size": 16}
+MIDDLE = {"d_model": 128, "n_layers": 2, "window": 16, "capacity": 64, "state_size": 32}
 GRID = (1e-3, 3e-3, 1e-2)
 
 QUICK = Suite(
     name="quick",
     archs=("transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo"),
+    # one rate for each task: the best of GRID for every architecture alike (docs/log.md has the grid)
     runs={
-        "distractor_recall": Run("distractor_recall", steps=800, lengths=(96, 192, 384, 768, 9600), dials=SMALL),
-        "text": Run("text", steps=400, batch_size=16, samples=64, dials=SMALL | {"window": 32}),
+        "distractor_recall": Run(
+            "distractor_recall", steps=800, lengths=(96, 192, 384, 768, 9600), dials=SMALL, lrs=(3e-3,)
+        ),
+        "text": Run("text", steps=800, batch_size=8, samples=64, dials=SMALL | {"window": 32}, lrs=(1e-2,)),
     },
     seeds=1,
     cost_lengths=(128, 512, 2048, 8192),
@@ -54,7 +58,24 @@ STANDARD = Suite(
     name="standard",
     archs=tuple(PRESETS),
     runs={
-        "mqar": Run("mqar", steps=4000, batch_size=128, samples=512, dials=SMALL | {"window": 32, "d_ff": 0}, lrs=GRID),
+        # the grid of the Based figure (arXiv 2402.18668): two layers without MLP, at two sizes of the state
+        "mqar": Run("mqar", steps=3000, batch_size=128, samples=512, dials=SMALL | {"window": 32, "d_ff": 0}, lrs=GRID),
+        "mqar_wide": Run("mqar", steps=3000, batch_size=128, samples=512, dials=MIDDLE | {"window": 64, "d_ff": 0}, lrs=GRID),
+        "distractor_recall": Run(
+            "distractor_recall", steps=2000, batch_size=64, samples=512, lengths=(96, 192, 384, 768, 9600), dials=SMALL, lrs=GRID
+        ),
+        "selective_copying": Run("selective_copying", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
+        "noisy_recall": Run("noisy_recall", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
+        "fuzzy_recall": Run("fuzzy_recall", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
+        "text": Run(
+            "text",
+            steps=3000,
+            batch_size=16,
+            samples=64,
+            options={"length": 512, "lengths": (512, 1024, 2048, 4096)},
+            dials={"d_model": 256, "n_layers": 4, "window": 64, "capacity": 128, "state_size": 32},
+            lrs=GRID,
+        ),
     },
     seeds=1,
     cost_lengths=(128, 512, 2048, 8192, 32768),

@@ -62,7 +62,7 @@ class Task(ABC):
         return right.masked_fill(targets == IGNORE, torch.nan)
 
     def marks(self, batch: Batch) -> list[int]:
-        """Positions of the first row's tokens that must be remembered, for pictures; empty where that is not known."""
+        """Positions of the first row's tokens that will be asked for, for pictures; empty where that is not known."""
         return []
 
     def label(self, token: int) -> str:

@@ -76,7 +76,7 @@ class DistractorRecall(Task):
         return self._rows(size, self._possible("length", length), self.pairs, rng)
 
     def marks(self, batch: Batch) -> list[int]:
-        return list(range(2 * self.pairs))
+        return list(range(1, 2 * self.pairs, 2))
 
     def label(self, token: int) -> str:
         return f"k{token}" if token < self.keys else f"v{token - self.keys}"

@@ -79,7 +79,7 @@ class Mqar(Task):
         return self._rows(size, self._possible("length", length), length // 4, rng)
 
     def marks(self, batch: Batch) -> list[int]:
-        return list(range(2 * int((batch.targets[0] != IGNORE).sum())))
+        return list(range(1, 2 * int((batch.targets[0] != IGNORE).sum()), 2))
 
     def label(self, token: int) -> str:
         half = self.vocab_size // 2

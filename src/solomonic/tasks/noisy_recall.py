@@ -72,10 +72,10 @@ class NoisyRecall(Task):
         return _draw.batch(*self._rows(size, self._possible("length", length), rng))
 
     def marks(self, batch: Batch) -> list[int]:
-        """Each key where it first comes, and its value."""
+        """The value of each key where it first comes."""
         keys = batch.tokens[:1, 0::2].numpy()
         first = (_draw.first_of(keys) == np.arange(keys.shape[1])) & (keys < self.keys)
-        return first.repeat(2, axis=1)[0].nonzero()[0].tolist()
+        return (2 * first[0].nonzero()[0] + 1).tolist()
 
     def label(self, token: int) -> str:
         if token < self.keys:

@@ -1,0 +1,174 @@
+"""What the model refuses, and what a configuration is."""
+
+import pytest
+import torch
+
+from solomonic import PRESETS, LanguageModel, ModelConfig, preset
+from solomonic.mixers import MIXERS, config_from_dict
+from solomonic.mixers.attention import AttentionConfig
+from solomonic.mixers.bmojo import BMojoConfig
+from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
+from solomonic.mixers.mamba2 import Mamba2Config
+
+
+def small(name="bmojo", **dials):
+    return LanguageModel(preset(name, **{"vocab_size": 20, "d_model": 32, "window": 4, "capacity": 6} | dials))
+
+
+def test_the_interface_of_the_readme():
+    config = preset("bmojo", vocab_size=256, d_model=64, n_layers=2, window=16, capacity=32)
+    model = LanguageModel(config)
+    tokens, more = torch.randint(0, 256, (2, 50)), torch.randint(0, 256, (2, 3))
+    logits, state = model(tokens)
+    assert logits.shape == (2, 50, 256)
+    logits, state = model(more, state)
+    logits, state = model(tokens, mask=torch.ones(2, 50, dtype=torch.bool))
+    logits, state = model(tokens, segments=torch.zeros(2, 50, dtype=torch.int64))
+    assert isinstance(model.state_bytes(50, batch=1), int) and model.state_bytes(50) * 2 == model.state_bytes(9, batch=2)
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (dict(tokens=torch.zeros(3, dtype=torch.int64)), r"tokens: expected \(B, T\) int64"),
+        (dict(tokens=torch.zeros(1, 3)), "tokens: expected"),
+        (dict(tokens=torch.zeros(1, 0, dtype=torch.int64)), "tokens: expected"),
+        (dict(tokens=torch.full((1, 3), 20)), r"values in \[0, 20\), got 20 to 20"),
+        (dict(tokens=torch.full((1, 3), -1)), "got -1 to -1"),
+        (dict(mask=torch.ones(1, 4, dtype=torch.bool)), r"mask: expected \(1, 3\) torch.bool"),
+        (dict(mask=torch.ones(1, 3)), "mask: expected"),
+        (dict(segments=torch.zeros(1, 3)), "segments: expected"),
+        (dict(segments=torch.tensor([[1, 0, 0]])), "never decrease"),
+        (dict(state=7), "state: expected what a call returned"),
+        (dict(state={}), "state"),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, says):
+    with pytest.raises(ValueError, match=says):
+        small()(**{"tokens": torch.zeros(1, 3, dtype=torch.int64)} | arguments)
+
+
+def test_padding_may_hold_anything_and_segments_of_padding_do_not_count():
+    tokens = torch.tensor([[3, 4, -100, 10**6]])
+    mask = torch.tensor([[True, True, False, False]])
+    small()(tokens, mask=mask, segments=torch.tensor([[1, 2, 0, 0]]))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(window=5),
+        dict(capacity=7),
+        dict(d_model=64),
+        dict(n_layers=3),
+        dict(fading="gated_deltanet"),
+        dict(state_size=4),
+        dict(name="bmojo_f"),
+        dict(name="transformer"),
+    ],
+    ids=str,
+)
+def test_a_state_of_another_configuration(other):
+    tokens = torch.zeros(1, 3, dtype=torch.int64)
+    _, state = small(**other)(tokens)
+    with pytest.raises(ValueError, match="state: .*use the state of a model with this configuration"):
+        small()(tokens, state)
+
+
+def test_a_state_of_another_batch_size():
+    _, state = small()(torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="state: "):
+        small()(torch.zeros(1, 3, dtype=torch.int64), state)
+
+
+@pytest.mark.parametrize(
+    "name, dials, says",
+    [
+        ("bmojoo", {}, "did you mean 'bmojo'"),
+        ("bmojo", dict(window=0), "window >= 1"),
+        ("bmojo", dict(capacity=0), "capacity >= 1"),
+        ("bmojo", dict(capacity=-1), "capacity"),
+        ("bmojo", dict(block=5), "1 <= block <= window"),
+        ("bmojo", dict(block=0), "1 <= block <= window"),
+        ("bmojo", dict(score="learnt"), "did you mean 'learned'"),
+        ("bmojo", dict(fading="mamba"), "did you mean 'mamba2'"),
+        ("bmojo", dict(score="delta"), "delta-rule fading memory"),
+        ("sliding_window", dict(window=0), "window >= 1"),
+        ("transformer", dict(d_model=30), "d_model a multiple of"),
+        ("transformer", dict(n_layers=0), "n_layers >= 1"),
+    ],
+)
+def test_dials_below_their_bounds(name, dials, says):
+    with pytest.raises(ValueError, match=says):
+        small(name, **dials)
+
+
+def test_a_misspelt_dial_is_an_error():
+    with pytest.raises(TypeError, match="windw"):
+        preset("bmojo", vocab_size=20, windw=3)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_are_matched(name):
+    for width, layers in ((64, 2), (128, 4), (256, 4)):
+        with torch.device("meta"):
+            models = [LanguageModel(preset(n, vocab_size=256, d_model=width, n_layers=layers)) for n in ("transformer", name)]
+        sizes = [sum(p.numel() for p in model.parameters()) for model in models]
+        assert abs(sizes[1] / sizes[0] - 1) < 0.02, (width, layers, sizes)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_configurations_survive_json(name):
+    import json
+
+    config = preset(name, vocab_size=20, fading="gated_deltanet", tied=False)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_settings_name_the_near_one():
+    settings = preset("bmojo", vocab_size=20).to_dict()
+    with pytest.raises(ValueError, match="setting of the model 'd_modle': did you mean 'd_model'"):
+        ModelConfig.from_dict(settings | {"d_modle": 3})
+    with pytest.raises(ValueError, match="setting of bmojo 'capcity': did you mean 'capacity'"):
+        config_from_dict(BMojoConfig().to_dict() | {"capcity": 3})
+    with pytest.raises(ValueError, match="unknown mixer 'attenton': did you mean 'attention'"):
+        config_from_dict({"mixer": "attenton"})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: AttentionConfig(n_heads=4, n_kv_heads=3),
+        lambda: AttentionConfig(window=0),
+        lambda: Mamba2Config(state_size=0),
+        lambda: GatedDeltaNetConfig(conv_width=1),
+        lambda: BMojoConfig(capacity=-1),
+        lambda: BMojoConfig(window=0),
+        lambda: BMojoConfig(score="norm"),
+        lambda: BMojoConfig(span=-1),
+        lambda: ModelConfig(0, 8, [AttentionConfig()], 8),
+        lambda: ModelConfig(8, 8, [], 8),
+    ],
+)
+def test_configurations_that_cannot_be(make):
+    with pytest.raises(ValueError, match="expected"):
+        make()
+
+
+def test_a_mixer_that_does_not_fade_is_no_fading_memory():
+    with pytest.raises(ValueError, match="a fading memory, one of"):
+        LanguageModel(ModelConfig(20, 32, [BMojoConfig(fading=AttentionConfig())], 8))
+
+
+def test_every_mixer_says_what_it_is():
+    for name, mixer in MIXERS.items():
+        assert mixer.summary and mixer.Config.name == name
+
+
+def test_bfloat16_runs_and_keeps_scans_in_float32():
+    for name in PRESETS:
+        model = small(name).bfloat16()
+        tokens = torch.randint(0, 20, (2, 30))
+        logits, state = model(tokens)
+        more, _ = model(tokens, state)
+        assert logits.dtype == more.dtype == torch.bfloat16 and logits.isfinite().all() and more.isfinite().all()
