@@ -96,7 +96,7 @@ def preset(
     score: str = "learned",
     tied: bool = True,
     d_ff: int | None = None,
-    tie_embeddings: bool = True,
+    tie_embeddings: bool = False,
 ) -> ModelConfig:
     """The configuration of a named architecture. ValueError for an unknown name, or a dial below its bound.
 

@@ -2,10 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -118,13 +118,15 @@ def test_interrupted_and_started_again(tmp_path, number):
     options = ["--arch", "sliding_window", "--task", "distractor_recall", "--jobs", "1", "--out"]
     command = [sys.executable, "-c", PROGRAM, "compare", *options]
     process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=os.environ)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "cut" / "costs.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(8)
+    seen = b""
+    while not re.search(rb"[1-9]\d*/400 ", seen):
+        seen += (part := os.read(process.stderr.fileno(), 4096))
+        assert part, seen.decode()
     process.send_signal(number)
-    assert process.wait(60) == 130, process.stderr.read().decode()
-    assert b"goes on from here" in process.stderr.read()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130 and b"goes on from here" in said, said.decode()
+    assert read_lines(tmp_path / "cut" / "results.jsonl") == []
+    assert len(list((tmp_path / "cut" / "cells").glob("*.pt"))) == 1
     subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     cut, whole = (read_lines(tmp_path / name / "results.jsonl") for name in ("cut", "whole"))
@@ -136,7 +138,7 @@ import sys
 from dataclasses import replace
 from solomonic.compare import suites
 quick = suites.QUICK
-run = replace(quick.runs["distractor_recall"], steps=300, batch_size=8, samples=8, lengths=(96,))
+run = replace(quick.runs["distractor_recall"], steps=400, batch_size=8, samples=8, lengths=(96,))
 suites.SUITES["quick"] = replace(quick, runs={"distractor_recall": run}, cost_lengths=(8,))
 from solomonic.cli import main
 if __name__ == "__main__":
@@ -180,3 +182,23 @@ def test_parameters_within_ten_percent(name):
                 for arch in SUITES[name].archs
             }
         assert max(sizes.values()) <= 1.1 * min(sizes.values()), sizes
+
+
+def test_lengths_of_a_text_are_prefixes_of_one_reading(tmp_path):
+    """By causality a row read to 40 tells what it would have scored at 20."""
+    from solomonic.compare.matrix import build_model, build_task, scores
+    from solomonic.train import evaluate
+
+    for i in range(20):
+        (tmp_path / f"{i}.txt").write_text("".join(chr(97 + (i * j * j) % 26) for j in range(200)))
+    options = {"data": str(tmp_path), "length": 20, "lengths": (20, 40)}
+    run = Run("text", steps=1, samples=4, options=options, dials=SMALL)
+    problem = build_task(run)
+    model = build_model("bmojo", run, 256, 0)
+    found = scores(model, problem, run)
+    values = evaluate(model, problem, 40, 4, batch_size=4)
+    assert [s["length"] for s in found if s["metric"] == "bits_per_byte"] == [20, 40]
+    assert found[0]["value"] == pytest.approx(values[:20].mean()) and found[1]["value"] == pytest.approx(values.mean())
+    places = [s["position"] for s in found if s["metric"] == "bits_per_byte_at"]
+    assert places == [16, 22, 32, 40]
+    assert found[2]["value"] == pytest.approx(values[:16].mean())

@@ -6,7 +6,7 @@ A new mixer needs one line here at most: `MIXER_CASES` begins with the default c
 import torch
 from torch import Tensor
 
-from solomonic import PRESETS, LanguageModel, preset
+from solomonic import PRESETS, LanguageModel, ModelConfig, preset
 from solomonic.mixers import MIXERS
 from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import SCORES, BMojoConfig
@@ -40,8 +40,6 @@ def language_model(layers=None, name: str | None = None) -> LanguageModel:
     if name is not None:
         config = preset(name, vocab_size=VOCABULARY, d_model=WIDTH, n_layers=2, window=7, capacity=6, state_size=8)
     else:
-        from solomonic import ModelConfig
-
         config = ModelConfig(VOCABULARY, WIDTH, layers, d_ff=40)
     model = LanguageModel(config)
     with torch.no_grad():

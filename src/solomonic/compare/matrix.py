@@ -84,35 +84,42 @@ def run_cell(
         done = fit(model, problem, config, checkpoint, report, stop)
     except Diverged as error:
         return line | {"train_seconds": 0.0, "tokens_per_second": 0.0, "scores": [], "diverged": str(error)}
-    finally_ = {
+    scored = {
         "train_seconds": round(done.seconds, 2),
         "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
         "loss": done.curve[-1][1],
         "curve": done.curve,
-        "scores": scores(model, problem, run, stop),
+        "scores": scores(model, problem, run),
     }
     if any("slot_age" in layer.get("attention", {}) for layer in model.init_state(1)["layers"]):
-        finally_["kept"] = kept_tokens(model, problem)
+        scored["kept"] = kept_tokens(model, problem)
     checkpoint.unlink(missing_ok=True)
-    return line | finally_
+    return line | scored
 
 
-def scores(model: LanguageModel, problem: Task, run: Run, stop: Callable[[], bool]) -> list[dict[str, Any]]:
-    """One entry a length; where the task is by position, entries of growing positions too."""
-    found = []
-    for length in run.lengths or problem.lengths:
-        state_bytes = model.state_bytes(length)
-        samples = max(run.least_samples, min(run.samples, run.samples * problem.length // length))
-        by_position = evaluate(model, problem, length, samples)
-        common = {"length": length, "state_bytes": state_bytes, "samples": samples}
-        found.append({"metric": problem.metric, "value": float(np.nanmean(by_position))} | common)
-        if problem.by_position and length == max(run.lengths or problem.lengths):
-            begin = 0
-            for position in [int(2 ** (i / 2)) for i in range(8, 40)]:
-                if begin < position <= length:
-                    value = float(np.nanmean(by_position[begin:position]))
-                    found.append({"metric": f"{problem.metric}_at", "value": value, "position": position} | common)
-                    begin = position
+def scores(model: LanguageModel, problem: Task, run: Run) -> list[dict[str, Any]]:
+    """One entry a length. Where the task is by position, all lengths are read off one reading of the longest, so that
+    they are of the same rows, and entries of growing positions are added."""
+    lengths = run.lengths or problem.lengths
+    longest = max(lengths)
+
+    def entry(metric: str, values: np.ndarray, length: int, **more) -> dict[str, Any]:
+        return {"metric": metric, "value": float(np.nanmean(values)), "length": length} | more
+
+    if not problem.by_position:
+        found = []
+        for length in lengths:
+            samples = max(run.least_samples, min(run.samples, run.samples * problem.length // length))
+            values = evaluate(model, problem, length, samples)
+            found.append(entry(problem.metric, values, length, state_bytes=model.state_bytes(length), samples=samples))
+        return found
+    values = evaluate(model, problem, longest, run.samples, batch_size=run.samples)
+    found = [entry(problem.metric, values[:n], n, state_bytes=model.state_bytes(n), samples=run.samples) for n in lengths]
+    begin = 0
+    for position in sorted({min(longest, int(2 ** (i / 2))) for i in range(8, 60)}):
+        part = values[begin:position]
+        found.append(entry(f"{problem.metric}_at", part, longest, position=position, state_bytes=model.state_bytes(longest)))
+        begin = position
     return found
 
 
@@ -156,23 +163,26 @@ def costs(arch: str, run: Run, lengths: tuple[int, ...], device: torch.device, r
     found = []
     for length in lengths:
         tokens = torch.zeros(1, length, dtype=torch.int64, device=device)
-        times = {"prefill": [], "decode": []}
-        for repeat in range(repeats + 1):
-            state = _timed(times["prefill"], length, device, lambda: model(tokens)[1])
-            for _ in range(4):
-                state = _timed(times["decode"], 1, device, lambda: model(tokens[:, :1], state)[1])
-        us = {f"{name}_us_per_token": round(statistics.median(t[1:]) * 1e6, 3) for name, t in times.items()}
+        prefill = [_timed(device, lambda: model(tokens)[1]) for _ in range(repeats + 1)][1:]
+        state, decode = prefill[-1][1], []
+        for _ in range(8 * repeats):
+            seconds, state = _timed(device, lambda: model(tokens[:, :1], state)[1])
+            decode.append(seconds)
+        us = {
+            "prefill_us_per_token": round(statistics.median(seconds for seconds, _ in prefill) / length * 1e6, 3),
+            "decode_us_per_token": round(statistics.median(decode[repeats:]) * 1e6, 3),
+        }
         found.append({"length": length, "state_bytes": model.state_bytes(length)} | us)
     return found
 
 
-def _timed(times: list[float], tokens: int, device: torch.device, call: Callable[[], Any]) -> Any:
+def _timed(device: torch.device, call: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds a call takes, and its result."""
     begin = time.perf_counter()
     result = call()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    times.append((time.perf_counter() - begin) / tokens)
-    return result
+    return time.perf_counter() - begin, result
 
 
 def settings_of(suite: Suite, device: str) -> dict[str, Any]:

@@ -48,7 +48,7 @@ QUICK = Suite(
         "distractor_recall": Run(
             "distractor_recall", steps=800, lengths=(96, 192, 384, 768, 9600), dials=SMALL, lrs=(3e-3,)
         ),
-        "text": Run("text", steps=800, batch_size=8, samples=64, dials=SMALL | {"window": 32}, lrs=(1e-2,)),
+        "text": Run("text", steps=800, batch_size=8, samples=32, dials=SMALL | {"window": 32}, lrs=(1e-2,)),
     },
     seeds=1,
     cost_lengths=(128, 512, 2048, 8192),
@@ -71,7 +71,7 @@ STANDARD = Suite(
             "text",
             steps=3000,
             batch_size=16,
-            samples=64,
+            samples=32,
             options={"length": 512, "lengths": (512, 1024, 2048, 4096)},
             dials={"d_model": 256, "n_layers": 4, "window": 64, "capacity": 128, "state_size": 32},
             lrs=GRID,

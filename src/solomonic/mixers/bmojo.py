@@ -32,6 +32,10 @@ SCORES = {
     "recent": "control: the last tokens",
 }
 
+ADMIT_STD = 0.004
+"""Initial size of the admission weights. Only the order of scores counts at first, so that a small start loses
+nothing; but what no gradient ever reaches stays, as noise that ranks the best of many distractors above a poor pair."""
+
 
 @dataclass(frozen=True)
 class BMojoConfig(MixerConfig):
@@ -96,6 +100,8 @@ class BMojo(Mixer):
         if self.learns:
             self.admit_conv = ShortConvolution(d_model)
             self.admit = nn.Linear(d_model, 1)
+            nn.init.normal_(self.admit.weight, std=ADMIT_STD)
+            nn.init.zeros_(self.admit.bias)
 
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         config = self.config

@@ -67,8 +67,8 @@ class DistractorRecall(Task):
         halved = [self.pairs >> i for i in range(self.pairs.bit_length() - 1)] or [1]  # 16, 8, 4, 2
         most = round(halved[-1] * (self.pairs / halved[-1]) ** grown)
         pairs = int(rng.choice([n for n in halved if n <= most]))
-        shortest = min(self.length, 4 * most)
-        longest = round(shortest + (self.length - shortest) * grown)
+        shortest = 4 * halved[-1]
+        longest = max(4 * most, round(shortest * (self.length / shortest) ** grown))
         length = longest if rng.random() < 0.5 else int(rng.integers(4 * pairs, longest + 1))
         return self._rows(size, length, pairs, rng)
 
