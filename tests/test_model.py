@@ -86,8 +86,7 @@ def test_a_state_of_another_batch_size():
     [
         ("bmojoo", {}, "did you mean 'bmojo'"),
         ("bmojo", dict(window=0), "window >= 1"),
-        ("bmojo", dict(capacity=0), "capacity >= 1"),
-        ("bmojo", dict(capacity=-1), "capacity"),
+        ("bmojo", dict(capacity=-1), "capacity >= 0"),
         ("bmojo", dict(block=5), "1 <= block <= window"),
         ("bmojo", dict(block=0), "1 <= block <= window"),
         ("bmojo", dict(score="learnt"), "did you mean 'learned'"),
@@ -101,6 +100,10 @@ def test_a_state_of_another_batch_size():
 def test_dials_below_their_bounds(name, dials, says):
     with pytest.raises(ValueError, match=says):
         small(name, **dials)
+
+
+def test_bmojo_without_capacity_is_bmojo_f():
+    assert preset("bmojo", vocab_size=20, capacity=0) == preset("bmojo_f", vocab_size=20)
 
 
 def test_a_misspelt_dial_is_an_error():

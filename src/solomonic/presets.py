@@ -48,8 +48,9 @@ class Dials:
     def bmojo(self, capacity: int) -> BMojoConfig:
         if self.fading not in MIXERS or not MIXERS[self.fading].is_fading:
             raise unknown("fading memory", self.fading, [name for name, mixer in MIXERS.items() if mixer.is_fading])
+        sized = getattr(self, self.fading, None)
         return BMojoConfig(
-            fading=getattr(self, self.fading)(expand=1),
+            fading=sized(expand=1) if sized else MIXERS[self.fading].Config(),
             window=self.window,
             capacity=capacity,
             block=self.block,
@@ -100,8 +101,8 @@ def preset(
 ) -> ModelConfig:
     """The configuration of a named architecture. ValueError for an unknown name, or a dial below its bound.
 
-    n_heads None: heads of 64 dims from width 256 on, four below. capacity: slots of the eidetic memory a layer; block: how
-    often it is renewed, None = the window. state_size: rows of the fading memory's state. d_ff None: as many parameters
+    n_heads None: heads of 64 dims from width 256 on, four below. capacity: slots of the eidetic memory a layer, 0 for
+    B'MOJO-F; block: how often it is renewed, None = the window. state_size: rows of the fading memory's state. d_ff None: as many parameters
     as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP. Embeddings enter at size 1 (scaled by the root
     of d_model): at the size that suits a tied head, the first layers drown them, and recall is learnt late or never.
     """
@@ -109,8 +110,8 @@ def preset(
         raise unknown("architecture", name, PRESETS)
     if n_heads is None:
         n_heads = max(4, d_model // 64)
-    if window < 1 or capacity < 0 or (name == "bmojo" and capacity < 1):
-        raise ValueError(f"{name}: expected window >= 1 and capacity >= 1, got window={window}, capacity={capacity}")
+    if window < 1 or capacity < 0:
+        raise ValueError(f"{name}: expected window >= 1 and capacity >= 0, got window={window}, capacity={capacity}")
     if n_layers < 1 or d_model % (2 * n_heads):
         raise ValueError(
             f"{name}: expected n_layers >= 1 and d_model a multiple of 2 x n_heads, "
