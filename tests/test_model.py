@@ -24,7 +24,9 @@ def test_the_interface_of_the_readme():
     logits, state = model(more, state)
     logits, state = model(tokens, mask=torch.ones(2, 50, dtype=torch.bool))
     logits, state = model(tokens, segments=torch.zeros(2, 50, dtype=torch.int64))
-    assert isinstance(model.state_bytes(50, batch=1), int) and model.state_bytes(50) * 2 == model.state_bytes(9, batch=2)
+    assert isinstance(model.state_bytes(50, batch=1), int) and model.state_bytes(50) * 2 == model.state_bytes(
+        9, batch=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,9 @@ def test_a_misspelt_dial_is_an_error():
 def test_parameters_are_matched(name):
     for width, layers in ((64, 2), (128, 4), (256, 4)):
         with torch.device("meta"):
-            models = [LanguageModel(preset(n, vocab_size=256, d_model=width, n_layers=layers)) for n in ("transformer", name)]
+            models = [
+                LanguageModel(preset(n, vocab_size=256, d_model=width, n_layers=layers)) for n in ("transformer", name)
+            ]
         sizes = [sum(p.numel() for p in model.parameters()) for model in models]
         assert abs(sizes[1] / sizes[0] - 1) < 0.02, (width, layers, sizes)
 

@@ -19,7 +19,14 @@ MAY = {
     "spelling": set(),
     "__init__": {"model", "presets"},
 }
-PACKAGES = {"ops": {"torch"}, "mixers": {"torch"}, "layers": {"torch"}, "model": {"torch"}, "presets": {"torch"}, "tasks": {"torch", "numpy"}}
+PACKAGES = {
+    "ops": {"torch"},
+    "mixers": {"torch"},
+    "layers": {"torch"},
+    "model": {"torch"},
+    "presets": {"torch"},
+    "tasks": {"torch", "numpy"},
+}
 BY_NOBODY = {"cli", "__main__"}
 
 
@@ -41,7 +48,9 @@ def _target(module, level, parts):
     if level:
         base = list(parts[: len(parts) - level])
         where = [*base, *module]
-        inside = where[0] if where and ((ROOT / where[0]).is_dir() or (ROOT / f"{where[0]}.py").exists()) else "__init__"
+        inside = (
+            where[0] if where and ((ROOT / where[0]).is_dir() or (ROOT / f"{where[0]}.py").exists()) else "__init__"
+        )
         return inside, None
     if module[0] == "solomonic":
         return (module[1] if len(module) > 1 else "__init__"), None

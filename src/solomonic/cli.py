@@ -42,14 +42,24 @@ def parser() -> Parser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("compare", help="train architectures on tasks and write a page that compares them")
-    command.add_argument("--suite", default="quick", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)")
+    command.add_argument(
+        "--suite", default="quick", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)"
+    )
     command.add_argument("--arch", nargs="+", action="extend", metavar="A", help="architectures, see `solomonic list`")
     command.add_argument("--task", nargs="+", action="extend", metavar="T", help="tasks, see `solomonic list`")
-    command.add_argument("--data", metavar="PATH", help="file or folder for the task 'text' (default: Python's own library)")
-    command.add_argument("--out", type=Path, metavar="DIR", help="folder of results (default runs/SUITE); goes on where it stopped")
-    command.add_argument("--device", default=None, metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    command.add_argument(
+        "--data", metavar="PATH", help="file or folder for the task 'text' (default: Python's own library)"
+    )
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of results (default runs/SUITE); goes on where it stopped"
+    )
+    command.add_argument(
+        "--device", default=None, metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)"
+    )
     command.add_argument("--seeds", type=int, metavar="N", help="seeds of every cell (default: the suite's)")
-    command.add_argument("--jobs", type=int, metavar="J", help="cells trained at a time (default: one a core; 4 on an accelerator)")
+    command.add_argument(
+        "--jobs", type=int, metavar="J", help="cells trained at a time (default: one a core; 4 on an accelerator)"
+    )
     command.set_defaults(run=run_compare)
 
     command = commands.add_parser("list", help="architectures, tasks, suites and devices, a line each")
@@ -98,5 +108,3 @@ def device(name: str | None) -> torch.device:
     if index and not (index.isdigit() and int(index) < count):
         raise ValueError(f"--device: expected {kind}:0 to {kind}:{count - 1}, got {name!r}")
     return torch.device(name)
-
-

@@ -101,10 +101,13 @@ def preset(
 ) -> ModelConfig:
     """The configuration of a named architecture. ValueError for an unknown name, or a dial below its bound.
 
-    n_heads None: heads of 64 dims from width 256 on, four below. capacity: slots of the eidetic memory a layer, 0 for
-    B'MOJO-F; block: how often it is renewed, None = the window. state_size: rows of the fading memory's state. d_ff None: as many parameters
-    as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP. Embeddings enter at size 1 (scaled by the root
-    of d_model): at the size that suits a tied head, the first layers drown them, and recall is learnt late or never.
+    n_heads None: heads of 64 dims from width 256 on, four below.
+    capacity: slots of the eidetic memory a layer, 0 for B'MOJO-F; block: how often it is renewed, None = the window.
+    state_size: rows of the fading memory's state; fading: its mixer; score: one of `mixers.bmojo.SCORES`.
+    d_ff None: as many parameters as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
+
+    Embeddings enter at size 1 (scaled by the root of d_model): at the small size that is usual with a tied head the
+    first layers drown them, and recall is learnt late or never (docs/log.md).
     """
     if name not in PRESETS:
         raise unknown("architecture", name, PRESETS)
@@ -121,7 +124,9 @@ def preset(
     layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]
     if d_ff is None:
         column = 3 * d_model
-        budget = n_layers * (_parameters(AttentionConfig(n_heads, n_kv_heads), d_model) + column * round(d_model * 8 / 3))
+        budget = n_layers * (
+            _parameters(AttentionConfig(n_heads, n_kv_heads), d_model) + column * round(d_model * 8 / 3)
+        )
         spent = sum(_parameters(layer, d_model) for layer in layers)
         d_ff = max(8, round((budget - spent) / (n_layers * column)))
     return ModelConfig(vocab_size, d_model, tuple(layers), d_ff, tie_embeddings, embedding_scale=d_model**0.5)

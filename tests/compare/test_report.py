@@ -23,21 +23,58 @@ def cell(arch: str = "bmojo", task: str = "recall", seed: int = 0, lr: float = 0
     good, lengths = lr == 0.003, LENGTHS[task]
     if task == "recall":
         value = (0.9 - 0.1 * place + 0.02 * seed) * (1 if good else 0.5)
-        scores = [{"metric": "accuracy", "value": value, "length": n, "state_bytes": 1024 * (place + 1)} for n in lengths]
+        scores = [
+            {"metric": "accuracy", "value": value, "length": n, "state_bytes": 1024 * (place + 1)} for n in lengths
+        ]
     else:
         value = 2 + 0.1 * place + 0.02 * seed + (0 if good else 1)
         scores = [{"metric": "bits_per_byte", "value": value, "length": n, "state_bytes": 1024 * n} for n in lengths]
-        scores += [{"metric": "bits_per_byte_at", "value": value, "length": 2048, "position": p, "state_bytes": 7} for p in POSITIONS]
-    costs = [{"length": n, "prefill_us_per_token": 10.0 + n, "decode_us_per_token": 900.0, "state_bytes": 1024} for n in lengths]
-    return {"arch": arch, "task": task, "seed": seed, "lr": lr, "params": 104832, "steps": 600, "train_length": lengths[0],
-            "train_seconds": 41.2, "tokens_per_second": 91000.0, "loss": 0.02, "scores": scores, "costs": costs,
-            "curve": [[step, 3.0 / step] for step in range(1, 401)]} | changes
+        scores += [
+            {"metric": "bits_per_byte_at", "value": value, "length": 2048, "position": p, "state_bytes": 7}
+            for p in POSITIONS
+        ]
+    costs = [
+        {"length": n, "prefill_us_per_token": 10.0 + n, "decode_us_per_token": 900.0, "state_bytes": 1024}
+        for n in lengths
+    ]
+    return {
+        "arch": arch,
+        "task": task,
+        "seed": seed,
+        "lr": lr,
+        "params": 104832,
+        "steps": 600,
+        "train_length": lengths[0],
+        "train_seconds": 41.2,
+        "tokens_per_second": 91000.0,
+        "loss": 0.02,
+        "scores": scores,
+        "costs": costs,
+        "curve": [[step, 3.0 / step] for step in range(1, 401)],
+    } | changes
 
 
-KEPT = {"tokens": ["k3", "v17", "d<1>", "d2", "d3", "d4"], "window": 2, "capacity": 2, "marked": [1, 2],
-        "layers": [{"layer": 0, "kept": [0, 1], "score": [0.5, 2.0, 0.1, 0.1, None, None]}, {"layer": 1, "kept": [3], "score": None}]}
-RUN = {"command": "solomonic compare --suite quick", "suite": "quick", "date": "2026-11-22T16:40:00Z", "device": "cpu", "threads": 2,
-       "versions": {"torch": "2.13.0"}, "platform": "Linux x86_64", "cells": 64, "settings": {"model": {"width": 48}, "seeds": [0, 1]}}
+KEPT = {
+    "tokens": ["k3", "v17", "d<1>", "d2", "d3", "d4"],
+    "window": 2,
+    "capacity": 2,
+    "marked": [1, 2],
+    "layers": [
+        {"layer": 0, "kept": [0, 1], "score": [0.5, 2.0, 0.1, 0.1, None, None]},
+        {"layer": 1, "kept": [3], "score": None},
+    ],
+}
+RUN = {
+    "command": "solomonic compare --suite quick",
+    "suite": "quick",
+    "date": "2026-11-22T16:40:00Z",
+    "device": "cpu",
+    "threads": 2,
+    "versions": {"torch": "2.13.0"},
+    "platform": "Linux x86_64",
+    "cells": 64,
+    "settings": {"model": {"width": 48}, "seeds": [0, 1]},
+}
 
 
 class Page(HTMLParser):
@@ -67,7 +104,12 @@ class Page(HTMLParser):
             self.points = self.series[attributes["data-arch"]] = {"points": [], "line": ""}
         elif "title" in attributes and tag == "i":
             self.chips.append((attributes["class"].split(), attributes["title"]))
-        elif tag == "path" and "translate" in attributes.get("transform", "") and "g" in self.open and "scale" not in attributes["transform"]:
+        elif (
+            tag == "path"
+            and "translate" in attributes.get("transform", "")
+            and "g" in self.open
+            and "scale" not in attributes["transform"]
+        ):
             self.points["points"].append(attributes["transform"])
         elif tag == "path" and attributes.get("class") == "line":
             self.points["line"] = attributes["d"]
@@ -103,8 +145,13 @@ def report(folder: Path, cells: list[dict], run: dict | None = RUN, tail: str = 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory) -> Page:
-    cells = [cell(a, t, seed, lr, **({"kept": KEPT} if (a, t) == ("bmojo", "recall") else {}))
-             for a in ARCHS for t in LENGTHS for lr in (0.001, 0.003) for seed in (0, 1)]
+    cells = [
+        cell(a, t, seed, lr, **({"kept": KEPT} if (a, t) == ("bmojo", "recall") else {}))
+        for a in ARCHS
+        for t in LENGTHS
+        for lr in (0.001, 0.003)
+        for seed in (0, 1)
+    ]
     return report(tmp_path_factory.mktemp("full"), cells)
 
 
@@ -147,7 +194,9 @@ def test_a_diverged_seed_does_not_flatter_its_learning_rate(tmp_path):
     def scored(seed: int, lr: float, value: float) -> dict:
         return cell("mamba2", "text", seed, lr, scores=[{"metric": "bits_per_byte", "value": value, "length": 512}])
 
-    page = report(tmp_path, [scored(0, 0.01, 1.5), scored(1, 0.01, math.nan), scored(0, 0.001, 2.5), scored(1, 0.001, 2.5)])
+    page = report(
+        tmp_path, [scored(0, 0.01, 1.5), scored(1, 0.01, math.nan), scored(0, 0.001, 2.5), scored(1, 0.001, 2.5)]
+    )
     assert page.row("Mamba-2")[1] == "2.50"
 
 
@@ -162,17 +211,36 @@ def test_rows_are_ranked_at_the_longest_length(full):
 
 def test_the_lead_states_the_finding(tmp_path):
     def at(arch: str, long: float, size: int) -> dict:
-        return cell(arch, scores=[{"metric": "accuracy", "value": 1.0, "length": 96},
-                                  {"metric": "accuracy", "value": long, "length": 768, "state_bytes": size}])
+        return cell(
+            arch,
+            scores=[
+                {"metric": "accuracy", "value": 1.0, "length": 96},
+                {"metric": "accuracy", "value": long, "length": 768, "state_bytes": size},
+            ],
+        )
 
     page = report(tmp_path, [at("transformer", 0.21, 3 * 2**19), at("samba", 0.3, 2**14), at("bmojo", 0.97, 51200)])
     said = page.text.replace("\xa0", " ")
-    assert "B'MOJO recalls 0.97 at 8× its training length with a state of 50 KiB; Transformer 0.21 with 1.5 MiB." in said
+    assert (
+        "B'MOJO recalls 0.97 at 8× its training length with a state of 50 KiB; Transformer 0.21 with 1.5 MiB." in said
+    )
 
 
-@pytest.mark.parametrize("name, points", [
-    ("quality:recall", 3), ("quality:text", 3), ("state_quality:recall", 2), ("position:text", 4), ("prefill:recall", 3),
-    ("decode:text", 3), ("state:recall", 3), ("state:text", 3), ("loss:recall", 1), ("loss:text", 1)])
+@pytest.mark.parametrize(
+    "name, points",
+    [
+        ("quality:recall", 3),
+        ("quality:text", 3),
+        ("state_quality:recall", 2),
+        ("position:text", 4),
+        ("prefill:recall", 3),
+        ("decode:text", 3),
+        ("state:recall", 3),
+        ("state:text", 3),
+        ("loss:recall", 1),
+        ("loss:text", 1),
+    ],
+)
 def test_charts_hold_every_series_and_point(full, name, points):
     assert sorted(full.charts[name]) == sorted(ARCHS)
     assert {len(series["points"]) for series in full.charts[name].values()} == {points}
@@ -188,7 +256,10 @@ def test_charts_are_named_for_those_who_cannot_see_them(full):
 
 
 def test_a_missing_value_is_a_gap(tmp_path):
-    scores = [{"metric": "accuracy", "value": None if n == 384 else 0.5, "length": n, "state_bytes": 9} for n in (96, 192, 384, 768, 1536)]
+    scores = [
+        {"metric": "accuracy", "value": None if n == 384 else 0.5, "length": n, "state_bytes": 9}
+        for n in (96, 192, 384, 768, 1536)
+    ]
     page = report(tmp_path, [cell(scores=scores), cell("samba", scores=[s | {"value": 0.4} for s in scores])])
     broken, whole = page.charts["quality:recall"]["bmojo"], page.charts["quality:recall"]["samba"]
     assert (len(broken["points"]), broken["line"].count("M")) == (4, 2)
@@ -199,7 +270,13 @@ def test_kept_tokens(full):
     assert len(full.chips) == 12
     first = [set(classes) for classes, _ in full.chips[:6]]
     assert [("k" in c, "w" in c, "m" in c) for c in first] == [
-        (True, False, False), (True, False, True), (False, False, True), (False, False, False), (False, True, False), (False, True, False)]
+        (True, False, False),
+        (True, False, True),
+        (False, False, True),
+        (False, False, False),
+        (False, True, False),
+        (False, True, False),
+    ]
     assert "strong" in first[1] and "strong" not in first[0]
     assert full.chips[1][1] == "v17 at 1, score 2, kept, will be asked for"
     assert "2 of 6 tokens kept, 1 of the 2 that the task will ask for" in full.text
@@ -207,7 +284,12 @@ def test_kept_tokens(full):
 
 def test_a_long_example_is_a_strip_of_bounded_size(tmp_path):
     size = 4500
-    kept = {"tokens": [f"t{i}" for i in range(size)], "window": 16, "capacity": 4, "layers": [{"layer": 0, "kept": [4], "score": [1.0] * size}]}
+    kept = {
+        "tokens": [f"t{i}" for i in range(size)],
+        "window": 16,
+        "capacity": 4,
+        "layers": [{"layer": 0, "kept": [4], "score": [1.0] * size}],
+    }
     page = report(tmp_path, [cell(kept=kept)])
     assert len(page.chips) == 1500 and "a cell stands for 3 tokens" in page.text
     assert [i for i, (classes, _) in enumerate(page.chips) if "k" in classes] == [1]
@@ -231,8 +313,11 @@ def test_the_run_is_told(full):
 def test_hostile_strings_are_escaped(tmp_path):
     evil = '"><script>alert(1)</script>&\' onload="x'
     kept = KEPT | {"tokens": [evil] * 6}
-    page = report(tmp_path, [cell() | {"arch": evil, "task": evil, "note": evil, "kept": kept}],
-                  RUN | {"command": evil, "suite": evil, "settings": {evil: evil}})
+    page = report(
+        tmp_path,
+        [cell() | {"arch": evil, "task": evil, "note": evil, "kept": kept}],
+        RUN | {"command": evil, "suite": evil, "settings": {evil: evil}},
+    )
     assert "<script" not in page.html
     assert evil in page.charts[f"quality:{evil}"]
     assert not any(name.startswith("on") for name, _ in page.attributes)
@@ -274,10 +359,14 @@ def test_no_run_is_told(tmp_path):
 
 def test_unknown_architectures_get_colours_of_their_own(tmp_path):
     page = report(tmp_path, [cell("bmojo"), cell("zeta"), cell("alpha")])
-    assert [s in page.html for s in ('class="series s7"', 'class="series s8"', 'class="series s9"', 'class="series s10"')] == [True, True, True, False]
+    assert [
+        s in page.html for s in ('class="series s7"', 'class="series s8"', 'class="series s9"', 'class="series s10"')
+    ] == [True, True, True, False]
 
 
-@pytest.mark.parametrize("targets", [[], [50], [50, 50, 50], [0, 1, 2, 90], [99, 98, 100, 97], [30, 10, 20], list(range(40))])
+@pytest.mark.parametrize(
+    "targets", [[], [50], [50, 50, 50], [0, 1, 2, 90], [99, 98, 100, 97], [30, 10, 20], list(range(40))]
+)
 def test_labels_are_pushed_apart_in_order_and_inside(targets):
     placed = push_apart(targets, 10, 0, 100)
     gap = min(10, 100 / max(1, len(targets) - 1))
@@ -292,15 +381,26 @@ def test_labels_that_have_room_stay():
 
 
 def test_axis_puts_doubling_lengths_at_even_steps_with_ticks_at_the_data():
-    drawn = chart("c", "t", "n", Axis("x", log=2, data_ticks=True), Axis("y"), [Series("a", "a", 0, [Point(n, 0.5) for n in (96, 192, 384)])])
+    drawn = chart(
+        "c",
+        "t",
+        "n",
+        Axis("x", log=2, data_ticks=True),
+        Axis("y"),
+        [Series("a", "a", 0, [Point(n, 0.5) for n in (96, 192, 384)])],
+    )
     xs = [p["x"] for p in drawn["series"][0]["points"]]
     assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2) and xs[0] < xs[1]
     assert [text for _, text in drawn["x_ticks"]] == ["96", "192", "384"]
 
 
-@pytest.mark.parametrize("log, values", [(0, [0.1, 0.9]), (0, [5, 5]), (10, [3, 4]), (10, [1e-3, 1e6]), (2, [1, 2**40]), (10, [7])])
+@pytest.mark.parametrize(
+    "log, values", [(0, [0.1, 0.9]), (0, [5, 5]), (10, [3, 4]), (10, [1e-3, 1e6]), (2, [1, 2**40]), (10, [7])]
+)
 def test_ticks_are_few_inside_and_apart(log, values):
-    drawn = chart("c", "t", "n", Axis("x"), Axis("y", log=log), [Series("a", "a", 0, [Point(i, v) for i, v in enumerate(values)])])
+    drawn = chart(
+        "c", "t", "n", Axis("x"), Axis("y", log=log), [Series("a", "a", 0, [Point(i, v) for i, v in enumerate(values)])]
+    )
     at = [pixel for pixel, _ in drawn["y_ticks"]]
     assert 2 <= len(at) <= 10 and all(drawn["top"] - 1 <= p <= drawn["bottom"] + 1 for p in at)
     assert all(abs(a - b) >= LINE - 1 for a, b in zip(at, at[1:]))

@@ -130,7 +130,9 @@ def test_interrupted_and_started_again(tmp_path, number):
     subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     cut, whole = (read_lines(tmp_path / name / "results.jsonl") for name in ("cut", "whole"))
-    assert len(cut) == len(whole) == 1 and cut[0]["curve"] == whole[0]["curve"] and cut[0]["scores"] == whole[0]["scores"]
+    assert (
+        len(cut) == len(whole) == 1 and cut[0]["curve"] == whole[0]["curve"] and cut[0]["scores"] == whole[0]["scores"]
+    )
 
 
 PROGRAM = """
@@ -148,7 +150,12 @@ if __name__ == "__main__":
 
 def test_suites_are_what_the_commands_choose():
     assert suite().name == "quick" and set(suite().archs) >= {
-        "transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo"
+        "transformer",
+        "sliding_window",
+        "mamba2",
+        "gated_deltanet",
+        "bmojo_f",
+        "bmojo",
     }
     assert {"distractor_recall", "text"} <= set(suite().runs)
     narrowed = suite("quick", ["bmojo"], ["mqar"], 3)

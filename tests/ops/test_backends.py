@@ -10,8 +10,8 @@ from solomonic.ops.innovation import BACKENDS as INNOVATION
 from solomonic.ops.innovation import innovation
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
 from solomonic.ops.memory_attention import init_state, memory_attention
-from solomonic.ops.selection import ABSENT, select, select_by_query
 from solomonic.ops.place import Place
+from solomonic.ops.selection import ABSENT, select, select_by_query
 from solomonic.ops.ssd import BACKENDS as SSD
 from solomonic.ops.ssd import ssd
 
@@ -143,7 +143,9 @@ def test_selection(length, kind, block, capacity):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 2, 19, 63])
-@pytest.mark.parametrize("window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)])
+@pytest.mark.parametrize(
+    "window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)]
+)
 def test_memory_attention(length, kind, window, span, block, capacity):
     H, G, D = 4, 2, 6
     place = place_of(kind, BATCH, length)

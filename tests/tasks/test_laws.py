@@ -151,7 +151,9 @@ def test_impossible_lengths(name, lengths):
 
 @every_task
 def test_unknown_option(name):
-    with pytest.raises(ValueError, match=rf"unknown option of task {name} 'lenghts': did you mean 'lengths'\? .*lengths"):
+    with pytest.raises(
+        ValueError, match=rf"unknown option of task {name} 'lenghts': did you mean 'lengths'\? .*lengths"
+    ):
         tasks.task(name, lenghts=(8,))
 
 

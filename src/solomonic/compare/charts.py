@@ -29,6 +29,7 @@ DASHES = ("6 3", "2 3", "9 3 2 3", "5 2 1 2", "1 2.5", "12 3", "4 4", "")
 
 # Numbers as text
 
+
 def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
@@ -57,6 +58,7 @@ def time_text(microseconds: float) -> str:
 
 
 # Geometry
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -177,14 +179,20 @@ def push_apart(targets: Sequence[float], gap: float, low: float, high: float) ->
     return placed
 
 
-def place_beside(points: Sequence[tuple[float, float, str]], taken: list[tuple], box: tuple) -> list[tuple[float, float]]:
+def place_beside(
+    points: Sequence[tuple[float, float, str]], taken: list[tuple], box: tuple
+) -> list[tuple[float, float]]:
     """Left end and middle of a label for each (x, y, text): the nearest free spot around the point."""
     taken, places = list(taken), []
     for x, y, text in points:
         width = LETTER * len(text) + 4
-        spots = [(x + dx, y + dy)
-                 for far in range(14) for dy in ((0,) if far == 0 else (-far * 8, far * 8))
-                 for dx in (9, -9 - width, -width / 2) if far or dx != -width / 2]
+        spots = [
+            (x + dx, y + dy)
+            for far in range(14)
+            for dy in ((0,) if far == 0 else (-far * 8, far * 8))
+            for dx in (9, -9 - width, -width / 2)
+            if far or dx != -width / 2
+        ]
 
         def cost(spot: tuple[float, float]) -> tuple[float, int]:
             a, b, c, d = spot[0], spot[1] - LINE / 2, spot[0] + width, spot[1] + LINE / 2
@@ -208,24 +216,44 @@ def _drawn(series: Series, x: Scale, y: Scale, band: bool, dots: bool) -> dict:
     spread = [p for p in points if p.low is not None]
     bands = [[p for p in run if p.low is not None] for run in runs] if band else []
     return {
-        "key": series.key, "label": series.label, "style": series.style, "marker": series.marker, "dash": series.dash,
+        "key": series.key,
+        "label": series.label,
+        "style": series.style,
+        "marker": series.marker,
+        "dash": series.dash,
         "line": "".join(_path((x(p.x), y(p.y)) for p in run) for run in runs if len(run) > 1),
-        "band": "".join(_path([(x(p.x), y(p.high)) for p in run] + [(x(p.x), y(p.low)) for p in run[::-1]]) + "Z"
-                        for run in bands if len(run) > 1),
+        "band": "".join(
+            _path([(x(p.x), y(p.high)) for p in run] + [(x(p.x), y(p.low)) for p in run[::-1]]) + "Z"
+            for run in bands
+            if len(run) > 1
+        ),
         "whiskers": "".join(f"M{x(p.x):g} {y(p.low):g}V{y(p.high):g}" for p in spread),
-        "points": [{"x": x(p.x), "y": y(p.y), "tip": p.tip, "hollow": p.hollow} for p in (points if dots else points[-1:])],
+        "points": [
+            {"x": x(p.x), "y": y(p.y), "tip": p.tip, "hollow": p.hollow} for p in (points if dots else points[-1:])
+        ],
         "ends": (points[0], points[-1]),
     }
 
 
-def chart(name: str, title: str, note: str, x: Axis, y: Axis, series: Sequence[Series], *,
-          marks: Sequence[tuple[float, str]] = (), reference: Sequence[tuple[float, float]] = (),
-          beside: bool = False, dots: bool = True) -> dict | None:
+def chart(
+    name: str,
+    title: str,
+    note: str,
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    *,
+    marks: Sequence[tuple[float, str]] = (),
+    reference: Sequence[tuple[float, float]] = (),
+    beside: bool = False,
+    dots: bool = True,
+) -> dict | None:
     """Everything a template needs to draw one chart, or None when there is no point to draw.
 
     `marks` are vertical lines, `reference` a dotted line across the series. Labels stand at the
     right edge, one a series, or `beside` the last point of each. `dots` False marks the ends only.
     """
+
     def fits(p: Point) -> bool:
         return p.y is None or not ((x.log and p.x <= 0) or (y.log and min(p.y, p.y if p.low is None else p.low) <= 0))
 
@@ -243,18 +271,35 @@ def chart(name: str, title: str, note: str, x: Axis, y: Axis, series: Sequence[S
     tips = [d["points"][-1] for d in drawn]
     if beside:
         taken = [(p["x"] - 5, p["y"] - 5, p["x"] + 5, p["y"] + 5) for d in drawn for p in d["points"]]
-        places = place_beside([(t["x"], t["y"], text) for t, text in zip(tips, labels)], taken, (LEFT, TOP, right, HEIGHT - BOTTOM))
+        places = place_beside(
+            [(t["x"], t["y"], text) for t, text in zip(tips, labels)], taken, (LEFT, TOP, right, HEIGHT - BOTTOM)
+        )
     else:
         column = push_apart([t["y"] for t in tips], LINE, TOP, HEIGHT - BOTTOM)
         places = [(right + 24, at) for at in column]
     for one, tip, text, place in zip(drawn, tips, labels, places):
         one["text"], one["at"], one["tip"] = text, place, tip
-    spoken = "; ".join(f"{d['label']} from {y.text(a.y)} at {x.text(a.x)} to {y.text(b.y)} at {x.text(b.x)}"
-                       for d, (a, b) in ((d, d["ends"]) for d in drawn))
+    spoken = "; ".join(
+        f"{d['label']} from {y.text(a.y)} at {x.text(a.x)} to {y.text(b.y)} at {x.text(b.x)}"
+        for d, (a, b) in ((d, d["ends"]) for d in drawn)
+    )
     return {
-        "name": name, "title": title, "note": note, "width": WIDTH, "height": HEIGHT, "beside": beside, "dots": dots,
-        "left": LEFT, "right": right, "top": TOP, "bottom": HEIGHT - BOTTOM,
-        "x_label": x.label, "y_label": y.label, "x_ticks": sx.ticks(), "y_ticks": sy.ticks(), "series": drawn,
+        "name": name,
+        "title": title,
+        "note": note,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "beside": beside,
+        "dots": dots,
+        "left": LEFT,
+        "right": right,
+        "top": TOP,
+        "bottom": HEIGHT - BOTTOM,
+        "x_label": x.label,
+        "y_label": y.label,
+        "x_ticks": sx.ticks(),
+        "y_ticks": sy.ticks(),
+        "series": drawn,
         "marks": [(sx(value), text) for value, text in marks],
         "reference": _path((sx(a), sy(b)) for a, b in reference) if len(reference) > 1 else "",
         "spoken": f"{title} {note}. {y.label} against {x.label}. {spoken}.",

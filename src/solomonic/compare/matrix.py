@@ -114,11 +114,15 @@ def scores(model: LanguageModel, problem: Task, run: Run) -> list[dict[str, Any]
             found.append(entry(problem.metric, values, length, state_bytes=model.state_bytes(length), samples=samples))
         return found
     values = evaluate(model, problem, longest, run.samples, batch_size=run.samples)
-    found = [entry(problem.metric, values[:n], n, state_bytes=model.state_bytes(n), samples=run.samples) for n in lengths]
+    found = [
+        entry(problem.metric, values[:n], n, state_bytes=model.state_bytes(n), samples=run.samples) for n in lengths
+    ]
     begin = 0
     for position in sorted({min(longest, int(2 ** (i / 2))) for i in range(8, 60)}):
         part = values[begin:position]
-        found.append(entry(f"{problem.metric}_at", part, longest, position=position, state_bytes=model.state_bytes(longest)))
+        found.append(
+            entry(f"{problem.metric}_at", part, longest, position=position, state_bytes=model.state_bytes(longest))
+        )
         begin = position
     return found
 
@@ -154,7 +158,9 @@ def kept_tokens(model: LanguageModel, problem: Task) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def costs(arch: str, run: Run, lengths: tuple[int, ...], device: torch.device, repeats: int = 5) -> list[dict[str, Any]]:
+def costs(
+    arch: str, run: Run, lengths: tuple[int, ...], device: torch.device, repeats: int = 5
+) -> list[dict[str, Any]]:
     """Microseconds a token of reading `length` tokens at once and of reading one more after them, batch 1; medians.
 
     Untrained weights: the time does not depend on them.
@@ -187,7 +193,9 @@ def _timed(device: torch.device, call: Callable[[], Any]) -> tuple[float, Any]:
 
 def settings_of(suite: Suite, device: str) -> dict[str, Any]:
     """What must be the same for results to stand in one folder; architectures and seeds may be added."""
-    return json.loads(json.dumps({"suite": suite.name, "device": device, "runs": {k: asdict(r) for k, r in suite.runs.items()}}))
+    return json.loads(
+        json.dumps({"suite": suite.name, "device": device, "runs": {k: asdict(r) for k, r in suite.runs.items()}})
+    )
 
 
 def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[dict[str, Any]]:
@@ -204,7 +212,11 @@ def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[d
         earlier = json.loads(about.read_text()).get("settings", {})
         for name, run in settings["runs"].items():
             before = earlier.get("runs", {}).get(name)
-            if (before is not None and before != run) or earlier.get("device") != device or earlier.get("suite") != suite.name:
+            if (
+                (before is not None and before != run)
+                or earlier.get("device") != device
+                or earlier.get("suite") != suite.name
+            ):
                 raise ValueError(
                     f"{folder} holds results of another configuration (suite {earlier.get('suite')!r} on "
                     f"{earlier.get('device')!r}); choose another --out, or delete that folder"

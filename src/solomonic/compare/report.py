@@ -19,8 +19,16 @@ import jinja2
 
 from solomonic.compare.charts import MARKERS, Axis, Point, Series, bytes_text, chart, fixed, short, time_text, tokens
 
-NAMES = {"transformer": "Transformer", "sliding_window": "Sliding window", "mamba2": "Mamba-2",
-         "gated_deltanet": "Gated DeltaNet", "jamba": "Jamba", "samba": "Samba", "bmojo_f": "B'MOJO-F", "bmojo": "B'MOJO"}
+NAMES = {
+    "transformer": "Transformer",
+    "sliding_window": "Sliding window",
+    "mamba2": "Mamba-2",
+    "gated_deltanet": "Gated DeltaNet",
+    "jamba": "Jamba",
+    "samba": "Samba",
+    "bmojo_f": "B'MOJO-F",
+    "bmojo": "B'MOJO",
+}
 KNOWN = list(NAMES)
 MEASURED = ("scores", "costs")  # lists in a cell, with an entry a length
 CURVE_POINTS = 150  # drawn a loss curve
@@ -29,11 +37,14 @@ CHIPS, STRIP = 600, 2000  # tokens drawn as words; tokens drawn at all
 
 # Reading
 
+
 def load(folder: Path) -> tuple[list[dict], dict, list[str]]:
     """The cells, the run, and notes on what could not be read."""
     results, notes = folder / "results.jsonl", []
     if not results.is_file():
-        raise FileNotFoundError(f"{results} does not exist: expected the folder of a comparison, with one line a finished cell")
+        raise FileNotFoundError(
+            f"{results} does not exist: expected the folder of a comparison, with one line a finished cell"
+        )
     lines = [line for line in results.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
     cells = [cell for cell in map(_cell, lines) if cell is not None]
     if torn := len(lines) - len(cells):
@@ -74,6 +85,7 @@ def cell_text(value: object) -> str:
 
 
 # Choosing and averaging
+
 
 @dataclass(frozen=True)
 class Stat:
@@ -157,16 +169,28 @@ class Task:
 
     def lengths(self, metric: str | None = None) -> list[float]:
         metric = metric or self.metric
-        return sorted({s["length"] for c in self.cells for s in c["scores"]
-                       if s.get("metric") == metric and number(s.get("length")) and number(s.get("value")) is not None})
+        return sorted(
+            {
+                s["length"]
+                for c in self.cells
+                for s in c["scores"]
+                if s.get("metric") == metric and number(s.get("length")) and number(s.get("value")) is not None
+            }
+        )
 
     def longest_common(self, metric: str | None = None, key: str = "value") -> float | None:
         """The longest length that the most architectures reached."""
         metric = metric or self.metric
 
         def reached(length: float) -> int:
-            return sum(any(s.get("metric") == metric and s.get("length") == length and number(s.get(key)) is not None
-                           for c in e.cells for s in c["scores"]) for e in self.entries)
+            return sum(
+                any(
+                    s.get("metric") == metric and s.get("length") == length and number(s.get(key)) is not None
+                    for c in e.cells
+                    for s in c["scores"]
+                )
+                for e in self.entries
+            )
 
         return max(self.lengths(metric), key=lambda n: (reached(n), n), default=None)
 
@@ -209,7 +233,10 @@ def choose(cells: list[dict]) -> list[Task]:
 
 # Charts
 
-def point(x: float, s: Stat | None, label: str, x_text: str, y_text: Callable[[float], str], hollow: bool = False) -> Point:
+
+def point(
+    x: float, s: Stat | None, label: str, x_text: str, y_text: Callable[[float], str], hollow: bool = False
+) -> Point:
     if s is None:
         return Point(x, None)
     tip, low, high = f"{label}: {y_text(s.mean)} {x_text}", None, None
@@ -218,10 +245,17 @@ def point(x: float, s: Stat | None, label: str, x_text: str, y_text: Callable[[f
     return Point(x, s.mean, low, high, tip, hollow)
 
 
-def lines(task: Task, xs: list[float], pick: Callable[[Entry, float], Stat | None],
-          y_text: Callable[[float], str], at: str = "at length") -> list[Series]:
-    return [Series(e.arch, e.label, e.style, [point(x, pick(e, x), e.label, f"{at} {tokens(x)}", y_text) for x in xs])
-            for e in task.entries]
+def lines(
+    task: Task,
+    xs: list[float],
+    pick: Callable[[Entry, float], Stat | None],
+    y_text: Callable[[float], str],
+    at: str = "at length",
+) -> list[Series]:
+    return [
+        Series(e.arch, e.label, e.style, [point(x, pick(e, x), e.label, f"{at} {tokens(x)}", y_text) for x in xs])
+        for e in task.entries
+    ]
 
 
 def seeds_note(task: Task) -> str:
@@ -242,9 +276,16 @@ def quality_against_length(task: Task) -> dict | None:
     series = lines(task, lengths, task.value, fixed)
     chance = [(n, s.mean) for n in lengths if (s := stat(score(c, task.metric, n, "chance") for c in task.cells))]
     what = "prediction" if task.lower_is_better else "recall" if task.metric == "accuracy" else "the score"
-    return chart(f"quality:{task.name}", f"Does {what} hold beyond the training length?",
-                 seeds_note(task) + ("; dotted: chance" if chance else ""), LENGTH, task.axis, series,
-                 marks=trained(task), reference=chance)
+    return chart(
+        f"quality:{task.name}",
+        f"Does {what} hold beyond the training length?",
+        seeds_note(task) + ("; dotted: chance" if chance else ""),
+        LENGTH,
+        task.axis,
+        series,
+        marks=trained(task),
+        reference=chance,
+    )
 
 
 def quality_against_state(task: Task) -> dict | None:
@@ -253,25 +294,61 @@ def quality_against_state(task: Task) -> dict | None:
     series = []
     for e in task.entries:
         found = [(n, size.mean, task.value(e, n)) for n in stops if (size := e.stat(state, n))]
-        series.append(Series(e.arch, e.label, e.style, [
-            point(size, s, e.label, f"at length {tokens(n)} with {bytes_text(size)}", fixed, hollow=n != longest)
-            for n, size, s in found]))
-    where = f"hollow at length {tokens(train)}, filled at {tokens(longest)}" if len(stops) > 1 else f"at length {tokens(longest or 0)}"
-    return chart(f"state_quality:{task.name}", "How much memory does the recall take?", f"{task.name}: {where}",
-                 Axis("state per sequence (log scale)", bytes_text, log=2), task.axis, series, beside=True)
+        series.append(
+            Series(
+                e.arch,
+                e.label,
+                e.style,
+                [
+                    point(
+                        size, s, e.label, f"at length {tokens(n)} with {bytes_text(size)}", fixed, hollow=n != longest
+                    )
+                    for n, size, s in found
+                ],
+            )
+        )
+    where = (
+        f"hollow at length {tokens(train)}, filled at {tokens(longest)}"
+        if len(stops) > 1
+        else f"at length {tokens(longest or 0)}"
+    )
+    return chart(
+        f"state_quality:{task.name}",
+        "How much memory does the recall take?",
+        f"{task.name}: {where}",
+        Axis("state per sequence (log scale)", bytes_text, log=2),
+        task.axis,
+        series,
+        beside=True,
+    )
 
 
 def quality_against_position(task: Task) -> dict | None:
     metric = f"{task.metric}_at"
     length = task.longest_common(metric)
-    positions = sorted({s["position"] for c in task.cells for s in c["scores"]
-                        if s.get("metric") == metric and s.get("length") == length and number(s.get("position"))})
+    positions = sorted(
+        {
+            s["position"]
+            for c in task.cells
+            for s in c["scores"]
+            if s.get("metric") == metric and s.get("length") == length and number(s.get("position"))
+        }
+    )
     series = lines(task, positions, lambda e, x: e.stat(score, metric, length, "value", x), fixed, "up to position")
-    return chart(f"position:{task.name}", "Does more context still help?", f"{seeds_note(task)}; texts of {tokens(length or 0)}",
-                 Axis("position in the text (log scale)", tokens, log=2, data_ticks=True), task.axis, series, marks=trained(task))
+    return chart(
+        f"position:{task.name}",
+        "Does more context still help?",
+        f"{seeds_note(task)}; texts of {tokens(length or 0)}",
+        Axis("position in the text (log scale)", tokens, log=2, data_ticks=True),
+        task.axis,
+        series,
+        marks=trained(task),
+    )
 
 
-def against_length(task: Task, name: str, title: str, y: Axis, pick: Callable[[dict, float], float | None]) -> dict | None:
+def against_length(
+    task: Task, name: str, title: str, y: Axis, pick: Callable[[dict, float], float | None]
+) -> dict | None:
     entries = [x for c in task.cells for x in [*c["scores"], *c["costs"]]]
     lengths = sorted({x["length"] for x in entries if number(x.get("length"))})
     lengths = [n for n in lengths if any(pick(c, n) is not None for c in task.cells)]
@@ -286,41 +363,78 @@ def loss_curves(task: Task) -> dict | None:
         steps = sorted(set.intersection(*map(set, curves)) or set.union(*map(set, curves))) if curves else []
         every = math.ceil(len(steps) / CURVE_POINTS) or 1
         steps = steps[::-1][::every][::-1]
-        series.append(Series(e.arch, e.label, e.style, [
-            point(x, stat(c.get(x) for c in curves), e.label, f"after step {x:,}", short) for x in steps]))
+        series.append(
+            Series(
+                e.arch,
+                e.label,
+                e.style,
+                [point(x, stat(c.get(x) for c in curves), e.label, f"after step {x:,}", short) for x in steps],
+            )
+        )
     values = [v for s in series for p in s.points for v in (p.low, p.y) if v is not None]
     log = bool(values) and min(values) > 0 and max(values) / min(values) > 20
-    return chart(f"loss:{task.name}", "How fast does it learn?", seeds_note(task), Axis("training step", short, low=0),
-                 Axis(f"training loss (nats{', log scale' if log else ''})", short, log=10 if log else 0), series, dots=False)
+    return chart(
+        f"loss:{task.name}",
+        "How fast does it learn?",
+        seeds_note(task),
+        Axis("training step", short, low=0),
+        Axis(f"training loss (nats{', log scale' if log else ''})", short, log=10 if log else 0),
+        series,
+        dots=False,
+    )
 
 
 def sections(tasks: list[Task]) -> list[dict]:
     recall, text = [t for t in tasks if not t.lower_is_better], [t for t in tasks if t.lower_is_better]
-    costs = [partial(against_length, name="prefill", title="What does reading a token cost?",
-                     y=Axis("prefill, time per token (log scale)", time_text, log=10),
-                     pick=lambda c, n: cost(c, "prefill_us_per_token", n)),
-             partial(against_length, name="decode", title="What does writing a token cost?",
-                     y=Axis("decode, time per token (log scale)", time_text, log=10),
-                     pick=lambda c, n: cost(c, "decode_us_per_token", n)),
-             partial(against_length, name="state", title="How does the state grow with the length?",
-                     y=Axis("state per sequence (log scale)", bytes_text, log=2), pick=state)]
-    plan = [("recall", "Recall", [(make, t) for t in recall for make in (quality_against_length, quality_against_state)]),
-            ("text", "Text", [(make, t) for t in text for make in (quality_against_position, quality_against_length)]),
-            ("cost", "Cost", [(make, t) for make in costs for t in tasks]),
-            ("training", "Training", [(loss_curves, t) for t in tasks])]
-    drawn = [{"id": id, "title": title, "charts": [c for pair in pairs if (c := pair[0](pair[1]))]} for id, title, pairs in plan]
+    costs = [
+        partial(
+            against_length,
+            name="prefill",
+            title="What does reading a token cost?",
+            y=Axis("prefill, time per token (log scale)", time_text, log=10),
+            pick=lambda c, n: cost(c, "prefill_us_per_token", n),
+        ),
+        partial(
+            against_length,
+            name="decode",
+            title="What does writing a token cost?",
+            y=Axis("decode, time per token (log scale)", time_text, log=10),
+            pick=lambda c, n: cost(c, "decode_us_per_token", n),
+        ),
+        partial(
+            against_length,
+            name="state",
+            title="How does the state grow with the length?",
+            y=Axis("state per sequence (log scale)", bytes_text, log=2),
+            pick=state,
+        ),
+    ]
+    plan = [
+        ("recall", "Recall", [(make, t) for t in recall for make in (quality_against_length, quality_against_state)]),
+        ("text", "Text", [(make, t) for t in text for make in (quality_against_position, quality_against_length)]),
+        ("cost", "Cost", [(make, t) for make in costs for t in tasks]),
+        ("training", "Training", [(loss_curves, t) for t in tasks]),
+    ]
+    drawn = [
+        {"id": id, "title": title, "charts": [c for pair in pairs if (c := pair[0](pair[1]))]}
+        for id, title, pairs in plan
+    ]
     return [s for s in drawn if s["charts"]]
 
 
 # Findings and tables
+
 
 def findings(tasks: list[Task]) -> list[str]:
     """A sentence for the first recall task and one for the first text: the best, and what it is measured against."""
     said = []
     for task in [*[t for t in tasks if not t.lower_is_better][:1], *[t for t in tasks if t.lower_is_better][:1]]:
         length = task.longest_common()
-        ranked = sorted(((e, s.mean) for e in task.entries if (s := task.value(e, length))),
-                        key=lambda pair: pair[1], reverse=not task.lower_is_better)
+        ranked = sorted(
+            ((e, s.mean) for e in task.entries if (s := task.value(e, length))),
+            key=lambda pair: pair[1],
+            reverse=not task.lower_is_better,
+        )
         if not ranked:
             continue
         best, rival = ranked[0], next((r for r in ranked[1:] if r[0].arch == "transformer"), (*ranked[1:], None)[0])
@@ -331,14 +445,27 @@ def findings(tasks: list[Task]) -> list[str]:
             s = entry.stat(state, length)
             return f" with {before}{bytes_text(s.mean)}" if s else ""
 
-        verb, unit = ("recalls", "") if task.metric == "accuracy" else ("needs" if task.lower_is_better else "scores", f" {task.unit}")
+        verb, unit = (
+            ("recalls", "")
+            if task.metric == "accuracy"
+            else ("needs" if task.lower_is_better else "scores", f" {task.unit}")
+        )
         line = f"On {task.name}, {best[0].label} {verb} {fixed(best[1])}{unit} {where}{size(best[0], 'a state of ')}"
         said.append(f"{line}; {rival[0].label} {fixed(rival[1])}{size(rival[0], '')}." if rival else f"{line}.")
     return said
 
 
-def _column(task: Task, group: str, head: str, pick: Callable[[Entry], Stat | None], text: Callable[[float], str], *,
-            lower: bool, log: bool = False, span: tuple[float, float] | None = None) -> dict:
+def _column(
+    task: Task,
+    group: str,
+    head: str,
+    pick: Callable[[Entry], Stat | None],
+    text: Callable[[float], str],
+    *,
+    lower: bool,
+    log: bool = False,
+    span: tuple[float, float] | None = None,
+) -> dict:
     """A cell an architecture; its shade runs from 0, the worst of the column, to 1."""
     stats = {e.arch: s for e in task.entries if (s := pick(e))}
     means = [s.mean for s in stats.values()]
@@ -349,8 +476,12 @@ def _column(task: Task, group: str, head: str, pick: Callable[[Entry], Stat | No
     for arch, s in stats.items():
         at = (scale(s.mean) - scale(low)) / (scale(high) - scale(low)) if high > low else 0.5
         spread = f"{text(s.low)} – {text(s.high)}" if text(s.low) != text(s.high) else ""
-        cells[arch] = {"text": text(s.mean), "range": spread, "best": text(s.mean) == best,
-                       "shade": round(min(1.0, max(0.0, 1 - at if lower else at)), 2)}
+        cells[arch] = {
+            "text": text(s.mean),
+            "range": spread,
+            "best": text(s.mean) == best,
+            "shade": round(min(1.0, max(0.0, 1 - at if lower else at)), 2),
+        }
     return {"group": group, "head": head, "cells": cells}
 
 
@@ -363,19 +494,53 @@ def summary(tasks: list[Task]) -> dict:
         group = f"{task.name}: {task.unit} {'↓' if task.lower_is_better else '↑'}"
         for length in dict.fromkeys(n for n in (task.train_length, max(task.lengths(), default=None)) if n):
             head = f"{tokens(length)} (trained)" if length == task.train_length else tokens(length)
-            columns.append(_column(task, group, head, lambda e: task.value(e, length), fixed, lower=task.lower_is_better,
-                                   span=(0.0, 1.0) if task.metric == "accuracy" else None))
+            columns.append(
+                _column(
+                    task,
+                    group,
+                    head,
+                    lambda e: task.value(e, length),
+                    fixed,
+                    lower=task.lower_is_better,
+                    span=(0.0, 1.0) if task.metric == "accuracy" else None,
+                )
+            )
     task, longest = tasks[0], max(tasks[0].lengths(), default=None)
     if longest:
-        columns.append(_column(task, task.name, f"state at {tokens(longest)} ↓", lambda e: e.stat(state, longest), bytes_text,
-                               lower=True, log=True))
-    columns.append(_column(task, task.name, "training tokens/s ↑", lambda e: e.stat(lambda c: number(c.get("tokens_per_second"))),
-                           short, lower=False, log=True))
+        columns.append(
+            _column(
+                task,
+                task.name,
+                f"state at {tokens(longest)} ↓",
+                lambda e: e.stat(state, longest),
+                bytes_text,
+                lower=True,
+                log=True,
+            )
+        )
+    columns.append(
+        _column(
+            task,
+            task.name,
+            "training tokens/s ↑",
+            lambda e: e.stat(lambda c: number(c.get("tokens_per_second"))),
+            short,
+            lower=False,
+            log=True,
+        )
+    )
     sign = 1 if task.lower_is_better else -1
     reached = {e.arch: sign * s.mean for e in task.entries if (s := task.value(e, longest))}
     rows = {e.arch: e for t in tasks for e in t.entries}
-    groups = [{"text": g, "columns": [c for c in columns if c["group"] == g]} for g in dict.fromkeys(c["group"] for c in columns)]
-    return {"groups": groups, "columns": columns, "rows": sorted(rows.values(), key=lambda e: reached.get(e.arch, math.inf))}
+    groups = [
+        {"text": g, "columns": [c for c in columns if c["group"] == g]}
+        for g in dict.fromkeys(c["group"] for c in columns)
+    ]
+    return {
+        "groups": groups,
+        "columns": columns,
+        "rows": sorted(rows.values(), key=lambda e: reached.get(e.arch, math.inf)),
+    }
 
 
 def everything(cells: list[dict], tasks: list[Task]) -> list[dict]:
@@ -390,7 +555,11 @@ def everything(cells: list[dict], tasks: list[Task]) -> list[dict]:
                 at = f"{s.get('length')}:{s['position']}" if s.get("position") is not None else s.get("length")
                 row[f"{s.get('metric')} @ {at}"] = s.get("value")
             for x in [*cell["scores"], *cell["costs"]]:
-                row |= {f"{k} @ {x.get('length')}": v for k, v in x.items() if k not in ("metric", "value", "length", "position")}
+                row |= {
+                    f"{k} @ {x.get('length')}": v
+                    for k, v in x.items()
+                    if k not in ("metric", "value", "length", "position")
+                }
             rows.append({"values": row, "shown": id(cell) in shown})
         heads = list(dict.fromkeys(k for row in rows for k in row["values"]))
         for row in rows:
@@ -408,19 +577,33 @@ def flat(settings: object, path: str = "") -> list[tuple[str, str]]:
 
 # The picture of kept tokens
 
+
 def kept_pictures(tasks: list[Task]) -> list[dict]:
     pictures = []
     for task in tasks:
         for entry in task.entries:
-            kept = next((c["kept"] for c in entry.cells if isinstance(c.get("kept"), dict) and c["kept"].get("tokens")), None)
+            kept = next(
+                (c["kept"] for c in entry.cells if isinstance(c.get("kept"), dict) and c["kept"].get("tokens")), None
+            )
             if kept:
                 layers = [_strip(kept, layer) for layer in kept.get("layers") or ()]
                 size = len(kept["tokens"])
                 each = math.ceil(size / STRIP)
-                pictures.append({
-                    "arch": entry.arch, "label": entry.label, "style": entry.style, "task": task.name, "layers": layers,
-                    "tokens": size, "chips": size <= CHIPS, "each": each, "marked": bool(kept.get("marked")),
-                    "window": kept.get("window"), "capacity": kept.get("capacity")})
+                pictures.append(
+                    {
+                        "arch": entry.arch,
+                        "label": entry.label,
+                        "style": entry.style,
+                        "task": task.name,
+                        "layers": layers,
+                        "tokens": size,
+                        "chips": size <= CHIPS,
+                        "each": each,
+                        "marked": bool(kept.get("marked")),
+                        "window": kept.get("window"),
+                        "capacity": kept.get("capacity"),
+                    }
+                )
     return pictures
 
 
@@ -439,11 +622,23 @@ def _strip(kept: dict, layer: dict) -> dict:
     cells, each, window = [], math.ceil(size / STRIP), kept.get("window") or 0
     for start in range(0, size, each):
         group = range(start, min(start + each, size))
-        facts = [f"{words[i]} at {i}" + (f", score {scores[i]:.3g}" if scores[i] is not None else "") + (", kept" if i in held else "")
-                 + (", will be asked for" if i in marked else "") for i in group]
-        cells.append({"text": words[start], "tip": "; ".join(facts), "kept": any(i in held for i in group),
-                      "level": round(max((level(i) for i in group if i in held), default=0), 2),
-                      "window": group[-1] >= size - window, "marked": any(i in marked for i in group)})
+        facts = [
+            f"{words[i]} at {i}"
+            + (f", score {scores[i]:.3g}" if scores[i] is not None else "")
+            + (", kept" if i in held else "")
+            + (", will be asked for" if i in marked else "")
+            for i in group
+        ]
+        cells.append(
+            {
+                "text": words[start],
+                "tip": "; ".join(facts),
+                "kept": any(i in held for i in group),
+                "level": round(max((level(i) for i in group if i in held), default=0), 2),
+                "window": group[-1] >= size - window,
+                "marked": any(i in marked for i in group),
+            }
+        )
     note = f"{len(held)} of {size:,} tokens kept"
     if marked:
         note += f", {len(held & marked)} of the {len(marked)} that the task will ask for"
@@ -451,6 +646,7 @@ def _strip(kept: dict, layer: dict) -> dict:
 
 
 # The page
+
 
 def write_report(folder: Path) -> Path:
     """Write `folder/report.html` from `folder/results.jsonl` and `folder/run.json`; return its path."""
@@ -460,13 +656,27 @@ def write_report(folder: Path) -> Path:
     planned = number(run.get("cells"))
     if planned and len(cells) < planned:
         notes.insert(0, f"Partial results: {len(cells)} of {planned:g} planned cells have finished.")
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["value"] = cell_text
     page = environment.get_template("report.html.j2").render(
-        run=run, notes=notes, count=len(cells), findings=findings(tasks), summary=summary(tasks), sections=sections(tasks),
-        pictures=kept_pictures(tasks), tables=everything(cells, tasks), settings=flat(run.get("settings")),
-        versions=flat(run.get("versions")), markers=MARKERS)
+        run=run,
+        notes=notes,
+        count=len(cells),
+        findings=findings(tasks),
+        summary=summary(tasks),
+        sections=sections(tasks),
+        pictures=kept_pictures(tasks),
+        tables=everything(cells, tasks),
+        settings=flat(run.get("settings")),
+        versions=flat(run.get("versions")),
+        markers=MARKERS,
+    )
     target, temporary = folder / "report.html", folder / f".report.html.{os.getpid()}"
     try:
         temporary.write_text(page, encoding="utf-8", errors="replace")

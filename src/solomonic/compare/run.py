@@ -78,7 +78,9 @@ def summary(line: dict[str, Any]) -> str:
     return f"{line['arch']:<16} {line['task']:<18} lr {line['lr']:<6g} {line['train_seconds']:6.0f} s   {shown or line['diverged']}"
 
 
-def run_cells(todo: list[Cell], runs: dict[str, Run], device: torch.device, folder: Path, jobs: int, bar, finish) -> None:
+def run_cells(
+    todo: list[Cell], runs: dict[str, Run], device: torch.device, folder: Path, jobs: int, bar, finish
+) -> None:
     """`jobs` processes take cells from one queue; the parent alone writes results."""
     if not todo:
         return

@@ -60,9 +60,17 @@ STANDARD = Suite(
     runs={
         # the grid of the Based figure (arXiv 2402.18668): two layers without MLP, at two sizes of the state
         "mqar": Run("mqar", steps=3000, batch_size=128, samples=512, dials=SMALL | {"window": 32, "d_ff": 0}, lrs=GRID),
-        "mqar_wide": Run("mqar", steps=3000, batch_size=128, samples=512, dials=MIDDLE | {"window": 64, "d_ff": 0}, lrs=GRID),
+        "mqar_wide": Run(
+            "mqar", steps=3000, batch_size=128, samples=512, dials=MIDDLE | {"window": 64, "d_ff": 0}, lrs=GRID
+        ),
         "distractor_recall": Run(
-            "distractor_recall", steps=2000, batch_size=64, samples=512, lengths=(96, 192, 384, 768, 9600), dials=SMALL, lrs=GRID
+            "distractor_recall",
+            steps=2000,
+            batch_size=64,
+            samples=512,
+            lengths=(96, 192, 384, 768, 9600),
+            dials=SMALL,
+            lrs=GRID,
         ),
         "selective_copying": Run("selective_copying", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
         "noisy_recall": Run("noisy_recall", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),

@@ -25,7 +25,9 @@ class GatedDeltaNetConfig(MixerConfig):
     conv_width: int = 4
 
     def __post_init__(self):
-        self.require(min(self.n_heads, self.key_dim, self.value_dim) > 0 and self.conv_width > 1, "sizes >= 1, conv >= 2")
+        self.require(
+            min(self.n_heads, self.key_dim, self.value_dim) > 0 and self.conv_width > 1, "sizes >= 1, conv >= 2"
+        )
 
 
 class GatedDeltaNet(Mixer):

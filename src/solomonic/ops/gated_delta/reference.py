@@ -1,8 +1,8 @@
 """The gated delta rule, one step at a time (Gated DeltaNet, arXiv 2412.06464).
 
-    e_t = v_t - exp(g_t) S_{t-1} k_t          what the memory got wrong: the innovation
-    S_t = exp(g_t) S_{t-1} + b_t e_t k_t^T    S: (V, K) a head
-    y_t = S_t q_t
+e_t = v_t - exp(g_t) S_{t-1} k_t          what the memory got wrong: the innovation
+S_t = exp(g_t) S_{t-1} + b_t e_t k_t^T    S: (V, K) a head
+y_t = S_t q_t
 """
 
 import torch

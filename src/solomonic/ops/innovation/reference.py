@@ -1,7 +1,7 @@
 """How badly the next fading output was predicted by a short causal average, one row at a time.
 
-    p_j = mean of the last `width` outputs f_{j-width} .. f_{j-1} of the document (0 at its first row)
-    norm:   |f_j - p_j|          cosine:   1 - cos(f_j, p_j)
+p_j = mean of the last `width` outputs f_{j-width} .. f_{j-1} of the document (0 at its first row)
+norm:   |f_j - p_j|          cosine:   1 - cos(f_j, p_j)
 """
 
 import torch

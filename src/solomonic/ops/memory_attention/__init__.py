@@ -112,9 +112,7 @@ def memory_attention(
     else:
         queries.append(None), keys.append(None), values.append(None)
 
-    y, carried = BACKENDS[backend](
-        queries, keys, values, order, coordinate, bias, place, window, span, block, capacity
-    )
+    y, carried = BACKENDS[backend](queries, keys, values, order, coordinate, bias, place, window, span, block, capacity)
     if capacity:
         kept, at = carried >= 0, carried.clamp_min(0)
         heads = at[..., None, None].expand(-1, -1, G, D)

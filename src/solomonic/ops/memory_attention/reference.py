@@ -29,7 +29,9 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         group(q, k, v, (lag(k) >= 0) & (lag(k) < window) & (lag(k) <= place.position[..., None]))
     if k_fading is not None:
         far = lag(k_fading)
-        group(q_fading, k_fading, v_fading, (far >= window) & (far < window + span) & (far <= place.position[..., None]))
+        group(
+            q_fading, k_fading, v_fading, (far >= window) & (far < window + span) & (far <= place.position[..., None])
+        )
     carried = None
     if capacity:
         chosen, carried = select_by_query(score, coordinate, place, block, capacity)

@@ -36,7 +36,7 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
     event = torch.where(happening, (happens * row).sum(-1), T)
     start = torch.where(happening, event - (happens * position).sum(-1), -(1 << 60))  # where the event's document began
 
-    added = (event.clamp_max(T)[..., None] - block + torch.arange(block, device=score.device) + W + capacity)
+    added = event.clamp_max(T)[..., None] - block + torch.arange(block, device=score.device) + W + capacity
     added = added.expand(B, -1, -1)
     added_score = score.gather(1, added.flatten(1)).view_as(added).masked_fill(~happening[..., None], -torch.inf)
     slots = torch.arange(capacity, device=score.device).expand(B, 1, -1)
@@ -50,7 +50,9 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
         ended = older < start[:, step:, None]
         older_score = best_score[:, :-step].masked_fill(ended, -torch.inf)
         merged = _merge(
-            torch.cat([older_score, best_score[:, step:]], -1), torch.cat([index[:, :-step], index[:, step:]], -1), capacity
+            torch.cat([older_score, best_score[:, step:]], -1),
+            torch.cat([index[:, :-step], index[:, step:]], -1),
+            capacity,
         )
         best_score = torch.cat([best_score[:, :step], merged[0]], 1)
         index = torch.cat([index[:, :step], merged[1]], 1)
