@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+torch.set_num_threads(1)  # tests run side by side
+
 
 @pytest.fixture(autouse=True)
 def poisoned_memory():

@@ -55,8 +55,12 @@ def compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command
             append_line(folder / "results.jsonl", line)
             bar.write(summary(line))
 
-        run_cells(todo, suite.runs, device, folder, jobs, bar, finish)
-    return write_report(folder)
+        try:
+            run_cells(todo, suite.runs, device, folder, jobs, bar, finish)
+        finally:
+            if (folder / "results.jsonl").exists():
+                page = write_report(folder)
+    return page
 
 
 def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, dict[str, list]]:
