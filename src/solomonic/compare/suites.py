@@ -46,7 +46,7 @@ QUICK = Suite(
     # one rate for each task: the best of GRID for every architecture alike (docs/log.md has the grid)
     runs={
         "distractor_recall": Run(
-            "distractor_recall", steps=800, lengths=(96, 192, 384, 768, 9600), dials=SMALL, lrs=(3e-3,)
+            "distractor_recall", steps=800, lengths=(96, 192, 384, 768, 9600), dials=SMALL, lrs=(1e-2,)
         ),
         "text": Run("text", steps=800, batch_size=8, samples=32, dials=SMALL | {"window": 32}, lrs=(1e-2,)),
     },
