@@ -41,7 +41,11 @@ def test_the_interface_of_the_readme():
         (dict(mask=torch.ones(1, 3)), "mask: expected"),
         (dict(segments=torch.zeros(1, 3)), "segments: expected"),
         (dict(segments=torch.tensor([[1, 0, 0]])), "never decrease"),
+        (dict(tokens=[[1, 2, 3]]), "tokens: expected.*got list"),
+        (dict(tokens=torch.zeros(0, 3, dtype=torch.int64)), "B >= 1"),
+        (dict(mask=[[True, True, True]]), "mask: expected.*got list"),
         (dict(state=7), "state: expected what a call returned"),
+        (dict(state="abc"), "state: expected what a call returned"),
         (dict(state={}), "state"),
     ],
 )
@@ -77,6 +81,17 @@ def test_a_state_of_another_configuration(other):
         small()(tokens, state)
 
 
+def test_a_state_whose_leaves_are_of_another_kind():
+    model = small("transformer")
+    tokens = torch.zeros(1, 3, dtype=torch.int64)
+    _, state = model(tokens)
+    with pytest.raises(ValueError, match="position of shape .*torch.int64, got"):
+        model(tokens, state | {"position": state["position"].float()})
+    layers = [layer | {"v": layer["v"][:, :2]} for layer in state["layers"]]
+    with pytest.raises(ValueError, match="state: expected state.layers.0.v"):
+        model(tokens, state | {"layers": layers})
+
+
 def test_a_state_of_another_batch_size():
     _, state = small()(torch.zeros(2, 3, dtype=torch.int64))
     with pytest.raises(ValueError, match="state: "):
@@ -90,13 +105,16 @@ def test_a_state_of_another_batch_size():
         ("bmojo", dict(window=0), "window >= 1"),
         ("bmojo", dict(capacity=-1), "capacity >= 0"),
         ("bmojo", dict(block=5), "1 <= block <= window"),
-        ("bmojo", dict(block=0), "1 <= block <= window"),
+        ("bmojo", dict(block=0), "block to be a whole number >= 1"),
         ("bmojo", dict(score="learnt"), "did you mean 'learned'"),
         ("bmojo", dict(fading="mamba"), "did you mean 'mamba2'"),
         ("bmojo", dict(score="delta"), "delta-rule fading memory"),
         ("sliding_window", dict(window=0), "window >= 1"),
         ("transformer", dict(d_model=30), "d_model a multiple of"),
         ("transformer", dict(n_layers=0), "n_layers >= 1"),
+        ("transformer", dict(d_model=0), "d_model >= 1"),
+        ("transformer", dict(n_heads=0), "n_heads >= 1"),
+        ("bmojo", dict(window="3"), "window >= 1, a whole number, got '3'"),
     ],
 )
 def test_dials_below_their_bounds(name, dials, says):
@@ -153,6 +171,17 @@ def test_unknown_settings_name_the_near_one():
         lambda: BMojoConfig(window=0),
         lambda: BMojoConfig(score="norm"),
         lambda: BMojoConfig(span=-1),
+        lambda: BMojoConfig(fading="mamba2"),
+        lambda: BMojoConfig(window="3"),
+        lambda: BMojoConfig(rotary_base=0.0),
+        lambda: AttentionConfig(n_kv_heads=0),
+        lambda: AttentionConfig(window=2.5),
+        lambda: Mamba2Config(expand=0),
+        lambda: ModelConfig(8, 8, AttentionConfig(), 8),
+        lambda: ModelConfig(8, 8, ["mamba2"], 8),
+        lambda: ModelConfig(8.5, 8, [AttentionConfig()], 8),
+        lambda: ModelConfig.from_dict({"vocab_size": 3}),
+        lambda: ModelConfig.from_dict({"vocab_size": 3, "d_model": 8, "d_ff": 0, "layers": ["mamba2"]}),
         lambda: ModelConfig(0, 8, [AttentionConfig()], 8),
         lambda: ModelConfig(8, 8, [], 8),
     ],
@@ -179,3 +208,12 @@ def test_bfloat16_runs_and_keeps_scans_in_float32():
         logits, state = model(tokens)
         more, _ = model(tokens, state)
         assert logits.dtype == more.dtype == torch.bfloat16 and logits.isfinite().all() and more.isfinite().all()
+
+
+def test_autocast_leaves_scans_in_float32():
+    tokens = torch.randint(0, 20, (1, 40))
+    for name in ("mamba2", "gated_deltanet", "bmojo"):
+        with torch.autocast("cpu", torch.bfloat16):
+            _, state = small(name)(tokens)
+        fading = state["layers"][0].get("fading", state["layers"][0])
+        assert fading["ssm"].dtype == torch.float32

@@ -25,7 +25,11 @@ class ModelConfig:
     embedding_scale: float = 1.0  # what embeddings are multiplied by on their way in
 
     def __post_init__(self):
+        if not isinstance(self.layers, (list, tuple)) or not all(isinstance(x, MixerConfig) for x in self.layers):
+            raise ValueError(f"layers: expected a list of mixer configurations, got {self.layers!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
+        if not all(type(n) is int for n in (self.vocab_size, self.d_model, self.d_ff)):
+            raise ValueError(f"expected vocab_size, d_model and d_ff to be whole numbers, got {self}")
         if self.vocab_size < 1 or self.d_model < 1 or self.d_ff < 0 or not self.layers:
             raise ValueError(f"expected vocab_size >= 1, d_model >= 1, d_ff >= 0 and at least one layer, got {self}")
 
@@ -40,6 +44,10 @@ class ModelConfig:
         for key in settings:
             if key not in allowed:
                 raise unknown("setting of the model", key, allowed)
+        missing = {"vocab_size", "d_model", "layers", "d_ff"} - settings.keys()
+        if missing or not all(isinstance(layer, dict) for layer in settings["layers"]):
+            lacks = f"{', '.join(sorted(missing))} missing" if missing else f"layers {settings['layers']!r}"
+            raise ValueError(f"model configuration: expected what `to_dict` gives, got one with {lacks}")
         return cls(**settings | {"layers": [config_from_dict(layer) for layer in settings["layers"]]})
 
 
@@ -144,10 +152,12 @@ class LanguageModel(nn.Module):
         return Place(position, end, length, aligned, segments is not None, longest), segment
 
     def _check(self, tokens: Tensor, state: State | None, mask: Tensor | None, segments: Tensor | None) -> None:
-        if tokens.dim() != 2 or tokens.dtype != torch.int64 or tokens.shape[1] == 0:
-            raise ValueError(f"tokens: expected (B, T) int64 with T >= 1, got {_shape(tokens)}")
+        whole = isinstance(tokens, Tensor) and tokens.dim() == 2 and tokens.dtype == torch.int64
+        if not whole or 0 in tokens.shape:
+            raise ValueError(f"tokens: expected (B, T) int64 with B >= 1 and T >= 1, got {_shape(tokens)}")
         for name, value, dtype in (("mask", mask, torch.bool), ("segments", segments, torch.int64)):
-            if value is not None and (value.shape != tokens.shape or value.dtype != dtype):
+            fits = isinstance(value, Tensor) and value.shape == tokens.shape and value.dtype == dtype
+            if value is not None and not fits:
                 raise ValueError(f"{name}: expected {tuple(tokens.shape)} {dtype}, as the tokens, got {_shape(value)}")
         if state is not None:
             self._check_state(tokens.shape[0], state)
@@ -168,7 +178,7 @@ class LanguageModel(nn.Module):
         remedy = "use the state of a model with this configuration, or None"
         try:
             came = dict(_leaves(state))
-        except (AttributeError, TypeError):
+        except TypeError:
             raise ValueError(f"state: expected what a call returned, got {type(state).__name__}; {remedy}") from None
         expected = dict(_leaves(self.init_state(batch, 0, "meta")))
         if came.keys() != expected.keys():
@@ -176,19 +186,22 @@ class LanguageModel(nn.Module):
             raise ValueError(f"state: {odd} is {'missing' if odd in expected else 'not of this model'}; {remedy}")
         for name, tensor in expected.items():
             got, want = list(came[name].shape), list(tensor.shape)
-            if want[1:2] == [0]:
-                got[1:2] = [0]
-            if got != want:
-                raise ValueError(f"state: expected {name} of shape {want}, got {list(came[name].shape)}; {remedy}")
+            if want[1:2] == [0]:  # an unbounded mixer's rows, as many in its keys as in its values
+                want[1:2] = came[name.removesuffix(".v") + ".k" if name.endswith(".v") else name].shape[1:2]
+            kind = "floating point" if tensor.is_floating_point() else tensor.dtype
+            if got != want or came[name].is_floating_point() != tensor.is_floating_point():
+                raise ValueError(f"state: expected {name} of shape {want}, {kind}, got {_shape(came[name])}; {remedy}")
 
 
 def _leaves(state: Any, name: str = "state"):
     """(name, tensor) of a nested structure, depth first."""
     if isinstance(state, Tensor):
         yield name, state
-    else:
+    elif isinstance(state, (dict, list, tuple)):
         for key, value in state.items() if isinstance(state, dict) else enumerate(state):
             yield from _leaves(value, f"{name}.{key}")
+    else:
+        raise TypeError(f"{name}: {type(state).__name__}")
 
 
 def _real_gaps(segments: Tensor, mask: Tensor) -> Tensor:
@@ -196,5 +209,5 @@ def _real_gaps(segments: Tensor, mask: Tensor) -> Tensor:
     return segments.gather(1, order).diff(dim=1)[mask.gather(1, order)[:, 1:]]
 
 
-def _shape(value: Tensor) -> str:
-    return f"{tuple(value.shape)} {value.dtype}"
+def _shape(value: Any) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

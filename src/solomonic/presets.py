@@ -111,14 +111,17 @@ def preset(
     """
     if name not in PRESETS:
         raise unknown("architecture", name, PRESETS)
+    sizes = {"d_model": d_model, "n_layers": n_layers, "window": window, "capacity": capacity, "state_size": state_size}
+    for dial, value in sizes.items():
+        least = 0 if dial == "capacity" else 1
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name}: expected {dial} >= {least}, a whole number, got {value!r}")
     if n_heads is None:
         n_heads = max(4, d_model // 64)
-    if window < 1 or capacity < 0:
-        raise ValueError(f"{name}: expected window >= 1 and capacity >= 0, got window={window}, capacity={capacity}")
-    if n_layers < 1 or d_model % (2 * n_heads):
+    if type(n_heads) is not int or n_heads < 1 or d_model % (2 * n_heads):
         raise ValueError(
-            f"{name}: expected n_layers >= 1 and d_model a multiple of 2 x n_heads, "
-            f"got n_layers={n_layers}, d_model={d_model}, n_heads={n_heads}"
+            f"{name}: expected n_heads >= 1 and d_model a multiple of 2 x n_heads, "
+            f"got d_model={d_model}, n_heads={n_heads}"
         )
     dials = Dials(d_model, n_layers, n_heads, n_kv_heads, window, capacity, block, state_size, fading, score, tied)
     layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]

@@ -26,12 +26,13 @@ class AttentionConfig(MixerConfig):
     qk_norm: bool = True
 
     def __post_init__(self):
-        self.require(self.n_heads >= 1 and self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads, >= 1")
-        self.require(self.window is None or self.window >= 1, "window >= 1")
+        self.require_whole(n_heads=1, n_kv_heads=1, window=1)
+        self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
+        self.require(self.rotary_base > 0, "rotary_base > 0")
 
     @property
     def kv_heads(self) -> int:
-        return self.n_kv_heads or self.n_heads
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
 
 class Projections(nn.Module):

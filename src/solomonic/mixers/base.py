@@ -32,6 +32,14 @@ class MixerConfig:
         nested = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), MixerConfig)}
         return {"mixer": self.name} | asdict(self) | {key: value.to_dict() for key, value in nested.items()}
 
+    def require_whole(self, **least: int) -> None:
+        """ValueError unless each of these settings is a whole number, not below the bound given for it, or None."""
+        for name, bound in least.items():
+            value = getattr(self, name)
+            optional = next(f for f in fields(self) if f.name == name).default is None
+            if not ((value is None and optional) or (type(value) is int and value >= bound)):
+                raise ValueError(f"{self.name}: expected {name} to be a whole number >= {bound}, got {value!r}")
+
     def require(self, holds: bool, expected: str) -> None:
         """ValueError unless `holds`: what the mixer expected, and what came."""
         if not holds:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import ShortConvolution
-from ..ops.innovation import WIDTH, innovation, random_score, rank
+from ..ops.innovation import WIDTH, innovation, random_score
 from ..ops.memory_attention import init_state, memory_attention
 from ..ops.place import Place
 from ..spelling import unknown
@@ -29,7 +29,7 @@ SCORES = {
     "delta": "error of the fading memory's own prediction (delta rule)",
     "learned": "linear in the short-convolved input, trained through the attention",
     "random": "control: any token",
-    "recent": "control: the last tokens",
+    "recent": "control: the last tokens (of 16 million)",
 }
 
 ADMIT_STD = 0.004
@@ -53,19 +53,22 @@ class BMojoConfig(MixerConfig):
     qk_norm: bool = True
 
     def __post_init__(self):
-        if self.score not in SCORES:
+        if str(self.score) not in SCORES:
             raise unknown("score", self.score, SCORES)
-        self.require(self.n_heads >= 1 and self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads, >= 1")
+        self.require(
+            self.fading is None or isinstance(self.fading, MixerConfig), "fading: a mixer's configuration or None"
+        )
+        self.require_whole(n_heads=1, n_kv_heads=1, window=0, capacity=0, block=1, span=0)
+        self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
+        self.require(self.rotary_base > 0, "rotary_base > 0")
         self.require(self.window >= 1 or (self.fading is not None and self.fading_span >= 1), "window >= 1")
-        self.require(self.capacity >= 0, "capacity >= 0")
-        self.require(self.span is None or self.span >= 0, "span >= 0")
         self.require(not self.capacity or 1 <= self.block_size <= self.window, "1 <= block <= window")
         if self.capacity and self.fading is None:
             self.require(self.score not in ("norm", "cosine", "delta"), "a fading memory, whose error is the score")
 
     @property
     def kv_heads(self) -> int:
-        return self.n_kv_heads or self.n_heads
+        return self.n_heads if self.n_kv_heads is None else self.n_kv_heads
 
     @property
     def block_size(self) -> int:
@@ -150,6 +153,7 @@ class BMojo(Mixer):
             span=config.fading_span,
             score=score,
             admit=self.learns,
+            exact=config.score in ("random", "recent"),
             capacity=config.capacity,
             block=config.block_size if config.capacity else max(config.window, 1),
             base=config.rotary_base,
@@ -164,8 +168,8 @@ class BMojo(Mixer):
             return self.admit(convolved)[..., 0].float()
         if kind in ("norm", "cosine"):
             score, after["predictor"] = innovation(f, kind, state.get("predictor"), place)
-            return rank(score)
+            return score.detach()
         if kind == "delta":
-            return rank(errors)
+            return errors.detach()
         position = place.position.expand(x.shape[0], -1)
         return random_score(position) if kind == "random" else position.float()

@@ -25,9 +25,7 @@ class GatedDeltaNetConfig(MixerConfig):
     conv_width: int = 4
 
     def __post_init__(self):
-        self.require(
-            min(self.n_heads, self.key_dim, self.value_dim) > 0 and self.conv_width > 1, "sizes >= 1, conv >= 2"
-        )
+        self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2)
 
 
 class GatedDeltaNet(Mixer):

@@ -27,8 +27,8 @@ class Mamba2Config(MixerConfig):
     conv_width: int = 4
 
     def __post_init__(self):
-        positive = min(self.state_size, self.head_dim, self.expand, self.n_groups) > 0 and self.conv_width > 1
-        self.require(positive, "sizes >= 1 and conv_width >= 2")
+        self.require_whole(state_size=1, head_dim=1, n_groups=1, conv_width=2)
+        self.require(self.expand > 0, "expand > 0")
 
 
 def init_gates(heads: int) -> tuple[nn.Parameter, nn.Parameter]:

@@ -59,13 +59,14 @@ def extend(ring: Tensor | None, x: Tensor, size: int) -> Tensor:
 def advance(extended: Tensor, place: Place, size: int) -> Tensor:
     """(B, R + T, ...) -> (B, size, ...): the last `size` rows up to the last real one.
 
-    Rows of documents that have ended are zero, so that a state says nothing of what was packed or padded before.
+    Rows of documents that have ended are zero, so that a state says nothing of what was packed or padded before. The
+    ring owns its memory: a view would keep all R + T rows alive.
     """
     past = extended.shape[1] - place.position.shape[1]
     if size == 0:
-        return extended[:, :0]
+        return extended.new_zeros(extended.shape[0], 0, *extended.shape[2:])
     if place.length is None:
-        ring = extended[:, -size:]
+        ring = extended if size == extended.shape[1] else extended[:, -size:].clone()
     else:
         row = place.length[:, None] + past - size + torch.arange(size, device=extended.device)
         row = row.clamp_min(0).view(*row.shape, *[1] * (extended.dim() - 2))

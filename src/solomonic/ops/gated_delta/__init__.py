@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ..place import LEAST_LOG_DECAY, Place
+from ..precision import full_precision
 from . import chunked, reference
 
 BACKENDS = {"reference": reference.gated_delta, "chunked": chunked.gated_delta}
@@ -28,4 +29,5 @@ def gated_delta(
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
-    return BACKENDS[backend](q, k, v, beta, log_decay, state, place)
+    with full_precision(v.device):
+        return BACKENDS[backend](q, k, v, beta, log_decay, state, place)

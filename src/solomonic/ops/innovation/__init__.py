@@ -8,6 +8,8 @@ from . import reference, shifted
 
 BACKENDS = {"reference": reference.prediction, "shifted": shifted.prediction}
 WIDTH = 4
+NOISE = 1e-4
+"""An error below this share of what was predicted is none: on flat input the rest is rounding, and would choose."""
 
 
 def innovation(
@@ -20,10 +22,10 @@ def innovation(
     extended = extend(state, f.float(), WIDTH)
     predicted = BACKENDS[backend](extended, place, WIDTH)
     if kind == "norm":
-        score = (f.float() - predicted).norm(dim=-1)
+        score, least = (f.float() - predicted).norm(dim=-1), NOISE * f.float().norm(dim=-1)
     else:
-        score = 1 - torch.cosine_similarity(f.float(), predicted, -1)
-    return score, advance(extended, place, WIDTH)
+        score, least = 1 - torch.cosine_similarity(f.float(), predicted, -1), NOISE
+    return torch.where(score > least, score, 0), advance(extended, place, WIDTH)
 
 
 def random_score(position: Tensor) -> Tensor:

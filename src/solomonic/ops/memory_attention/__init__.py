@@ -63,6 +63,7 @@ def memory_attention(
     span: int = 0,
     score: Tensor | None = None,
     admit: bool = False,
+    exact: bool = False,
     capacity: int = 0,
     block: int,
     base: float = 10000.0,
@@ -70,7 +71,7 @@ def memory_attention(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
-    score (B, T) float32 ranks the rows for the eidetic memory; `admit` adds its log-sigmoid to the logits of the
+    score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds its log-sigmoid to the logits of the
     rows it admitted, which is how it gets a gradient. `block <= window` when there is a capacity, so that no row
     leaves the window before it could be kept. Returns (B, T, H, D) and the state after the last real row; its slot_age
     counts the rows since the slot's own, 0 in an empty slot.
@@ -101,7 +102,7 @@ def memory_attention(
     order = coordinate = bias = None
     if capacity:
         raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
-        order = rank(raw) if admit else raw.detach()
+        order = raw.detach() if exact else rank(raw)
         bias = torch.nn.functional.logsigmoid(raw.masked_fill(raw == -torch.inf, 0)) if admit else None
         empty = state["slot_score"] == -torch.inf
         past = torch.arange(-window, T, device=k.device).expand(B, -1)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ..place import LEAST_LOG_DECAY, Place
+from ..precision import full_precision
 from . import chunked, reference
 
 BACKENDS = {"reference": reference.ssd, "chunked": chunked.ssd}
@@ -20,4 +21,5 @@ def ssd(
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
-    return BACKENDS[backend](v, k, q, log_decay, state, place)
+    with full_precision(v.device):
+        return BACKENDS[backend](v, k, q, log_decay, state, place)

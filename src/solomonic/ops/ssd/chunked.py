@@ -68,7 +68,7 @@ def ssd(
         state = states[:, -1:]
     y = y + into[..., None] * (q[:, :, :, None] @ torch.cat(incoming, 1).mT)
     y = y.permute(0, 1, 4, 2, 3, 5).reshape(B, C * Q, H, P)[:, :T]
-    return y, state.reshape(B, H, P, N)
+    return y, state.reshape(B, H, P, N).clone()  # not a view of all chunks' states
 
 
 def _step(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, place: Place) -> tuple[Tensor, Tensor]:
