@@ -201,3 +201,9 @@ def test_init_state_is_what_none_means():
         leaves(list(attention(*inputs, None, place, 4, 3, 2, 5, "blocked"))),
     ):
         assert_close(got[1], expected[1], got[0])
+
+
+@pytest.mark.parametrize("op, inputs", [(ssd, ssd_inputs), (gated_delta, gated_delta_inputs)])
+def test_a_backend_that_is_not_there(op, inputs):
+    with pytest.raises(ValueError, match="unknown backend 'chunkd': did you mean 'chunked'"):
+        op(*inputs(3, False), place_of("fresh", BATCH, 3), backend="chunkd")

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ...spelling import choose
 from ..place import LEAST_LOG_DECAY, Place
 from ..precision import full_precision
 from . import chunked, reference
@@ -30,4 +31,4 @@ def gated_delta(
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
-        return BACKENDS[backend](q, k, v, beta, log_decay, state, place)
+        return choose("backend", backend, BACKENDS)(q, k, v, beta, log_decay, state, place)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...spelling import choose
 from ..place import Place, advance, extend
 from . import reference, shifted
 
@@ -20,7 +21,7 @@ def innovation(
     f (B, T, D); kind "norm" or "cosine"; state (B, WIDTH, D), the last outputs. Returns (B, T) float32, state.
     """
     extended = extend(state, f.float(), WIDTH)
-    predicted = BACKENDS[backend](extended, place, WIDTH)
+    predicted = choose("backend", backend, BACKENDS)(extended, place, WIDTH)
     if kind == "norm":
         score, least = (f.float() - predicted).norm(dim=-1), NOISE * f.float().norm(dim=-1)
     else:

@@ -14,6 +14,7 @@ call, which stays small however long the stream is.
 import torch
 from torch import Tensor
 
+from ...spelling import choose
 from ..innovation import rank
 from ..place import Place, advance, extend
 from ..rotary import rotary
@@ -71,10 +72,11 @@ def memory_attention(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
-    score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds its log-sigmoid to the logits of the
-    rows it admitted, which is how it gets a gradient. `block <= window` when there is a capacity, so that no row
-    leaves the window before it could be kept. Returns (B, T, H, D) and the state after the last real row; its slot_age
-    counts the rows since the slot's own, 0 in an empty slot.
+    score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
+    its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `block <= window` when there
+    is a capacity, so that no row leaves the window before it could be kept. Returns (B, T, H, D) and the state after the
+    last real row; its slot_age counts the rows since the slot's own, 0 in an empty slot. ValueError for a backend that
+    is not there.
     """
     B, T, G, D = k.shape
     if state is None:
@@ -91,34 +93,36 @@ def memory_attention(
         return extended
 
     k_all, v_all = (remembered("k", k, window), remembered("v", v, window)) if window else (k, v)
-    queries, keys, values = [rotary(q, rows, base)], [turned(k_all)], [v_all]
+    near = (rotary(q, rows, base), turned(k_all), v_all)
+    far = kept = (None, None, None)
     if fading is not None:
         q_fading, k_fading, v_fading = fading
-        queries.append(queries[0] if q_fading is q else rotary(q_fading, rows, base))
-        keys.append(turned(remembered("k_fading", k_fading, window + span)))
-        values.append(remembered("v_fading", v_fading, window + span))
-    else:
-        queries.append(None), keys.append(None), values.append(None)
+        far = (
+            near[0] if q_fading is q else rotary(q_fading, rows, base),
+            turned(remembered("k_fading", k_fading, window + span)),
+            remembered("v_fading", v_fading, window + span),
+        )
     order = coordinate = bias = None
     if capacity:
         raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
+        empty = raw == -torch.inf
         order = raw.detach() if exact else rank(raw)
-        bias = torch.nn.functional.logsigmoid(raw.masked_fill(raw == -torch.inf, 0)) if admit else None
-        empty = state["slot_score"] == -torch.inf
+        bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
-        coordinate = torch.cat([(-state["slot_age"]).masked_fill(empty, ABSENT), past], 1)
-        queries.append(q)
-        keys.append(torch.cat([state["slot_k"].to(k.dtype), k_all], 1))
-        values.append(torch.cat([state["slot_v"].to(v.dtype), v_all], 1))
-    else:
-        queries.append(None), keys.append(None), values.append(None)
+        slots = (-state["slot_age"]).masked_fill(empty[:, :capacity], ABSENT)
+        coordinate = torch.cat([slots, past], 1)
+        k_slots, v_slots = state["slot_k"].to(k.dtype), state["slot_v"].to(v.dtype)
+        kept = (q, torch.cat([k_slots, k_all], 1), torch.cat([v_slots, v_all], 1))
+    queries, keys, values = zip(near, far, kept, strict=True)
 
-    y, carried = BACKENDS[backend](queries, keys, values, order, coordinate, bias, place, window, span, block, capacity)
+    y, carried = choose("backend", backend, BACKENDS)(
+        queries, keys, values, order, coordinate, bias, place, window, span, block, capacity
+    )
     if capacity:
-        kept, at = carried >= 0, carried.clamp_min(0)
+        held, at = carried >= 0, carried.clamp_min(0)
         heads = at[..., None, None].expand(-1, -1, G, D)
-        after["slot_k"] = torch.where(kept[..., None, None], keys[2].gather(1, heads), 0)
-        after["slot_v"] = torch.where(kept[..., None, None], values[2].gather(1, heads), 0)
-        after["slot_score"] = raw.gather(1, at).masked_fill(~kept, -torch.inf)
-        after["slot_age"] = torch.where(kept, place.last() - coordinate.gather(1, at), 0)
+        after["slot_k"] = torch.where(held[..., None, None], keys[2].gather(1, heads), 0)
+        after["slot_v"] = torch.where(held[..., None, None], values[2].gather(1, heads), 0)
+        after["slot_score"] = raw.gather(1, at).masked_fill(~held, -torch.inf)
+        after["slot_age"] = torch.where(held, place.last() - coordinate.gather(1, at), 0)
     return y, after

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from ...spelling import choose
 from ..place import LEAST_LOG_DECAY, Place
 from ..precision import full_precision
 from . import chunked, reference
@@ -22,4 +23,4 @@ def ssd(
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
-        return BACKENDS[backend](v, k, q, log_decay, state, place)
+        return choose("backend", backend, BACKENDS)(v, k, q, log_decay, state, place)
