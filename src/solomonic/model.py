@@ -137,6 +137,8 @@ class LanguageModel(nn.Module):
         position = before[:, None] + row if state else row
         count = torch.full((B,), T, device=device) if length is None else length
         if segments is not None:
+            if _may_look(device) and ((segments.diff(dim=1) < 0) & (row[:, 1:] < count[:, None])).any():
+                raise ValueError("segments: expected document ids that never decrease along a row")
             first = segments[:, :1] if state is None else segment[:, None]
             begins = (torch.cat([first, segments[:, :-1]], 1) != segments) & (row < count[:, None])
             start = torch.where(begins, row, -1).cummax(1).values
@@ -161,17 +163,13 @@ class LanguageModel(nn.Module):
                 raise ValueError(f"{name}: expected {tuple(tokens.shape)} {dtype}, as the tokens, got {_shape(value)}")
         if state is not None:
             self._check_state(tokens.shape[0], state)
-        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
-            return  # looking at values would wait for the device
+        if not _may_look(tokens.device):
+            return
         real = tokens if mask is None else tokens[mask]
         if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < self.config.vocab_size:
             raise ValueError(
                 f"tokens: expected values in [0, {self.config.vocab_size}), got {int(real.min())} to {int(real.max())}"
             )
-        if segments is not None:
-            gaps = segments.diff(dim=1) if mask is None else _real_gaps(segments, mask)
-            if (gaps < 0).any():
-                raise ValueError("segments: expected document ids that never decrease along a row")
 
     def _check_state(self, batch: int, state: State) -> None:
         """The shapes of a state say which configuration it is of; only an unbounded mixer's rows are free."""
@@ -204,9 +202,9 @@ def _leaves(state: Any, name: str = "state"):
         raise TypeError(f"{name}: {type(state).__name__}")
 
 
-def _real_gaps(segments: Tensor, mask: Tensor) -> Tensor:
-    order = mask.logical_not().sort(dim=1, stable=True).indices
-    return segments.gather(1, order).diff(dim=1)[mask.gather(1, order)[:, 1:]]
+def _may_look(device: torch.device) -> bool:
+    """Whether arguments may be judged by their values: elsewhere that would wait for the device, or break a graph."""
+    return device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _shape(value: Any) -> str:

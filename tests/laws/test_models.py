@@ -225,6 +225,21 @@ def test_gradient_through_the_state(case):
 
 
 def test_detached_state_stops_the_gradient(case):
+    """The first call's rows of the embedding get a gradient through the state, and none once it is detached."""
     model = model_of(case)
-    _, state = model(tokens(1, 12))
-    assert any(t.requires_grad for _, t in leaves(state))
+    first, second = torch.arange(12)[None], torch.arange(20, 30)[None]
+    for detached in (False, True):
+        model.zero_grad()
+        _, state = model(first)
+        assert any(t.requires_grad for _, t in leaves(state))
+        logits, _ = model(second, detach(state) if detached else state)
+        logits[..., 40:].square().sum().backward()  # a tied head would reach the rows of the tokens it predicts
+        assert (model.embedding.weight.grad[:12].abs().max() == 0) == detached
+
+
+def detach(state):
+    if isinstance(state, torch.Tensor):
+        return state.detach()
+    if isinstance(state, dict):
+        return {key: detach(value) for key, value in state.items()}
+    return [detach(value) for value in state]

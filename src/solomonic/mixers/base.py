@@ -51,9 +51,7 @@ class Mixer(nn.Module, ABC):
     summary: ClassVar[str]
     bounded: bool = True  # whether the state stops growing
     is_fading: ClassVar[bool] = False  # whether it can be the fading memory of a B'MOJO layer
-    innovates: ClassVar[bool] = (
-        False  # whether it has `innovate`: y, the size of its own prediction error (B, T), state
-    )
+    innovates: ClassVar[bool] = False  # whether it has `innovate`: y, its own prediction error (B, T), state
 
     def __init__(self, d_model: int, config: MixerConfig):
         super().__init__()
