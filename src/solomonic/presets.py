@@ -13,6 +13,7 @@ from .mixers import MIXERS, MixerConfig, build
 from .mixers.attention import AttentionConfig
 from .mixers.bmojo import BMojoConfig
 from .mixers.gated_deltanet import GatedDeltaNetConfig
+from .mixers.gated_kalmanet import GatedKalmaNetConfig
 from .mixers.mamba2 import Mamba2Config
 from .model import ModelConfig
 from .spelling import unknown
@@ -45,6 +46,11 @@ class Dials:
         heads, dim = self.n_heads, self.d_model // self.n_heads
         return GatedDeltaNetConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
 
+    def gated_kalmanet(self, expand: float = 2) -> GatedKalmaNetConfig:
+        """Sized as Gated DeltaNet; its state has the keys' second moments on top."""
+        heads, dim = self.n_heads, self.d_model // self.n_heads
+        return GatedKalmaNetConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+
     def bmojo(self, capacity: int) -> BMojoConfig:
         if self.fading not in MIXERS or not MIXERS[self.fading].is_fading:
             raise unknown("fading memory", self.fading, [name for name, mixer in MIXERS.items() if mixer.is_fading])
@@ -68,6 +74,7 @@ PRESETS: dict[str, tuple[str, Preset]] = {
     "sliding_window": ("attention to the last `window` tokens", lambda d, i: d.attention(d.window)),
     "mamba2": ("Mamba-2 in every layer: fading memory only", lambda d, i: d.mamba2()),
     "gated_deltanet": ("Gated DeltaNet in every layer: fading memory only", lambda d, i: d.gated_deltanet()),
+    "gated_kalmanet": ("Gated KalmaNet in every layer: fading memory only", lambda d, i: d.gated_kalmanet()),
     "jamba": (
         "Mamba-2 with a full-attention layer every four (at least one)",
         lambda d, i: d.attention() if i % 4 == min(3, d.n_layers - 1) else d.mamba2(),

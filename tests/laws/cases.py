@@ -11,19 +11,24 @@ from solomonic.mixers import MIXERS
 from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import SCORES, BMojoConfig
 from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
+from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
 
 WIDTH, VOCABULARY = 32, 50
 MAMBA = Mamba2Config(state_size=8, head_dim=8, expand=1)
 DELTA = GatedDeltaNetConfig(n_heads=2, key_dim=8, value_dim=8)
+KALMAN = GatedKalmaNetConfig(n_heads=2, key_dim=8, value_dim=8)
 
 MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items()} | {
     "attention-grouped": AttentionConfig(n_heads=4, n_kv_heads=2),
     "attention-window": AttentionConfig(n_heads=4, n_kv_heads=1, window=5),
     "mamba2-groups": Mamba2Config(state_size=4, head_dim=8, n_groups=2),
     "gated_deltanet-wide": GatedDeltaNetConfig(n_heads=2, key_dim=4, value_dim=16),
+    "gated_kalmanet-wide": GatedKalmaNetConfig(n_heads=2, key_dim=4, value_dim=16, iterations=7),
     "bmojo-f-tied": BMojoConfig(fading=MAMBA, window=6, capacity=0),
     "bmojo-f-untied": BMojoConfig(fading=DELTA, window=6, capacity=0, tied=False, n_kv_heads=2),
+    "bmojo-kalman": BMojoConfig(fading=KALMAN, window=7, capacity=6, block=5, n_kv_heads=2),
+    "bmojo-kalman-delta": BMojoConfig(fading=KALMAN, window=7, capacity=6, block=5, score="delta", n_kv_heads=2),
     "bmojo-no-fading": BMojoConfig(window=6, capacity=5, block=4),
     "bmojo-block-of-one": BMojoConfig(fading=MAMBA, window=3, capacity=4, block=1),
     "bmojo-span": BMojoConfig(fading=MAMBA, window=4, span=9, capacity=7, n_kv_heads=2),

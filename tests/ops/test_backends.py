@@ -8,6 +8,8 @@ from solomonic.ops.gated_delta import BACKENDS as GATED_DELTA
 from solomonic.ops.gated_delta import gated_delta
 from solomonic.ops.innovation import BACKENDS as INNOVATION
 from solomonic.ops.innovation import innovation
+from solomonic.ops.kalman import BACKENDS as KALMAN
+from solomonic.ops.kalman import kalman
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
 from solomonic.ops.memory_attention import init_state, memory_attention
 from solomonic.ops.place import Place
@@ -36,7 +38,32 @@ def gated_delta_inputs(length, initial):
     return [q, k, torch.randn(B, length, H, V), beta, decay, torch.randn(B, H, V, K) if initial else None]
 
 
-SCANS = [(ssd, SSD, ssd_inputs), (gated_delta, GATED_DELTA, gated_delta_inputs)]
+def kalman_inputs(length, initial):
+    B, H, K, V = BATCH, 2, 6, 5
+    q, k = torch.randn(B, length, H, K), normalize(torch.randn(B, length, H, K), dim=-1)
+    weight, mix, decay = 0.2 + torch.rand(B, length, H), torch.rand(B, length, H), -torch.rand(B, length, H) * 0.5
+    h = u = None
+    if initial:
+        past = torch.randn(B, H, K, 9)
+        h, u = past @ past.mT, torch.randn(B, H, V, 9) @ past.mT
+    return [q, k, torch.randn(B, length, H, V), weight, mix, decay, h, u]
+
+
+def innovating_kalman(*inputs, backend):
+    return kalman(*inputs, iterations=8, innovate=True, backend=backend)
+
+
+def kalman_alone(*inputs, backend):
+    y, _, *state = kalman(*inputs, iterations=20, backend=backend)
+    return y, *state
+
+
+SCANS = [
+    (ssd, SSD, ssd_inputs),
+    (gated_delta, GATED_DELTA, gated_delta_inputs),
+    (kalman_alone, KALMAN, kalman_inputs),
+    (innovating_kalman, KALMAN, kalman_inputs),
+]
 
 
 def outputs_and_gradients(call, inputs):
@@ -75,7 +102,7 @@ def compare(call, backends, inputs, place):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", LENGTHS)
-@pytest.mark.parametrize("op, backends, inputs", SCANS, ids=["ssd", "gated_delta"])
+@pytest.mark.parametrize("op, backends, inputs", SCANS, ids=["ssd", "gated_delta", "kalman", "innovating kalman"])
 def test_scans(op, backends, inputs, length, kind):
     compare(op, backends, inputs(length, kind != "fresh"), place_of(kind, BATCH, length))
 
@@ -203,7 +230,7 @@ def test_init_state_is_what_none_means():
         assert_close(got[1], expected[1], got[0])
 
 
-@pytest.mark.parametrize("op, inputs", [(ssd, ssd_inputs), (gated_delta, gated_delta_inputs)])
+@pytest.mark.parametrize("op, inputs", [(ssd, ssd_inputs), (gated_delta, gated_delta_inputs), (kalman, kalman_inputs)])
 def test_a_backend_that_is_not_there(op, inputs):
     with pytest.raises(ValueError, match="unknown backend 'chunkd': did you mean 'chunked'"):
         op(*inputs(3, False), place_of("fresh", BATCH, 3), backend="chunkd")

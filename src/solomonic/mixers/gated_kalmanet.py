@@ -1,0 +1,88 @@
+"""Gated KalmaNet (arXiv 2511.21016): a fading memory that answers with the best linear fit of all it has seen.
+
+Where the delta rule corrects its matrix by one step a token, this one solves the ridge regression of values on keys,
+weighted by decay and by b^2, afresh at every token. H heads, keys of K dims, values of V; b = beta, how much a token
+counts; a = alpha, from linear attention (0) to the regression (1); g <= 0, the logarithm of the decay.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, silu, softplus
+
+from ..layers import GatedRMSNorm, ShortConvolution
+from ..ops.kalman import kalman
+from ..ops.place import Place
+from .base import Mixer, MixerConfig, State
+from .mamba2 import init_gates
+
+
+@dataclass(frozen=True)
+class GatedKalmaNetConfig(MixerConfig):
+    """`iterations` of the solver, at training and after; see `GatedKalmaNet`."""
+
+    name = "gated_kalmanet"
+    n_heads: int = 4
+    key_dim: int = 16
+    value_dim: int = 16
+    conv_width: int = 4
+    iterations: int = 30
+
+    def __post_init__(self):
+        self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2, iterations=0)
+
+
+class GatedKalmaNet(Mixer):
+    """No weight depends on the number of iterations: a trained model takes another one by its attribute.
+
+    for module in model.modules():
+        if isinstance(module, GatedKalmaNet):
+            module.iterations = 10  # cheaper, and less exact
+    """
+
+    Config = GatedKalmaNetConfig
+    summary = "Gated KalmaNet, a fading memory that fits all of its past at every token"
+    is_fading = True
+    innovates = True
+
+    def __init__(self, d_model: int, config: GatedKalmaNetConfig):
+        super().__init__(d_model, config)
+        H, keys, values = config.n_heads, config.n_heads * config.key_dim, config.n_heads * config.value_dim
+        self.iterations = config.iterations
+        self.sizes = [keys, keys, values]
+        self.qkv = nn.Linear(d_model, 2 * keys + values, bias=False)
+        self.gates = nn.Linear(d_model, 3 * H + values, bias=False)
+        self.conv = ShortConvolution(2 * keys + values, config.conv_width)
+        self.A_log, self.dt_bias = init_gates(H)
+        self.norm = GatedRMSNorm(config.value_dim, norm_first=True)
+        self.out = nn.Linear(values, d_model, bias=False)
+
+    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+        H, K, V = self.config.n_heads, self.config.key_dim, self.config.value_dim
+        h, u = torch.zeros(batch, H, K, K, device=device), torch.zeros(batch, H, V, K, device=device)
+        return {"conv": self.conv.init_state(batch, device, dtype), "h": h, "u": u}
+
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        y, _, state = self._scan(x, state, place, innovate=False)
+        return y, state
+
+    def innovate(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, Tensor, State]:
+        """`forward`, and between its results |v_t - its prediction from k_t and the past| over all heads, (B, T)."""
+        y, errors, state = self._scan(x, state, place, innovate=True)
+        return y, errors.flatten(2).norm(dim=-1), state
+
+    def _scan(self, x: Tensor, state: State | None, place: Place, innovate: bool) -> tuple[Tensor, Tensor, State]:
+        state = state or {"conv": None, "h": None, "u": None}
+        H = self.config.n_heads
+        qkv, conv = self.conv(self.qkv(x), state["conv"], place)
+        q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
+        q, k = normalize(q, dim=-1, eps=1e-3) * self.config.key_dim**-0.5, normalize(k, dim=-1, eps=1e-3)
+        beta, alpha, step, gate = self.gates(x).split([H, H, H, self.sizes[2]], -1)
+        weight, alpha = beta.float().sigmoid().square(), alpha.float().sigmoid()
+        decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
+        y, errors, h, u = kalman(
+            q, k, v, weight, alpha, decay, state["h"], state["u"], place, self.iterations, innovate
+        )
+        y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
+        return self.out(y), errors, {"conv": conv, "h": h, "u": u}

@@ -1,0 +1,100 @@
+"""Test-time ridge regression by chunks: Chebyshev's method (arXiv 2511.21016) for all rows at once. It needs products
+with H_t alone, and those are two masked products a chunk, with no H_t ever formed:
+
+    H_t x = exp(G_t) H x + sum_{s <= t} exp(G_t - G_s) w_s k_s (k_s.x),   G = cumsum(g), H the chunk's incoming state
+
+    |H_t|^2 = exp(2 g_t) |H_{t-1}|^2 + c_t,   c_t = w_t (2 k_t.H_t k_t - w_t |k_t|^4)
+
+The solver works on A = H_t / |H_t|, so that its ridge is a number.
+
+Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ..place import Place
+from . import reference
+from .chebyshev import solve
+from .reference import EPSILON, divisor
+
+
+def kalman(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    mix: Tensor,
+    log_decay: Tensor,
+    h: Tensor,
+    u: Tensor,
+    place: Place,
+    iterations: int,
+    innovate: bool,
+    chunk: int = 32,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    B, T, H, V = v.shape
+    if T == 1:
+        return reference.kalman(q, k, v, weight, mix, log_decay, h, u, place, iterations, innovate)
+    if (real := place.real()) is not None:
+        weight = weight * real[:, :, None]
+        log_decay = log_decay * real[:, :, None]
+    Q = min(chunk, T)
+    C = -(-T // Q)
+    document = place.document()
+    if C * Q > T:
+        q, k, v = (pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in (q, k, v))
+        weight, mix, log_decay = (pad(x, (0, 0, 0, C * Q - T)) for x in (weight, mix, log_decay))
+        if document is not None:
+            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1)
+    q, k, v = (x.view(B, C, Q, H, -1).transpose(2, 3) for x in (q, k, v))  # b c h t d
+    weight, mix, total = (x.view(B, C, Q, H).transpose(2, 3) for x in (weight, mix, log_decay))  # b c h t
+    total = total.cumsum(-1)
+
+    visible = torch.ones(Q, Q, dtype=torch.bool, device=v.device).tril()
+    into, onward, keep = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
+    if document is not None:
+        document = document.view(-1, C, Q)
+        end = pad(document[..., -1], (1, 0))
+        visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None]
+        into = into * (document == end[:, :-1, None])[:, :, None]
+        onward = onward * (document == end[:, 1:, None])[:, :, None]
+        keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
+    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~visible, -torch.inf).exp()  # b c h t s
+    into, weight, mix = into[..., None], weight[..., None], mix[..., None]
+    weighed = decay * weight.mT
+
+    added = torch.cat([k, v], -1).mT @ (onward[..., None] * weight * k)  # b c h (K + V) K
+    memory, incoming = torch.cat([h, u], -2), []
+    for c in range(C):
+        incoming.append(memory)
+        memory = keep[:, c, :, None, None] * memory + added[:, c]
+    h, u = torch.stack(incoming, 1).split([k.shape[-1], V], -2)
+
+    moment, own = (
+        (k * _read(k, into, weighed, k, h, k)).sum(-1, keepdim=True),
+        weight * k.square().sum(-1, keepdim=True) ** 2,
+    )
+    change = weight * (2 * moment - own)
+    norm = into.square() * h.square().sum((-2, -1))[..., None, None] + decay.square() @ change
+    norm = (norm + EPSILON**2).sqrt()
+    x = solve(_product, iterations, torch.stack([q, k]) if innovate else q[None], into / norm, weighed / norm, k, h)
+    x = torch.stack([q + mix * (x[0] / norm - q), *(x[1:] / norm)])
+    read = _read(x, into, weighed, k, u, v)
+    errors = (v - read[1]) / divisor(k, x[1], weight, norm) if innovate else None
+
+    def rows(x: Tensor) -> Tensor:
+        return x.transpose(2, 3).reshape(B, C * Q, H, V)[:, :T]
+
+    h, u = memory.split([k.shape[-1], V], -2)
+    return rows(read[0]), rows(errors) if innovate else None, h.clone(), u.clone()  # not two views of one
+
+
+def _read(x: Tensor, into: Tensor, weighed: Tensor, k: Tensor, state: Tensor, value: Tensor) -> Tensor:
+    """M_t x_t of the memory M that had `state` as the chunk began, and was given `value` for k since."""
+    return into * (x @ state.mT) + ((x @ k.mT) * weighed) @ value
+
+
+def _product(x: Tensor, into: Tensor, weighed: Tensor, k: Tensor, h: Tensor) -> Tensor:
+    return _read(x, into, weighed, k, h, k)

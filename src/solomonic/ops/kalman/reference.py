@@ -1,0 +1,68 @@
+"""Test-time ridge regression, one step at a time (Gated KalmaNet, arXiv 2511.21016).
+
+    H_t = exp(g_t) H_{t-1} + w_t k_t k_t^T        H: (K, K) a head, what keys there were
+    U_t = exp(g_t) U_{t-1} + w_t v_t k_t^T        U: (V, K), what values came with them
+    x_t = (H_t + l_t I)^-1 q_t,  l_t = RIDGE |H_t|
+    y_t = U_t (q_t + a_t (x_t - q_t))
+
+The innovation is v_t - exp(g_t) U_{t-1} (exp(g_t) H_{t-1} + l_t I)^-1 k_t. With z_t = (H_t + l_t I)^-1 k_t it equals
+(v_t - U_t z_t) / (1 - w_t k_t.z_t) (Sherman and Morrison), where the divisor is at least l_t / (l_t + w_t |k_t|^2).
+"""
+
+import torch
+from torch import Tensor
+
+from ..place import Place
+from .chebyshev import RIDGE, solve
+
+EPSILON = 1e-6
+"""What |H| is never below: an empty memory has a solution too, and what is weaker than this counts as empty."""
+
+
+def kalman(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    mix: Tensor,
+    log_decay: Tensor,
+    h: Tensor,
+    u: Tensor,
+    place: Place,
+    iterations: int,
+    innovate: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    real = place.real()
+    out, errors = [], []
+    for t in range(v.shape[1]):
+        before = h, u
+        if place.packed:
+            begins = (place.position[:, t] == 0)[:, None, None, None]
+            h, u = torch.where(begins, 0, h), torch.where(begins, 0, u)
+        keep, written = log_decay[:, t, :, None, None].exp(), (weight[:, t, :, None] * k[:, t])[..., None, :]
+        h = keep * h + k[:, t, :, :, None] * written
+        u = keep * u + v[:, t, :, :, None] * written
+        norm = (h.square().sum((-2, -1)) + EPSILON**2).sqrt()[..., None]
+        a = h / norm[..., None]
+        x = solve(product, iterations, q[:, t], a) / norm
+        x = q[:, t] + mix[:, t, :, None] * (x - q[:, t])
+        out.append(torch.einsum("bhvk,bhk->bhv", u, x))
+        if innovate:
+            z = solve(product, iterations, k[:, t], a) / norm
+            error = v[:, t] - torch.einsum("bhvk,bhk->bhv", u, z)
+            errors.append(error / divisor(k[:, t], z, weight[:, t, :, None], norm))
+        if real is not None:
+            now = real[:, t, None, None, None]
+            h, u = torch.where(now, h, before[0]), torch.where(now, u, before[1])
+    return torch.stack(out, 1), torch.stack(errors, 1) if innovate else None, h, u
+
+
+def product(x: Tensor, a: Tensor) -> Tensor:
+    return (a @ x[..., None])[..., 0]
+
+
+def divisor(k: Tensor, z: Tensor, weight: Tensor, norm: Tensor) -> Tensor:
+    """1 - w k.z, (..., 1), and not less than it is for the exact z: with few iterations z may be too long."""
+    ridge = RIDGE * norm
+    least = ridge / (ridge + weight * k.square().sum(-1, keepdim=True))
+    return torch.maximum(1 - weight * (k * z).sum(-1, keepdim=True), least)
