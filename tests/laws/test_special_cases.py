@@ -3,18 +3,23 @@
 import pytest
 import torch
 
-from solomonic import LanguageModel, ModelConfig
+from solomonic import LanguageModel, ModelConfig, preset
 from solomonic.mixers import build
 from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
+from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
 from solomonic.ops.place import fresh
 
 from .cases import assert_close
 
 WIDTH, LENGTH = 32, 50
-FADING = [Mamba2Config(state_size=8, head_dim=8, expand=1), GatedDeltaNetConfig(n_heads=2, key_dim=8, value_dim=8)]
+FADING = [
+    Mamba2Config(state_size=8, head_dim=8, expand=1),
+    GatedDeltaNetConfig(n_heads=2, key_dim=8, value_dim=8),
+    GatedKalmaNetConfig(n_heads=2, key_dim=8, value_dim=8),
+]
 
 
 def output(mixer, x):
@@ -100,6 +105,16 @@ def test_eidetic_memory_of_everything_is_attention_without_positions_beyond_the_
         lag = row.T - row
         logits = torch.where(lag < 4, near, far).masked_fill(lag < 0, -torch.inf)
         assert_close(output(mixer, x)[0], mixer.out(logits.softmax(-1) @ v[0, :, 0]), "attention to everything")
+
+
+@pytest.mark.parametrize("fading", FADING, ids=lambda config: config.name)
+def test_every_fading_memory_is_sized_by_the_presets(fading):
+    """As the value of a query is the model's width, so are the fading memory's heads together."""
+    config = preset("bmojo", vocab_size=30, d_model=WIDTH, state_size=8, fading=fading.name).layers[0].fading
+    assert type(config) is type(fading)
+    mixer = build(config, WIDTH)
+    assert mixer.out.in_features == WIDTH
+    assert (config.state_size if fading.name == "mamba2" else config.key_dim) == 8
 
 
 def test_hybrids_are_lists():

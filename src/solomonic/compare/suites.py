@@ -75,6 +75,9 @@ STANDARD = Suite(
         "selective_copying": Run("selective_copying", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
         "noisy_recall": Run("noisy_recall", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
         "fuzzy_recall": Run("fuzzy_recall", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
+        "in_context_recall": Run("in_context_recall", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
+        "compression": Run("compression", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
+        "memorization": Run("memorization", steps=3000, batch_size=64, samples=512, dials=MIDDLE, lrs=GRID),
         "text": Run(
             "text",
             steps=3000,

@@ -72,11 +72,8 @@ def kalman(
         memory = keep[:, c, :, None, None] * memory + added[:, c]
     h, u = torch.stack(incoming, 1).split([k.shape[-1], V], -2)
 
-    moment, own = (
-        (k * _read(k, into, weighed, k, h, k)).sum(-1, keepdim=True),
-        weight * k.square().sum(-1, keepdim=True) ** 2,
-    )
-    change = weight * (2 * moment - own)
+    moment, length = (k * _product(k, into, weighed, k, h)).sum(-1, keepdim=True), k.square().sum(-1, keepdim=True)
+    change = weight * (2 * moment - weight * length.square())
     norm = into.square() * h.square().sum((-2, -1))[..., None, None] + decay.square() @ change
     norm = (norm + EPSILON**2).sqrt()
     x = solve(_product, iterations, torch.stack([q, k]) if innovate else q[None], into / norm, weighed / norm, k, h)
