@@ -205,6 +205,18 @@ def test_autocast_leaves_the_scan_in_float32():
         assert torch.equal(a, b)
 
 
+def test_compiles_without_a_graph_break():
+    model, x = LanguageModel(ModelConfig(50, 32, [GatedKalmaNetConfig(iterations=3)], d_ff=16)), tokens(2, 40)
+    results = []
+    for run in (model, torch.compile(model, backend="eager", fullgraph=True)):
+        model.zero_grad()
+        logits, _ = run(x)
+        logits.square().sum().backward()
+        results.append([logits, model.blocks[0].mixer.qkv.weight.grad.clone()])
+    for a, b in zip(*results):
+        assert_close(a, b, "compiled")
+
+
 def test_solver_at_a_matrix():
     """x and gradients against the matrix written out."""
     a = torch.randn(4, 5, 9, dtype=torch.float64)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 RIDGE = 0.02
 STEP, RHO = 2 / (2 * RIDGE + 1), 1 / (2 * RIDGE + 1)
@@ -18,31 +19,33 @@ STEP, RHO = 2 / (2 * RIDGE + 1), 1 / (2 * RIDGE + 1)
 def solve(product: Callable[..., Tensor], iterations: int, q: Tensor, *operands: Tensor) -> Tensor:
     """x in the shape of q; `product(x, *operands)` is A x.
 
-    The gradient is that of the solution, by a second one: z = (A + RIDGE I)^-1 dL/dx, dL/dq = z, dL/dA = -z x^T. It
-    keeps no steps, and it is as near to the exact one as x to the solution.
+    The gradient is that of the solution, (A + RIDGE I) dx = dq - dA x, by the method once more on the way back. It keeps
+    no steps, and it is as near to the exact one as x to the solution.
     """
-    return _Solve.apply(product, iterations, q, *operands)
-
-
-class _Solve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, product, iterations, q, *operands):
-        ctx.product, ctx.iterations = product, iterations
+    with torch.no_grad():
         x = _chebyshev(product, iterations, q, operands)
-        ctx.save_for_backward(x, *operands)
+    if not torch.is_grad_enabled():
         return x
+    return _Solution.apply(q - product(x, *operands), x, product, iterations, *operands)
+
+
+class _Solution(torch.autograd.Function):
+    """x, as a function of what its equation is moved by."""
 
     @staticmethod
+    def forward(ctx, moved, x, product, iterations, *operands):
+        ctx.product, ctx.iterations = product, iterations
+        ctx.save_for_backward(*operands)
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
-        x, *operands = ctx.saved_tensors
-        z = _chebyshev(ctx.product, ctx.iterations, gradient, operands)
-        with torch.enable_grad():
-            operands = [t.detach().requires_grad_() for t in operands]
-            y = ctx.product(x, *operands)
-        return None, None, z, *torch.autograd.grad(y, operands, -z)
+        z = _chebyshev(ctx.product, ctx.iterations, gradient, ctx.saved_tensors)
+        return z, None, None, None, *(None for _ in ctx.saved_tensors)
 
 
-def _chebyshev(product: Callable[..., Tensor], iterations: int, q: Tensor, operands: list[Tensor]) -> Tensor:
+def _chebyshev(product: Callable[..., Tensor], iterations: int, q: Tensor, operands: tuple[Tensor, ...]) -> Tensor:
     """The method, written for its steps d and what is left of q.
 
     Where A is of low rank, as early in a document, x is up to 1 / RIDGE = 50 times as long as the part of it that lies
