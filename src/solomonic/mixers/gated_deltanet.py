@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
+from ..ops.clock import clock
 from ..ops.gated_delta import gated_delta
 from ..ops.place import Place
 from .base import Mixer, MixerConfig, State
@@ -47,7 +48,8 @@ class GatedDeltaNet(Mixer):
 
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         ssm = torch.zeros(batch, self.config.n_heads, self.config.value_dim, self.config.key_dim, device=device)
-        return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm}
+        total = torch.zeros(batch, self.config.n_heads, device=device)
+        return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
     def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
         y, _, state = self.innovate(x, state, place)
@@ -55,7 +57,7 @@ class GatedDeltaNet(Mixer):
 
     def innovate(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, Tensor, State]:
         """`forward`, and between its results |v_t - S_{t-1} k_t| over all heads, (B, T) float32."""
-        state = state or {"conv": None, "ssm": None}
+        state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
@@ -64,7 +66,8 @@ class GatedDeltaNet(Mixer):
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
         y, errors, ssm = gated_delta(q, k, v, beta.float().sigmoid(), decay, state["ssm"], place)
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
-        return self.out(y), errors.flatten(2).norm(dim=-1), {"conv": conv, "ssm": ssm}
+        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
+        return self.out(y), errors.flatten(2).norm(dim=-1), after
 
 
 def _unit(x: Tensor) -> Tensor:

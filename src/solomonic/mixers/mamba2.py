@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
+from ..ops.clock import clock
 from ..ops.place import Place
 from ..ops.ssd import ssd
 from .base import Mixer, MixerConfig, State
@@ -63,16 +64,19 @@ class Mamba2(Mixer):
 
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         ssm = torch.zeros(batch, self.heads, self.config.head_dim, self.config.state_size, device=device)
-        return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm}
+        total = torch.zeros(batch, self.heads, device=device)
+        return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
     def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
-        state = state or {"conv": None, "ssm": None}
+        state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         z, xBC, dt = self.project(x).split(self.sizes, -1)
         xBC, conv = self.conv(xBC, state["conv"], place)
         value, B, C = silu(xBC).split(self.split, -1)
         value = value.unflatten(-1, (self.heads, -1)).float()
         B, C = (x.unflatten(-1, (self.config.n_groups, -1)) for x in (B, C))
         dt = softplus(dt.float() + self.dt_bias)
-        y, ssm = ssd(value * dt[..., None], B, C, -self.A_log.float().exp() * dt, state["ssm"], place)
+        decay = -self.A_log.float().exp() * dt
+        y, ssm = ssd(value * dt[..., None], B, C, decay, state["ssm"], place)
         y = y + value * self.D[:, None]
-        return self.out(self.norm(y.flatten(2), z).to(x.dtype)), {"conv": conv, "ssm": ssm}
+        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
+        return self.out(self.norm(y.flatten(2), z).to(x.dtype)), after
