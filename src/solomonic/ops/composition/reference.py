@@ -1,0 +1,24 @@
+"""State composition by its definition: read the chunks in every order there is, and take the mean.
+
+S <- P_k S + S_k        for the chunks k of one order, from S = 0
+"""
+
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+
+def compose(states: Tensor, log_decay: Tensor, how: str) -> Tensor:
+    chunks = range(len(states))
+    orders = {
+        "picaso": list(permutations(chunks)),
+        "cyclic": [[*chunks[first:], *chunks[:first]] for first in chunks],
+        "sequence": [chunks],
+        "soup": [[k] for k in chunks],
+    }[how]
+    S = 0
+    for k in torch.tensor([[*order] for order in orders]).T:  # the first chunk of every order, the second, ...
+        keep = log_decay[k].exp()
+        S = keep.view(*keep.shape, *[1] * (states.dim() - keep.dim())) * S + states[k]
+    return S.mean(0)
