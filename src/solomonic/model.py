@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .layers import RMSNorm, SwiGLU
 from .mixers import MixerConfig, State, build, config_from_dict
+from .ops.composition import WAYS
 from .ops.place import Place
 from .spelling import unknown
 
@@ -116,6 +117,28 @@ class LanguageModel(nn.Module):
             logits = logits.gather(1, order.argsort(1)[..., None].expand_as(logits))
         return logits, {"position": place.end, "segment": segment, "layers": layers}
 
+    def compose(self, states: list[State], how: str = "picaso") -> State:
+        """One state for documents that were read apart, each from nothing, of the N states after them, in their order.
+
+        The model goes on from it as from the end of a document that consists of these. `how` says what the fading
+        memories make of the order, one of `ops.composition.WAYS`: "picaso" the mean over all orders, "cyclic" over
+        the cyclic shifts of the one given, "sequence" the one given, "soup" the plain mean. Other memories keep what
+        they would after reading in the order given: the window the last tokens, the eidetic memory the best of all.
+        Laws: `mixers.base`. The batch is the states' own, the same in all. Raises ValueError for no states, states of
+        another configuration or batch size, an unknown `how`, or a layer of full attention.
+        """
+        if not isinstance(states, (list, tuple)) or not states:
+            came = "none" if isinstance(states, (list, tuple)) else type(states).__name__
+            raise ValueError(f"states: expected a list of one state or more, got {came}; pass [state, ...]")
+        if how not in WAYS:
+            raise unknown("way to compose", how, WAYS)
+        for state in states:
+            self._check_state(None if state is states[0] else len(states[0]["position"]), state)
+        lengths = torch.stack([state["position"] for state in states])
+        layers = zip(*(state["layers"] for state in states))
+        layers = [block.mixer.compose(list(layer), lengths, how) for block, layer in zip(self.blocks, layers)]
+        return {"position": lengths.sum(0), "segment": states[-1]["segment"].clone(), "layers": layers}
+
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         """Zeros in the shapes of the state after `length` tokens; for length 0, the state that None stands for."""
         count = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -171,13 +194,18 @@ class LanguageModel(nn.Module):
                 f"tokens: expected values in [0, {self.config.vocab_size}), got {int(real.min())} to {int(real.max())}"
             )
 
-    def _check_state(self, batch: int, state: State) -> None:
-        """The shapes of a state say which configuration it is of; only an unbounded mixer's rows are free."""
+    def _check_state(self, batch: int | None, state: State) -> None:
+        """The shapes of a state say which configuration it is of; only an unbounded mixer's rows are free.
+
+        `batch` None: as many rows as it has.
+        """
         remedy = "use the state of a model with this configuration, or None"
         try:
             came = dict(_leaves(state))
         except TypeError:
             raise ValueError(f"state: expected what a call returned, got {type(state).__name__}; {remedy}") from None
+        if batch is None:
+            batch = next((t.shape[0] for t in came.values() if t.dim()), 0)
         expected = dict(_leaves(self.init_state(batch, 0, "meta")))
         if came.keys() != expected.keys():
             odd = sorted(came.keys() ^ expected.keys())[0]

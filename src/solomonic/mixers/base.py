@@ -7,15 +7,27 @@ Laws, tested on every mixer there is (`tests/laws/`). With y, s = mixer(x, state
 - Padding and packing: what `place` calls padding, or another document, changes nothing.
 - Bounded state: the state has the shapes of `init_state(batch, length)`; where `bounded`, at any length.
 - Gradient: y and s are differentiable functions of x and of the state.
+
+And of states of chunks that were read apart, with s = mixer.compose(states, lengths, how):
+
+- One: the composition of one state is that state.
+- Order: what fades does not depend on the order of the chunks, for the ways "picaso" and "soup".
+- Sequence: composing by "sequence" is associative. Where the mixer's inputs do not depend on its state (a model's first
+  layer), it is the state after reading the chunks one after the other, and "picaso" the mean over all orders of that;
+  but for the seams, where a short convolution would have seen the chunk before, and for transitions other than a
+  multiple of the identity (the delta rule's), where it is an approximation.
+- Rows: a row of a batch is composed as if it were alone.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from ..ops.place import Place
+from ..ops.composition import compose
+from ..ops.place import Place, join
 from ..spelling import unknown
 
 State = dict[str, Any]
@@ -51,6 +63,7 @@ class Mixer(nn.Module, ABC):
     summary: ClassVar[str]
     bounded: bool = True  # whether the state stops growing
     is_fading: ClassVar[bool] = False  # whether it can be the fading memory of a B'MOJO layer
+    fades: ClassVar[tuple[str, ...]] = ()  # leaves S that a row takes to exp(g) S + ..., g summed in leaf `log_decay`
     innovates: ClassVar[bool] = False  # whether it has `innovate`: y, its own prediction error (B, T), state
 
     def __init__(self, d_model: int, config: MixerConfig):
@@ -64,6 +77,25 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         """Zeros in the shapes of the state after `length` tokens; for `length` 0, the state that None stands for."""
+
+    def compose(self, states: list[State], lengths: Tensor, how: str) -> State:
+        """One state for N chunks that were read apart, each from nothing: of their lengths (N, B) in tokens, in order.
+
+        What fades is combined by `how`, one of `ops.composition.WAYS`. What is verbatim, a ring of the last rows, is
+        that of the chunks one after the other, whatever `how`. ValueError for a mixer that is not bounded.
+        """
+        if not self.bounded:
+            raise ValueError(
+                f"{self.config.name}: expected a bounded state, got one that keeps every token at its position in its own "
+                "document; read the documents one after the other, or use a model without full attention"
+            )
+        combined = (*self.fades, "log_decay")
+        after = {name: join([s[name] for s in states], lengths) for name in states[0] if name not in combined}
+        if self.fades:
+            clock = torch.stack([s["log_decay"] for s in states])
+            after |= {name: compose(torch.stack([s[name] for s in states]), clock, how) for name in self.fades}
+            after["log_decay"] = clock.sum(0)
+        return after
 
 
 def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) -> MixerConfig:

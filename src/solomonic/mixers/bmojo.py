@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from ..layers import ShortConvolution
 from ..ops.innovation import WIDTH, innovation, random_score
 from ..ops.memory_attention import init_state, memory_attention
-from ..ops.place import Place
+from ..ops.memory_attention.composition import compose
+from ..ops.place import Place, join
 from ..spelling import unknown
 from .attention import Projections
 from .base import Mixer, MixerConfig, State
@@ -100,6 +101,7 @@ class BMojo(Mixer):
             if not config.tied:
                 self.project_fading = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
         self.learns = config.capacity > 0 and config.score == "learned"
+        self.exact = config.score in ("random", "recent")
         if self.learns:
             self.admit_conv = ShortConvolution(d_model)
             self.admit = nn.Linear(d_model, 1)
@@ -153,12 +155,23 @@ class BMojo(Mixer):
             span=config.fading_span,
             score=score,
             admit=self.learns,
-            exact=config.score in ("random", "recent"),
+            exact=self.exact,
             capacity=config.capacity,
             block=config.block_size if config.capacity else max(config.window, 1),
             base=config.rotary_base,
         )
         return self.out(y.flatten(2)), after
+
+    def compose(self, states: list[State], lengths: Tensor, how: str) -> State:
+        after: State = {}
+        for name in ("admit", "predictor"):
+            if name in states[0]:
+                after[name] = join([s[name] for s in states], lengths)
+        if self.fading is not None:
+            after["fading"] = self.fading.compose([s["fading"] for s in states], lengths, how)
+        attention = [s["attention"] for s in states]
+        after["attention"] = compose(attention, lengths, self.config.block_size, self.exact)
+        return after
 
     def _score(self, x: Tensor, f: Tensor | None, errors: Tensor | None, state: State, after: State, place: Place):
         """(B, T) float32; writes the scores' own states into `after`."""

@@ -33,6 +33,7 @@ class GatedDeltaNet(Mixer):
     Config = GatedDeltaNetConfig
     summary = "Gated DeltaNet, a fading memory that corrects its own errors"
     is_fading = True
+    fades = ("ssm",)
     innovates = True
 
     def __init__(self, d_model: int, config: GatedDeltaNetConfig):

@@ -42,6 +42,7 @@ class Mamba2(Mixer):
     Config = Mamba2Config
     summary = "Mamba-2, a state-space model with scalar decay"
     is_fading = True
+    fades = ("ssm",)
 
     def __init__(self, d_model: int, config: Mamba2Config):
         super().__init__(d_model, config)

@@ -75,3 +75,13 @@ def advance(extended: Tensor, place: Place, size: int) -> Tensor:
         keep = torch.arange(size, 0, -1, device=extended.device) <= place.end[:, None]
         ring = torch.where(keep.view(*keep.shape, *[1] * (extended.dim() - 2)), ring, 0)
     return ring
+
+
+def join(rings: list[Tensor], lengths: Tensor) -> Tensor:
+    """Rings (B, size, ...) of documents of lengths (N, B) -> the ring of all of them, one after the other."""
+    size = rings[0].shape[1]
+    lag = torch.arange(size, 0, -1, device=lengths.device)
+    real = (lag <= lengths[..., None]).transpose(0, 1).flatten(1)  # (B, N size)
+    row = real.long().argsort(dim=1, stable=True)[:, -size:]
+    row = row.view(*row.shape, *[1] * (rings[0].dim() - 2))
+    return torch.cat(rings, 1).gather(1, row.expand(-1, -1, *rings[0].shape[2:]))

@@ -22,7 +22,7 @@ WAYS = tuple(weighted.WAYS)
 def compose(states: Tensor, log_decay: Tensor, how: str, backend: str = "weighted") -> Tensor:
     """states (N, B, H, ...), log_decay (N, B, H) <= 0, of N chunks in their order -> (B, H, ...), in float32.
 
-    Exact for transitions that are a multiple of the identity (Mamba-2). The delta rule's are not: what a chunk writes at
-    the keys of another is added, where reading on would have corrected it. ValueError for an unknown backend.
+    Exact for transitions that are a multiple of the identity (Mamba-2's). The delta rule's are not: what a chunk wrote
+    at the keys of another is added, where reading on would have corrected it. ValueError for an unknown backend.
     """
     return choose("backend", backend, BACKENDS)(states.float(), log_decay.float(), how)
