@@ -35,7 +35,7 @@ def read(model, parts):
 
 def faded(state):
     """The leaves that order does not matter to."""
-    return {name: x for name, x in leaves(state) if name.endswith((".ssm", ".log_decay", ".position"))}
+    return {name: x for name, x in leaves(state) if name.endswith((".ssm", ".h", ".u", ".log_decay", ".position"))}
 
 
 def first_layer(case):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, silu, softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
+from ..ops.clock import clock
 from ..ops.kalman import kalman
 from ..ops.place import Place
 from .base import Mixer, MixerConfig, State
@@ -44,6 +45,7 @@ class GatedKalmaNet(Mixer):
     Config = GatedKalmaNetConfig
     summary = "Gated KalmaNet, a fading memory that fits all of its past at every token"
     is_fading = True
+    fades = ("h", "u")
     innovates = True
 
     def __init__(self, d_model: int, config: GatedKalmaNetConfig):
@@ -61,7 +63,8 @@ class GatedKalmaNet(Mixer):
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         H, K, V = self.config.n_heads, self.config.key_dim, self.config.value_dim
         h, u = torch.zeros(batch, H, K, K, device=device), torch.zeros(batch, H, V, K, device=device)
-        return {"conv": self.conv.init_state(batch, device, dtype), "h": h, "u": u}
+        total = torch.zeros(batch, H, device=device)
+        return {"conv": self.conv.init_state(batch, device, dtype), "h": h, "u": u, "log_decay": total}
 
     def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
         y, _, state = self._scan(x, state, place, innovate=False)
@@ -73,7 +76,7 @@ class GatedKalmaNet(Mixer):
         return y, errors.flatten(2).norm(dim=-1), state
 
     def _scan(self, x: Tensor, state: State | None, place: Place, innovate: bool) -> tuple[Tensor, Tensor, State]:
-        state = state or {"conv": None, "h": None, "u": None}
+        state = state or dict.fromkeys(("conv", "h", "u", "log_decay"))
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
@@ -85,4 +88,5 @@ class GatedKalmaNet(Mixer):
             q, k, v, weight, alpha, decay, state["h"], state["u"], place, self.iterations, innovate
         )
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
-        return self.out(y), errors, {"conv": conv, "h": h, "u": u}
+        after = {"conv": conv, "h": h, "u": u, "log_decay": clock(decay, state["log_decay"], place)}
+        return self.out(y), errors, after

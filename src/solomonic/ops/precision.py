@@ -1,7 +1,6 @@
 """Scans run in float32, also where autocast would lower their products."""
 
 from contextlib import AbstractContextManager, nullcontext
-
 import torch
 
 
@@ -10,3 +9,17 @@ def full_precision(device: torch.device) -> AbstractContextManager:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64 where the device has it, else float32."""
+    return torch.float64 if _has_float64(device.type) else torch.float32
+
+
+@torch.compiler.assume_constant_result
+def _has_float64(kind: str) -> bool:
+    try:
+        torch.empty(0, dtype=torch.float64, device=kind)
+    except (TypeError, RuntimeError):
+        return False
+    return True

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..precision import widest
+
 RIDGE = 0.02
 STEP, RHO = 2 / (2 * RIDGE + 1), 1 / (2 * RIDGE + 1)
 
@@ -20,13 +22,16 @@ def solve(product: Callable[..., Tensor], iterations: int, q: Tensor, *operands:
     """x in the shape of q; `product(x, *operands)` is A x.
 
     The gradient is that of the solution, (A + RIDGE I) dx = dq - dA x, by the method once more on the way back. It keeps
-    no steps, and it is as near to the exact one as x to the solution.
+    no steps, and it is as near to the exact one as x to the solution. Inside, all is float64 where the device has it: a
+    gradient of the memory is a product of two solutions, and each may be 1 / RIDGE = 50 times as long as what it solves.
     """
+    kind, wide = q.dtype, widest(q.device)
+    q, operands = q.to(wide), tuple(x.to(wide) for x in operands)
     with torch.no_grad():
         x = _chebyshev(product, iterations, q, operands)
     if not torch.is_grad_enabled():
-        return x
-    return _Solution.apply(q - product(x, *operands), x, product, iterations, *operands)
+        return x.to(kind)
+    return _Solution.apply(q - product(x, *operands), x, product, iterations, *operands).to(kind)
 
 
 class _Solution(torch.autograd.Function):
