@@ -1,5 +1,7 @@
 """What the model refuses, and what a configuration is."""
 
+import json
+
 import pytest
 import torch
 
@@ -144,9 +146,13 @@ def test_parameters_are_matched(name):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_configurations_survive_json(name):
-    import json
-
     config = preset(name, vocab_size=20, fading="gated_deltanet", tied=False)
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_settings_that_are_pairs_survive_json():
+    layers = [AttentionConfig(rotary_scaling=(8.0, 1.0, 4.0, 8192.0)), Mamba2Config(time_step_limit=(0.01, None))]
+    config = ModelConfig(20, 32, layers, d_ff=8, norm_eps=1e-6)
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -176,7 +182,14 @@ def test_unknown_settings_name_the_near_one():
         lambda: BMojoConfig(rotary_base=0.0),
         lambda: AttentionConfig(n_kv_heads=0),
         lambda: AttentionConfig(window=2.5),
+        lambda: AttentionConfig(head_dim=5),
+        lambda: AttentionConfig(norm_eps=-1.0),
+        lambda: AttentionConfig(rotary_scaling=(8.0, 1.0, 4.0)),
+        lambda: AttentionConfig(rotary_scaling=(8.0, 4.0, 4.0, 8192.0)),
         lambda: Mamba2Config(expand=0),
+        lambda: Mamba2Config(norm_eps=-1.0),
+        lambda: Mamba2Config(time_step_limit=(0.1, 0.01)),
+        lambda: Mamba2Config(time_step_limit=(0.1,)),
         lambda: ModelConfig(8, 8, AttentionConfig(), 8),
         lambda: ModelConfig(8, 8, ["mamba2"], 8),
         lambda: ModelConfig(8.5, 8, [AttentionConfig()], 8),

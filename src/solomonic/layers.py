@@ -24,17 +24,19 @@ class GatedRMSNorm(RMSNorm):
     `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in x's type.
     """
 
-    def __init__(self, dim: int, groups: int = 1, norm_first: bool = False):
-        super().__init__(dim)
+    def __init__(self, dim: int, groups: int = 1, norm_first: bool = False, eps: float = 1e-5):
+        super().__init__(dim, eps)
         self.groups, self.norm_first = groups, norm_first
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         gate = nn.functional.silu(gate.float())
-        if self.norm_first:
-            return (super().forward(x.float()) * gate).to(x.dtype)
-        parts = (x.float() * gate).unflatten(-1, (self.groups, -1))
-        normed = nn.functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2)
-        return (normed * self.weight.float()).to(x.dtype)
+        y = x.float() if self.norm_first else x.float() * gate
+        if self.groups == 1:
+            y = super().forward(y)
+        else:
+            parts = y.unflatten(-1, (self.groups, -1))
+            y = nn.functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight.float()
+        return (y * gate if self.norm_first else y).to(x.dtype)
 
 
 class ShortConvolution(nn.Module):

@@ -24,6 +24,7 @@ class ModelConfig:
     d_ff: int  # width of the SwiGLU, 0 for none
     tie_embeddings: bool = True
     embedding_scale: float = 1.0  # what embeddings are multiplied by on their way in
+    norm_eps: float = 1e-5  # of the norms before mixers, MLPs and head
 
     def __post_init__(self):
         if not isinstance(self.layers, (list, tuple)) or not all(isinstance(x, MixerConfig) for x in self.layers):
@@ -55,10 +56,10 @@ class ModelConfig:
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, mixer: MixerConfig):
         super().__init__()
-        self.mixer_norm = RMSNorm(config.d_model)
+        self.mixer_norm = RMSNorm(config.d_model, config.norm_eps)
         self.mixer = build(mixer, config.d_model)
         if config.d_ff:
-            self.mlp_norm = RMSNorm(config.d_model)
+            self.mlp_norm = RMSNorm(config.d_model, config.norm_eps)
         self.mlp = SwiGLU(config.d_model, config.d_ff) if config.d_ff else None
 
     def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
@@ -80,7 +81,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config, mixer) for mixer in config.layers)
-        self.norm = RMSNorm(config.d_model)
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight

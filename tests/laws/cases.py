@@ -22,7 +22,30 @@ KALMAN = GatedKalmaNetConfig(n_heads=2, key_dim=8, value_dim=8)
 MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items()} | {
     "attention-grouped": AttentionConfig(n_heads=4, n_kv_heads=2),
     "attention-window": AttentionConfig(n_heads=4, n_kv_heads=1, window=5),
+    **{
+        f"attention-all-settings-{window}": AttentionConfig(
+            n_heads=4,
+            n_kv_heads=2,
+            window=window,
+            rotary_base=500.0,
+            norm_eps=0.1,
+            head_dim=6,
+            qkv_bias=True,
+            rotary_scaling=(8.0, 1.0, 4.0, 16.0),
+        )
+        for window in (None, 5)
+    },
     "mamba2-groups": Mamba2Config(state_size=4, head_dim=8, n_groups=2),
+    "mamba2-all-settings": Mamba2Config(
+        state_size=4,
+        head_dim=8,
+        n_groups=2,
+        bias=True,
+        conv_bias=False,
+        time_step_limit=(0.02, 0.1),
+        norm_before_gate=True,
+        norm_eps=0.1,
+    ),
     "gated_deltanet-wide": GatedDeltaNetConfig(n_heads=2, key_dim=4, value_dim=16),
     "gated_kalmanet-wide": GatedKalmaNetConfig(n_heads=2, key_dim=4, value_dim=16, iterations=7),
     "bmojo-f-tied": BMojoConfig(fading=MAMBA, window=6, capacity=0),

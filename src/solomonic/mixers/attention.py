@@ -10,13 +10,16 @@ from ..layers import RMSNorm
 from ..ops.memory_attention import init_state as ring_state
 from ..ops.memory_attention import memory_attention
 from ..ops.place import Place, advance
-from ..ops.rotary import rotary
+from ..ops.rotary import Scaling, rotary
 from .base import Mixer, MixerConfig, State
 
 
 @dataclass(frozen=True)
 class AttentionConfig(MixerConfig):
-    """`window` None attends to the whole document; else to the last `window` tokens, the present one included."""
+    """`window` None attends to the whole document; else to the last `window` tokens, the present one included.
+
+    `rotary_scaling` is what `ops.rotary.Scaling` says; `norm_eps` is of the norms of queries and keys.
+    """
 
     name = "attention"
     n_heads: int = 4
@@ -24,11 +27,24 @@ class AttentionConfig(MixerConfig):
     window: int | None = None
     rotary_base: float = 10000.0
     qk_norm: bool = True
+    norm_eps: float = 1e-5
+    head_dim: int | None = None  # None: d_model / n_heads
+    qkv_bias: bool = False
+    rotary_scaling: Scaling | None = None
 
     def __post_init__(self):
-        self.require_whole(n_heads=1, n_kv_heads=1, window=1)
+        self.require_whole(n_heads=1, n_kv_heads=1, window=1, head_dim=2)
         self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
         self.require(self.rotary_base > 0, "rotary_base > 0")
+        self.require(self.norm_eps >= 0, "norm_eps >= 0")
+        self.require((self.head_dim or 2) % 2 == 0, "an even head_dim")
+        if self.rotary_scaling is not None:
+            object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))
+            factor, low, high, length = self.rotary_scaling if len(self.rotary_scaling) == 4 else (0, 0, 0, 0)
+            self.require(
+                factor > 0 and 0 <= low < high and length >= 0,
+                "rotary_scaling: factor > 0, 0 <= low < high, length >= 0",
+            )
 
     @property
     def kv_heads(self) -> int:
@@ -38,16 +54,25 @@ class AttentionConfig(MixerConfig):
 class Projections(nn.Module):
     """Queries, keys and values of a layer: (B, T, d_model) -> (B, T, heads, head_dim) each, queries and keys normed."""
 
-    def __init__(self, d_model: int, n_heads: int, kv_heads: int, qk_norm: bool = True):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        kv_heads: int,
+        qk_norm: bool = True,
+        norm_eps: float = 1e-5,
+        head_dim: int | None = None,
+        bias: bool = False,
+    ):
         super().__init__()
-        if d_model % n_heads or (d_model // n_heads) % 2:
+        if head_dim is None and (d_model % n_heads or (d_model // n_heads) % 2):
             raise ValueError(f"expected d_model = n_heads x an even number, got d_model={d_model}, n_heads={n_heads}")
-        self.dim = d_model // n_heads
-        self.q = nn.Linear(d_model, n_heads * self.dim, bias=False)
-        self.k = nn.Linear(d_model, kv_heads * self.dim, bias=False)
-        self.v = nn.Linear(d_model, kv_heads * self.dim, bias=False)
-        self.q_norm = RMSNorm(self.dim) if qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(self.dim) if qk_norm else nn.Identity()
+        self.dim = d_model // n_heads if head_dim is None else head_dim
+        self.q = nn.Linear(d_model, n_heads * self.dim, bias)
+        self.k = nn.Linear(d_model, kv_heads * self.dim, bias)
+        self.v = nn.Linear(d_model, kv_heads * self.dim, bias)
+        self.q_norm = RMSNorm(self.dim, norm_eps) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.dim, norm_eps) if qk_norm else nn.Identity()
 
     def query(self, x: Tensor) -> Tensor:
         return self.q_norm(self.q(x).unflatten(-1, (-1, self.dim)))
@@ -63,7 +88,15 @@ class Attention(Mixer):
     def __init__(self, d_model: int, config: AttentionConfig):
         super().__init__(d_model, config)
         self.bounded = config.window is not None
-        self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
+        self.project = Projections(
+            d_model,
+            config.n_heads,
+            config.kv_heads,
+            config.qk_norm,
+            config.norm_eps,
+            config.head_dim,
+            config.qkv_bias,
+        )
         self.out = nn.Linear(config.n_heads * self.project.dim, d_model, bias=False)
 
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
@@ -80,14 +113,22 @@ class Attention(Mixer):
             y, state = self._full(q, k, v, state, place)
         else:
             y, state = memory_attention(
-                q, k, v, state, place, window=config.window, block=config.window, base=config.rotary_base
+                q,
+                k,
+                v,
+                state,
+                place,
+                window=config.window,
+                block=config.window,
+                base=config.rotary_base,
+                scaling=config.rotary_scaling,
             )
         return self.out(y.flatten(2)), state
 
     def _full(self, q: Tensor, k: Tensor, v: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
         """All of the document is a ring that grows; keys are kept rotated by their position in the document."""
         T = q.shape[1]
-        q, k = (rotary(x, place.position, self.config.rotary_base) for x in (q, k))
+        q, k = (rotary(x, place.position, self.config.rotary_base, self.config.rotary_scaling) for x in (q, k))
         if state is not None:
             k, v = torch.cat([state["k"].to(k.dtype), k], 1), torch.cat([state["v"].to(v.dtype), v], 1)
         visible = None

@@ -20,16 +20,28 @@ from .base import Mixer, MixerConfig, State
 
 @dataclass(frozen=True)
 class Mamba2Config(MixerConfig):
+    """`time_step_limit` (least, most or None) bounds dt; `bias` is of the projections, `conv_bias` of the convolution."""
+
     name = "mamba2"
     state_size: int = 16
     head_dim: int = 16
     expand: float = 2
     n_groups: int = 1
     conv_width: int = 4
+    bias: bool = False
+    conv_bias: bool = True
+    time_step_limit: tuple[float, float | None] | None = None
+    norm_before_gate: bool = False
+    norm_eps: float = 1e-5
 
     def __post_init__(self):
         self.require_whole(state_size=1, head_dim=1, n_groups=1, conv_width=2)
         self.require(self.expand > 0, "expand > 0")
+        self.require(self.norm_eps >= 0, "norm_eps >= 0")
+        if self.time_step_limit is not None:
+            object.__setattr__(self, "time_step_limit", tuple(self.time_step_limit))
+            least, most = self.time_step_limit if len(self.time_step_limit) == 2 else (0, -1)
+            self.require(least >= 0 and (most is None or least <= most), "time_step_limit: 0 <= least <= most")
 
 
 def init_gates(heads: int) -> tuple[nn.Parameter, nn.Parameter]:
@@ -56,12 +68,12 @@ class Mamba2(Mixer):
         shared = config.n_groups * config.state_size
         self.sizes = [inner, inner + 2 * shared, self.heads]
         self.split = [inner, shared, shared]
-        self.project = nn.Linear(d_model, sum(self.sizes), bias=False)
-        self.conv = ShortConvolution(inner + 2 * shared, config.conv_width, bias=True)
+        self.project = nn.Linear(d_model, sum(self.sizes), config.bias)
+        self.conv = ShortConvolution(inner + 2 * shared, config.conv_width, config.conv_bias)
         self.A_log, self.dt_bias = init_gates(self.heads)
         self.D = nn.Parameter(torch.ones(self.heads))
-        self.norm = GatedRMSNorm(inner, config.n_groups)
-        self.out = nn.Linear(inner, d_model, bias=False)
+        self.norm = GatedRMSNorm(inner, config.n_groups, config.norm_before_gate, config.norm_eps)
+        self.out = nn.Linear(inner, d_model, config.bias)
 
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
         ssm = torch.zeros(batch, self.heads, self.config.head_dim, self.config.state_size, device=device)
@@ -76,6 +88,8 @@ class Mamba2(Mixer):
         value = value.unflatten(-1, (self.heads, -1)).float()
         B, C = (x.unflatten(-1, (self.config.n_groups, -1)) for x in (B, C))
         dt = softplus(dt.float() + self.dt_bias)
+        if self.config.time_step_limit is not None:
+            dt = dt.clamp(*self.config.time_step_limit)
         decay = -self.A_log.float().exp() * dt
         y, ssm = ssd(value * dt[..., None], B, C, decay, state["ssm"], place)
         y = y + value * self.D[:, None]

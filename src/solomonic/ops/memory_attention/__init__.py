@@ -17,7 +17,7 @@ from torch import Tensor
 from ...spelling import choose
 from ..innovation import rank
 from ..place import Place, advance, extend
-from ..rotary import rotary
+from ..rotary import Scaling, rotary
 from ..selection import ABSENT
 from . import blocked, reference
 
@@ -68,6 +68,7 @@ def memory_attention(
     capacity: int = 0,
     block: int,
     base: float = 10000.0,
+    scaling: Scaling | None = None,
     backend: str = "blocked",
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
@@ -85,7 +86,7 @@ def memory_attention(
     after: dict[str, Tensor] = {}
 
     def turned(x: Tensor) -> Tensor:
-        return rotary(x, torch.arange(T - x.shape[1], T, device=x.device)[None], base)
+        return rotary(x, torch.arange(T - x.shape[1], T, device=x.device)[None], base, scaling)
 
     def remembered(name: str, x: Tensor, size: int) -> Tensor:
         extended = extend(state[name], x, size)
@@ -93,12 +94,12 @@ def memory_attention(
         return extended
 
     k_all, v_all = (remembered("k", k, window), remembered("v", v, window)) if window else (k, v)
-    near = (rotary(q, rows, base), turned(k_all), v_all)
+    near = (rotary(q, rows, base, scaling), turned(k_all), v_all)
     far = kept = (None, None, None)
     if fading is not None:
         q_fading, k_fading, v_fading = fading
         far = (
-            near[0] if q_fading is q else rotary(q_fading, rows, base),
+            near[0] if q_fading is q else rotary(q_fading, rows, base, scaling),
             turned(remembered("k_fading", k_fading, window + span)),
             remembered("v_fading", v_fading, window + span),
         )
