@@ -16,6 +16,7 @@ MAY = {
     "tasks": set(),
     "train": {"model", "tasks"},
     "compare": {"model", "presets", "tasks", "train", "__init__"},
+    "formats": {"model", "mixers"},
     "spelling": set(),
     "__init__": {"model", "presets"},
 }
@@ -26,6 +27,7 @@ PACKAGES = {
     "model": {"torch"},
     "presets": {"torch"},
     "tasks": {"torch", "numpy"},
+    "formats": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}
 

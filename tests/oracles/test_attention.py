@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from solomonic import LanguageModel, ModelConfig
+from solomonic import LanguageModel
+from solomonic.formats import llama
 from solomonic.mixers.attention import Attention, AttentionConfig
 from solomonic.ops.place import Place, fresh
 from solomonic.ops.rotary import rotary
@@ -104,12 +105,12 @@ def test_packed_documents(case):
 
 @pytest.mark.parametrize("base", [10000.0, 500.0])
 def test_rotary_of_llama(base):
-    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
-    config = llama.LlamaConfig(hidden_size=48, num_attention_heads=4, rope_parameters=rope(base))
+    modeling = pytest.importorskip("transformers.models.llama.modeling_llama")
+    config = modeling.LlamaConfig(hidden_size=48, num_attention_heads=4, rope_parameters=rope(base))
     q, k = torch.randn(2, 9, 4, 12), torch.randn(2, 9, 2, 12)
     position = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 700, 2047], [5, 6, 7, 8, 9, 10, 11, 12, 13]])
-    cos, sin = llama.LlamaRotaryEmbedding(config)(q, position)
-    expected = llama.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=2)
+    cos, sin = modeling.LlamaRotaryEmbedding(config)(q, position)
+    expected = modeling.apply_rotary_pos_emb(q, k, cos, sin, unsqueeze_dim=2)
     for x, y in zip((q, k), expected):
         assert_close(rotary(x, position, base), y, "rotated")
 
@@ -142,27 +143,10 @@ def transformer(config: AttentionConfig, tied: bool = True):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    ours = LanguageModel(ModelConfig(VOCABULARY, WIDTH, [config] * 2, d_ff=40, tie_embeddings=tied))
-    weights = {name: theirs.get_parameter(other) for name, other in names(theirs, config).items()}
-    assert weights.keys() == dict(ours.named_parameters()).keys()
-    ours.load_state_dict(weights, strict=False)  # a tied head is not named twice
+    translated, weights = llama.translate(settings.to_dict(), theirs.state_dict())
+    ours = LanguageModel(translated)
+    ours.load_state_dict(weights)
     return theirs, ours
-
-
-def names(theirs, config: AttentionConfig) -> dict[str, str]:
-    """Our name of every parameter -> theirs."""
-    found = {"embedding": "model.embed_tokens", "norm": "model.norm"}
-    if not theirs.config.tie_word_embeddings:
-        found["head"] = "lm_head"
-    for i in range(2):
-        block, layer = f"blocks.{i}", f"model.layers.{i}"
-        found |= {f"{block}.mixer_norm": f"{layer}.input_layernorm", f"{block}.mixer.out": f"{layer}.self_attn.o_proj"}
-        found[f"{block}.mlp_norm"] = f"{layer}.post_attention_layernorm"
-        found |= {f"{block}.mlp.{name}": f"{layer}.mlp.{name}_proj" for name in ("gate", "up", "down")}
-        found |= {f"{block}.mixer.project.{name}": f"{layer}.self_attn.{name}_proj" for name in "qkv"}
-        if config.qk_norm:
-            found |= {f"{block}.mixer.project.{name}": f"{layer}.self_attn.{name}" for name in ("q_norm", "k_norm")}
-    return {f"{name}.weight": f"{other}.weight" for name, other in found.items()}
 
 
 MODELS = {
@@ -207,5 +191,6 @@ def test_gradients(case):
         logits = model(tokens)
         logits = logits[0] if isinstance(logits, tuple) else logits.logits
         logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).sum().backward()
-    expected = {ours_name: theirs.get_parameter(name).grad for ours_name, name in names(theirs, MODELS[case]).items()}
+    _, expected = llama.translate(theirs.config.to_dict(), gradients_of(theirs))
+    expected.pop("head.weight")  # tied
     assert_same_gradients(gradients_of(ours), expected)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from solomonic import LanguageModel, ModelConfig
-from solomonic.mixers.mamba2 import Mamba2, Mamba2Config
+from solomonic import LanguageModel
+from solomonic.formats import mamba2
 from solomonic.ops.place import fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
@@ -21,7 +21,6 @@ CASES = {  # width, head_dim, state_size, groups, expand, conv width, their chun
     "narrow": (16, 16, 8, 1, 1, 2, 5),
 }
 LENGTHS = [1, 3, 32, 75]
-RENAMED = {"in_proj": "project", "conv1d": "conv", "out_proj": "out"}
 
 
 def pair(case: str, layers: int = 2):
@@ -44,28 +43,15 @@ def pair(case: str, layers: int = 2):
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
-    mixer = Mamba2Config(
-        state_size=state_size, head_dim=head_dim, expand=expand, n_groups=groups, conv_width=conv_width
-    )
-    ours = LanguageModel(ModelConfig(VOCABULARY, width, [mixer] * layers, d_ff=0))
-    weights = {"embedding.weight": theirs.backbone.embeddings.weight, "head.weight": theirs.lm_head.weight}
-    weights["norm.weight"] = theirs.backbone.norm_f.weight
-    for i, layer in enumerate(theirs.backbone.layers):
-        weights[f"blocks.{i}.mixer_norm.weight"] = layer.norm.weight
-        weights |= {f"blocks.{i}.mixer.{name}": weight for name, weight in renamed(layer.mixer).items()}
+    translated, weights = mamba2.translate(config.to_dict(), theirs.state_dict())
+    ours = LanguageModel(translated)
     ours.load_state_dict(weights)
     return theirs, ours
 
 
-def renamed(mixer) -> dict[str, torch.Tensor]:
-    named = ((name.partition("."), weight) for name, weight in mixer.named_parameters())
-    return {RENAMED.get(head, head) + dot + rest: weight for (head, dot, rest), weight in named}
-
-
 def assert_same_mixers(theirs, ours, length):
     """Outputs, and the gradients of the input and of every parameter."""
-    theirs, ours = theirs.backbone.layers[0].mixer, ours.blocks[0].mixer
-    assert isinstance(ours, Mamba2)
+    model, theirs, ours = theirs, theirs.backbone.layers[0].mixer, ours.blocks[0].mixer
     x = torch.randn(2, length, ours.out.out_features)
     mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     got, expected = ours(mine, None, fresh(2, length))[0], theirs(other)
@@ -74,7 +60,11 @@ def assert_same_mixers(theirs, ours, length):
     (got * direction).sum().backward()
     (expected * direction).sum().backward()
     assert_close(mine.grad, other.grad, "gradient of the input")
-    assert_same_gradients(gradients_of(ours), {name: weight.grad for name, weight in renamed(theirs).items()})
+    gradients = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()} | gradients_of(model)
+    _, gradients = mamba2.translate(model.config.to_dict(), gradients)
+    prefix = "blocks.0.mixer."
+    expected = {name.removeprefix(prefix): grad for name, grad in gradients.items() if name.startswith(prefix)}
+    assert_same_gradients(gradients_of(ours), expected)
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -20,7 +20,7 @@ from .base import Mixer, MixerConfig, State
 
 @dataclass(frozen=True)
 class Mamba2Config(MixerConfig):
-    """`time_step_limit` (least, most or None) bounds dt; `bias` is of the projections, `conv_bias` of the convolution."""
+    """`time_step_limit` (least, most or None) bounds dt; `bias` is of both projections."""
 
     name = "mamba2"
     state_size: int = 16
