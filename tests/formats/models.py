@@ -61,6 +61,7 @@ CASES = {
         "Qwen3",
         SIZES | SLIDING | dict(layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
     ),
+    "Qwen3, windows, scaled": ("Qwen3", SIZES | SLIDING | dict(max_window_layers=1, rope_parameters=LLAMA3)),
     "Mamba-2": ("Mamba2", MAMBA2),
     "Mamba-2, groups, tied": ("Mamba2", MAMBA2 | dict(n_groups=2, tie_word_embeddings=True)),
     "Mamba-2, all settings": (

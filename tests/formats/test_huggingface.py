@@ -4,8 +4,9 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from solomonic.formats import read_folder
+from solomonic.formats import FORMATS, llama, read_folder
 
 from ..laws.cases import assert_close
 from .models import CASES, LLAMA3, assert_same_logits, edit, ours_of, theirs_of, tokens
@@ -75,6 +76,23 @@ def test_what_a_config_may_leave_out(tmp_path):
     same_reading(read_folder(tmp_path), expected)
 
 
+@pytest.mark.parametrize("family", llama.FAMILIES)
+def test_what_stands_for_an_absent_setting(family):
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    fields = type(transformers.AutoConfig.for_model(family)).__dataclass_fields__
+    read = fields.keys() & {"num_key_value_heads", "head_dim", "sliding_window", "max_window_layers"}
+    defaults = {name: fields[name].default for name in read}
+    assert {name: value for name, value in defaults.items() if value is not None} == llama.FAMILIES[family]
+
+
+def test_embeddings_named_as_the_authors_name_them(tmp_path):
+    theirs_of("Mamba-2").save_pretrained(tmp_path)
+    expected, path = read_folder(tmp_path), tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file({name.replace("embeddings", "embedding"): tensor for name, tensor in tensors.items()}, path)
+    same_reading(read_folder(tmp_path), expected)
+
+
 @pytest.mark.parametrize("case", ["Qwen3", "Mamba-2"])
 def test_bfloat16(case, tmp_path):
     """Tensors keep their type; a float32 model takes them exactly, a bfloat16 one computes as theirs does, nearly."""
@@ -100,8 +118,6 @@ def test_shards(case, tmp_path):
 
 
 def test_a_tied_head_may_be_there(tmp_path):
-    from safetensors.torch import load_file, save_file
-
     theirs_of("Qwen3").save_pretrained(tmp_path)
     expected, path = read_folder(tmp_path), tmp_path / "model.safetensors"
     tensors = load_file(path)
@@ -114,8 +130,6 @@ def test_a_tied_head_may_be_there(tmp_path):
 
 
 def test_old_tensors_of_rotary_frequencies(tmp_path):
-    from safetensors.torch import load_file, save_file
-
     theirs_of("Llama").save_pretrained(tmp_path)
     expected, path = read_folder(tmp_path), tmp_path / "model.safetensors"
     save_file(load_file(path) | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(3)}, path)
@@ -169,8 +183,6 @@ PUBLIC = {  # what these config.json say, and the parameters that the models hav
 def test_public_configurations(name):
     """At full size, without memory: tensors of the names and shapes that `transformers` has find their place."""
     transformers = pytest.importorskip("transformers", minversion="5.23")
-    from solomonic.formats import FORMATS
-
     config, count = PUBLIC[name]
     with torch.device("meta"):
         settings = transformers.AutoConfig.for_model(**json.loads(json.dumps(config)))
