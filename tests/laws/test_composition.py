@@ -14,7 +14,7 @@ from solomonic.ops.composition import WAYS
 from .cases import MAMBA, MODEL_CASES, assert_close, assert_same_state, language_model, leaves, model_of, tokens
 
 LENGTHS = [9, 1, 22, 6]  # shorter and longer than every window; boundaries of no block
-UNBOUNDED = ["attention-default", "attention-grouped", "transformer", "jamba"]
+UNBOUNDED = ["attention-default", "attention-grouped", "attention-all-settings-None", "transformer", "jamba"]
 BOUNDED = [case for case in MODEL_CASES if case not in UNBOUNDED]
 FIRST_LAYERS = {
     "mamba2": Mamba2Config(state_size=4, head_dim=8, n_groups=2),

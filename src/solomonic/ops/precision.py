@@ -1,6 +1,7 @@
 """Scans run in float32, also where autocast would lower their products."""
 
 from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
