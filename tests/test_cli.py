@@ -57,11 +57,12 @@ def test_out_is_a_file(tmp_path, capsys):
 
 def test_list_names_everything(capsys):
     from solomonic import PRESETS
+    from solomonic.compare.suites import SUITES
     from solomonic.tasks import names
 
     assert main(["list"]) == 0
     words = capsys.readouterr().out.split()
-    assert {*PRESETS, *names(), "quick", "standard", "cpu"} <= set(words)
+    assert {*PRESETS, *names(), *SUITES, "cpu"} <= set(words)
 
 
 def test_module_is_the_command():
