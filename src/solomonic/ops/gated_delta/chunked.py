@@ -8,8 +8,8 @@ Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from ..chunks import cut, decays
 from ..place import Place
 
 
@@ -20,28 +20,9 @@ def gated_delta(
     if (real := place.real()) is not None:
         beta = beta * real[:, :, None]
         log_decay = log_decay * real[:, :, None]
-    Q = min(chunk, T)
-    C = -(-T // Q)
-    document = place.document()
-    if C * Q > T:
-        q, k, v = (pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in (q, k, v))
-        beta, log_decay = (pad(x, (0, 0, 0, C * Q - T)) for x in (beta, log_decay))
-        if document is not None:
-            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1)
-    q, k, v = (x.view(B, C, Q, H, -1).transpose(2, 3) for x in (q, k, v))  # b c h t d
-    beta, total = (x.view(B, C, Q, H).transpose(2, 3) for x in (beta, log_decay))  # b c h t
-    total = total.cumsum(-1)
-
-    visible = torch.ones(Q, Q, dtype=torch.bool, device=v.device).tril()
-    into, onward, keep = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
-    if document is not None:
-        document = document.view(-1, C, Q)
-        end = pad(document[..., -1], (1, 0))
-        visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None]
-        into = into * (document == end[:, :-1, None])[:, :, None]
-        onward = onward * (document == end[:, 1:, None])[:, :, None]
-        keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
-    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~visible, -torch.inf).exp()
+    (q, k, v), (beta, log_decay), document = cut((q, k, v), (beta, log_decay), place, chunk)
+    C, Q = k.shape[1], k.shape[3]
+    decay, into, onward, keep = decays(log_decay, document)
     decay = decay * beta[..., None, :]  # b c h t s
     A = ((k @ k.mT) * decay).tril(-1) + torch.eye(Q, device=v.device)
     solved = torch.linalg.solve_triangular(A, torch.cat([v, into[..., None] * k], -1), upper=False, unitriangular=True)

@@ -12,8 +12,8 @@ Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from ..chunks import cut, decays
 from ..place import Place
 from . import reference
 from .chebyshev import solve
@@ -40,28 +40,9 @@ def kalman(
     if (real := place.real()) is not None:
         weight = weight * real[:, :, None]
         log_decay = log_decay * real[:, :, None]
-    Q = min(chunk, T)
-    C = -(-T // Q)
-    document = place.document()
-    if C * Q > T:
-        q, k, v = (pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in (q, k, v))
-        weight, mix, log_decay = (pad(x, (0, 0, 0, C * Q - T)) for x in (weight, mix, log_decay))
-        if document is not None:
-            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1)
-    q, k, v = (x.view(B, C, Q, H, -1).transpose(2, 3) for x in (q, k, v))  # b c h t d
-    weight, mix, total = (x.view(B, C, Q, H).transpose(2, 3) for x in (weight, mix, log_decay))  # b c h t
-    total = total.cumsum(-1)
-
-    visible = torch.ones(Q, Q, dtype=torch.bool, device=v.device).tril()
-    into, onward, keep = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
-    if document is not None:
-        document = document.view(-1, C, Q)
-        end = pad(document[..., -1], (1, 0))
-        visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None]
-        into = into * (document == end[:, :-1, None])[:, :, None]
-        onward = onward * (document == end[:, 1:, None])[:, :, None]
-        keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
-    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~visible, -torch.inf).exp()  # b c h t s
+    (q, k, v), (weight, mix, log_decay), document = cut((q, k, v), (weight, mix, log_decay), place, chunk)
+    C, Q = k.shape[1], k.shape[3]
+    decay, into, onward, keep = decays(log_decay, document)
     into, weight, mix = into[..., None], weight[..., None], mix[..., None]
     weighed = decay * weight.mT
 

@@ -1,0 +1,50 @@
+"""Rows cut into chunks, for scans with one decay a head: their shapes, and what is left of a memory from where to where.
+
+Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head; g the log decays, G their cumsum inside a chunk.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .place import Place
+
+
+def cut(
+    wide: tuple[Tensor, ...], narrow: tuple[Tensor, ...], place: Place, chunk: int
+) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
+    """(B, T, H, D) each -> b c h t d, (B, T, H) each -> b c h t, and the document of every row, b or 1, c t, or None.
+
+    Zeros fill the last chunk, as rows of the last document.
+    """
+    B, T, H = narrow[0].shape
+    Q = min(chunk, T)
+    C = -(-T // Q)
+    document = place.document()
+    if C * Q > T:
+        wide = tuple(pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in wide)
+        narrow = tuple(pad(x, (0, 0, 0, C * Q - T)) for x in narrow)
+        if document is not None:
+            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1)
+    return (
+        [x.view(B, C, Q, H, -1).transpose(2, 3) for x in wide],
+        [x.view(B, C, Q, H).transpose(2, 3) for x in narrow],
+        None if document is None else document.view(-1, C, Q),
+    )
+
+
+def decays(g: Tensor, document: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is left: of row s at row t (b c h t s), of the chunk's incoming memory at row t (b c h t), of row s in the
+    outgoing memory (b c h t), and of the incoming memory in the outgoing (b c h); 0 across documents."""
+    Q = g.shape[-1]
+    total = g.cumsum(-1)
+    visible = torch.ones(Q, Q, dtype=torch.bool, device=g.device).tril()
+    into, onward, keep = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
+    if document is not None:
+        end = pad(document[..., -1], (1, 0))
+        visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None]
+        into = into * (document == end[:, :-1, None])[:, :, None]
+        onward = onward * (document == end[:, 1:, None])[:, :, None]
+        keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
+    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~visible, -torch.inf).exp()
+    return decay, into, onward, keep
