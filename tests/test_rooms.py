@@ -6,7 +6,7 @@ from pathlib import Path
 import solomonic
 
 ROOT = Path(solomonic.__file__).parent
-EVERYONE = {"spelling"}  # one helper for error messages
+EVERYONE = {"spelling", "files"}  # one helper for error messages, one for whole files
 MAY = {
     "ops": set(),
     "layers": {"ops"},
@@ -17,7 +17,15 @@ MAY = {
     "train": {"model", "tasks"},
     "compare": {"model", "presets", "tasks", "train", "__init__"},
     "formats": {"model", "mixers"},
+    "tokenizer": set(),
+    "folder": {"model", "formats", "tokenizer", "__init__"},
+    "corpus": {"tokenizer"},
+    "pretrain": {"model", "corpus", "folder", "tokenizer", "__init__"},
+    "generate": {"model", "folder", "tokenizer"},
+    "evaluate": {"model", "corpus", "tokenizer", "tasks", "train"},
+    "hf": {"model", "mixers", "folder", "formats", "tokenizer", "generate", "evaluate"},
     "spelling": set(),
+    "files": set(),
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
@@ -28,6 +36,9 @@ PACKAGES = {
     "presets": {"torch"},
     "tasks": {"torch", "numpy"},
     "formats": {"torch", "safetensors"},
+    "tokenizer": {"numpy", "tokenizers"},
+    "corpus": {"numpy", "pyarrow"},
+    "generate": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}
 

@@ -198,7 +198,7 @@ def test_indices(folder, shards, says):
         (
             "config.json",
             '{"model_type": "gpt2"}',
-            "model_type to be one of llama, .*mamba2, or .* 'gpt2'",
+            "model_type to be one of solomonic, llama, .*mamba2, or .* 'gpt2'",
         ),
         ("config.json", "{}", "got model_type None"),
         ("model.safetensors", None, "expected model.safetensors or model.safetensors.index.json; neither is there"),

@@ -1,4 +1,4 @@
-"""Other people's checkpoints: a folder of config.json and safetensors becomes our configuration and our state_dict.
+"""Checkpoints, ours and other people's: a folder of config.json and safetensors becomes our configuration and our state_dict.
 
 A format is a file with `matches(config)`, whether a config.json is of it, and `translate(config, tensors)`, which
 gives a `ModelConfig` and the `state_dict` of its `LanguageModel`, in the types that the tensors came in. Every tensor
@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..model import ModelConfig
-from . import llama, mamba2, state_spaces
+from . import llama, mamba2, solomonic, state_spaces
 
-FORMATS = (llama, mamba2, state_spaces)
+FORMATS = (solomonic, llama, mamba2, state_spaces)
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -32,7 +32,7 @@ def read_folder(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     config = _json(folder / "config.json")
     form = next((form for form in FORMATS if form.matches(config)), None)
     if form is None:
-        known = ", ".join([*llama.FAMILIES, mamba2.TYPE])
+        known = ", ".join([solomonic.TYPE, *llama.FAMILIES, mamba2.TYPE])
         raise ValueError(
             f"{folder / 'config.json'}: expected model_type to be one of {known}, or d_model and n_layer as "
             f"state-spaces has them, got model_type {config.get('model_type')!r}"

@@ -1,0 +1,99 @@
+"""A model on disk: a folder as Hugging Face's tools read it, of JSON and safetensors, from which nothing is executed.
+
+config.json             the architecture (`formats.solomonic`)
+model.safetensors       the weights
+tokenizer.json          of the tokenizers library, and tokenizer_config.json, generation_config.json
+README.md               the model card
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import __version__
+from .files import replacing, write
+from .formats import SINGLE, read_folder
+from .formats.solomonic import PREFIX, describe
+from .model import LanguageModel
+from .tokenizer import Tokenizer
+
+CHAT = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+"""How the turns of a chat become text, in Jinja, where a model brings no template of its own."""
+
+
+def save(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer, card: str | None = None) -> None:
+    """Write the model to `folder`, made where it is not there; every file is replaced whole or stays as it was.
+
+    ValueError for a tokenizer that has more tokens than the model.
+    """
+    folder = Path(folder)
+    _fits(folder, model, tokenizer)
+    settings = describe(model.config, tokenizer.end) | {"dtype": str(model.embedding.weight.dtype).split(".")[-1]}
+    tokens = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": tokenizer.end_name,
+        "pad_token": tokenizer.end_name,
+        "chat_template": CHAT,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": int(1e30),
+    }
+    ends = {"eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
+    with replacing(folder / SINGLE) as partial:
+        save_file(_tensors(model), partial, {"format": "pt", "solomonic": __version__})
+    write(folder / "tokenizer.json", tokenizer.to_json())
+    for name, content in (("tokenizer_config", tokens), ("generation_config", ends), ("config", settings)):
+        write(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
+    if card is not None:
+        write(folder / "README.md", card)
+
+
+def load(
+    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> tuple[LanguageModel, Tokenizer]:
+    """The model in `folder`, in evaluation mode, and its tokenizer; also of the other formats that `formats` reads.
+
+    dtype None: as the file has it. ValueError for a folder that is not whole, or whose parts do not fit each other.
+    """
+    folder = Path(folder)
+    config, tensors = read_folder(folder)
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    with torch.device("meta"):
+        model = LanguageModel(config)
+    model.load_state_dict(tensors, assign=True)
+    if config.tie_embeddings:
+        model.head.weight = model.embedding.weight
+    _fits(folder, model, tokenizer)
+    return model.to(device, dtype).eval(), tokenizer
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """32 hexadecimal digits that differ between models of different settings or weights."""
+    digest = hashlib.blake2b(json.dumps(model.config.to_dict(), sort_keys=True).encode(), digest_size=16)
+    for name, tensor in _tensors(model).items():
+        digest.update(name.encode() + str(tensor.dtype).encode())
+        digest.update(tensor.cpu().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _tensors(model: LanguageModel) -> dict[str, Tensor]:
+    tied = model.config.tie_embeddings
+    named = model.state_dict().items()
+    return {PREFIX + name: x.detach().contiguous() for name, x in named if not (tied and name == "head.weight")}
+
+
+def _fits(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: expected a tokenizer of at most {model.config.vocab_size} tokens, as the model has, "
+            f"got one of {tokenizer.vocab_size}; use the one that the model was trained with"
+        )
+
+
+__all__ = ["CHAT", "fingerprint", "load", "save"]
