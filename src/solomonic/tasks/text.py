@@ -30,10 +30,9 @@ within one version only.
 """
 
 import hashlib
-import os
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +40,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..corpus import files as every_file
+from ..corpus import library
 from . import _check, _draw
 from .base import IGNORE, Batch, Task
 
 PIECE = 16 * 1024  # bytes
 LARGEST = 256 * 1024**2  # bytes
-LIBRARY_LEAVES_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "encodings", "__pycache__"}
 
 
 class Text(Task):
@@ -152,7 +152,8 @@ def _documents(data: str | Path | None) -> tuple[Path, list[tuple[str, bytes]]]:
     root = Path(sysconfig.get_paths()["stdlib"] if data is None else data)
     if not root.exists():
         raise ValueError(f"data: expected a file or folder, came {root}, which does not exist; pass another path")
-    files = sorted(_library(root) if data is None else _files(root)) if root.is_dir() else [(root.name, root)]
+    found = library() if data is None else every_file(root) if root.is_dir() else [root]
+    files = [(path.relative_to(root).as_posix() if root.is_dir() else root.name, path) for path in found]
 
     documents, left = [], LARGEST
     for name, path in files:
@@ -172,26 +173,6 @@ def _documents(data: str | Path | None) -> tuple[Path, list[tuple[str, bytes]]]:
         documents.append((name, text))
         left -= len(text)
     return root, documents
-
-
-def _files(root: Path) -> Iterator[tuple[str, Path]]:
-    """Every file under `root` that is not hidden: (path relative to it with `/`, path)."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(folder, name)
-            if not name.startswith(".") and path.is_file():
-                yield path.relative_to(root).as_posix(), path
-
-
-def _library(root: Path) -> Iterator[tuple[str, Path]]:
-    """The Python library's sources; `_sysconfigdata*` is made at build time and differs between machines."""
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name not in LIBRARY_LEAVES_OUT]
-        for name in files:
-            if name.endswith(".py") and not name.startswith("_sysconfigdata"):
-                path = Path(folder, name)
-                yield path.relative_to(root).as_posix(), path
 
 
 def _without_repeats(documents: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
