@@ -3,6 +3,7 @@
 Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes: B rows, T tokens, V vocabulary.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -149,7 +150,7 @@ class LanguageModel(nn.Module):
     def state_bytes(self, length: int, batch: int = 1) -> int:
         """Bytes that the state of `batch` rows takes after `length` tokens."""
         state = self.init_state(batch, length, "meta", self.embedding.weight.dtype)
-        return sum(t.numel() * t.element_size() for _, t in _leaves(state))
+        return sum(t.numel() * t.element_size() for _, t in state_tensors(state))
 
     def _place(
         self, tokens: Tensor, state: State | None, length: Tensor | None, segments: Tensor | None
@@ -202,12 +203,12 @@ class LanguageModel(nn.Module):
         """
         remedy = "use the state of a model with this configuration, or None"
         try:
-            came = dict(_leaves(state))
+            came = dict(state_tensors(state))
         except TypeError:
             raise ValueError(f"state: expected what a call returned, got {type(state).__name__}; {remedy}") from None
         if batch is None:
             batch = next((t.shape[0] for t in came.values() if t.dim()), 0)
-        expected = dict(_leaves(self.init_state(batch, 0, "meta")))
+        expected = dict(state_tensors(self.init_state(batch, 0, "meta")))
         if came.keys() != expected.keys():
             odd = sorted(came.keys() ^ expected.keys())[0]
             raise ValueError(f"state: {odd} is {'missing' if odd in expected else 'not of this model'}; {remedy}")
@@ -220,15 +221,24 @@ class LanguageModel(nn.Module):
                 raise ValueError(f"state: expected {name} of shape {want}, {kind}, got {_shape(came[name])}; {remedy}")
 
 
-def _leaves(state: Any, name: str = "state"):
-    """(name, tensor) of a nested structure, depth first."""
+def state_tensors(state: State, name: str = "state") -> Iterator[tuple[str, Tensor]]:
+    """(dotted name, tensor) of a nested structure, depth first. TypeError for what is none."""
     if isinstance(state, Tensor):
         yield name, state
     elif isinstance(state, (dict, list, tuple)):
         for key, value in state.items() if isinstance(state, dict) else enumerate(state):
-            yield from _leaves(value, f"{name}.{key}")
+            yield from state_tensors(value, f"{name}.{key}")
     else:
         raise TypeError(f"{name}: {type(state).__name__}")
+
+
+def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
+    """The same structure with every tensor changed, in the order of `state_tensors`."""
+    if isinstance(state, Tensor):
+        return change(state)
+    if isinstance(state, dict):
+        return {key: map_state(change, value) for key, value in state.items()}
+    return [map_state(change, value) for value in state]
 
 
 def _may_look(device: torch.device) -> bool:

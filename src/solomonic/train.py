@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .model import LanguageModel
@@ -77,14 +77,7 @@ def fit(
     the step at which the loss was not finite.
     """
     device = next(model.parameters()).device
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-        lr=config.lr,
-        betas=config.betas,
-        fused=True,
-    )
+    optimizer = build_optimizer(model, config)
     rng = np.random.default_rng(config.seed)
     done = Progress(curve=[])
     identity = repr((asdict(config), model.config.to_dict(), task.name))
@@ -140,6 +133,18 @@ def fit(
             if asked:
                 raise Interrupted(f"stopped at step {done.step} of {config.steps}")
     return done
+
+
+def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW, with weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        lr=config.lr,
+        betas=config.betas,
+        fused=True,
+    )
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ import pkgutil
 import sys
 
 from .. import __version__
-from ..train import Interrupted
+from ..train import Diverged, Interrupted
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,7 +19,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0, 2 for a user's mistake, 130 when interrupted."""
+    """Exit code: 0, 1 when training diverged, 2 for a user's mistake, 130 when interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = parser().parse_args(arguments)
     try:
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"solomonic: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Diverged as error:
+        print(f"solomonic: {error}", file=sys.stderr)
+        return 1
     except (Interrupted, KeyboardInterrupt) as error:
         print(f"solomonic: {error or 'interrupted'}", file=sys.stderr)
         return 130

@@ -1,0 +1,204 @@
+"""Train a language model on text, into a folder that Hugging Face's tools read.
+
+    solomonic train books/ --model bmojo --out runs/books
+    torchrun --nproc-per-node 2 -m solomonic train books/ --out runs/books
+
+DATA are files and folders of text, JSON lines or parquet; without any, the Python library's own sources. The run keeps
+its checkpoint in OUT/run; with --resume the same command goes on from there, after a crash as after Ctrl-C.
+"""
+
+import argparse
+import inspect
+import json
+import shlex
+from pathlib import Path
+
+import torch
+
+from ..formats import read_folder
+from ..model import LanguageModel, ModelConfig
+from ..presets import PRESETS, preset
+from ..spelling import unknown
+from ..tokenizer import Tokenizer
+
+SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
+"""Where they differ from `preset`: about five million parameters."""
+DIALS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(preset).parameters.items()
+    if name not in ("name", "vocab_size")
+}
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.add_argument("data", nargs="*", metavar="DATA", help="files and folders (default: Python's own library)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the model")
+    command.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint, if it has one")
+
+    what = command.add_argument_group("model")
+    what.add_argument(
+        "--model",
+        default="bmojo",
+        metavar="M",
+        help=f"a name ({', '.join(PRESETS)}) or a JSON file of settings (default bmojo)",
+    )
+    what.add_argument("--from", dest="source", type=Path, metavar="DIR", help="go on from the weights of this folder")
+    what.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: bytes)")
+    for name, default in (DIALS | SIZES).items():
+        kind = {bool: _yes, float: float, str: str}.get(type(default), int)
+        shown = "chosen" if default is None else default
+        what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"of a named model ({shown})")
+
+    how = command.add_argument_group("training")
+    how.add_argument("--steps", type=int, default=2000, metavar="N", help="(default 2000)")
+    how.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows a step, of all processes (16)")
+    how.add_argument("--length", type=int, default=256, metavar="N", help="tokens a row (256)")
+    how.add_argument("--accumulate", type=int, default=1, metavar="N", help="micro-batches a step (1)")
+    how.add_argument("--carry", action="store_true", help="carry the state through documents longer than a row")
+    how.add_argument("--lr", type=float, default=2e-3, metavar="X", help="highest learning rate (2e-3)")
+    how.add_argument("--warmup", type=float, default=0.05, metavar="X", help="share of the steps (0.05)")
+    how.add_argument("--weight-decay", type=float, default=0.1, metavar="X", help="of matrices (0.1)")
+    how.add_argument("--clip", type=float, default=1.0, metavar="X", help="largest norm of the gradient (1)")
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    how.add_argument("--precision", choices=["no", "bf16"], help="(default: bf16 where the device has it)")
+    how.add_argument("--fsdp", action="store_true", help="shard the model over the processes (FSDP2)")
+    how.add_argument("--cpu", action="store_true", help="even where there is an accelerator")
+
+    text = command.add_argument_group("text and records")
+    text.add_argument("--field", default="text", metavar="F", help="of JSON lines and parquet (default text)")
+    text.add_argument("--held-out", type=float, default=0.05, metavar="X", help="share held out to score (0.05)")
+    text.add_argument("--held-out-data", nargs="+", metavar="PATH", help="text to score instead of a share of DATA")
+    text.add_argument("--log-every", type=int, default=10, metavar="N", help="steps (10)")
+    text.add_argument("--eval-every", type=int, metavar="N", help="steps (default: ten times)")
+    text.add_argument("--save-every", type=int, metavar="N", help="steps (default: twenty times)")
+    text.add_argument("--eval-tokens", type=int, default=65536, metavar="N", help="tokens an evaluation reads (65536)")
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    from accelerate.utils import broadcast_object_list
+    from tqdm import tqdm
+
+    from .. import folder
+    from ..corpus import documents, library
+    from ..files import write
+    from ..pretrain import data as text
+    from ..pretrain.card import card
+    from ..pretrain.run import Progress, RunConfig, build_accelerator, train
+
+    names = set(inspect.signature(RunConfig).parameters)
+    config = RunConfig(**{name: value for name, value in vars(chosen).items() if name in names})
+    if not 0 <= chosen.held_out < 1:
+        raise ValueError(f"--held-out: expected a share in [0, 1), got {chosen.held_out}")
+    work = chosen.out / "run"
+    record, path = chosen.out / "training.json", work / "checkpoint.safetensors"
+    if chosen.resume and record.exists():
+        print(f"{chosen.out} is trained already")
+        return 0
+    if not chosen.resume and (path.exists() or (chosen.out / "config.json").exists()):
+        raise ValueError(f"--out: {chosen.out} holds a model or a run; add --resume to go on, or name another folder")
+
+    torch.manual_seed(config.seed)
+    tokenizer = _tokenizer(chosen)
+    model = _model(chosen, tokenizer)
+    accelerator = build_accelerator(config, work, chosen.cpu)
+    named = chosen.data or library()
+
+    def prepare() -> str | None:
+        """Why there are no tokens, or None."""
+        try:
+            if not (chosen.resume and (work / "tokens.json").exists()):
+                scored = chosen.held_out_data and (lambda: documents(chosen.held_out_data, chosen.field))
+                text.prepare(work, lambda: documents(named, chosen.field), scored, chosen.held_out, tokenizer)
+        except (ValueError, OSError) as error:
+            return str(error)
+
+    trouble = broadcast_object_list([prepare() if accelerator.is_main_process else None])
+    if trouble[0]:
+        raise ValueError(trouble[0])
+    data = text.read(work)
+    accelerator.init_trackers("logs")
+    bar = tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process, dynamic_ncols=True)
+
+    def report(progress: Progress) -> None:
+        bar.update(progress.step - bar.n)
+        if progress.losses:
+            shown = f"loss {progress.losses[-1]:.3f}"
+            if progress.evaluations:
+                shown += f", held out {progress.evaluations[-1][1]:.3f} bits a byte"
+            bar.set_postfix_str(shown, refresh=False)
+
+    try:
+        with bar:
+            model, progress = train(accelerator, model, tokenizer, data, config, path, chosen.resume, report)
+    finally:
+        accelerator.end_training()
+    if model is not None:
+        sources = [str(x) for x in chosen.data] or ["the Python library's sources on the machine that trained it"]
+        command = shlex.join(["solomonic", *words])
+        page = card(chosen.out.resolve().name, model, tokenizer, data, sources, config, progress, command)
+        folder.save(chosen.out, model, tokenizer, page)
+        content = {
+            "length": config.length,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "tokens": config.steps * config.batch_size * config.length,
+            "seconds": round(progress.seconds, 1),
+            "bits_per_byte": progress.scores,
+            "held_out": progress.evaluations,
+            "losses": progress.losses,
+            "command": command,
+        }
+        write(record, json.dumps(content) + "\n")
+        for length, bits in progress.scores.items():
+            print(f"{bits:.3f} bits per byte of held-out text, read {int(length):,} tokens at a time")
+        print(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted")
+    return 0
+
+
+def _tokenizer(chosen: argparse.Namespace) -> Tokenizer:
+    if chosen.source and chosen.tokenizer:
+        raise ValueError("--tokenizer: the model of --from has its own; leave one of them out")
+    if chosen.source and (chosen.source / "tokenizer.json").exists():
+        return Tokenizer.load(chosen.source)
+    return Tokenizer.load(chosen.tokenizer) if chosen.tokenizer else Tokenizer.for_bytes()
+
+
+def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> LanguageModel:
+    dials = {name: value for name in DIALS if (value := getattr(chosen, name)) is not None}
+    file = Path(chosen.model)
+    if chosen.source or file.suffix == ".json":
+        what = "--from" if chosen.source else "--model FILE"
+        if dials:
+            raise ValueError(f"--{next(iter(dials)).replace('_', '-')}: sizes are those of {what}; leave it out")
+        config, tensors = read_folder(chosen.source) if chosen.source else (_settings(file, tokenizer), None)
+    elif chosen.model in PRESETS:
+        config, tensors = preset(chosen.model, vocab_size=tokenizer.vocab_size, **SIZES | dials), None
+    else:
+        raise unknown("model", chosen.model, [*PRESETS, "FILE.json"])
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(
+            f"expected a tokenizer of at most {config.vocab_size} tokens, as the model has, got {tokenizer.vocab_size}"
+        )
+    model = LanguageModel(config)
+    if tensors is not None:
+        model.load_state_dict(tensors)
+    return model.float()
+
+
+def _settings(file: Path, tokenizer: Tokenizer) -> ModelConfig:
+    """A JSON file of `ModelConfig.to_dict`, or a config.json that has it under "model"."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"--model: expected a file of settings, {file} is not there") from None
+    except ValueError as error:
+        raise ValueError(f"--model: expected JSON in {file}, got what is none ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"--model: expected a JSON object in {file}, got {type(content).__name__}")
+    return ModelConfig.from_dict({"vocab_size": tokenizer.vocab_size} | content.get("model", content))
+
+
+def _yes(word: str) -> bool:
+    if word not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"expected yes or no, got {word!r}")
+    return word == "yes"

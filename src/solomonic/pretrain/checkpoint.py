@@ -1,0 +1,72 @@
+"""A run in one file: weights, optimizer, and what the run adds. JSON and tensors only, from which nothing is executed.
+
+Whole tensors are kept, however the run is spread over processes, so that it can go on with another number of them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.optim import Optimizer
+
+from ..tensors import read_tensors, write_tensors
+
+MODEL, OPTIMIZER, REST = "model.", "optimizer.", "run."
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """On the CPU of the main process; elsewhere it may be empty. All processes have to call it."""
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def collect(model: nn.Module, optimizer: Optimizer, rest: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All tensors of a run by name; `rest` are whatever else it needs. All processes have to call it."""
+    moments = get_optimizer_state_dict(
+        model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )["state"]
+    tensors, kept = {}, set()
+    for name, tensor in weights(model).items():
+        if tensor.data_ptr() not in kept:  # a tied head is its embeddings
+            tensors[MODEL + name] = tensor
+        kept.add(tensor.data_ptr())
+    tensors |= {f"{OPTIMIZER}{key}.{name}": x for name, state in moments.items() for key, x in state.items()}
+    return tensors | {REST + name: tensor for name, tensor in rest.items()}
+
+
+def save(path: Path, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
+    """Replace the checkpoint; OSError, and the old one, when the disk is full. Only the main process calls it."""
+    write_tensors(path, tensors, progress)
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and progress. ValueError for a file that is no checkpoint."""
+    return read_tensors(path)
+
+
+def restore(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """Weights and optimizer as `collect` found them; gives the rest. Every process calls it with the same tensors."""
+    parts = {
+        prefix: {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+        for prefix in (MODEL, OPTIMIZER, REST)
+    }
+    whole = StateDictOptions(full_state_dict=True)
+    if tied:
+        parts[MODEL]["head.weight"] = parts[MODEL]["embedding.weight"]
+    set_model_state_dict(model, parts[MODEL], options=whole)
+    moments: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in parts[OPTIMIZER].items():
+        key, _, parameter = name.partition(".")
+        moments.setdefault(parameter, {})[key] = tensor
+    groups = get_optimizer_state_dict(model, optimizer, options=whole)["param_groups"]
+    set_optimizer_state_dict(model, optimizer, {"state": moments, "param_groups": groups}, options=whole)
+    return parts[REST]
+
+
+__all__ = ["collect", "load", "restore", "save", "weights"]

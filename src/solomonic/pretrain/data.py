@@ -1,0 +1,159 @@
+"""Documents as tokens on disk, and the rows that each step of a run reads of them.
+
+Each document is preceded by the token that ends one, so that a model knows how texts begin and learns where they end.
+What a step reads is a function of the seed and the step alone: a run that goes on needs no more than its step.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..corpus import Document
+from ..files import replacing, write
+from ..tokenizer import Tokenizer
+
+LONG = 64 * 1024
+"""Bytes from which a document gives its own end to be held out; shorter ones are held out as a whole, by a hash."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`values` (N,) of all documents, each after an end token; `starts` (D,) int64 of those; `size` in bytes of text."""
+
+    values: np.ndarray
+    starts: np.ndarray
+    size: int
+
+    def documents(self) -> list[np.ndarray]:
+        """The tokens of each document, without the end before it."""
+        return [self.values[a + 1 : b] for a, b in zip(self.starts, [*self.starts[1:], len(self.values)])]
+
+
+@dataclass(frozen=True)
+class Data:
+    train: Tokens
+    held_out: Tokens
+    digest: str  # of every token
+
+
+def prepare(
+    folder: Path,
+    documents: Callable[[], Iterable[Document]],
+    held_out: Callable[[], Iterable[Document]] | None,
+    share: float,
+    tokenizer: Tokenizer,
+) -> None:
+    """Write the tokens to `folder`, for `read`; `held_out` None: `share` of `documents`.
+
+    Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
+    it; of every document the end, where one side would have nothing else.
+    """
+    for long in (LONG, 0):
+        index = {"train": [], "held_out": []}
+        digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
+        with replacing(folder / "train.tokens") as train, replacing(folder / "held_out.tokens") as held:
+            with train.open("wb") as a, held.open("wb") as b:
+                files = {"train": a, "held_out": b}
+
+                def put(side: str, text: bytes) -> None:
+                    values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
+                    files[side].write(values.tobytes())
+                    digest.update(values.tobytes())
+                    index[side].append((len(values), len(text)))
+
+                for document in documents():
+                    for side, text in _sides(document, 0.0 if held_out else share, long):
+                        put(side, text)
+                for document in held_out() if held_out else ():
+                    put("held_out", document.text)
+        if all(index.values()) or held_out or not share:
+            break
+    if not index["train"]:
+        raise ValueError("expected text to train on, got none: the files named are empty or binary")
+    content = {"digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
+    write(folder / "tokens.json", json.dumps(content))
+
+
+def read(folder: Path) -> Data:
+    """What `prepare` wrote, mapped from the disk."""
+    content = json.loads((folder / "tokens.json").read_text())
+    sides = []
+    for side in ("train", "held_out"):
+        sizes = np.array(content[side], dtype=np.int64).reshape(-1, 2)
+        path = folder / f"{side}.tokens"
+        dtype = np.dtype(content["dtype"])
+        if path.stat().st_size != sizes[:, 0].sum() * dtype.itemsize:
+            raise ValueError(f"{path}: expected {sizes[:, 0].sum()} tokens, it has another length; delete {folder}")
+        values = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
+        sides.append(Tokens(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum())))
+    return Data(*sides, content["digest"])
+
+
+class Rows:
+    """What each step reads: B rows of T tokens, and the tokens after each of them.
+
+    Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from that
+    and shuffled. With it, row b goes on at step s + 1 where it ended at step s, so that a state can be carried; the
+    first step of an epoch begins anew. Segments number the documents, and grow along a row.
+    """
+
+    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int, carry: bool):
+        self.tokens, self.length, self.batch_size, self.seed, self.carry = tokens, length, batch_size, seed, carry
+        count = len(tokens.values)
+        self.epoch = (count - length) // (batch_size * length)  # steps
+        if self.epoch < 1:
+            raise ValueError(
+                f"expected text of {(batch_size + 1) * length} tokens or more, for {batch_size} rows of {length}, "
+                f"got {count}; pass more text, or a smaller length or batch"
+            )
+        self.sizes = np.diff(np.append(tokens.starts, count))
+        self._order = lru_cache(2)(self._draw)
+
+    def begins(self, step: int) -> bool:
+        """Whether the rows of this step go on from nothing."""
+        return not self.carry or step % self.epoch == 0
+
+    def batch(self, step: int, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """tokens, targets, segments, each (B, T) int64, of some of the rows of step 0, 1, ..."""
+        documents, offsets, shift, row = self._order(step // self.epoch)
+        step %= self.epoch
+        chosen = np.arange(self.batch_size)[rows]
+        if self.carry:
+            first = chosen * self.epoch + step
+        else:
+            first = row[step * self.batch_size + chosen]
+        place = shift + first[:, None] * self.length + np.arange(self.length + 1)
+        segment = offsets.searchsorted(place, side="right") - 1
+        tokens = self.tokens.values[self.tokens.starts[documents[segment]] + place - offsets[segment]].astype(np.int64)
+        return tokens[:, :-1], tokens[:, 1:], segment[:, :-1]
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+        """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows."""
+        rng = np.random.default_rng([self.seed, epoch])
+        documents = rng.permutation(len(self.sizes))
+        sizes = self.sizes[documents]
+        shift = int(rng.integers(self.length))
+        return documents, sizes.cumsum() - sizes, shift, rng.permutation(self.epoch * self.batch_size)
+
+
+def _sides(document: Document, share: float, long: int) -> Iterable[tuple[str, bytes]]:
+    text = document.text
+    if len(text) >= long:
+        border = len(text) - round(len(text) * share)
+        border = text.find(b"\n", border) + 1 or border
+        return [(side, part) for side, part in (("train", text[:border]), ("held_out", text[border:])) if part]
+    name = f"{document.source}:{document.start}".encode("utf-8", "surrogateescape")
+    place = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") / 2**64
+    return [("held_out" if place < share else "train", text)]
+
+
+def _dtype(tokenizer: Tokenizer) -> type:
+    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+
+
+__all__ = ["Data", "Rows", "Tokens", "prepare", "read"]

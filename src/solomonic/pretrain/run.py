@@ -1,0 +1,292 @@
+"""A run: rows of text in, a folder that Hugging Face's tools read out. Accelerate spreads it over processes.
+
+The global batch is cut into micro-batches in one fixed order, whatever the number of processes and of accumulation
+steps, so that these change the losses by rounding only. On one machine a run is a function of its settings, killed and
+resumed or not: what a step reads depends on the step alone, and a checkpoint has all the rest.
+"""
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..evaluate.text import bits_per_byte, spans
+from ..model import LanguageModel, ModelConfig, map_state, state_tensors
+from ..tokenizer import Tokenizer
+from ..train import Diverged, Interrupted, TrainConfig, build_optimizer, has_bfloat16
+from . import checkpoint
+from .data import Data, Rows
+
+LENGTHS = (1, 4, 32)
+"""At how many times the training length the finished model is scored, where held-out documents reach."""
+
+
+@dataclass(frozen=True)
+class RunConfig(TrainConfig):
+    """`batch_size` rows of `length` tokens a step, over all processes, each in `accumulate` micro-batches."""
+
+    length: int = 512
+    accumulate: int = 1
+    carry: bool = False  # truncated backpropagation through time: rows go on with the state of the step before
+    precision: str | None = None  # "no" or "bf16"; None: bf16 where the device has it
+    fsdp: bool = False  # shard parameters, gradients and optimizer (FSDP2) instead of copying them (DDP)
+    log_every: int = 10  # steps
+    eval_every: int | None = None  # steps; None: ten times a run
+    save_every: int | None = None  # steps; None: twenty times a run
+    eval_tokens: int = 65536  # held-out tokens an evaluation reads, at most
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("length", "accumulate", "log_every", "eval_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        for name in ("eval_every", "save_every"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.precision not in (None, "no", "bf16"):
+            raise ValueError(f"expected precision no or bf16, got {self.precision!r}")
+
+    def often(self, name: str, times: int) -> int:
+        return getattr(self, name) or max(1, self.steps // times)
+
+
+FREE = ("accumulate", "precision", "fsdp", "log_every", "eval_every", "save_every", "eval_tokens")
+"""Settings that a resumed run may change: they do not say what is computed."""
+
+
+@dataclass
+class Progress:
+    step: int = 0
+    seconds: float = 0.0
+    losses: list[float] = field(default_factory=list)  # nats a token, of every step
+    evaluations: list[tuple[int, float]] = field(default_factory=list)  # (step, bits a byte of held-out text)
+    scores: dict[str, float] = field(default_factory=dict)  # length -> bits a byte, of the finished model
+
+
+def build_accelerator(config: RunConfig, logs: Path, cpu: bool = False) -> Accelerator:
+    """One process, or those that torchrun or `accelerate launch` began. `cpu`: even where there is an accelerator."""
+    cpu = cpu or not torch.accelerator.is_available()
+    device = torch.device("cpu") if cpu else torch.accelerator.current_accelerator()
+    plugin = None
+    if config.fsdp:
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
+        )
+    precision = config.precision or ("bf16" if has_bfloat16(device) else "no")
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=logs, fsdp_plugin=plugin)
+
+
+def train(
+    accelerator: Accelerator,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    data: Data,
+    config: RunConfig,
+    path: Path,
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> tuple[LanguageModel | None, Progress]:
+    """Train `model` and give it back whole, on the CPU of the main process, with what the run showed.
+
+    `path` is its checkpoint, read with `resume` where it is there. SIGINT and SIGTERM end the step, save, and raise
+    Interrupted; a loss that is not finite raises Diverged and leaves the checkpoint before it. ValueError for settings
+    that cannot be, or a checkpoint of another run; OSError when the disk is full.
+    """
+    world, rank = accelerator.num_processes, accelerator.process_index
+    parts = world * config.accumulate
+    if config.batch_size % parts:
+        raise ValueError(
+            f"expected a batch size that {world} processes x {config.accumulate} micro-batches divide, "
+            f"got {config.batch_size}"
+        )
+    if config.carry and model.state_bytes(2 * config.length) != model.state_bytes(2**20):
+        raise ValueError("the state of full attention grows without bound, so it is not carried; leave --carry out")
+    rows = Rows(data.train, config.length, config.batch_size, config.seed, config.carry)
+    share = config.batch_size // parts
+    mine = [slice((m * world + rank) * share, (m * world + rank + 1) * share) for m in range(config.accumulate)]
+    tied, settings = model.config.tie_embeddings, model.config
+    identity = _identity(settings, config, data.digest)
+
+    model, optimizer = accelerator.prepare(model, build_optimizer(model, config))
+    bare = accelerator.unwrap_model(model)
+    progress, states = Progress(), [None] * config.accumulate
+    if resume and path.exists():
+        tensors, saved = checkpoint.load(path)
+        _same(path, identity, saved["identity"])
+        rest = checkpoint.restore(bare, optimizer.optimizer, tensors, tied)
+        progress = Progress(losses=rest.pop("losses").tolist(), **saved["progress"])
+        states = [_carried(bare, rest, part, accelerator.device) for part in mine] if rest else states
+    every, save_every = config.often("eval_every", 10), config.often("save_every", 20)
+    held_out = _held_out(data, config.length, config.eval_tokens)
+    losses: list[Tensor] = []
+    since = time.monotonic()
+
+    def save() -> None:
+        rest = _gathered(accelerator, states) if config.carry else {}
+        rest["losses"] = torch.tensor(progress.losses)
+        tensors = checkpoint.collect(bare, optimizer.optimizer, rest)
+        plain = {name: value for name, value in asdict(progress).items() if name != "losses"}
+        if accelerator.is_main_process:
+            checkpoint.save(path, tensors, {"identity": identity, "progress": plain})
+        accelerator.wait_for_everyone()
+
+    def settle() -> None:
+        """Judge the losses since the last time; log their mean."""
+        nonlocal since
+        if not losses:
+            return
+        mean = accelerator.reduce(torch.stack(losses), "mean").cpu()
+        if not mean.isfinite().all():
+            bad = int(mean.isfinite().logical_not().nonzero()[0])
+            left = f"; the last good checkpoint is {path}" if path.exists() else ""
+            step = progress.step - len(losses) + 1 + bad
+            raise Diverged(f"the loss is {mean[bad]:.3g} at step {step}; try a lower --lr than {config.lr}{left}")
+        losses.clear()
+        now = time.monotonic()
+        seconds, since = now - since, now
+        progress.seconds += seconds
+        progress.losses += mean.tolist()
+        speed = len(mean) * config.batch_size * config.length / max(seconds, 1e-9)
+        rate = config.rate(progress.step - 1)
+        accelerator.log(
+            {"loss": mean.mean().item(), "learning_rate": rate, "tokens_per_second": speed}, step=progress.step
+        )
+
+    with _asked_to_stop() as asked:
+        while progress.step < config.steps:
+            step = progress.step
+            if rows.begins(step):
+                states = [None] * config.accumulate
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(step)
+            model.train()
+            total = 0.0
+            for m, part in enumerate(mine):
+                tokens, targets, segments = (torch.from_numpy(x).to(accelerator.device) for x in rows.batch(step, part))
+                last = m == config.accumulate - 1
+                with nullcontext() if last else accelerator.no_sync(model):
+                    logits, state = model(tokens, states[m], segments=segments)
+                    loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / config.accumulate
+                    accelerator.backward(loss)
+                total = total + loss.detach()
+                if config.carry:
+                    states[m] = map_state(torch.Tensor.detach, state)
+            accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(total)
+            progress.step += 1
+            done = progress.step == config.steps
+            if done or progress.step % config.log_every == 0:
+                settle()
+            if held_out is not None and (done or progress.step % every == 0):
+                settle()
+                bits = bits_per_byte(model, tokenizer, held_out, held_out.shape[1] - 1)
+                progress.evaluations.append((progress.step, bits.mean))
+                accelerator.log({"held_out_bits_per_byte": bits.mean}, step=progress.step)
+                since = time.monotonic()
+            stop = asked() if world == 1 else False
+            if world > 1 and progress.step % config.log_every == 0:
+                stop = bool(accelerator.reduce(torch.tensor(float(asked()), device=accelerator.device)).item())
+            if done or stop or progress.step % save_every == 0:
+                settle()
+                save()
+            report(progress)
+            if stop and not done:
+                raise Interrupted(f"stopped at step {progress.step} of {config.steps}; --resume goes on from there")
+    if not progress.scores:
+        progress.scores = _scores(model, tokenizer, data, config)
+        save()
+    return _whole(bare, settings, accelerator.is_main_process), progress
+
+
+def _held_out(data: Data, length: int, most: int) -> Any:
+    """Tokens for `bits_per_byte` at `length`, or at the longest that there is; None where nothing is held out."""
+    documents = data.held_out.documents()
+    reach = min(length, max((len(tokens) for tokens in documents), default=0) - 1)
+    return spans(documents, reach, max(1, most // reach)) if reach >= 1 else None
+
+
+def _scores(model: Any, tokenizer: Tokenizer, data: Data, config: RunConfig) -> dict[str, float]:
+    """Bits a byte at each of `LENGTHS` that a held-out document reaches, all on the same text."""
+    longest = max((len(tokens) for tokens in data.held_out.documents()), default=0) - 1
+    lengths = [times * config.length for times in LENGTHS if times * config.length <= longest]
+    if not lengths:
+        return {}
+    text = _held_out(data, lengths[-1], config.eval_tokens)
+    return {str(length): bits_per_byte(model, tokenizer, text, length).mean for length in lengths}
+
+
+def _gathered(accelerator: Accelerator, states: list[Any]) -> dict[str, Tensor]:
+    """The carried states of all rows, in the order of the global batch."""
+    parts = [[accelerator.gather(x) for _, x in state_tensors(state)] for state in states]
+    names = [name for name, _ in state_tensors(states[0])]
+    return {name: torch.cat(leaves).cpu() for name, *leaves in zip(names, *parts)}
+
+
+def _carried(model: LanguageModel, rest: dict[str, Tensor], part: slice, device: torch.device) -> Any:
+    """The rows `part` of what `_gathered` gave."""
+    template = model.init_state(1, 0, "meta")
+    leaves = iter([rest[name][part].to(device) for name, _ in state_tensors(template)])
+    return map_state(lambda _: next(leaves), template)
+
+
+def _whole(model: Any, config: ModelConfig, is_main: bool) -> LanguageModel | None:
+    tensors = checkpoint.weights(model)
+    if not is_main:
+        return None
+    whole = LanguageModel(config)
+    whole.load_state_dict(tensors)
+    return whole.eval()
+
+
+def _identity(model: ModelConfig, config: RunConfig, digest: str) -> dict[str, Any]:
+    """What has to be the same for a checkpoint to go on."""
+    run = {name: value for name, value in asdict(config).items() if name not in FREE}
+    return json.loads(json.dumps({"model": model.to_dict(), "data": digest, **run}))
+
+
+def _same(path: Path, now: dict[str, Any], then: Any) -> None:
+    if now == then:
+        return
+    odd = [name for name in now if not isinstance(then, dict) or now[name] != then.get(name)]
+    shown = ", ".join(f"{name} {then.get(name)!r}, now {now[name]!r}" for name in odd if name not in ("model", "data"))
+    what = [f"another {name}" for name in ("model", "data") if name in odd] + ([shown] if shown else [])
+    raise ValueError(
+        f"{path}: expected a checkpoint of this run, got one of {'; '.join(what)}; go on with the settings that it "
+        "was begun with, or train into another folder"
+    )
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM has come; a second SIGINT interrupts at once."""
+    came = []
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["LENGTHS", "Progress", "RunConfig", "build_accelerator", "train"]
