@@ -118,7 +118,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(trouble[0])
     data = text.read(work)
     accelerator.init_trackers("logs")
-    bar = tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process, dynamic_ncols=True)
+    bar = tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process, delay=0.5)
 
     def report(progress: Progress) -> None:
         bar.update(progress.step - bar.n)

@@ -51,7 +51,7 @@ def prepare(
     """Write the tokens to `folder`, for `read`; `held_out` None: `share` of `documents`.
 
     Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
-    it; of every document the end, where one side would have nothing else.
+    it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
     """
     for long in (LONG, 0):
         index = {"train": [], "held_out": []}
@@ -147,8 +147,7 @@ def _sides(document: Document, share: float, long: int) -> Iterable[tuple[str, b
         border = len(text) - round(len(text) * share)
         border = text.find(b"\n", border) + 1 or border
         return [(side, part) for side, part in (("train", text[:border]), ("held_out", text[border:])) if part]
-    name = f"{document.source}:{document.start}".encode("utf-8", "surrogateescape")
-    place = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") / 2**64
+    place = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
     return [("held_out" if place < share else "train", text)]
 
 

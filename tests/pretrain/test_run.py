@@ -1,0 +1,229 @@
+"""A run: the same losses interrupted, in micro-batches, with a carried state; a folder at its end."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from solomonic import LanguageModel, preset
+from solomonic.cli import main
+from solomonic.folder import load
+from solomonic.tensors import read_tensors, write_tensors
+
+from .texts import SHORT, SMALL, checkpoint, same, write_text
+
+
+@pytest.fixture
+def text(tmp_path):
+    return write_text(tmp_path / "text.jsonl")
+
+
+def train(text, out, *words, small=SMALL) -> int:
+    return main(["train", str(text), "--out", str(out), "--steps", "8", *small, *SHORT, *words])
+
+
+def losses(out) -> list[float]:
+    return json.loads((out / "training.json").read_text())["losses"]
+
+
+def test_ends_in_a_folder_with_card_and_scores(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(text, out, "--held-out", "0.3") == 0
+    model, tokenizer = load(out)
+    tokens = torch.from_numpy(tokenizer.encode("memory fades"))[None]
+    assert torch.isfinite(model(tokens)[0]).all()
+    record = json.loads((out / "training.json").read_text())
+    assert len(record["losses"]) == 8 and record["losses"][-1] < record["losses"][0]
+    assert record["length"] == 16 and record["bits_per_byte"].keys() == {"16", "64", "512"}
+    card = (out / "README.md").read_text()
+    for fact in (f"{record['parameters']:,} parameters", "text.jsonl", f"{record['bits_per_byte']['64']:.3f}"):
+        assert fact in card
+    assert list((out / "run" / "logs").glob("events*"))
+
+
+@pytest.mark.parametrize("words", [[], ["--carry"], ["--model", "transformer"]])
+def test_stopped_and_resumed_equals_uninterrupted(text, tmp_path, words, monkeypatch):
+    import solomonic.pretrain.run as module
+
+    assert train(text, tmp_path / "whole", *words) == 0
+    steps = iter(range(100))
+    monkeypatch.setattr(module, "_asked_to_stop", lambda: _context(lambda: next(steps) == 4))
+    assert train(text, tmp_path / "parts", *words) == 130
+    monkeypatch.undo()
+    assert len(checkpoint(tmp_path / "parts")[0]["run.losses"]) == 5
+    assert train(text, tmp_path / "parts", "--resume", *words) == 0
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert same(checkpoint(tmp_path / "parts")[0], checkpoint(tmp_path / "whole")[0])
+
+
+class _context:
+    def __init__(self, value):
+        self.value = value
+
+    def __enter__(self):
+        return self.value
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.mark.parametrize("words", [[], ["--carry"]])
+def test_micro_batches_change_the_losses_by_rounding(text, tmp_path, words):
+    assert train(text, tmp_path / "one", *words) == 0
+    assert train(text, tmp_path / "four", "--accumulate", "4", *words) == 0
+    assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+
+
+def test_carried_state_changes_what_is_learnt_and_is_in_the_checkpoint(text, tmp_path):
+    assert train(text, tmp_path / "carried", "--carry") == 0
+    tensors, _ = checkpoint(tmp_path / "carried")
+    assert tensors["run.state.position"].shape == (4,) and tensors["run.state.position"].max() > 16
+
+
+def test_carrying_full_attention_is_refused(text, tmp_path, capsys):
+    assert train(text, tmp_path / "out", "--carry", "--model", "transformer") == 2
+    assert "grows without bound" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(text, out, "--lr", "1e20", "--save-every", "1", "--clip", "1e30", "--steps", "30") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"the loss is (nan|inf) at step \d+; try a lower --lr.*last good checkpoint is", said)
+    tensors, _ = checkpoint(out)
+    assert tensors["run.losses"].isfinite().all() and not (out / "config.json").exists()
+
+
+def test_from_the_weights_of_a_folder(text, tmp_path):
+    assert train(text, tmp_path / "first") == 0
+    assert train(text, tmp_path / "second", "--from", str(tmp_path / "first"), small=[]) == 0
+    assert losses(tmp_path / "second")[0] < losses(tmp_path / "first")[0]
+
+
+def test_from_a_file_of_settings(text, tmp_path):
+    config = preset("samba", vocab_size=257, d_model=16)
+    (tmp_path / "model.json").write_text(json.dumps(config.to_dict()))
+    assert train(text, tmp_path / "out", "--model", str(tmp_path / "model.json"), small=[]) == 0
+    assert load(tmp_path / "out")[0].config == config
+
+
+def test_any_tokenizer(text, tmp_path):
+    import tokenizers
+
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=270, initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator(["memory fades", "window keeps state"] * 9, trainer)
+    inner.save(str(tmp_path / "tokenizer.json"))
+    assert train(text, tmp_path / "out", "--tokenizer", str(tmp_path / "tokenizer.json")) == 0
+    model, tokenizer = load(tmp_path / "out")
+    assert tokenizer.vocab_size == model.config.vocab_size == 271
+    assert tokenizer.decode(tokenizer.encode("memory fades")) == "memory fades"
+
+
+def test_resuming_another_run_names_what_differs(text, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train(text, out) == 0
+    (out / "training.json").unlink()
+    before = (out / "run" / "checkpoint.safetensors").read_bytes()
+    assert train(text, out, "--resume", "--lr", "5e-3") == 2
+    assert "lr 0.002, now 0.005" in capsys.readouterr().err
+    assert train(text, out, "--resume", "--d-model", "32") == 2
+    assert "another model" in capsys.readouterr().err
+    assert (out / "run" / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_finished_run_is_left_alone(text, tmp_path, capsys):
+    assert train(text, tmp_path / "out") == 0
+    assert train(text, tmp_path / "out") == 2
+    assert "--resume" in capsys.readouterr().err
+    assert train(text, tmp_path / "out", "--resume") == 0
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:1000], lambda b: b"{}", lambda b: b""])
+def test_a_damaged_checkpoint_is_named_and_stays(text, tmp_path, damage, capsys):
+    out = tmp_path / "out"
+    assert train(text, out) == 0
+    (out / "training.json").unlink()
+    path = out / "run" / "checkpoint.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    damaged = path.read_bytes()
+    assert train(text, out, "--resume") == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "checkpoint.safetensors" in said and "Traceback" not in said
+    assert path.read_bytes() == damaged
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, capsys):
+    import errno
+
+    import solomonic.tensors as module
+
+    real, calls = module.save_file, []
+
+    def full(tensors, path, metadata):
+        calls.append(path)
+        if len(calls) == 3:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path, metadata)
+
+    monkeypatch.setattr(module, "save_file", full)
+    assert train(text, tmp_path / "out", "--save-every", "2") == 2
+    assert "No space left" in capsys.readouterr().err
+    tensors, _ = checkpoint(tmp_path / "out")
+    assert len(tensors["run.losses"]) == 4
+    assert not list((tmp_path / "out").rglob("*.partial"))
+    monkeypatch.undo()
+    assert train(text, tmp_path / "out", "--save-every", "2", "--resume") == 0
+    assert train(text, tmp_path / "whole", "--save-every", "2") == 0
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["no/such/file"], "no/such/file"),
+        (["text.jsonl", "--model", "bmoj"], "did you mean 'bmojo'?"),
+        (["text.jsonl", "--steps", "0"], "steps >= 1"),
+        (["text.jsonl", "--accumulate", "3"], "divide, got 4"),
+        (["text.jsonl", "--field", "body"], "under 'body', got text"),
+        (["text.jsonl", "--tokenizer", "text.jsonl"], "tokenizer.json"),
+        (["text.jsonl", "--held-out", "1"], "--held-out"),
+        (["text.jsonl", "--length", "100000"], "pass more text"),
+        (["text.jsonl", "--model", "no.json"], "no.json is not there"),
+        (["text.jsonl", "--from", "nowhere"], "nowhere"),
+        (["garbage.bin"], "binary"),
+        (["empty.txt"], "empty"),
+    ],
+)
+def test_a_mistake_is_one_line(text, tmp_path, words, says, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "garbage.bin").write_bytes(bytes(range(256)) * 10)
+    (tmp_path / "empty.txt").write_bytes(b"")
+    small = [] if "--from" in words or "no.json" in words else SMALL
+    assert main(["train", "--out", "out", *small, *SHORT, *words]) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.strip().count("\n") == 0 and "Traceback" not in said
+
+
+def test_a_file_of_tensors_without_settings_is_refused(tmp_path):
+    write_tensors(tmp_path / "a", {"x": torch.ones(2)}, {"y": 1})
+    tensors, settings = read_tensors(tmp_path / "a")
+    assert torch.equal(tensors["x"], torch.ones(2)) and settings == {"y": 1}
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(2)}, tmp_path / "b")
+    with pytest.raises(ValueError, match="without its settings"):
+        read_tensors(tmp_path / "b")
+
+
+def test_a_checkpoint_holds_what_a_model_needs(text, tmp_path):
+    assert train(text, tmp_path / "out") == 0
+    tensors, saved = checkpoint(tmp_path / "out")
+    model = LanguageModel(load(tmp_path / "out")[0].config)
+    names = {name.removeprefix("model.") for name in tensors if name.startswith("model.")}
+    assert names == set(model.state_dict()) and saved["progress"]["step"] == 8
