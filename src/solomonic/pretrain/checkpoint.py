@@ -27,10 +27,9 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def collect(model: nn.Module, optimizer: Optimizer, rest: dict[str, Tensor]) -> dict[str, Tensor]:
-    """All tensors of a run by name; `rest` are whatever else it needs. All processes have to call it."""
-    moments = get_optimizer_state_dict(
-        model, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )["state"]
+    """All tensors of a run by name, `rest` what else it needs, on the main process. All processes have to call it."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    moments = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})
     tensors, kept = {}, set()
     for name, tensor in weights(model).items():
         if tensor.data_ptr() not in kept:  # a tied head is its embeddings

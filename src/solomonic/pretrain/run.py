@@ -10,14 +10,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from torch import Tensor
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 
 from ..evaluate.text import bits_per_byte, spans
@@ -77,13 +80,33 @@ def build_accelerator(config: RunConfig, logs: Path, cpu: bool = False) -> Accel
     """One process, or those that torchrun or `accelerate launch` began. `cpu`: even where there is an accelerator."""
     cpu = cpu or not torch.accelerator.is_available()
     device = torch.device("cpu") if cpu else torch.accelerator.current_accelerator()
-    plugin = None
-    if config.fsdp:
-        plugin = FullyShardedDataParallelPlugin(
-            fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
-        )
     precision = config.precision or ("bf16" if has_bfloat16(device) else "no")
-    return Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=logs, fsdp_plugin=plugin)
+    return Accelerator(cpu=cpu, mixed_precision=precision, log_with="tensorboard", project_dir=logs)
+
+
+def spread(
+    accelerator: Accelerator, model: LanguageModel, config: RunConfig
+) -> tuple[nn.Module, AcceleratedOptimizer, Callable[[bool], AbstractContextManager]]:
+    """Model and optimizer over all processes, and a context for a micro-batch: whether its gradients are exchanged.
+
+    With `fsdp` each block is sharded for itself by PyTorch's `fully_shard`, on any device; Accelerate's own FSDP2,
+    which it has for accelerators only, serves whoever asks `accelerate launch` for it.
+    """
+    if not config.fsdp:
+        model, optimizer = accelerator.prepare(model, build_optimizer(model, config))
+        return model, optimizer, lambda last: nullcontext() if last else accelerator.no_sync(model)
+    if not torch.distributed.is_initialized():
+        raise ValueError("--fsdp: expected several processes, got one; begin them with torchrun or accelerate launch")
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+    model = model.to(accelerator.device)
+    for module in (*model.blocks, model):
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # an evaluation has no backward pass to do it
+
+    def exchange(last: bool) -> AbstractContextManager:
+        model.set_requires_gradient_sync(last)
+        return nullcontext()
+
+    return model, accelerator.prepare_optimizer(build_optimizer(model, config)), exchange
 
 
 def train(
@@ -117,7 +140,7 @@ def train(
     tied, settings = model.config.tie_embeddings, model.config
     identity = _identity(settings, config, data.digest)
 
-    model, optimizer = accelerator.prepare(model, build_optimizer(model, config))
+    model, optimizer, exchange = spread(accelerator, model, config)
     bare = accelerator.unwrap_model(model)
     progress, states = Progress(), [None] * config.accumulate
     if resume and path.exists():
@@ -173,8 +196,7 @@ def train(
             total = 0.0
             for m, part in enumerate(mine):
                 tokens, targets, segments = (torch.from_numpy(x).to(accelerator.device) for x in rows.batch(step, part))
-                last = m == config.accumulate - 1
-                with nullcontext() if last else accelerator.no_sync(model):
+                with exchange(m == config.accumulate - 1), accelerator.autocast():
                     logits, state = model(tokens, states[m], segments=segments)
                     loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / config.accumulate
                     accelerator.backward(loss)
