@@ -54,15 +54,14 @@ def files(root: Path) -> list[Path]:
 def library() -> list[Path]:
     """The sources of the Python library on this machine, in the order of the paths: text that is always there.
 
-    Without what was installed beside it, tests, IDLE, the encodings' tables, which are near copies of one another,
-    and `_sysconfigdata*`, which is made at build time and differs between machines.
+    Without empty files, what was installed beside it, tests, IDLE, the encodings' tables, which are near copies of
+    one another, and `_sysconfigdata*`, which is made at build time and differs between machines.
     """
     root, found = Path(sysconfig.get_paths()["stdlib"]), []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in LIBRARY_LEAVES_OUT]
-        found += [
-            Path(folder, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")
-        ]
+        sources = (name for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata"))
+        found += [path for name in sources if (path := Path(folder, name)).stat().st_size]
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from ..model import LanguageModel
 from ..tokenizer import Tokenizer
+from .score import nats, reading
 
 
 @dataclass(frozen=True)
 class Bits:
-    """Of one length: `mean` bits a byte over all of the text, and `by_position`, (length,) float64 bits a byte."""
+    """Of one length: `mean` bits a byte over all of the text, and `by_position`, (length,) float64 bits a byte.
+
+    By position, a token counts as many bytes as a token of this text has on average.
+    """
 
     length: int
     mean: float
@@ -51,31 +53,45 @@ def bits_per_byte(
 
     Every length that divides `longest` is scored on the same bytes, so that lengths can be compared. Rows are read in
     chunks that pass the state on, `batch_tokens` tokens a call at most; `report` is told the tokens of each.
+    ValueError for a length that is not in [1, longest], and for text of nothing but special tokens.
     """
-    device = next(model.parameters()).device
-    whole = (text.shape[1] - 1) // length * length
+    longest = text.shape[1] - 1
+    if not 1 <= length <= longest:
+        raise ValueError(f"length: expected 1 to {longest}, as the pieces of text are long, got {length}")
+    whole = longest // length * length
     inputs, targets = (text[:, first : first + whole].reshape(-1, length) for first in (0, 1))
-    nats = np.zeros(length)
+    size = _bytes(tokenizer, text[:, 1 : 1 + whole])
+    if not size:
+        raise ValueError("expected text, got pieces that hold nothing but special tokens")
+    total = np.zeros(length)
     chunk = min(chunk, length)
     rows = max(1, batch_tokens // chunk)
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with reading(model) as device:
         for first in range(0, len(inputs), rows):
             state = None
             for start in range(0, length, chunk):
                 part = (slice(first, first + rows), slice(start, start + chunk))
                 logits, state = model(torch.from_numpy(inputs[part]).to(device), state)
-                nats[part[1]] += _nats(logits, torch.from_numpy(targets[part]).to(device)).sum(0).cpu().numpy()
+                total[part[1]] += nats(logits, torch.from_numpy(targets[part]).to(device)).sum(0).cpu().numpy()
                 report(inputs[part].size)
-    model.train(training)
-    size = sum(len(tokenizer.decode(row).encode()) for row in targets) if not tokenizer.is_bytes else targets.size
-    by_position = nats / np.log(2) / (size / length)
+    by_position = total / np.log(2) / (size / length)
     return Bits(length, float(by_position.mean()), by_position)
 
 
-def _nats(logits: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).double()
+def buckets(by_position: np.ndarray) -> list[tuple[int, int, float]]:
+    """(first, last, mean) of positions 1-16, 17-64, 65-256, ..., by powers of 4; the last one ends where they end."""
+    ends = [16]
+    while ends[-1] < len(by_position):
+        ends.append(4 * ends[-1])
+    ranges = [(first, min(last, len(by_position))) for first, last in zip([0, *ends], ends)]
+    return [(first + 1, last, float(by_position[first:last].mean())) for first, last in ranges]
 
 
-__all__ = ["Bits", "bits_per_byte", "spans"]
+def _bytes(tokenizer: Tokenizer, pieces: np.ndarray) -> int:
+    """Bytes of text; pieces are decoded whole, so that the count is the same whatever rows they are cut into."""
+    if tokenizer.is_bytes:
+        return int((pieces < 256).sum())
+    return sum(len(tokenizer.decode(piece).encode()) for piece in pieces)
+
+
+__all__ = ["Bits", "bits_per_byte", "buckets", "spans"]

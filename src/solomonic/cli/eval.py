@@ -1,0 +1,255 @@
+"""Say what a trained model is worth: bits per byte by length, retrieval, recall tasks, benchmarks.
+
+With nothing chosen: bits per byte of --data, or of the Python library's own sources.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._device import device
+from ._table import table
+
+FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
+TIMES = (1, 4, 32)  # of the training length
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MOST_TEXT = 16 * 1024**2  # bytes of the documents that are kept
+CALL_TOKENS, CALL_LOGITS = 16384, 2**28  # at most in one call of the model
+CHUNK = 2048
+
+Report = Callable[[int], None]
+Plan = dict[str, tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]]
+"""What is to be done: a name, the tokens that it reads, and the numbers as they come."""
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", type=Path, help="folder of the model")
+    add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
+    add("--field", default="text", metavar="F", help="field of JSON lines, column of parquet (default text)")
+    add("--lengths", nargs="+", type=int, metavar="T", help="tokens (default: 1, 4 and 32 times the training length)")
+    add("--text", action="store_true", help="bits per byte; what is done when nothing else is asked for")
+    add("--positions", action="store_true", help="bits per byte by position, too")
+    add("--passkey", action="store_true", help="retrieve a number from sentences that repeat")
+    add("--needle", action="store_true", help="retrieve a number from the text of --data")
+    add("--depths", nargs="+", type=float, metavar="D", help="where the number stands (default 0 0.25 0.5 0.75 1)")
+    add("--task", nargs="+", metavar="NAME", help="recall tasks, see `solomonic list`; NAME:option=value has options")
+    add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
+    add("--include", metavar="DIR", help="folder of more tasks for --harness")
+    add("--limit", type=int, metavar="N", help="documents of each task of --harness (default: all)")
+    add(
+        "--samples", type=int, metavar="N", help="pieces of text (default 32), prompts a cell (10), rows of a task (64)"
+    )
+    add("--seed", type=int, default=0, metavar="S", help="of prompts and rows (default 0)")
+    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
+    add("--json", type=Path, metavar="FILE", help="write every number to this file")
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    _check(chosen)
+    where = device(chosen.device)
+    import torch
+    from tqdm import tqdm
+
+    from ..evaluate import recall
+    from ..folder import load
+    from ..spelling import choose
+
+    if chosen.harness:
+        from ..evaluate import harness
+    problems = [recall.named(name) for name in chosen.task or ()]
+    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    model, tokenizer = load(chosen.model, where, choose("dtype", chosen.dtype, dtypes))
+    trained = trained_length(chosen.model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    found = {"model": str(chosen.model), "parameters": parameters, "device": str(where), "dtype": chosen.dtype}
+    found |= {"seed": chosen.seed, "trained_length": trained, "complete": False, "notes": []}
+    plan = _plan(chosen, model, tokenizer, problems, trained, found["notes"])
+
+    done: dict[str, list[dict[str, Any]]] = {}
+    try:
+        with tqdm(total=sum(n for n, _ in plan.values()), unit="token", unit_scale=True, dynamic_ncols=True) as bar:
+            for name, (_, numbers) in plan.items():
+                done[name] = []
+                for entry in numbers(bar.update):
+                    done[name].append(entry)
+        if chosen.harness:
+            done["harness"] = harness.evaluate(model, tokenizer, chosen.harness, chosen.include, chosen.limit)
+        found["complete"] = True
+    finally:
+        if any(done.values()):
+            print("\n\n".join(_tables(found, done, chosen.positions)))
+            if chosen.json:
+                from ..files import write
+
+                write(chosen.json, json.dumps(found | done, indent=1) + "\n")
+    return 0
+
+
+def trained_length(folder: Path) -> int | None:
+    """The length that `training.json` or `config.json` of the folder says the model was trained at."""
+    for file, key in (("training.json", "length"), ("config.json", "max_position_embeddings")):
+        try:
+            length = json.loads((folder / file).read_text(encoding="utf-8"))[key]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if type(length) is int and length > 0:
+            return length
+    return None
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    for name, values, least in (
+        ("lengths", chosen.lengths, 1),
+        ("samples", [chosen.samples], 1),
+        ("limit", [chosen.limit], 1),
+        ("seed", [chosen.seed], 0),
+    ):
+        for value in values or ():
+            if value is not None and value < least:
+                raise ValueError(f"--{name}: expected whole numbers >= {least}, got {value}")
+    for depth in chosen.depths or ():
+        if not 0 <= depth <= 1:
+            raise ValueError(f"--depths: expected numbers in [0, 1], got {depth}")
+    if (chosen.include or chosen.limit) and not chosen.harness:
+        raise ValueError("--include and --limit are for --harness, which names no task")
+    if chosen.depths and not (chosen.passkey or chosen.needle):
+        raise ValueError("--depths is for --passkey and --needle; ask for one of them")
+    if chosen.json and chosen.json.is_dir():
+        raise ValueError(f"--json: expected a file, {chosen.json} is a folder")
+
+
+def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[str]) -> Plan:
+    """What was chosen. ValueError for what cannot be done, before anything is."""
+    from ..evaluate import recall
+    from ..evaluate.retrieval import retrieval, shortest
+
+    others = chosen.passkey or chosen.needle or chosen.task or chosen.harness
+    text = chosen.text or chosen.positions or not others or bool(chosen.data and not chosen.needle)
+    lengths = sorted(set(chosen.lengths or [trained * n for n in TIMES] if chosen.lengths or trained else FALLBACK))
+    if not (chosen.lengths or trained) and (text or chosen.passkey or chosen.needle):
+        notes.append("the folder does not say at what length the model was trained: the lengths are a guess")
+    per_call = max(256, min(CALL_TOKENS, CALL_LOGITS // model.config.vocab_size))
+    chunk = min(CHUNK, per_call)
+
+    plan: Plan = {}
+    documents = _documents(chosen, tokenizer, lengths if text else [0], notes) if text or chosen.needle else []
+    if text:
+        plan["text"] = _text(chosen, model, tokenizer, documents, lengths, per_call, chunk, notes)
+    depths = sorted(set(chosen.depths or DEPTHS))
+    for kind in (kind for kind in ("passkey", "needle") if getattr(chosen, kind)):
+        least = shortest(kind, tokenizer)
+        those = [length for length in lengths if length >= least]
+        if len(those) < len(lengths):
+            if chosen.lengths or not those:
+                raise ValueError(f"--{kind}: expected lengths of {least} tokens or more, got {lengths[0]}")
+            notes.append(f"{kind}: asking takes {least} tokens, so not at {lengths[0]}")
+        samples = chosen.samples or 10
+
+        def cells(report: Report, kind=kind, those=those, samples=samples) -> Iterator[dict[str, Any]]:
+            settings = (those, depths, samples, chosen.seed, documents, max(1, per_call // chunk), chunk, report)
+            return map(asdict, retrieval(model, tokenizer, kind, *settings))
+
+        plan[kind] = (sum(those) * len(depths) * samples, cells)
+    samples = chosen.samples or 64
+    for problem in problems:
+        recall.fits(model, problem)
+        those = sorted(set(chosen.lengths or problem.lengths))
+        for length in those:
+            problem.test_batch(1, length, np.random.default_rng(0))
+
+        def scores(report: Report, problem=problem, those=those) -> Iterator[dict[str, Any]]:
+            return map(asdict, recall.recall(model, problem, those, samples, chosen.seed, report))
+
+        plan[f"task {problem.name}"] = (sum(those) * samples, scores)
+    return plan
+
+
+def _documents(chosen, tokenizer, lengths: list[int], notes: list[str]) -> list[np.ndarray]:
+    """Tokens of the documents that are long enough to be of use, the first MOST_TEXT bytes of them."""
+    from ..corpus import documents, library
+
+    needed = (max(lengths) if chosen.lengths else min(lengths)) + 1
+    found, size, longest, full = [], 0, 0, False
+    for document in documents(chosen.data or library(), chosen.field):
+        longest = max(longest, len(document.text))
+        if len(document.text) >= needed:
+            if full := size >= MOST_TEXT:
+                break
+            found.append(document.text[: MOST_TEXT - size])
+            size += len(found[-1])
+    what = " ".join(chosen.data) if chosen.data else "the Python library's sources"
+    if not found:
+        raise ValueError(
+            f"{what}: expected a document of {needed} bytes or more, which lengths up to {needed - 1} take, the "
+            f"longest has {longest}; pass more text, or smaller --lengths"
+        )
+    notes.append(f"text: {what}, {len(found):,} documents, {size:,} bytes{', the first of more' if full else ''}")
+    return [tokenizer.encode(text) for text in found]
+
+
+def _text(chosen, model, tokenizer, documents, lengths, per_call: int, chunk: int, notes: list[str]):
+    from ..evaluate.text import bits_per_byte, buckets, spans
+
+    reach = max(map(len, documents)) - 1
+    those = [length for length in lengths if length <= reach]
+    if not chosen.lengths and those and len(those) < len(lengths):
+        beyond = ", ".join(str(length) for length in lengths if length > reach)
+        notes.append(f"text: the longest document has {reach + 1:,} tokens, so not at {beyond}")
+        lengths = those
+    pieces = spans(documents, max(lengths), chosen.samples or 32)
+    longest = pieces.shape[1] - 1
+
+    def numbers(report: Report) -> Iterator[dict[str, Any]]:
+        for length in lengths:
+            bits = bits_per_byte(model, tokenizer, pieces, length, per_call, chunk, report)
+            where = [{"first": a, "last": b, "bits_per_byte": mean} for a, b, mean in buckets(bits.by_position)]
+            yield {"length": length, "bits_per_byte": bits.mean, "pieces": len(pieces), "positions": where}
+
+    return len(pieces) * sum(longest // length * length for length in lengths), numbers
+
+
+def _tables(found: dict[str, Any], done: dict[str, Any], positions: bool) -> Iterator[str]:
+    trained = f", trained at {found['trained_length']:,} tokens" if found["trained_length"] else ""
+    yield "\n".join([f"{found['model']}: {found['parameters']:,} parameters{trained}", *found["notes"]])
+    for name, entries in done.items():
+        if not entries:
+            continue
+        if name == "text":
+            rows = [(e["length"], e["bits_per_byte"], e["pieces"]) for e in entries]
+            yield table(("length", "bits per byte", "pieces"), rows)
+            if positions:
+                yield table(("position", *(f"{e['length']:,}" for e in entries)), _positions(entries))
+        elif name in ("passkey", "needle"):
+            for measure, what in (("exact", "said exactly"), ("chosen", "likeliest of ten")):
+                yield f"{name}, {what}, by length and depth\n" + _by_depth(entries, measure)
+        elif name == "harness":
+            from ..evaluate.harness import shown
+
+            yield shown(entries)
+        else:
+            rows = [(e["length"], e["value"], e["samples"]) for e in entries]
+            yield f"{entries[0]['task']}\n" + table(("length", entries[0]["metric"].replace("_", " "), "rows"), rows)
+
+
+def _positions(entries: list[dict[str, Any]]) -> list[list[Any]]:
+    """A row a range of positions, a column a length; the last range of a length may end before the row's does."""
+    longest = max((e["positions"] for e in entries), key=len)
+    return [
+        [f"{where['first']}-{where['last']}"]
+        + [e["positions"][i]["bits_per_byte"] if i < len(e["positions"]) else None for e in entries]
+        for i, where in enumerate(longest)
+    ]
+
+
+def _by_depth(entries: list[dict[str, Any]], measure: str) -> str:
+    values = {(e["length"], e["depth"]): e[measure] for e in entries}
+    lengths, depths = (list(dict.fromkeys(key[i] for key in values)) for i in (0, 1))
+    rows = [[length, *(values.get((length, depth)) for depth in depths)] for length in lengths]
+    return table(("length", *(f"{depth:g}" for depth in depths)), rows)

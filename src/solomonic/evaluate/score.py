@@ -1,0 +1,117 @@
+"""Log-probabilities of continuations: each context is read once, whatever follows it starts from its state."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..model import LanguageModel, State
+
+
+@contextmanager
+def reading(model: LanguageModel) -> Iterator[torch.device]:
+    """The model's device; inside, the model is in evaluation mode and no gradients are kept."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield next(model.parameters()).device
+    finally:
+        model.train(training)
+
+
+def take(state: State, rows: Tensor) -> State:
+    """The state of these rows, (n,) int64; a row may come more than once."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    if isinstance(state, dict):
+        return {name: take(part, rows) for name, part in state.items()}
+    return type(state)(take(part, rows) for part in state)
+
+
+def read(model: LanguageModel, rows: Sequence[np.ndarray], chunk: int = 2048) -> State | None:
+    """The state after each row of tokens, of any lengths, read in chunks; None where all rows are empty."""
+    state, (tokens, mask) = None, _padded(rows, next(model.parameters()).device)
+    for part in _parts(tokens.shape[1], chunk):
+        _, state = model(tokens[:, part], state, mask=None if mask is None else mask[:, part])
+    return state
+
+
+def continuations(
+    model: LanguageModel,
+    groups: Sequence[tuple[np.ndarray, Sequence[np.ndarray]]],
+    batch: int = 8,
+    chunk: int = 2048,
+    report: Callable[[int], None] = lambda groups: None,
+) -> list[list[tuple[float, bool]]]:
+    """For each (context, its continuations): log p of each continuation, in nats, and whether greedy decoding gives it.
+
+    A context has one token or more. `batch` rows of `chunk` tokens a call at most, which changes no result beyond
+    rounding; `report` is told how many groups are finished. An empty continuation has log p 0 and is greedy.
+    """
+    found: list[list] = [[None] * len(after) for _, after in groups]
+    order = sorted(range(len(groups)), key=lambda i: len(groups[i][0]), reverse=True)
+    with reading(model) as device:
+        for first in range(0, len(order), batch):
+            some = order[first : first + batch]
+            state = read(model, [groups[i][0][:-1] for i in some], chunk)
+            wanted = [(row, i, j) for row, i in enumerate(some) for j in range(len(groups[i][1]))]
+            wanted.sort(key=lambda place: len(groups[place[1]][1][place[2]]), reverse=True)
+            for begin in range(0, len(wanted), batch):
+                part = wanted[begin : begin + batch]
+                rows = torch.tensor([row for row, _, _ in part], device=device)
+                before = [groups[i][0][-1:] for _, i, _ in part]
+                after = [groups[i][1][j] for _, i, j in part]
+                scores = _score(model, None if state is None else take(state, rows), before, after, chunk)
+                for (_, i, j), score in zip(part, scores):
+                    found[i][j] = score
+            report(len(some))
+    return found
+
+
+def _score(
+    model: LanguageModel,
+    state: State | None,
+    before: Sequence[np.ndarray],
+    after: Sequence[np.ndarray],
+    chunk: int,
+) -> list[tuple[float, bool]]:
+    """`before` is the one token that is read ahead of each row of `after`."""
+    device = next(model.parameters()).device
+    inputs, mask = _padded([np.concatenate([a, b])[:-1] for a, b in zip(before, after)], device)
+    targets, _ = _padded(after, device)
+    total = torch.zeros(len(after), dtype=torch.float64)
+    greedy = torch.ones(len(after), dtype=torch.bool)
+    for part in _parts(inputs.shape[1], chunk):
+        real = None if mask is None else mask[:, part]
+        logits, state = model(inputs[:, part], state, mask=real)
+        log_p, right = -nats(logits, targets[:, part]).cpu(), (logits.argmax(-1) == targets[:, part]).cpu()
+        if real is not None:
+            log_p, right = log_p.masked_fill(~real.cpu(), 0), right | ~real.cpu()
+        total, greedy = total + log_p.sum(1), greedy & right.all(1)
+    return list(zip(total.tolist(), greedy.tolist()))
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B, T, V), (B, T) -> (B, T) float64: -ln p of each target."""
+    return cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).double()
+
+
+def _padded(rows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Rows as one tensor, zeros on the right, and the mask of what is real; no mask where all are of one length."""
+    sizes = np.array([len(row) for row in rows])
+    mask = np.arange(sizes.max()) < sizes[:, None]
+    tokens = np.zeros(mask.shape, dtype=np.int64)
+    for line, row in zip(tokens, rows):
+        line[: len(row)] = row
+    return torch.from_numpy(tokens).to(device), None if mask.all() else torch.from_numpy(mask).to(device)
+
+
+def _parts(length: int, chunk: int) -> Iterator[slice]:
+    return (slice(start, min(start + chunk, length)) for start in range(0, length, chunk))
+
+
+__all__ = ["continuations", "nats", "read", "reading", "take"]
