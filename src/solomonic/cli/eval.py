@@ -63,6 +63,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     if chosen.harness:
         from ..evaluate import harness
+
+        known = harness.known(chosen.harness, chosen.include)
     problems = [recall.named(name) for name in chosen.task or ()]
     dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     model, tokenizer = load(chosen.model, where, choose("dtype", chosen.dtype, dtypes))
@@ -74,13 +76,14 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     done: dict[str, list[dict[str, Any]]] = {}
     try:
-        with tqdm(total=sum(n for n, _ in plan.values()), unit="token", unit_scale=True, dynamic_ncols=True) as bar:
+        total = sum(tokens for tokens, _ in plan.values())
+        with tqdm(total=total, unit="token", unit_scale=True, dynamic_ncols=True, disable=not total) as bar:
             for name, (_, numbers) in plan.items():
                 done[name] = []
                 for entry in numbers(bar.update):
                     done[name].append(entry)
         if chosen.harness:
-            done["harness"] = harness.evaluate(model, tokenizer, chosen.harness, chosen.include, chosen.limit)
+            done["harness"] = harness.evaluate(model, tokenizer, known, chosen.limit)
         found["complete"] = True
     finally:
         if any(done.values()):

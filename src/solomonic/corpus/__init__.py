@@ -99,7 +99,7 @@ def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]
             continue
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: expected a JSON object, got what is no JSON ({error})") from None
         text = entry.get(field) if isinstance(entry, dict) else None
         if not isinstance(text, str):

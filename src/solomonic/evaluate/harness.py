@@ -9,8 +9,10 @@ A document of any length is read without windows, and a context that several req
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +58,7 @@ class Solomonic(TemplateLM):
         if isinstance(pretrained, tuple):
             self.model, self._tokenizer = pretrained
         else:
-            self.model, self._tokenizer = load(pretrained, device or "cpu", choose("dtype", dtype, DTYPES))
+            self.model, self._tokenizer = load(pretrained, _device(device), choose("dtype", dtype, DTYPES))
         self._device = next(self.model.parameters()).device
         size = AUTO if str(batch_size).startswith("auto") else int(batch_size)
         self.batch_size = min(size, max_batch_size or size)
@@ -149,24 +151,31 @@ class Solomonic(TemplateLM):
         return texts
 
 
-def evaluate(
-    model: LanguageModel,
-    tokenizer: Tokenizer,
-    tasks: Sequence[str],
-    include: str | None = None,
-    limit: int | None = None,
-    batch_size: int = 8,
-) -> dict[str, Any]:
-    """What the harness finds on `tasks`, of its own or of the folder `include`: plain JSON values.
+def known(tasks: Sequence[str], include: str | None = None) -> tuple[TaskManager, list[str]]:
+    """The harness's tasks, and those of the folder `include`; the names that `tasks`, which may have *, stand for.
 
-    ValueError for a task it does not know. `limit` is how many documents of each are asked.
+    ValueError for one that stands for nothing, or a folder that is not there.
     """
+    if include is not None and not Path(include).is_dir():
+        raise ValueError(f"{include}: expected a folder of tasks; it is not there")
     manager = TaskManager(include_path=include)
     for name in tasks:
         if not manager.match_tasks([name]):
-            near = "; ".join(f"did you mean {word!r}?" for word in get_close_matches(name, manager.all_tasks, 1))
-            raise ValueError(f"--harness: expected tasks that `lm_eval ls tasks` lists, got {name!r}; {near}")
-    names = manager.match_tasks(list(tasks))
+            near = get_close_matches(name, manager.all_tasks, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"expected tasks that `lm_eval ls tasks` lists, got {name!r}{hint}")
+    return manager, manager.match_tasks(list(tasks))
+
+
+def evaluate(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    tasks: tuple[TaskManager, list[str]],
+    limit: int | None = None,
+    batch_size: int = 8,
+) -> dict[str, Any]:
+    """What the harness finds on the tasks of `known`, on `limit` documents of each at most: plain JSON values."""
+    manager, names = tasks
     lm = Solomonic((model, tokenizer), batch_size)
     results = simple_evaluate(lm, tasks=names, task_manager=manager, limit=limit, log_samples=False)
     return json.loads(json.dumps(results, default=str))
@@ -175,6 +184,15 @@ def evaluate(
 def shown(results: dict[str, Any]) -> str:
     """The harness's own table."""
     return make_table(results).strip()
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name; with a warning the best there is, for the harness says "cuda" where nobody chose."""
+    best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if name is None or torch.device(name).type in (best.type, "cpu"):
+        return torch.device(name or best)
+    logging.getLogger(__name__).warning("no device %s here: going on with %s", name, best)
+    return best
 
 
 def _settings(settings: dict[str, Any]) -> tuple[list[str], int]:
@@ -187,7 +205,7 @@ def _settings(settings: dict[str, Any]) -> tuple[list[str], int]:
     return [stop for stop in ([until] if isinstance(until, str) else until) if stop], int(most)
 
 
-__all__ = ["Solomonic", "evaluate", "shown"]
+__all__ = ["Solomonic", "evaluate", "known", "shown"]
 
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate

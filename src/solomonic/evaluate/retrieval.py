@@ -68,8 +68,6 @@ def prompt(
     `documents`, tokens, are the filler of "needle". ValueError for a kind nobody knows, a depth out of [0, 1], a
     length under `shortest`, or a needle without documents.
     """
-    if kind not in KINDS:
-        raise unknown("retrieval", kind, KINDS)
     if not 0 <= depth <= 1:
         raise ValueError(f"depth: expected a number in [0, 1], got {depth}")
     if length < (least := shortest(kind, tokenizer)):
@@ -104,7 +102,7 @@ def retrieval(
     """
     for length in lengths:
         for depth in depths:
-            rngs = (np.random.default_rng([seed, length, sample]) for sample in range(samples))
+            rngs = (np.random.default_rng([seed, length, sample, *kind.encode()]) for sample in range(samples))
             prompts = [prompt(kind, tokenizer, length, depth, rng, documents) for rng in rngs]
             groups = [(one.tokens, one.answers) for one in prompts]
             scores = continuations(model, groups, batch, chunk, lambda done, length=length: report(done * length))
@@ -121,6 +119,8 @@ def _parts(kind: str, name: str, place: str, number: str) -> tuple[str, str, str
             f"\nThe pass key is {number}. Remember it: {number} is the pass key.\n",
             "\nWhat is the pass key? The pass key is",
         )
+    if kind != "needle":
+        raise unknown("retrieval", kind, KINDS)
     fact = f"\nThe locker of {name} in {place} opens with"
     return "", f"{fact} {number}.\n", fact
 
