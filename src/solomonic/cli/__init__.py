@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"solomonic: {error}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"solomonic: {error or 'interrupted'}", file=sys.stderr)
+        print(f"solomonic: {str(error) or 'interrupted'}", file=sys.stderr)
         return 130
 
 
