@@ -242,6 +242,12 @@ def test_a_task_nobody_knows_is_one_line(tasks, tmp_path, capsys):
     assert "nowhere: expected a folder of tasks" in capsys.readouterr().err
 
 
+def test_a_template_that_cannot_be_rendered(tasks, tmp_path):
+    (tmp_path / "broken.yaml").write_text((tasks / "local_text.yaml").read_text().replace("{{text}}", "{{text"))
+    with pytest.raises(ValueError, match="a template of local_text cannot be rendered"):
+        evaluate(small(), BYTES, known(["local_text"], str(tmp_path)))
+
+
 def test_the_harness_own_command_line(tasks, tmp_path):
     """`lm_eval --model solomonic`, by the module that teaches the harness the name."""
     save(tmp_path / "model", small(), BYTES)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import __version__
 from ._device import device
 from ._table import table
 
@@ -70,8 +71,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     model, tokenizer = load(chosen.model, where, choose("dtype", chosen.dtype, dtypes))
     trained = trained_length(chosen.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    found = {"model": str(chosen.model), "parameters": parameters, "device": str(where), "dtype": chosen.dtype}
-    found |= {"seed": chosen.seed, "trained_length": trained, "complete": False, "notes": []}
+    found = {
+        "model": str(chosen.model),
+        "parameters": parameters,
+        "trained_length": trained,
+        "device": str(where),
+        "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
+        "seed": chosen.seed,
+        "versions": {"solomonic": __version__, "torch": torch.__version__},
+        "complete": False,
+        "notes": [],
+    }
     plan = _plan(chosen, model, tokenizer, problems, trained, found["notes"])
 
     done: dict[str, list[dict[str, Any]]] = {}

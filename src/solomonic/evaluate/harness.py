@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import torch
 from lm_eval import simple_evaluate
@@ -174,10 +175,16 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """What the harness finds on the tasks of `known`, on `limit` documents of each at most: plain JSON values."""
+    """What the harness finds on the tasks of `known`, on `limit` documents of each at most: plain JSON values.
+
+    ValueError for a task whose templates do not fit its documents.
+    """
     manager, names = tasks
     lm = Solomonic((model, tokenizer), batch_size)
-    results = simple_evaluate(lm, tasks=names, task_manager=manager, limit=limit, log_samples=False)
+    try:
+        results = simple_evaluate(lm, tasks=names, task_manager=manager, limit=limit, log_samples=False)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"a template of {', '.join(names)} cannot be rendered: {error}") from None
     return json.loads(json.dumps(results, default=str))
 
 
