@@ -122,7 +122,7 @@ def test_a_bad_line_is_named(tmp_path, line, says):
 
 @pytest.fixture
 def parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
     import pyarrow.parquet
 
     def made(columns, **settings):

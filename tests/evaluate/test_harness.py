@@ -21,7 +21,7 @@ from solomonic.tokenizer import Tokenizer
 from .models import TEXT, Copier, bpe, small
 
 pytest.importorskip("lm_eval")
-from solomonic.evaluate.harness import Solomonic, evaluate, known  # noqa: E402
+from solomonic.evaluate.harness import Solomonic, evaluate, known
 
 BYTES = Tokenizer.for_bytes()
 CHOICES = [
