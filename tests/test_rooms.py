@@ -20,12 +20,14 @@ MAY = {
     "tokenizer": set(),
     "folder": {"model", "formats", "tokenizer", "__init__"},
     "corpus": set(),
-    "pretrain": {"model", "corpus", "folder", "tokenizer", "__init__"},
+    "pretrain": {"model", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
+    "bench": {"model", "presets", "mixers", "ops"},
     "generate": {"model", "folder", "tokenizer"},
-    "evaluate": {"model", "corpus", "tokenizer", "tasks", "train"},
+    "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "folder", "formats", "tokenizer", "generate", "evaluate"},
     "spelling": set(),
     "files": set(),
+    "tensors": set(),
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
@@ -38,7 +40,11 @@ PACKAGES = {
     "formats": {"torch", "safetensors"},
     "tokenizer": {"numpy", "tokenizers"},
     "corpus": {"pyarrow"},
-    "generate": {"torch", "safetensors"},
+    "evaluate": {"torch", "numpy", "lm_eval", "jinja2", "tqdm"},
+    "pretrain": {"torch", "numpy", "accelerate"},
+    "bench": {"torch", "transformers"},
+    "generate": {"torch"},
+    "tensors": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}
 

@@ -81,6 +81,8 @@ def _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidt
         module = make()
         if work != "decode" or hasattr(module, "init_state"):  # a peer without it has no state to go on from
             prepared[name] = _work(scope, work, module, length, sizes, device)
+    if not prepared:
+        return
     runs = {name: run for name, (run, _) in prepared.items()}
     times = side_by_side(runs, device, seconds)
     baseline = times[next(iter(times))].median

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..model import LanguageModel, State
+from ..model import LanguageModel, State, map_state
 
 
 @contextmanager
@@ -25,11 +25,7 @@ def reading(model: LanguageModel) -> Iterator[torch.device]:
 
 def take(state: State, rows: Tensor) -> State:
     """The state of these rows, (n,) int64; a row may come more than once."""
-    if isinstance(state, Tensor):
-        return state[rows]
-    if isinstance(state, dict):
-        return {name: take(part, rows) for name, part in state.items()}
-    return type(state)(take(part, rows) for part in state)
+    return map_state(lambda tensor: tensor[rows], state)
 
 
 def read(model: LanguageModel, rows: Sequence[np.ndarray], chunk: int = 2048) -> State | None:

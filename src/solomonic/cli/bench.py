@@ -1,0 +1,104 @@
+"""Measure speed and memory against peers, side by side.
+
+Layers and models take turns in one process; every ratio is to the first of its table, and above 1 is faster. The floor
+is the share of the time that the operations or the bytes of the work would take on this machine at its best.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import torch
+
+from ..spelling import choose, unknown
+from ._device import device
+from ._table import table
+
+WORKS = ("train", "prefill", "decode")
+SCOPES = ("layer", "model")
+LENGTHS = {True: [512, 2048, 16384], False: [1024, 4096, 16384, 65536, 131072]}  # on a CPU, elsewhere
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--work", nargs="+", default=WORKS, metavar="W", help=f"of {', '.join(WORKS)} (default: all)")
+    add("--scope", nargs="+", default=SCOPES, metavar="S", help=f"of {', '.join(SCOPES)} (default: both)")
+    add(
+        "--lengths",
+        nargs="+",
+        type=int,
+        metavar="T",
+        help="tokens (default: 512 to 16384; elsewhere than a CPU 131072)",
+    )
+    add("--only", nargs="+", metavar="NAME", help="of the names in the tables; the first in them is the baseline")
+    for name, (default, what) in SIZES.items():
+        add(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{what} (default {default})")
+    add("--seconds", type=float, default=20.0, metavar="X", help="of measuring for each table (default 20)")
+    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    add("--dtype", metavar="T", help=f"{' or '.join(DTYPES)} (default: bfloat16 on an accelerator)")
+    add("--json", type=Path, metavar="FILE", help="write every number to this file")
+
+
+SIZES = {
+    "d_model": (256, "width"),
+    "n_layers": (4, "layers of a model"),
+    "n_heads": (4, "heads"),
+    "window": (64, "tokens of the window"),
+    "capacity": (64, "slots of the eidetic memory"),
+    "state_size": (32, "rows of the fading memory's state"),
+    "batch": (1, "rows of a batch"),
+}
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    from ..bench.run import Sizes, rows
+    from ..files import write
+
+    where = device(chosen.device)
+    on_cpu = where.type == "cpu"
+    dtype = choose("dtype", chosen.dtype or ("float32" if on_cpu else "bfloat16"), DTYPES)
+    for given, known, kind in ((chosen.work, WORKS, "work"), (chosen.scope, SCOPES, "scope")):
+        for name in given:
+            if name not in known:
+                raise unknown(kind, name, known)
+    lengths = chosen.lengths or LENGTHS[on_cpu]
+    for name in ("d_model", "n_layers", "n_heads", "window", "state_size", "batch"):
+        if getattr(chosen, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')}: expected a whole number >= 1, got {getattr(chosen, name)}")
+    if min(lengths) < 1 or chosen.seconds <= 0 or chosen.capacity < 1:
+        raise ValueError("expected --lengths >= 1, --capacity >= 1 and --seconds > 0")
+    sizes = Sizes(**{f.name: getattr(chosen, f.name) for f in fields(Sizes) if hasattr(chosen, f.name)})
+    about = f"torch {torch.__version__}, {where}, {chosen.dtype or dtype}, {torch.get_num_threads()} threads"
+    print(about)
+    done, current = [], None
+    try:
+        for row in rows(sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only):
+            if current != (row.scope, row.work, row.length):
+                _print(done, current)
+                current = (row.scope, row.work, row.length)
+            done.append(row)
+    finally:
+        _print(done, current)
+        if chosen.json and done:
+            write(chosen.json, json.dumps({"about": about, "rows": [asdict(row) for row in done]}, indent=1) + "\n")
+    if not done:
+        raise ValueError(f"--only: none of {', '.join(chosen.only)} is measured; leave it out to see the names")
+    return 0
+
+
+def _print(rows: list, current: tuple | None) -> None:
+    if current is None:
+        return
+    scope, work, length = current
+    shown = [row for row in rows if (row.scope, row.work, row.length) == current]
+    memory = any(row.memory is not None for row in shown)
+    head = [f"{scope}, {work} at {length:,}", "ms", "quartiles", "times as fast", "floor"] + ["MiB"] * memory
+    print("\n" + table(head, [_cells(row, memory) for row in shown]), flush=True)
+
+
+def _cells(row, memory: bool) -> list[str]:
+    cells = [row.name, f"{row.seconds * 1e3:.3g}", f"{row.fast * 1e3:.3g} - {row.slow * 1e3:.3g}"]
+    cells += [f"{row.ratio:.2f}", f"{row.floor / row.seconds:.0%}"]
+    return cells + [f"{row.memory / 2**20:.1f}" if row.memory is not None else "-"] * memory
