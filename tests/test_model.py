@@ -230,3 +230,30 @@ def test_autocast_leaves_scans_in_float32():
             _, state = small(name)(tokens)
         fading = state["layers"][0].get("fading", state["layers"][0])
         assert fading["ssm"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["bmojo", "transformer"])
+def test_logits_at_padding_are_those_of_the_token_before(name):
+    model = small(name)
+    tokens = torch.randint(0, 20, (1, 9))
+    mask = torch.tensor([[False, True, True, False, False, True, True, True, False]])
+    logits = model(tokens, mask=mask)[0][0]
+    for padding, before in ((3, 2), (4, 2), (8, 7)):
+        assert torch.equal(logits[padding], logits[before])
+
+
+def test_embeddings_and_what_enters_the_blocks():
+    """`embed`, `hidden` and the head are `forward`; the trace is in the order of the tokens, padding or not."""
+    model = small("bmojo", n_layers=2)
+    tokens, mask = torch.randint(0, 20, (2, 9)), torch.arange(9) >= torch.tensor([[0], [4]])
+    logits, state = model(tokens, mask=mask)
+    trace = []
+    x, after = model.hidden(model.embed(tokens, mask), mask=mask, trace=trace)
+    assert torch.equal(model.head(x), logits) and torch.equal(after["position"], state["position"])
+    scaled = model.embedding(tokens) * model.config.embedding_scale
+    assert len(trace) == 2 and torch.equal(trace[0][mask], scaled[mask])
+    alone = []
+    model.hidden(model.embed(tokens[1:, 4:]), trace=alone)
+    assert torch.allclose(trace[1][1, 4:], alone[1][0], atol=1e-5)
+    with pytest.raises(ValueError, match=r"embeddings: expected \(B, T, 32\)"):
+        model.hidden(tokens)

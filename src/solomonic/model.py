@@ -5,7 +5,7 @@ Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -77,11 +77,13 @@ class LanguageModel(nn.Module):
     and other documents (`segments`) change nothing of a real token's logits, nor the state.
     """
 
+    Block: ClassVar[type[Block]] = Block
+
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config, mixer) for mixer in config.layers)
+        self.blocks = nn.ModuleList(self.Block(config, mixer) for mixer in config.layers)
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
@@ -99,25 +101,48 @@ class LanguageModel(nn.Module):
 
         Returns logits (B, T, V) and the state after the last real token. Without `segments` the tokens continue the
         state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
-        mean nothing. Raises ValueError for arguments of another shape or type, or a state of another configuration.
+        are those of the real token before it, and mean nothing where there is none. Raises ValueError for arguments
+        of another shape or type, or a state of another configuration.
         """
-        self._check(tokens, state, mask, segments)
-        order = length = None
+        x, state = self.hidden(self.embed(tokens, mask), state, mask=mask, segments=segments)
+        return self.head(x), state
+
+    def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, T) int64 -> (B, T, d_model). ValueError for what is no such tensor, or a real token out of range."""
+        self._check_tokens(tokens, mask)
+        return self.embedding(tokens if mask is None else tokens.masked_fill(~mask, 0))
+
+    def hidden(
+        self,
+        x: Tensor,
+        state: State | None = None,
+        *,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        trace: list[Tensor] | None = None,
+    ) -> tuple[Tensor, State]:
+        """What `forward` gives to the head, (B, T, d_model), and the state; of x (B, T, d_model), as `embed` gives it.
+
+        What enters each block, (B, T, d_model), is added to `trace`. Raises ValueError as `forward` does.
+        """
+        self._check(x, state, mask, segments)
+        length, back = None, lambda x: x
         if mask is not None:
             length = mask.sum(1)
             order = mask.logical_not().sort(dim=1, stable=True).indices  # real tokens first, in their order
-            tokens = tokens.masked_fill(~mask, 0).gather(1, order)
+            rank = (mask.cumsum(1) - 1).clamp_min(0)
+            x = x.masked_fill(~mask[..., None], 0).gather(1, order[..., None].expand_as(x))
             segments = None if segments is None else segments.gather(1, order)
-        place, segment = self._place(tokens, state, length, segments)
-        x = self.embedding(tokens) * self.config.embedding_scale
+            back = lambda x: x.gather(1, rank[..., None].expand_as(x))  # noqa: E731
+        place, segment = self._place(x, state, length, segments)
+        x = x * self.config.embedding_scale
         layers = []
         for block, before in zip(self.blocks, state["layers"] if state else [None] * len(self.blocks)):
+            if trace is not None:
+                trace.append(back(x))
             x, after = block(x, before, place)
             layers.append(after)
-        logits = self.head(self.norm(x))
-        if order is not None:
-            logits = logits.gather(1, order.argsort(1)[..., None].expand_as(logits))
-        return logits, {"position": place.end, "segment": segment, "layers": layers}
+        return back(self.norm(x)), {"position": place.end, "segment": segment, "layers": layers}
 
     def compose(self, states: list[State], how: str = "picaso") -> State:
         """One state for documents that were read apart, each from nothing, of the N states after them, in their order.
@@ -153,9 +178,9 @@ class LanguageModel(nn.Module):
         return sum(t.numel() * t.element_size() for _, t in state_tensors(state))
 
     def _place(
-        self, tokens: Tensor, state: State | None, length: Tensor | None, segments: Tensor | None
+        self, x: Tensor, state: State | None, length: Tensor | None, segments: Tensor | None
     ) -> tuple[Place, Tensor]:
-        (B, T), device = tokens.shape, tokens.device
+        (B, T), device = x.shape[:2], x.device
         row = torch.arange(T, device=device)[None]
         before = state["position"] if state else torch.zeros(B, dtype=torch.int64, device=device)
         segment = state["segment"] if state else torch.zeros(B, dtype=torch.int64, device=device)
@@ -178,16 +203,11 @@ class LanguageModel(nn.Module):
         aligned = state is None and segments is None
         return Place(position, end, length, aligned, segments is not None, longest), segment
 
-    def _check(self, tokens: Tensor, state: State | None, mask: Tensor | None, segments: Tensor | None) -> None:
+    def _check_tokens(self, tokens: Tensor, mask: Tensor | None) -> None:
         whole = isinstance(tokens, Tensor) and tokens.dim() == 2 and tokens.dtype == torch.int64
         if not whole or 0 in tokens.shape:
             raise ValueError(f"tokens: expected (B, T) int64 with B >= 1 and T >= 1, got {_shape(tokens)}")
-        for name, value, dtype in (("mask", mask, torch.bool), ("segments", segments, torch.int64)):
-            fits = isinstance(value, Tensor) and value.shape == tokens.shape and value.dtype == dtype
-            if value is not None and not fits:
-                raise ValueError(f"{name}: expected {tuple(tokens.shape)} {dtype}, as the tokens, got {_shape(value)}")
-        if state is not None:
-            self._check_state(tokens.shape[0], state)
+        _check_beside("mask", mask, tokens.shape, torch.bool)
         if not _may_look(tokens.device):
             return
         real = tokens if mask is None else tokens[mask]
@@ -195,6 +215,16 @@ class LanguageModel(nn.Module):
             raise ValueError(
                 f"tokens: expected values in [0, {self.config.vocab_size}), got {int(real.min())} to {int(real.max())}"
             )
+
+    def _check(self, x: Tensor, state: State | None, mask: Tensor | None, segments: Tensor | None) -> None:
+        width = self.config.d_model
+        whole = isinstance(x, Tensor) and x.dim() == 3 and x.shape[2] == width and x.is_floating_point()
+        if not whole or 0 in x.shape:
+            raise ValueError(f"embeddings: expected (B, T, {width}) floats, B >= 1 and T >= 1, got {_shape(x)}")
+        _check_beside("mask", mask, x.shape[:2], torch.bool)
+        _check_beside("segments", segments, x.shape[:2], torch.int64)
+        if state is not None:
+            self._check_state(x.shape[0], state)
 
     def _check_state(self, batch: int | None, state: State) -> None:
         """The shapes of a state say which configuration it is of; only an unbounded mixer's rows are free.
@@ -239,6 +269,11 @@ def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
     if isinstance(state, dict):
         return {key: map_state(change, value) for key, value in state.items()}
     return [map_state(change, value) for value in state]
+
+
+def _check_beside(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) -> None:
+    if value is not None and not (isinstance(value, Tensor) and value.shape == shape and value.dtype == dtype):
+        raise ValueError(f"{name}: expected {tuple(shape)} {dtype}, as the tokens, got {_shape(value)}")
 
 
 def _may_look(device: torch.device) -> bool:

@@ -1,0 +1,105 @@
+"""What `generate` carries from token to token: our state, in the place of keys and values."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from ..mixers import State
+
+
+class SolomonicCache(Cache):
+    """The state of a `LanguageModel`, of all memories of all layers, that one call leaves to the next.
+
+    `state` None: nothing was read. `last` (B, d_model) is what the head saw last of each row: rows that end in padding
+    go on from there. A fading memory cannot take back a token, so the cache cannot be cropped.
+    """
+
+    is_croppable = False
+    is_compileable = False
+    is_initialized = property(lambda self: self.state is not None)
+
+    def __init__(self):
+        super().__init__(layers=[])
+        self.reset()
+
+    def reset(self) -> None:
+        self.state: State | None = None
+        self.last: Tensor | None = None
+        self.columns = 0
+
+    def store(self, state: State, last: Tensor, columns: int) -> None:
+        """Keep what a call of so many columns, padding among them, left."""
+        self.state, self.last, self.columns = state, last, self.columns + columns
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns read so far, those of padding among them."""
+        return self.columns
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """-1: there is no bound."""
+        return -1
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.columns + query_length, 0
+
+    @property
+    def batch_size(self) -> int:
+        """Rows; -1 where nothing was read."""
+        return -1 if self.last is None else self.last.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the cache takes, each tensor's whole storage once."""
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in self.tensors()}
+        return sum(storages.values())
+
+    def tensors(self) -> Iterator[Tensor]:
+        return _leaves((self.state, self.last))
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._map(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._map(lambda x: x[indices.to(x.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._map(lambda x: x.repeat_interleave(repeats, 0))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """ValueError: only nothing can be taken back."""
+        if tokens_to_remove:
+            raise ValueError(
+                f"crop: expected 0 tokens to take back, got {tokens_to_remove}; a fading memory cannot forget a token it has "
+                "read: keep a copy.deepcopy of the cache from before"
+            )
+
+    def __len__(self) -> int:
+        return 0 if self.state is None else len(self.state["layers"])
+
+    def __repr__(self) -> str:
+        return f"SolomonicCache(columns={self.columns}, batch_size={self.batch_size}, nbytes={self.nbytes})"
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.state, self.last = _mapped((self.state, self.last), change)
+
+
+def _leaves(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif state is not None:
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from _leaves(value)
+
+
+def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(state, dict):
+        return {key: _mapped(value, change) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(_mapped(value, change) for value in state)
+    return state if state is None else change(state)
+
+
+__all__ = ["SolomonicCache"]
