@@ -136,6 +136,10 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
         elif isinstance(module, nn.Embedding) and module is not self.model.embedding:  # added by a resize
             initialization.normal_(module.weight, std=module.embedding_dim**-0.5)
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """For code outside transformers it would skip modules without parameters of their own: those above."""
+        super()._initialize_weights(module)
+
     def _prepare_cache_for_generation(self, generation_config, model_kwargs: dict, *args) -> None:
         """Every cache of `generate` is ours. ValueError for one that it is asked to make otherwise."""
         kind = generation_config.cache_implementation
