@@ -42,6 +42,7 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
+    _is_stateful = True  # no token can be taken back, as assisted generation would
     _input_embed_layer = "embedding"
     _no_split_modules = ["SolomonicBlock"]
     _skip_keys_device_placement = ["past_key_values"]
