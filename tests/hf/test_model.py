@@ -245,10 +245,11 @@ def test_gradient_checkpointing(name, reentrant):
 
 @torch.no_grad()
 def test_cache_is_the_state():
-    model = wrapper_of("bmojo")
+    ours = language_model(name="bmojo")
+    model = wrapped(ours)
     x = draw(2, 9)
     cache = model(x, use_cache=True).past_key_values
-    _, state = model.model(x)
+    _, state = ours(x)
     assert_same_state(cache.state, state, "state")
     assert cache.batch_size == 2 and len(cache) == 2 and cache.is_initialized and not cache.is_croppable
     for length in (9, 200):

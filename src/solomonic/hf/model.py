@@ -3,11 +3,10 @@
 from typing import Unpack
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -27,7 +26,49 @@ class SolomonicBlock(GradientCheckpointingLayer, Block):
 
 
 class SolomonicModel(LanguageModel):
+    """`LanguageModel` up to its head, with the arguments of transformers; see `SolomonicForCausalLM.forward`."""
+
     Block = SolomonicBlock
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: SolomonicCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        seq_idx: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """last_hidden_state (B, T, d_model) is what the head takes."""
+        _refuse(kwargs)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("expected input_ids or inputs_embeds, one of them, got both or none")
+        columns = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+        cache = past_key_values
+        if cache is not None and not isinstance(cache, SolomonicCache):
+            raise ValueError(
+                f"past_key_values: expected a SolomonicCache, got {type(cache).__name__}; pass solomonic.hf.SolomonicCache()"
+            )
+        if use_cache and cache is None:
+            cache = SolomonicCache()
+        state = cache.state if cache is not None else None
+        mask = _mask(attention_mask, columns, cache.columns if cache is not None else 0)
+        segments = _given(seq_idx, columns) if seq_idx is not None else _segments(position_ids, columns, mask, state)
+        x = self.embed(input_ids.long(), mask) if inputs_embeds is None else inputs_embeds
+        trace = [] if output_hidden_states else None
+        x, state = self.hidden(x, state, mask=mask, segments=segments, trace=trace)
+        if cache is not None and cache.last is not None and mask is not None:
+            x = torch.where((mask.cumsum(1) == 0)[..., None], cache.last[:, None], x)
+        if use_cache:
+            cache.store(state, x[:, -1].clone(), columns[1])
+        return BaseModelOutputWithPast(
+            last_hidden_state=x,
+            past_key_values=cache if use_cache else None,
+            hidden_states=None if trace is None else (*trace, x),
+        )
 
 
 class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
@@ -39,6 +80,7 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
 
     config: SolomonicConfig
     config_class = SolomonicConfig
+    base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
@@ -77,42 +119,27 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
         labels (B, T): the mean cross-entropy of each token given those before it, -100 where it does not count.
         use_cache None: as the configuration says, but not in training. ValueError for anything else, or unknown.
         """
-        self._refuse(kwargs)
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("expected input_ids or inputs_embeds, one of them, got both or none")
-        columns = (inputs_embeds if input_ids is None else input_ids).shape[:2]
-        cache = past_key_values
-        if cache is not None and not isinstance(cache, SolomonicCache):
-            raise ValueError(
-                f"past_key_values: expected a SolomonicCache, got {type(cache).__name__}; pass solomonic.hf.SolomonicCache()"
-            )
         if use_cache is None:
-            use_cache = cache is not None or (self.config.use_cache and not self.training)
-        if use_cache and cache is None:
-            cache = SolomonicCache()
-        state = cache.state if cache is not None else None
-        mask = _mask(attention_mask, columns, cache.columns if cache is not None else 0)
-        segments = _given(seq_idx, columns) if seq_idx is not None else _segments(position_ids, columns, mask, state)
-        x = self.model.embed(input_ids.long(), mask) if inputs_embeds is None else inputs_embeds
+            use_cache = past_key_values is not None or (self.config.use_cache and not self.training)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        trace = [] if output_hidden_states else None
-        x, state = self.model.hidden(x, state, mask=mask, segments=segments, trace=trace)
-        if cache is not None and cache.last is not None and mask is not None:
-            x = torch.where((mask.cumsum(1) == 0)[..., None], cache.last[:, None], x)
-        if use_cache:
-            cache.store(state, x[:, -1].clone(), columns[1])
-        logits = self.model.head(slice_logits_to_keep(x, logits_to_keep))
+        out = self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            output_hidden_states,
+            seq_idx,
+            **kwargs,
+        )
+        logits = self.model.head(slice_logits_to_keep(out.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
             details = {key: kwargs[key] for key in OF_THE_LOSS if kwargs.get(key) is not None}
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **details)
-        return CausalLMOutputWithPast(
-            loss=loss,
-            logits=logits,
-            past_key_values=cache if use_cache else None,
-            hidden_states=None if trace is None else (*trace, x),
-        )
+        return CausalLMOutputWithPast(loss, logits, out.past_key_values, out.hidden_states)
 
     def get_output_embeddings(self) -> nn.Linear:
         return self.model.head
@@ -149,14 +176,14 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
         if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
             model_kwargs["past_key_values"] = SolomonicCache()
 
-    @staticmethod
-    def _refuse(kwargs: dict) -> None:
-        known = [*TransformersKwargs.__optional_keys__, *OF_THE_LOSS]
-        for key, value in kwargs.items():
-            if key not in known:
-                raise unknown("argument", key, known)
-            if (key in NEVER and value) or (key == "is_causal" and value is False):
-                raise ValueError(f"{key}: expected none, got {value}; these models have no such thing")
+
+def _refuse(kwargs: dict) -> None:
+    known = [*TransformersKwargs.__optional_keys__, *OF_THE_LOSS]
+    for key, value in kwargs.items():
+        if key not in known:
+            raise unknown("argument", key, known)
+        if (key in NEVER and value) or (key == "is_causal" and value is False):
+            raise ValueError(f"{key}: expected none, got {value}; these models have no such thing")
 
 
 def _given(ids: Tensor, columns: torch.Size) -> Tensor:
