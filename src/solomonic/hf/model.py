@@ -18,7 +18,7 @@ from .cache import SolomonicCache
 from .config import SolomonicConfig
 
 OF_THE_LOSS = ("num_items_in_batch", "shift_labels", "ignore_index")
-NEVER = ("output_attentions", "output_router_logits")
+NEVER, ALWAYS = ("output_attentions", "output_router_logits"), ("is_causal", "return_dict")
 
 
 class SolomonicBlock(GradientCheckpointingLayer, Block):
@@ -178,12 +178,12 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 def _refuse(kwargs: dict) -> None:
-    known = [*TransformersKwargs.__optional_keys__, *OF_THE_LOSS]
+    known = {*TransformersKwargs.__optional_keys__, *OF_THE_LOSS, "return_dict"}
     for key, value in kwargs.items():
         if key not in known:
             raise unknown("argument", key, known)
-        if (key in NEVER and value) or (key == "is_causal" and value is False):
-            raise ValueError(f"{key}: expected none, got {value}; these models have no such thing")
+        if (key in NEVER and value) or (key in ALWAYS and value is False):
+            raise ValueError(f"{key}: expected {key in ALWAYS}, got {value}; there is nothing else here")
 
 
 def _given(ids: Tensor, columns: torch.Size) -> Tensor:
