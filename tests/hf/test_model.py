@@ -358,3 +358,57 @@ def test_importing_again_changes_nothing():
 
     importlib.reload(solomonic.hf)
     assert transformers.AutoConfig.for_model("solomonic", model=language_model(name="mamba2").config).vocab_size == 50
+
+
+def broken(kind, path, tensors):
+    """Break the folder in one way; what the error says of it."""
+    from safetensors.torch import save_file
+
+    weights, config = path / "model.safetensors", path / "config.json"
+    settings = json.loads(config.read_text())
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+        return "cannot be read"
+    if kind == "a tensor too few":
+        save_file({name: x for name, x in tensors.items() if "mlp.up" not in name}, weights)
+        return r"model.blocks.0.mlp.up.weight is not there \(2 such"
+    if kind == "a tensor too many":
+        save_file(tensors | {"model.extra": torch.zeros(3)}, weights)
+        return "model.extra has no place"
+    if kind == "another size":
+        save_file(tensors | {"model.embedding.weight": torch.zeros(9, 32)}, weights)
+        return "ignore_mismatched_sizes"
+    if kind == "a pickle":
+        weights.unlink()
+        torch.save(tensors, path / "pytorch_model.bin")
+        return "no file named model.safetensors"
+    if kind == "no model":
+        config.write_text(json.dumps({key: value for key, value in settings.items() if key != "model"}))
+        return "model: expected"
+    if kind == "another vocabulary":
+        config.write_text(json.dumps(settings | {"vocab_size": 9}))
+        return "vocab_size: expected 257"
+    config.write_text(config.read_text()[:20])
+    return "not a valid JSON"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "truncated",
+        "a tensor too few",
+        "a tensor too many",
+        "another size",
+        "a pickle",
+        "no model",
+        "another vocabulary",
+        "half a configuration",
+    ],
+)
+def test_a_folder_that_is_not_whole(tmp_path, kind):
+    from safetensors.torch import load_file
+
+    saved(tmp_path)
+    says = broken(kind, tmp_path, load_file(tmp_path / "model.safetensors"))
+    with pytest.raises((ValueError, OSError, RuntimeError), match=says):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path)

@@ -3,6 +3,7 @@
 from typing import Unpack
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -94,6 +95,32 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = SolomonicModel(config.language_model())
         self.post_init()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path, *model_args, output_loading_info: bool = False, state_dict=None, **kwargs
+    ):
+        """As in transformers, but a checkpoint that is not whole is refused, where it would draw what is missing.
+
+        Only safetensors are read, unless `use_safetensors` says otherwise. ValueError for a file that cannot be read,
+        a tensor too few or too many; `state_dict`, where given, may have fewer.
+        """
+        name = pretrained_model_name_or_path
+        kwargs = {"use_safetensors": True} | kwargs
+        try:
+            model, info = super().from_pretrained(
+                name, *model_args, output_loading_info=True, state_dict=state_dict, **kwargs
+            )
+        except SafetensorError as error:
+            raise ValueError(f"{name}: expected safetensors files, got one that cannot be read ({error})") from None
+        if state_dict is None:
+            for kind, says in (("missing_keys", "is not there"), ("unexpected_keys", "has no place in the model")):
+                if info[kind]:
+                    raise ValueError(
+                        f"{name}: expected the tensors that config.json needs and no others; {min(info[kind])} {says} "
+                        f"({len(info[kind])} such in all)"
+                    )
+        return (model, info) if output_loading_info else model
 
     @can_return_tuple
     def forward(

@@ -1,0 +1,185 @@
+"""transformers' own tests of its models, run on ours: what passes, what does not apply, and why.
+
+    python benchmarks/huggingface_common.py TRANSFORMERS [ARCHITECTURE ...] [-k PART_OF_A_NAME]
+
+TRANSFORMERS is the source of the version that is installed, unpacked: its distribution from the package index has the
+common tests, its repository has those of generation and export too. They need the package `parameterized`.
+Needs no network. Prints a table of counts, then each test that did not pass, with its reason.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import types
+import unittest
+from collections import Counter
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RUN_TRAINING_TESTS", "1")
+
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+
+from solomonic import preset
+from solomonic.hf import SolomonicConfig, SolomonicForCausalLM
+
+MIXINS = {
+    "test_modeling_common": "ModelTesterMixin",
+    "generation.test_utils": "GenerationTesterMixin",
+    "test_training_mixin": "TrainingTesterMixin",
+}
+LEFT_OUT = {  # of the source distribution, which has the files of tests/ and not its folders; what stands in
+    "generation.test_utils": {"GenerationTesterMixin": type("GenerationTesterMixin", (), {})},
+    "exporters.test_export": {"ExportTesterMixin": type("ExportTesterMixin", (), {})},
+    "utils.test_configuration_utils": {
+        "config_common_kwargs": {
+            "return_dict": False,
+            "output_hidden_states": True,
+            "dtype": "float16",
+            "chunk_size_feed_forward": 5,
+            "architectures": ["SolomonicForCausalLM"],
+            "id2label": {0: "label"},
+            "label2id": {"label": "0"},
+            "bos_token_id": 6,
+            "pad_token_id": 7,
+            "eos_token_id": 8,
+            "problem_type": "regression",
+        }
+    },
+}
+
+
+class Tester:
+    """What the common tests ask for: a small configuration and a batch."""
+
+    batch_size, seq_length, is_training = 3, 11, True
+    vocab_size, hidden_size, num_hidden_layers = 99, 32, 2
+    causal_lm_class, base_model_class = SolomonicForCausalLM, None
+
+    def __init__(self, architecture: str):
+        self.architecture = architecture
+
+    def get_config(self) -> SolomonicConfig:
+        dials = dict(vocab_size=self.vocab_size, d_model=self.hidden_size, n_layers=self.num_hidden_layers)
+        model = preset(self.architecture, **dials, window=7, capacity=6, state_size=8)
+        return SolomonicConfig(model, pad_token_id=0, eos_token_id=2, bos_token_id=1)
+
+    def prepare_config_and_inputs_for_common(self):
+        tokens = torch.randint(3, self.vocab_size, (self.batch_size, self.seq_length))
+        mask = torch.rand(tokens.shape) < 0.8
+        mask[:, 0] = True
+        return self.get_config(), {"input_ids": tokens, "attention_mask": mask.long()}
+
+
+def mixins(source: Path) -> list[type]:
+    """Those that the source has, and empty classes for the others."""
+    sys.path.insert(0, str(source))
+    for module, values in LEFT_OUT.items():
+        file, path = source / "tests" / f"{module.replace('.', '/')}.py", f"tests.{module}"
+        if not file.exists():
+            print(f"not there: {file.relative_to(source)}")
+            for name in (path.rpartition(".")[0], path):
+                sys.modules.setdefault(name, types.ModuleType(name))
+            vars(sys.modules[path]).update(values)
+    if not (source / "tests" / "__init__.py").exists():  # which the tests of configurations import as transformers
+        transformers.utils.direct_transformers_import = lambda path: transformers
+    return [getattr(importlib.import_module(f"tests.{module}"), name) for module, name in MIXINS.items()]
+
+
+def case(architecture: str, bases: list[type]) -> type[unittest.TestCase]:
+    from tests.test_configuration_common import ConfigTester
+
+    class WithDefault(SolomonicConfig):
+        """The tests of configurations make some without arguments; ours want a model."""
+
+        def __init__(self, model=None, **settings):
+            super().__init__(model or Tester(architecture).get_config().model, **settings)
+
+    def setUp(self):
+        torch.manual_seed(0)
+        self.model_tester = Tester(architecture)
+
+    def test_config(self):
+        properties = ["hidden_size", "num_hidden_layers", "vocab_size"]
+        inputs = {"model": self.model_tester.get_config().model}
+        ConfigTester(self, WithDefault, common_properties=properties, **inputs).run_common_tests()
+
+    body = dict(
+        setUp=setUp,
+        test_config=test_config,
+        all_model_classes=(SolomonicForCausalLM,),
+        has_attentions=False,
+        test_can_init_all_missing_weights_before_2023=True,
+        model_tester=None,
+    )
+    return type(f"{architecture}", (*bases, unittest.TestCase), body)
+
+
+class Result(unittest.TestResult):
+    """What became of each test, and the first 300 characters of the reason."""
+
+    def __init__(self):
+        super().__init__()
+        self.outcome: dict[str, tuple[str, str]] = {}
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.note(test, "passed", "")
+
+    def addSkip(self, test, reason):
+        super().addSkip(test, reason)
+        self.note(test, "skipped", reason)
+
+    def addFailure(self, test, error):
+        super().addFailure(test, error)
+        self.note(test, "failed", error[1])
+
+    def addError(self, test, error):
+        super().addError(test, error)
+        self.note(test, "failed", error[1])
+
+    def addSubTest(self, test, subtest, error):
+        super().addSubTest(test, subtest, error)
+        if error is not None:
+            self.note(test, "failed", error[1])
+
+    def note(self, test, kind, reason):
+        name = getattr(test, "test_case", test)._testMethodName  # a part of a test has the whole one in test_case
+        if self.outcome.get(name, ("", ""))[0] != "failed":
+            self.outcome[name] = (kind, " ".join(str(reason).split())[:300])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("transformers", type=Path)
+    parser.add_argument("architectures", nargs="*", default=["bmojo", "mamba2", "transformer"])
+    parser.add_argument("-k", default="", help="only tests with this in their name")
+    chosen = parser.parse_args()
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["solomonic"] = SolomonicForCausalLM.__name__
+    bases = mixins(chosen.transformers)
+    outcomes = {}
+    for architecture in chosen.architectures:
+        tests = unittest.defaultTestLoader.loadTestsFromTestCase(case(architecture, bases))
+        result = Result()
+        unittest.TestSuite(test for test in tests if chosen.k in test._testMethodName).run(result)
+        outcomes[architecture] = result.outcome
+    print(f"\ntransformers {transformers.__version__}, torch {torch.__version__}\n")
+    print("| architecture | passed | skipped | failed |\n|---|---|---|---|")
+    for architecture, outcome in outcomes.items():
+        count = Counter(kind for kind, _ in outcome.values())
+        print(f"| `{architecture}` | {count['passed']} | {count['skipped']} | {count['failed']} |")
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for architecture, outcome in outcomes.items():
+        for name, (kind, reason) in outcome.items():
+            if kind != "passed":
+                reasons.setdefault((kind, name, reason), []).append(architecture)
+    for (kind, name, reason), where in sorted(reasons.items()):
+        print(f"{kind}: {name} ({', '.join(where)}): {reason}")
+    return 1 if any(kind == "failed" for kind, _, _ in reasons) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
