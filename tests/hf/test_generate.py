@@ -121,6 +121,31 @@ def test_from_embeddings(name):
     assert torch.equal(model.generate(inputs_embeds=embeddings, attention_mask=mask, **settings), expected)
 
 
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+def test_what_generate_can_return(way):
+    """Scores, hidden states and the cache of each step; beams are rows."""
+    model, prompt = wrapper_of("bmojo"), draw(2, 9)
+    beams = WAYS[way].get("num_beams", 1)
+    flags = dict(output_scores=True, output_hidden_states=True, return_dict_in_generate=True)
+    out = model.generate(prompt, max_new_tokens=4, pad_token_id=0, **flags, **WAYS[way])
+    assert out.sequences.shape == (2, 13) and len(out.scores) == len(out.hidden_states) == 4
+    for step, layers in enumerate(out.hidden_states):
+        assert [tuple(x.shape) for x in layers] == [(2 * beams, 1 if step else 9, 32)] * 3
+    assert out.past_key_values.batch_size == 2 * beams and out.past_key_values.get_seq_length() == 12
+
+
+def test_positions_and_a_prompt_of_nothing():
+    model = wrapper_of("bmojo")
+    tokens, mask = padded(prompts(LENGTHS), "left")
+    positions = (mask.cumsum(1) - 1).masked_fill(mask == 0, 1)
+    settings = dict(attention_mask=mask, max_new_tokens=NEW, do_sample=False, pad_token_id=0)
+    expected = model.generate(tokens, **settings)
+    assert torch.equal(model.generate(tokens, position_ids=positions, **settings), expected)
+    alone = model.generate(bos_token_id=5, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    given = model.generate(torch.tensor([[5]]), max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert torch.equal(alone, given)
+
+
 def test_a_row_that_has_ended_does_not_disturb_the_others():
     model, rows = wrapper_of("bmojo"), prompts(LENGTHS)
     tokens, mask = padded(rows, "left")
