@@ -126,23 +126,23 @@ class LanguageModel(nn.Module):
         What enters each block, (B, T, d_model), is added to `trace`. Raises ValueError as `forward` does.
         """
         self._check(x, state, mask, segments)
-        length, back = None, lambda x: x
+        length = order = rank = None
         if mask is not None:
             length = mask.sum(1)
             order = mask.logical_not().sort(dim=1, stable=True).indices  # real tokens first, in their order
             rank = (mask.cumsum(1) - 1).clamp_min(0)
-            x = x.masked_fill(~mask[..., None], 0).gather(1, order[..., None].expand_as(x))
+            x = _rows(x.masked_fill(~mask[..., None], 0), order)
             segments = None if segments is None else segments.gather(1, order)
-            back = lambda x: x.gather(1, rank[..., None].expand_as(x))  # noqa: E731
         place, segment = self._place(x, state, length, segments)
         x = x * self.config.embedding_scale
         layers = []
         for block, before in zip(self.blocks, state["layers"] if state else [None] * len(self.blocks)):
             if trace is not None:
-                trace.append(back(x))
+                trace.append(_rows(x, rank))
+                x = _rows(trace[-1], order)
             x, after = block(x, before, place)
             layers.append(after)
-        return back(self.norm(x)), {"position": place.end, "segment": segment, "layers": layers}
+        return _rows(self.norm(x), rank), {"position": place.end, "segment": segment, "layers": layers}
 
     def compose(self, states: list[State], how: str = "picaso") -> State:
         """One state for documents that were read apart, each from nothing, of the N states after them, in their order.
@@ -269,6 +269,11 @@ def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
     if isinstance(state, dict):
         return {key: map_state(change, value) for key, value in state.items()}
     return [map_state(change, value) for value in state]
+
+
+def _rows(x: Tensor, at: Tensor | None) -> Tensor:
+    """The rows `at` (B, T) of x (B, T, D), all of them where it is None."""
+    return x if at is None else x.gather(1, at[..., None].expand_as(x))
 
 
 def _check_beside(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) -> None:

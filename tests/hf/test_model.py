@@ -181,6 +181,19 @@ def test_logits_to_keep_and_hidden_states():
         assert_close(got[1, 3:], expected[0], "hidden states of a padded row")
 
 
+@pytest.mark.parametrize("side", ["left", "right", "inside"])
+def test_gradients_reach_the_hidden_states(side):
+    model = wrapper_of("samba")
+    tokens, mask = padded(prompts([7, 4]), side)
+    out = model(tokens, attention_mask=mask, output_hidden_states=True)
+    for x in out.hidden_states:
+        x.retain_grad()
+    assert_close(out.logits, model(tokens, attention_mask=mask).logits, "logits")
+    out.logits[mask.bool()].square().sum().backward()
+    for x in out.hidden_states:
+        assert (x.grad[mask.bool()].abs().sum(-1) > 0).all()
+
+
 @pytest.mark.parametrize("name", ["bmojo", "transformer"])
 def test_embeddings_instead_of_tokens(name):
     model = wrapper_of(name)
@@ -214,7 +227,7 @@ def test_resize_token_embeddings(tmp_path, tied):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("name", ["bmojo", "jamba"])
+@pytest.mark.parametrize("name", PRESETS)
 def test_gradient_checkpointing(name, reentrant):
     model = wrapper_of(name).train()
     tokens, mask = padded(prompts([12, 7]), "left")

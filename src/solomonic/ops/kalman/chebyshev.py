@@ -46,8 +46,9 @@ class _Solution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        z = _chebyshev(ctx.product, ctx.iterations, gradient, ctx.saved_tensors)
-        return z, None, None, None, *(None for _ in ctx.saved_tensors)
+        operands = ctx.saved_tensors  # once: a checkpoint gives them no second time
+        z = _chebyshev(ctx.product, ctx.iterations, gradient, operands)
+        return z, None, None, None, *(None for _ in operands)
 
 
 def _chebyshev(product: Callable[..., Tensor], iterations: int, q: Tensor, operands: tuple[Tensor, ...]) -> Tensor:
