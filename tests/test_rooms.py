@@ -43,6 +43,7 @@ PACKAGES = {
     "evaluate": {"torch", "numpy", "lm_eval", "jinja2", "tqdm"},
     "pretrain": {"torch", "numpy", "accelerate"},
     "bench": {"torch", "transformers"},
+    "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
     "tensors": {"torch", "safetensors"},
 }
