@@ -1,9 +1,14 @@
 """Files that are there whole or not at all."""
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
 
 
 @contextmanager
@@ -11,14 +16,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to. It becomes `path` when the block ends, on the disk before this returns.
 
     After an error, a full disk among them, `path` is as it was and nothing is left beside it; after a crash
-    something named `.NAME.partial` may be, which the next call overwrites.
+    something named `.NAME.partial` may be, which the next call overwrites. Who may read `path` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.touch()
-        mode = partial.stat().st_mode
+        mode = stat.S_IMODE((path if path.exists() else partial).stat().st_mode)
+        partial.chmod(mode | stat.S_IWUSR)
         yield partial
         partial.chmod(mode)
         _sync(partial)
@@ -35,6 +41,15 @@ def write(path: str | Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """`tensors`, contiguous and none a view of another, as the whole safetensors file `path`. OSError as of any file."""
+    with replacing(path) as partial:
+        try:
+            save_file(tensors, partial, metadata)
+        except SafetensorError as error:  # what the library makes of a full disk
+            raise OSError(f"{path}: {error}") from None
+
+
 def _sync(path: Path) -> None:
     """To the disk. Folders cannot be opened everywhere; there the rename may come later."""
     try:
@@ -47,4 +62,4 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["replacing", "write"]
+__all__ = ["replacing", "write", "write_tensors"]

@@ -11,11 +11,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from . import __version__
-from .files import replacing, write
+from .files import write, write_tensors
 from .formats import SINGLE, read_folder
 from .formats.solomonic import PREFIX, describe
 from .model import LanguageModel
@@ -45,8 +44,7 @@ def save(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer, card: s
         "model_max_length": int(1e30),
     }
     ends = {"eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
-    with replacing(folder / SINGLE) as partial:
-        save_file(_tensors(model), partial, {"format": "pt", "solomonic": __version__})
+    write_tensors(folder / SINGLE, _tensors(model), {"format": "pt", "solomonic": __version__})
     write(folder / "tokenizer.json", tokenizer.to_json())
     for name, content in (("tokenizer_config", tokens), ("generation_config", ends), ("config", settings)):
         write(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
@@ -73,6 +71,28 @@ def load(
     return model.to(device, dtype).eval(), tokenizer
 
 
+def template(folder: str | Path) -> tuple[str, dict[str, str]]:
+    """How the turns of a chat become text, in Jinja: the folder's own template, or `CHAT`; and its special tokens.
+
+    Those are by the names that templates use, `bos_token` and `eos_token`. ValueError for files that cannot be read.
+    """
+    path = Path(folder) / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        own = path.with_name("chat_template.jinja")
+        text = own.read_text(encoding="utf-8") if own.exists() else config.get("chat_template")
+        if isinstance(text, list):
+            text = next((t["template"] for t in text if t["name"] == "default"), None)
+        tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
+        tokens = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: expected the settings of a tokenizer, got what cannot be read ({error})") from None
+    text, tokens = CHAT if text is None else text, {name: t or "" for name, t in tokens.items()}
+    if not all(isinstance(t, str) for t in (text, *tokens.values())):
+        raise ValueError(f"{path}: expected chat_template, bos_token and eos_token to be text")
+    return text, tokens
+
+
 def fingerprint(model: LanguageModel) -> str:
     """32 hexadecimal digits that differ between models of different settings or weights."""
     digest = hashlib.blake2b(json.dumps(model.config.to_dict(), sort_keys=True).encode(), digest_size=16)
@@ -96,4 +116,4 @@ def _fits(folder: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
         )
 
 
-__all__ = ["CHAT", "fingerprint", "load", "save"]
+__all__ = ["CHAT", "fingerprint", "load", "save", "template"]

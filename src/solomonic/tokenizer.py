@@ -10,11 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
-from tokenizers.decoders import DecodeStream
 
 END = "<|end|>"
 ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[SEP]")
 """Names under which tokenizers are known to have the token that ends a document."""
+
+
+HELD = 16
+"""Tokens after which a stream no longer waits for the rest of a character: four make one, in any tokenizer."""
 
 
 class Tokenizer:
@@ -28,14 +31,16 @@ class Tokenizer:
         inner.encode_special_tokens = True
         inner.no_padding()
         inner.no_truncation()
-        names = [name for name in ENDS if inner.token_to_id(name) is not None]
-        if not names:
-            inner.add_special_tokens([END])
+        self.end_name = next((name for name in ENDS if inner.token_to_id(name) is not None), END)
+        known = [t.content for t in inner.get_added_tokens_decoder().values() if t.special]
+        if self.end_name not in known:
+            inner.add_special_tokens([self.end_name])
         self.inner = inner
-        self.end_name = (names or [END])[0]
         self.end: int = inner.token_to_id(self.end_name)
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
-        self.is_bytes = inner.get_vocab() == _byte_vocab()
+        self.specials = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
+        self.is_bytes = _is_bytes(inner)
+        self._apart = {} if self.is_bytes else self._spelt()
 
     @classmethod
     def for_bytes(cls) -> "Tokenizer":
@@ -73,12 +78,13 @@ class Tokenizer:
 
     def encode(self, text: str | bytes) -> np.ndarray:
         """(N,) int64. Bytes that are not UTF-8 stay as they are in a tokenizer of bytes, and are replaced in others."""
+        data = _utf8(text) if isinstance(text, str) else text
         if self.is_bytes:
-            data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
             return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
-        if isinstance(text, bytes):
-            text = text.decode("utf-8", "replace")
-        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        ids = self._ids(data.decode("utf-8", "replace"))
+        if not self._apart.keys().isdisjoint(ids):
+            ids = [piece for token in ids for piece in self._apart.get(token, [token])]
+        return np.array(ids, dtype=np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Special tokens give nothing; bytes that are not UTF-8 give U+FFFD."""
@@ -86,13 +92,62 @@ class Tokenizer:
             return bytes(t for t in map(int, tokens) if t < 256).decode("utf-8", "replace")
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
 
-    def stream(self) -> Callable[[int], str]:
-        """A function from the next token to the text that is certain by now: "" inside a character."""
+    def stream(self) -> Callable[[int | None], str]:
+        """A function from the next token to the text that is certain by now: "" inside a character.
+
+        None ends the text and gives what is left. Together it is what `decode` gives, but where the library's decoder
+        goes back on text that came before.
+        """
         if self.is_bytes:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
-            return lambda token: decoder.decode(bytes([token])) if token < 256 else ""
-        steps = DecodeStream(skip_special_tokens=True)
-        return lambda token: steps.step(self.inner, int(token)) or ""
+            return lambda token: decoder.decode(
+                bytes([token] if token is not None and token < 256 else []), final=token is None
+            )
+        tokens: list[int] = []  # of the text given last, which decide about a space before the next; then those held
+        given = 0
+        specials = set(self.specials.values())
+
+        def step(token: int | None) -> str:
+            nonlocal tokens, given
+            tokens += [] if token is None or token in specials else [int(token)]
+            text = self.decode(tokens)[len(self.decode(tokens[:given])) :]
+            inside = text.endswith("\ufffd") and len(tokens) - given < HELD
+            if not text or (inside and token is not None):
+                return ""
+            tokens, given = tokens[given:], len(tokens) - given
+            return text
+
+        return step
+
+    def _ids(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def _spelt(self) -> dict[int, list[int]]:
+        """Special tokens that the library's model itself may find in a text, as Unigram does, by their pieces.
+
+        But not the token for what is unknown.
+        """
+        pieces = {i: [*self._ids(name[:1]), *self._ids(name[1:])] for name, i in self.specials.items()}
+        unknown = set(self._ids("\U0010fffd"))
+        return {token: spelt for token, spelt in pieces.items() if token not in unknown}
+
+
+def _utf8(text: str) -> bytes:
+    """Bytes that Python could not read as UTF-8 come back; other lone surrogates, of JSON, become question marks."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
+
+
+def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
+    """Whether it does what byte-level BPE without merges does, whatever it does to whole texts or for pretty output."""
+    if inner.get_vocab() != _byte_vocab():
+        return False
+    parts = json.loads(inner.to_str())
+    before, after = parts["pre_tokenizer"] or {}, parts["decoder"] or {}
+    levels = before.get("type") == after.get("type") == "ByteLevel"
+    return parts["normalizer"] is None and levels and not before["add_prefix_space"]
 
 
 def _byte_vocab() -> dict[str, int]:

@@ -1,0 +1,292 @@
+"""Generation: tokens as they come, for one text or a batch of them, and sessions that last longer than the process.
+
+B texts, V vocabulary. A `Session` is where a model is in a text: its state and the tokens that it has not read yet. It
+is never changed, so that an earlier one is a place to go back to. Laws, tested on every preset: a prompt read in chunks
+is the prompt read at once; a text in a batch gets the tokens that it gets alone; a session that was saved and loaded
+goes on bit by bit as the one that was not.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from .files import write_tensors
+from .folder import fingerprint
+from .model import LanguageModel, State
+
+CHUNK = 2048
+"""Tokens of a prompt read in one call, at most; the state carries what was read on to the next."""
+
+LOGITS = 1 << 26
+"""Logits of one call, at most: 256 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn: of the `top_k` likeliest, of those the likeliest that make up `top_p`.
+
+    Logits are divided by `temperature` first; at 0 it is the likeliest token, whatever the rest says. Token n of a text
+    depends on the seed, n and the logits alone: it is the same on every machine, in a batch, after an interruption.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None  # None: all
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature: expected a number >= 0, got {self.temperature}")
+        if self.top_k is not None and not (type(self.top_k) is int and self.top_k >= 1):
+            raise ValueError(f"top_k: expected a whole number >= 1, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: expected 0 < top_p <= 1, got {self.top_p}")
+
+    def choose(self, logits: Tensor, position: int) -> int:
+        """The token at `position` of its text, by the logits (V,) for it. ValueError where they are not finite."""
+        logits = logits.double()
+        best = int(logits.argmax())
+        if not logits[best].isfinite():
+            raise ValueError(f"expected finite logits, got {logits[best].item()}; the model's weights are damaged")
+        if self.temperature == 0:
+            return best
+        order = None
+        if self.top_k is not None or self.top_p < 1:
+            logits, order = logits.topk(min(self.top_k or len(logits), len(logits)))
+        mass = ((logits - logits.max()) / self.temperature).softmax(-1).cumsum(-1)
+        kept = mass[: 1 + int((mass[:-1] < self.top_p).sum())]
+        at = int((kept[:-1] <= self._uniform(position) * kept[-1]).sum())
+        return at if order is None else int(order[at])
+
+    def _uniform(self, position: int) -> float:
+        """A number in [0, 1) that seed and position alone decide."""
+        digest = blake2b(f"{self.seed} {position}".encode(), digest_size=8).digest()
+        return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+
+
+@dataclass(frozen=True)
+class Session:
+    """A text of one row, as far as it goes: the state after the tokens that were read, and those still to read."""
+
+    state: State | None = None
+    pending: tuple[int, ...] = ()
+
+    @property
+    def tokens_read(self) -> int:
+        return 0 if self.state is None else int(self.state["position"][0])
+
+    @property
+    def length(self) -> int:
+        return self.tokens_read + len(self.pending)
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(t.numel() * t.element_size() for _, t in _leaves(self.state or {}))
+
+    def then(self, tokens: Sequence[int]) -> "Session":
+        """The text goes on with `tokens`, which are not read yet."""
+        return replace(self, pending=(*self.pending, *map(int, tokens)))
+
+
+def read(model: LanguageModel, session: Session, chunk: int = CHUNK) -> Iterator[Session]:
+    """Read what is pending but for the last token, which is for `stream` to read; the session after every chunk."""
+    rest = session.pending[:-1]
+    for state, done in _read(model, session.state, [rest], chunk):
+        yield Session(state, session.pending[done:])
+
+
+def stream(
+    model: LanguageModel,
+    session: Session,
+    sampling: Sampling = Sampling(),
+    *,
+    max_tokens: int,
+    ends: Collection[int] = (),
+    chunk: int = CHUNK,
+) -> Iterator[tuple[int, Session]]:
+    """Each token as it comes, with the session that ends in it; the last one is `max_tokens`' or one of `ends`.
+
+    What is pending is read first. ValueError where nothing is: there is nothing to go on from. States come out of
+    inference mode: clone their tensors to differentiate through them.
+    """
+    if not session.pending:
+        raise ValueError("expected at least one token to go on from, got an empty text; give a prompt")
+    for session in read(model, session, chunk):
+        pass
+    for _ in range(max_tokens):
+        logits, state = _step(model, session.pending, session.state)
+        token = sampling.choose(logits[0], session.length)
+        session = Session(state, (token,))
+        yield token, session
+        if token in ends:
+            return
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling = Sampling(),
+    *,
+    max_tokens: int,
+    ends: Collection[int] = (),
+    chunk: int = CHUNK,
+) -> list[list[int]]:
+    """What follows each of the prompts, of any lengths, as one batch; each ends for itself, as in `stream`.
+
+    Row i is drawn with the seed of `sampling` plus i. ValueError for an empty prompt.
+    """
+    if not all(len(prompt) for prompt in prompts):
+        raise ValueError("expected at least one token to go on from, got an empty prompt")
+    texts: list[list[int]] = [[] for _ in prompts]
+    rows = list(range(len(prompts))) if max_tokens > 0 else []
+    last = [int(prompt[-1]) for prompt in prompts]
+    state = None
+    for state, _ in _read(model, None, [prompt[:-1] for prompt in prompts], chunk) if rows else ():
+        pass
+    while rows:
+        logits, state = _step(model, last, state)
+        last = [
+            replace(sampling, seed=sampling.seed + row).choose(logits[i], len(prompts[row]) + len(texts[row]))
+            for i, row in enumerate(rows)
+        ]
+        for row, token in zip(rows, last):
+            texts[row].append(token)
+        going = [i for i, row in enumerate(rows) if last[i] not in ends and len(texts[row]) < max_tokens]
+        if len(going) < len(rows):
+            at = torch.tensor(going, dtype=torch.int64, device=model.embedding.weight.device)
+            state = _mapped(lambda tensor: tensor[at], state)
+            rows, last = [rows[i] for i in going], [last[i] for i in going]
+    return texts
+
+
+@torch.inference_mode()
+def _step(model: LanguageModel, tokens: Sequence[int], state: State | None) -> tuple[Tensor, State]:
+    """One more token of each row -> logits (B, V) for the next, on the CPU."""
+    logits, state = model(torch.tensor(tokens, device=model.embedding.weight.device)[:, None], state)
+    return logits[:, -1].cpu(), state
+
+
+@torch.inference_mode()
+def _read(
+    model: LanguageModel, state: State | None, rows: Sequence[Sequence[int]], chunk: int
+) -> Iterator[tuple[State, int]]:
+    """(the state, how much of the longest row is read) after every chunk; shorter rows are padded on the right."""
+    device, longest = model.embedding.weight.device, max(map(len, rows), default=0)
+    chunk = max(1, min(chunk, LOGITS // (len(rows) * model.config.vocab_size))) if longest else 1
+    for start in range(0, longest, chunk):
+        end = min(start + chunk, longest)
+        parts = [torch.tensor(row[start:end], dtype=torch.int64) for row in rows]
+        tokens = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+        mask = torch.arange(end - start) < torch.tensor([len(part) for part in parts])[:, None]
+        _, state = model(tokens.to(device), state, mask=None if mask.all() else mask.to(device))
+        yield state, end
+
+
+VERSION = 1
+"""Of the file of a session."""
+
+
+class SessionFile:
+    """A session on disk, one safetensors file: the tensors of the state under dotted names, `pending`, and in the
+
+    metadata the version of this format and the fingerprint of the model. Nothing in it is executed.
+    """
+
+    def __init__(self, path: str | Path, model: LanguageModel):
+        self.path, self.model = Path(path), model
+        self.fingerprint = fingerprint(model)
+
+    def save(self, session: Session) -> None:
+        """Replace the file by one of this session; after an error it is as it was."""
+        tensors = {name: tensor.contiguous() for name, tensor in _leaves(session.state or {})}
+        tensors["pending"] = torch.tensor(session.pending, dtype=torch.int64)
+        about = {"version": VERSION, "model": self.fingerprint, "contents": _digest(tensors)}
+        write_tensors(self.path, tensors, {"solomonic-session": json.dumps(about)})
+
+    def load(self) -> Session:
+        """The session in the file, on the model's device; a new one where the file is missing or empty.
+
+        ValueError for a file that is damaged or no session's, or of another model, type or version of this format.
+        """
+        if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
+            return Session()
+        try:
+            with safetensors.safe_open(self.path, "pt") as file:
+                about = (file.metadata() or {}).get("solomonic-session")
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()} if about else {}
+        except (safetensors.SafetensorError, OSError) as error:
+            raise self._refuse(f"one that cannot be read ({error}); it was cut off, or is of something else") from None
+        about = self._about(about)
+        if about.get("version") != VERSION:
+            raise self._refuse(f"one of version {about.get('version')!r}; this release reads version {VERSION}")
+        if about.get("model") != self.fingerprint:
+            raise self._refuse("one of another model or --dtype; use those that it was begun with, or another file")
+        if about.get("contents") != _digest(tensors):
+            raise self._refuse("one whose contents are damaged; use a copy, or another file")
+        return self._session(tensors)
+
+    def _about(self, about: str | None) -> dict[str, Any]:
+        try:
+            about = json.loads(about or "null")
+        except json.JSONDecodeError:
+            about = None
+        if not isinstance(about, dict):
+            raise self._refuse("a file of other tensors; give the name of a new one")
+        return about
+
+    def _session(self, tensors: dict[str, Tensor]) -> Session:
+        """The state nested as the model has it; every tensor has its place, and the shape of that."""
+        pending = tuple(tensors.pop("pending").tolist())
+        if not tensors:
+            return Session(None, pending)
+        read = int(tensors["position"][0]) if "position" in tensors else 0
+        like = self.model.init_state(1, read, "meta")
+        expected = {name: list(tensor.shape) for name, tensor in _leaves(like)}
+        came = {name: list(tensor.shape) for name, tensor in tensors.items()}
+        for name in sorted(expected.keys() | came.keys()):
+            if expected.get(name) != came.get(name):
+                raise self._refuse(f"one with {name} {came.get(name)}, not {expected.get(name)}; use another file")
+        device = self.model.embedding.weight.device
+        names = iter(name for name, _ in _leaves(like))
+        return Session(_mapped(lambda _: tensors[next(names)].to(device), like), pending)
+
+    def _refuse(self, came: str) -> ValueError:
+        return ValueError(f"{self.path}: expected a session of this model, got {came}")
+
+
+def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """(dotted name, tensor) of a nested structure, depth first."""
+    if isinstance(state, Tensor):
+        yield name, state
+    else:
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+
+
+def _mapped(function, state: Any) -> Any:
+    """The structure with `function` of each of its tensors, in the order of `_leaves`."""
+    if isinstance(state, Tensor):
+        return function(state)
+    if isinstance(state, dict):
+        return {key: _mapped(function, value) for key, value in state.items()}
+    return [_mapped(function, value) for value in state]
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """32 hexadecimal digits of the names, types, shapes and contents."""
+    digest = blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name].cpu()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+__all__ = ["CHUNK", "Sampling", "Session", "SessionFile", "generate", "read", "stream"]
