@@ -6,6 +6,7 @@ options, `run(chosen, words)` does it and returns the exit code. What takes long
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 
@@ -17,9 +18,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def parse_known_args(self, args=None, namespace=None):
+        """A prompt may follow the options too, which argparse itself has only since Python 3.13."""
+        chosen, rest = super().parse_known_args(args, namespace)
+        if rest and getattr(chosen, "prompt", None) == [] and not any(word.startswith("-") for word in rest):
+            chosen.prompt, rest = rest, []
+        return chosen, rest
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0, 1 when training diverged, 2 for a user's mistake, 130 when interrupted."""
+    """Exit code: 0; 1 when training diverged, 2 for a user's mistake, 130 when interrupted, 141 without a reader."""
     arguments = sys.argv[1:] if arguments is None else arguments
     chosen = parser().parse_args(arguments)
     try:
@@ -27,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"solomonic: {_extra(chosen.command, error)}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as error:
         print(f"solomonic: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

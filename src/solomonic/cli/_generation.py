@@ -1,0 +1,48 @@
+"""What the commands that write text share: their options, the model and how it draws tokens."""
+
+import argparse
+import secrets
+
+import torch
+
+from ..folder import load
+from ..generate import Sampling
+from ..model import LanguageModel
+from ..spelling import choose
+from ..tokenizer import Tokenizer
+from ._device import device
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+
+
+def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
+    command.add_argument("model", metavar="MODEL", help="folder with config.json, safetensors and tokenizer.json")
+    command.add_argument(
+        "--max-tokens",
+        type=int,
+        default=max_tokens,
+        metavar="N",
+        help=f"tokens to write at most (default {max_tokens})",
+    )
+    command.add_argument(
+        "--temperature", type=float, default=0.8, metavar="T", help="0: always the likeliest token (default 0.8)"
+    )
+    command.add_argument(
+        "--top-p", type=float, default=0.95, metavar="P", help="of the likeliest tokens that make up P (default 0.95)"
+    )
+    command.add_argument("--top-k", type=int, metavar="K", help="of the K likeliest tokens (default: all)")
+    command.add_argument("--seed", type=int, metavar="S", help="the same seed draws the same text (default: any)")
+    command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    command.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (default: as the model's file has it)")
+    command.add_argument(
+        "--session", metavar="FILE", help="go on from FILE, where it is there, and save what the model remembers in it"
+    )
+
+
+def opened(chosen: argparse.Namespace) -> tuple[LanguageModel, Tokenizer, Sampling]:
+    if chosen.max_tokens < 0:
+        raise ValueError(f"--max-tokens: expected a whole number >= 0, got {chosen.max_tokens}")
+    seed = secrets.randbits(32) if chosen.seed is None else chosen.seed
+    sampling = Sampling(chosen.temperature, chosen.top_k, chosen.top_p, seed)
+    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
+    return *load(chosen.model, device(chosen.device), dtype), sampling

@@ -1,0 +1,155 @@
+"""Write on from a prompt, as the tokens come, or from each prompt of a file.
+
+The prompt is an argument, a file or what is piped in. With --session the model's state is kept in a file, and the next
+call goes on from there without reading the past again; --max-tokens 0 only reads. With --batch each prompt of a
+file gives a line {"prompt", "text", "tokens"}; with --out a second start goes on after the lines that are there.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ..generate import Session, SessionFile, generate, read, stream
+from ._generation import add_options, opened
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    add_options(command, max_tokens=200)
+    command.add_argument("prompt", nargs="*", metavar="PROMPT", help="text to go on from")
+    command.add_argument("--file", type=Path, metavar="F", help="read the prompt from this file")
+    command.add_argument(
+        "--batch", type=Path, metavar="FILE", help='a prompt a line; in FILE.jsonl, a JSON object with "prompt" a line'
+    )
+    command.add_argument("--batch-size", type=int, default=8, metavar="B", help="prompts at a time (default 8)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="where --batch writes (default: standard output)")
+    command.add_argument("--stats", action="store_true", help="tokens, time and bytes of the state, on standard error")
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    if chosen.batch is None:
+        if chosen.out is not None:
+            raise ValueError("--out is for --batch; to write one text to a file, redirect standard output")
+        return _one(chosen)
+    if chosen.prompt or chosen.file or chosen.session:
+        raise ValueError("--batch has its own prompts and no session: leave out PROMPT, --file and --session")
+    return _batch(chosen)
+
+
+def _one(chosen: argparse.Namespace) -> int:
+    prompt = _prompt(chosen)
+    model, tokenizer, sampling = opened(chosen)
+    saved = SessionFile(chosen.session, model) if chosen.session else None
+    session = saved.load() if saved else Session()
+    before, session = session.tokens_read, session.then(tokenizer.encode(prompt))
+    if not session.pending:
+        raise ValueError("expected a prompt: as an argument, with --file, or piped in")
+    text, count, began = tokenizer.stream(), 0, time.perf_counter()
+    first = began
+    try:
+        for session in read(model, session):
+            pass
+        first = time.perf_counter()
+        tokens = stream(model, session, sampling, max_tokens=chosen.max_tokens, ends=(tokenizer.end,))
+        for count, (token, session) in enumerate(tokens, 1):
+            print(text(token), end="", flush=True)
+        print(text(None), flush=True)
+    finally:
+        if saved:
+            saved.save(session)
+        if chosen.stats:
+            last = time.perf_counter()
+            taken = session.tokens_read - before - count
+            print(
+                f"read {_rate(taken, first - began)}; wrote {_rate(count, last - first)}; state after "
+                f"{session.tokens_read:,} tokens: {session.state_bytes:,} bytes; seed {sampling.seed}",
+                file=sys.stderr,
+            )
+    return 0
+
+
+def _rate(tokens: int, seconds: float) -> str:
+    return f"{tokens:,} tokens in {seconds:.2f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
+
+
+def _prompt(chosen: argparse.Namespace) -> str | bytes:
+    if chosen.prompt and chosen.file:
+        raise ValueError("--file: expected the prompt once, got it as an argument too")
+    if chosen.prompt:
+        return " ".join(chosen.prompt)
+    if chosen.file:
+        return chosen.file.read_bytes()
+    return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+
+
+def _batch(chosen: argparse.Namespace) -> int:
+    if chosen.batch_size < 1:
+        raise ValueError(f"--batch-size: expected a whole number >= 1, got {chosen.batch_size}")
+    records = list(_records(chosen.batch))
+    model, tokenizer, sampling = opened(chosen)
+    prompts = [tokenizer.encode(record["prompt"]).tolist() for record in records]
+    done = _done(chosen.out, records) if chosen.out else 0
+    out = chosen.out.open("a", encoding="utf-8") if chosen.out else sys.stdout
+    began, count = time.perf_counter(), 0
+    try:
+        for first in range(done, len(records), chosen.batch_size):
+            rows = range(first, min(first + chosen.batch_size, len(records)))
+            drawn = replace(sampling, seed=sampling.seed + first)
+            texts = generate(
+                model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=(tokenizer.end,)
+            )
+            lines = [records[i] | {"text": tokenizer.decode(text), "tokens": text} for i, text in zip(rows, texts)]
+            out.write("".join(_line(line) + "\n" for line in lines))
+            out.flush()
+            count += sum(map(len, texts))
+    finally:
+        if chosen.out:
+            out.close()
+    if chosen.stats:
+        taken = sum(map(len, prompts[done:]))
+        seconds = time.perf_counter() - began
+        print(f"read {taken:,} tokens, wrote {_rate(count, seconds)}; seed {sampling.seed}", file=sys.stderr)
+    return 0
+
+
+def _records(path: Path):
+    """The prompts of a file; what else a JSON line has is kept in the answer's."""
+    content = path.read_bytes()
+    try:
+        lines = content.decode("utf-8").splitlines() if path.suffix != ".jsonl" else content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: expected text in UTF-8, got something else ({error})") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        record = {"prompt": line}
+        if path.suffix == ".jsonl":
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: expected a JSON object, got what is none ({error})") from None
+        text = record.get("prompt") if isinstance(record, dict) else None
+        if not isinstance(text, str) or not text:
+            raise ValueError(f'{path}, line {number}: expected {{"prompt": "some text"}}, got {line.strip()[:60]}')
+        yield {key: value for key, value in record.items() if key not in ("text", "tokens")}
+
+
+def _line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _done(out: Path, records: list[dict]) -> int:
+    """How many of the records `out` has; a last line that was cut off goes. ValueError for a file of other prompts."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    *lines, rest = out.read_bytes().split(b"\n") if out.exists() else [b""]
+    begins = [_line(record)[:-1].encode() for record in records]
+    whole = len(lines) <= len(begins) and all(line.startswith(b) for line, b in zip(lines, begins))
+    following = begins[len(lines)] if len(lines) < len(begins) else b""
+    if not whole or not (rest.startswith(following) or following.startswith(rest)) or (rest and not following):
+        raise ValueError(f"{out}: expected answers to the prompts of this --batch, got others; give another --out")
+    if rest:
+        with out.open("r+b") as file:
+            file.truncate(out.stat().st_size - len(rest))
+    return len(lines)
