@@ -1,5 +1,7 @@
 """Uninitialised memory is filled with NaN, so that a result which depends on it fails."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -13,3 +15,20 @@ def poisoned_memory():
     torch.manual_seed(0)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file grows beyond so many bytes: writing more fails, as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited(size: int):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
