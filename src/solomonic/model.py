@@ -5,6 +5,7 @@ Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +34,12 @@ class ModelConfig:
         object.__setattr__(self, "layers", tuple(self.layers))
         if not all(type(n) is int for n in (self.vocab_size, self.d_model, self.d_ff)):
             raise ValueError(f"expected vocab_size, d_model and d_ff to be whole numbers, got {self}")
+        if type(self.tie_embeddings) is not bool or not all(
+            type(x) in (int, float) and isfinite(x) for x in (self.embedding_scale, self.norm_eps)
+        ):
+            raise ValueError(
+                f"expected tie_embeddings to be true or false, embedding_scale and norm_eps numbers, got {self}"
+            )
         if self.vocab_size < 1 or self.d_model < 1 or self.d_ff < 0 or not self.layers:
             raise ValueError(f"expected vocab_size >= 1, d_model >= 1, d_ff >= 0 and at least one layer, got {self}")
 
@@ -48,8 +55,9 @@ class ModelConfig:
             if key not in allowed:
                 raise unknown("setting of the model", key, allowed)
         missing = {"vocab_size", "d_model", "layers", "d_ff"} - settings.keys()
-        if missing or not all(isinstance(layer, dict) for layer in settings["layers"]):
-            lacks = f"{', '.join(sorted(missing))} missing" if missing else f"layers {settings['layers']!r}"
+        layers = settings.get("layers")
+        if missing or not isinstance(layers, (list, tuple)) or not all(isinstance(layer, dict) for layer in layers):
+            lacks = f"{', '.join(sorted(missing))} missing" if missing else f"layers {layers!r}"
             raise ValueError(f"model configuration: expected what `to_dict` gives, got one with {lacks}")
         return cls(**settings | {"layers": [config_from_dict(layer) for layer in settings["layers"]]})
 

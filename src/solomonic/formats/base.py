@@ -68,8 +68,11 @@ def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str,
     `parts` is our name of a module -> theirs, `*` for the number of the layer. A tied head may be there or not.
     ValueError that names a tensor that is missing, not used, of another shape or not of floats.
     """
-    with torch.device("meta"):
-        expected = LanguageModel(config).state_dict()
+    try:
+        with torch.device("meta"):
+            expected = LanguageModel(config).state_dict()
+    except (RuntimeError, TypeError, OverflowError):
+        raise ValueError(f"config.json: expected sizes that a tensor can have, got {config}") from None
     placed, left = {}, dict(tensors)
     for name, like in expected.items():
         theirs = _theirs(name, parts)

@@ -35,7 +35,7 @@ PARTS = {
 
 
 def matches(config: dict) -> bool:
-    return config.get("model_type") in FAMILIES
+    return str(config.get("model_type")) in FAMILIES
 
 
 def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:

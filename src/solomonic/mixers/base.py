@@ -21,6 +21,7 @@ And of states of chunks that were read apart, with s = mixer.compose(states, len
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -102,7 +103,7 @@ def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) ->
     """The inverse of `to_dict`. ValueError for an unknown mixer or setting, naming the near one."""
     settings = dict(settings)
     name = settings.pop("mixer", None)
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise unknown("mixer", name, known)
     config = known[name].Config
     allowed = [f.name for f in fields(config)]
@@ -111,4 +112,16 @@ def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) ->
             raise unknown(f"setting of {name}", key, allowed)
         if isinstance(value, dict):
             settings[key] = config_from_dict(value, known)
-    return config(**settings)
+        elif not _alike(value, next(f.default for f in fields(config) if f.name == key)):
+            raise ValueError(f"{name}: expected {key} to be of the kind of its default, got {value!r}")
+    try:
+        return config(**settings)
+    except TypeError:
+        raise ValueError(f"{name}: expected settings as `to_dict` gives them, got {settings}") from None
+
+
+def _alike(value: Any, default: Any) -> bool:
+    """Whether a setting is true or false, a finite number or text where its default is; None is alike to anything."""
+    if isinstance(default, (bool, str)):
+        return type(value) is type(default)
+    return not isinstance(default, (int, float)) or (type(value) in (int, float) and isfinite(value))
