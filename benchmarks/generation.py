@@ -1,0 +1,69 @@
+"""What does a token cost after a context of 1k, 10k and 100k tokens? Time to read, time to write, bytes of the state.
+
+    python benchmarks/generation.py [ARCHITECTURE ...]
+
+Models of width 64 and two layers, untrained, one row, one thread, float32. Each context is read once, in chunks of 512
+tokens. Then come 40 rounds over all models and contexts, in each 8 tokens written from the end of the context, so
+that what else the machine does falls on all alike. Prints a table in Markdown: the median of the rounds, and between
+which times the middle half of them lies.
+"""
+
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+
+import torch
+from tqdm import tqdm
+
+from solomonic import LanguageModel, __version__, preset
+from solomonic.generate import Sampling, Session, read, stream
+
+LENGTHS, CHUNK, ROUNDS, TOKENS = (1_000, 10_000, 100_000), 512, 40, 8
+SAMPLING = Sampling(temperature=1.0)
+
+
+def main(*archs: str) -> None:
+    torch.set_num_threads(1)
+    archs = archs or ("bmojo", "mamba2", "sliding_window", "transformer")
+    models, sessions, rates = {}, {}, {}
+    for arch in archs:
+        torch.manual_seed(0)
+        models[arch] = LanguageModel(preset(arch, vocab_size=256, d_model=64, n_layers=2)).eval()
+        for length in LENGTHS:
+            text = torch.randint(0, 256, (length,), generator=torch.Generator().manual_seed(1)).tolist()
+            began = time.perf_counter()
+            for session in tqdm(
+                read(models[arch], Session().then(text), CHUNK), f"{arch} reads {length:,}", leave=False
+            ):
+                sessions[arch, length] = session
+            rates[arch, length] = length / (time.perf_counter() - began)
+    times = {cell: [] for cell in sessions}
+    for _ in tqdm(range(ROUNDS), "rounds", leave=False):
+        for (arch, length), session in sessions.items():
+            began = time.perf_counter()
+            for _ in stream(models[arch], session, SAMPLING, max_tokens=TOKENS):
+                pass
+            times[arch, length].append(1e3 * (time.perf_counter() - began) / TOKENS)
+
+    print(f"solomonic {__version__}, torch {torch.__version__}, Python {platform.python_version()}, ", end="")
+    print(f"{platform.machine()}, one thread, {datetime.now(UTC):%Y-%m-%d}\n")
+    print(
+        "| model | context | ms a token, median | middle half | tokens read/s | state, bytes |\n|---|---|---|---|---|---|"
+    )
+    for (arch, length), taken in times.items():
+        low, middle, high = torch.tensor(taken).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+        size = sessions[arch, length].state_bytes
+        row = (
+            f"`{arch}`",
+            f"{length:,}",
+            f"{middle:.2f}",
+            f"{low:.2f}-{high:.2f}",
+            f"{rates[arch, length]:,.0f}",
+            f"{size:,}",
+        )
+        print(f"| {' | '.join(row)} |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
