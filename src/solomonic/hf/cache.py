@@ -1,12 +1,12 @@
 """What `generate` carries from token to token: our state, in the place of keys and values."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from torch import Tensor
 from transformers import Cache
 
 from ..mixers import State
+from ..model import map_state, state_tensors
 
 
 class SolomonicCache(Cache):
@@ -56,7 +56,9 @@ class SolomonicCache(Cache):
         return sum(storages.values())
 
     def tensors(self) -> Iterator[Tensor]:
-        return _leaves((self.state, self.last))
+        if self.last is not None:
+            yield self.last
+        yield from (tensor for _, tensor in state_tensors(self.state or {}))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self._map(lambda x: x.index_select(0, beam_idx.to(x.device)))
@@ -82,23 +84,8 @@ class SolomonicCache(Cache):
         return f"SolomonicCache(columns={self.columns}, batch_size={self.batch_size}, nbytes={self.nbytes})"
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.state, self.last = _mapped((self.state, self.last), change)
-
-
-def _leaves(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif state is not None:
-        for value in state.values() if isinstance(state, dict) else state:
-            yield from _leaves(value)
-
-
-def _mapped(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(state, dict):
-        return {key: _mapped(value, change) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        return type(state)(_mapped(value, change) for value in state)
-    return state if state is None else change(state)
+        if self.state is not None:
+            self.state, self.last = map_state(change, self.state), change(self.last)
 
 
 __all__ = ["SolomonicCache"]

@@ -19,6 +19,7 @@ from .cache import SolomonicCache
 from .config import SolomonicConfig
 
 OF_THE_LOSS = ("num_items_in_batch", "shift_labels", "ignore_index")
+IDLE = ("return_dict", "tokenizer")  # the second is `generate`'s own, which it passes on when a server calls it
 NEVER, ALWAYS = ("output_attentions", "output_router_logits"), ("is_causal", "return_dict")
 
 
@@ -205,7 +206,7 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
 
 
 def _refuse(kwargs: dict) -> None:
-    known = {*TransformersKwargs.__optional_keys__, *OF_THE_LOSS, "return_dict"}
+    known = {*TransformersKwargs.__optional_keys__, *OF_THE_LOSS, *IDLE}
     for key, value in kwargs.items():
         if key not in known:
             raise unknown("argument", key, known)
