@@ -24,7 +24,8 @@ from .test_tokenizer import byte_bpe
 
 BYTES = Tokenizer.for_bytes()
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>\n' }}"
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | trim + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -142,6 +143,37 @@ def test_a_book_is_read_once(folder, capsys, piped, tmp_path, tokens_read):
     assert bytes(tokens_read) == book[:-1]
     run(capsys, "generate", folder, "Who?", *session, "--max-tokens", 2)
     assert bytes(tokens_read[:2504]) == book + b"Who?" and len(tokens_read) == 2505
+
+
+def test_a_reading_that_is_interrupted_goes_on_without_the_prompt(folder, capsys, piped, tmp_path, monkeypatch):
+    (tmp_path / "book").write_bytes(b"abcdefghij" * 500)
+    words = ["generate", folder, "--temperature", 0, "--max-tokens", 20]
+    expected = run(capsys, *words, "--file", tmp_path / "book")
+    forward, calls = LanguageModel.forward, []
+
+    def interrupted(self, tokens, *args, **options):
+        calls.append(tokens.shape[1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(self, tokens, *args, **options)
+
+    monkeypatch.setattr(LanguageModel, "forward", interrupted)
+    assert main([str(w) for w in [*words, "--file", tmp_path / "book", "--session", tmp_path / "s"]]) == 130
+    assert capsys.readouterr() == ("", "solomonic: interrupted\n")
+    assert run(capsys, *words, "--session", tmp_path / "s") == expected and calls == [2048, 2048, 903, 903, *[1] * 20]
+
+
+def test_a_model_that_fails_leaves_the_session_as_it_was(folder, capsys, piped, tmp_path, monkeypatch):
+    run(capsys, "generate", folder, "Once", "--session", tmp_path / "s", "--max-tokens", 3)
+    before, forward = (tmp_path / "s").read_bytes(), LanguageModel.forward
+
+    def overflows(self, *args, **options):
+        logits, state = forward(self, *args, **options)
+        return logits * float("nan"), state
+
+    monkeypatch.setattr(LanguageModel, "forward", overflows)
+    said = refused(capsys, "generate", folder, "more", "--session", tmp_path / "s")
+    assert "expected finite logits, got nan" in said and (tmp_path / "s").read_bytes() == before
 
 
 def test_stats(folder, capsys, piped, tmp_path):

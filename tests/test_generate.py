@@ -1,4 +1,4 @@
-"""Generation on every preset: what is read in parts, in a batch or after a night on disk gives what it gives at once."""
+"""Generation on every preset: what is read in parts, in a batch or after a night on disk is what it is at once."""
 
 from collections import Counter
 from dataclasses import replace

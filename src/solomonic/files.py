@@ -42,7 +42,7 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """`tensors`, contiguous and none a view of another, as the whole safetensors file `path`. OSError as of any file."""
+    """`tensors`, contiguous, none a view of another, as the whole safetensors file `path`. OSError as of any file."""
     with replacing(path) as partial:
         try:
             save_file(tensors, partial, metadata)

@@ -194,9 +194,10 @@ VERSION = 1
 
 
 class SessionFile:
-    """A session on disk, one safetensors file: the tensors of the state under dotted names, `pending`, and in the
+    """A session on disk, one safetensors file, in which nothing is executed.
 
-    metadata the version of this format and the fingerprint of the model. Nothing in it is executed.
+    It has the tensors of the state under dotted names, `pending`, and as metadata the version of this format, the
+    fingerprint of the model and a digest of the tensors.
     """
 
     def __init__(self, path: str | Path, model: LanguageModel):

@@ -19,8 +19,8 @@ MARKS = ["\ue000%d\ue001" % i for i in range(3)]
 class Turns:
     """`first` and `later` give the tokens of a user's turn, up to where the answer begins.
 
-    ends: tokens at which an answer ends; stop: text at which it ends, "" for none: the beginning of the user's next turn,
-    for models that never learnt to end.
+    ends: tokens at which an answer ends; stop: text at which it ends, "" for none: the beginning of the user's next
+    turn, for models that never learnt to end.
     """
 
     def __init__(self, template: str, tokens: dict[str, str], tokenizer: Tokenizer):

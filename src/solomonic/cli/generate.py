@@ -56,6 +56,9 @@ def _one(chosen: argparse.Namespace) -> int:
         for count, (token, session) in enumerate(tokens, 1):
             print(text(token), end="", flush=True)
         print(text(None), flush=True)
+    except ValueError:
+        saved = None  # the session is as it was
+        raise
     finally:
         if saved:
             saved.save(session)
