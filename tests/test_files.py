@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from solomonic.files import replacing, write, write_tensors
+from solomonic.files import replacing, write
+from solomonic.tensors import write_tensors
 
 
 def test_a_new_file_and_its_folders(tmp_path):

@@ -6,10 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -41,15 +37,6 @@ def write(path: str | Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
 
 
-def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """`tensors`, contiguous, none a view of another, as the whole safetensors file `path`. OSError as of any file."""
-    with replacing(path) as partial:
-        try:
-            save_file(tensors, partial, metadata)
-        except SafetensorError as error:  # what the library makes of a full disk
-            raise OSError(f"{path}: {error}") from None
-
-
 def _sync(path: Path) -> None:
     """To the disk. Folders cannot be opened everywhere; there the rename may come later."""
     try:
@@ -62,4 +49,4 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["replacing", "write", "write_tensors"]
+__all__ = ["replacing", "write"]

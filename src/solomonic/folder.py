@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .files import write, write_tensors
+from .files import write
 from .formats import SINGLE, read_folder
 from .formats.solomonic import PREFIX, describe
 from .model import LanguageModel
+from .tensors import write_tensors
 from .tokenizer import Tokenizer
 
 CHAT = (

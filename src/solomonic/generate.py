@@ -13,13 +13,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
-from .files import write_tensors
 from .folder import fingerprint
-from .model import LanguageModel, State
+from .model import LanguageModel, State, map_state, state_tensors
+from .tensors import read_tensors, write_tensors
 
 CHUNK = 2048
 """Tokens of a prompt read in one call, at most; the state carries what was read on to the next."""
@@ -88,7 +87,7 @@ class Session:
 
     @property
     def state_bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for _, t in _leaves(self.state or {}))
+        return sum(t.numel() * t.element_size() for _, t in state_tensors(self.state or {}))
 
     def then(self, tokens: Sequence[int]) -> "Session":
         """The text goes on with `tokens`, which are not read yet."""
@@ -161,7 +160,7 @@ def generate(
         going = [i for i, row in enumerate(rows) if last[i] not in ends and len(texts[row]) < max_tokens]
         if len(going) < len(rows):
             at = torch.tensor(going, dtype=torch.int64, device=model.embedding.weight.device)
-            state = _mapped(lambda tensor: tensor[at], state)
+            state = map_state(lambda tensor: tensor[at], state)
             rows, last = [rows[i] for i in going], [last[i] for i in going]
     return texts
 
@@ -192,6 +191,8 @@ def _read(
 VERSION = 1
 """Of the file of a session."""
 
+KEY = "solomonic-session"
+
 
 class SessionFile:
     """A session on disk, one safetensors file, in which nothing is executed.
@@ -206,10 +207,10 @@ class SessionFile:
 
     def save(self, session: Session) -> None:
         """Replace the file by one of this session; after an error it is as it was."""
-        tensors = {name: tensor.contiguous() for name, tensor in _leaves(session.state or {})}
+        tensors = dict(state_tensors(session.state or {}))
         tensors["pending"] = torch.tensor(session.pending, dtype=torch.int64)
         about = {"version": VERSION, "model": self.fingerprint, "contents": _digest(tensors)}
-        write_tensors(self.path, tensors, {"solomonic-session": json.dumps(about)})
+        write_tensors(self.path, tensors, {KEY: json.dumps(about)})
 
     def load(self) -> Session:
         """The session in the file, on the model's device; a new one where the file is missing or empty.
@@ -218,13 +219,8 @@ class SessionFile:
         """
         if not self.path.exists() or (self.path.is_file() and self.path.stat().st_size == 0):
             return Session()
-        try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                about = (file.metadata() or {}).get("solomonic-session")
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()} if about else {}
-        except (safetensors.SafetensorError, OSError) as error:
-            raise self._refuse(f"one that cannot be read ({error}); it was cut off, or is of something else") from None
-        about = self._about(about)
+        tensors, metadata = read_tensors(self.path)
+        about = self._about(metadata.get(KEY))
         if about.get("version") != VERSION:
             raise self._refuse(f"one of version {about.get('version')!r}; this release reads version {VERSION}")
         if about.get("model") != self.fingerprint:
@@ -247,37 +243,19 @@ class SessionFile:
         pending = tuple(tensors.pop("pending").tolist())
         if not tensors:
             return Session(None, pending)
-        read = int(tensors["position"][0]) if "position" in tensors else 0
+        read = int(tensors["state.position"][0]) if "state.position" in tensors else 0
         like = self.model.init_state(1, read, "meta")
-        expected = {name: list(tensor.shape) for name, tensor in _leaves(like)}
+        expected = {name: list(tensor.shape) for name, tensor in state_tensors(like)}
         came = {name: list(tensor.shape) for name, tensor in tensors.items()}
         for name in sorted(expected.keys() | came.keys()):
             if expected.get(name) != came.get(name):
                 raise self._refuse(f"one with {name} {came.get(name)}, not {expected.get(name)}; use another file")
         device = self.model.embedding.weight.device
-        names = iter(name for name, _ in _leaves(like))
-        return Session(_mapped(lambda _: tensors[next(names)].to(device), like), pending)
+        names = iter(name for name, _ in state_tensors(like))
+        return Session(map_state(lambda _: tensors[next(names)].to(device), like), pending)
 
     def _refuse(self, came: str) -> ValueError:
         return ValueError(f"{self.path}: expected a session of this model, got {came}")
-
-
-def _leaves(state: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """(dotted name, tensor) of a nested structure, depth first."""
-    if isinstance(state, Tensor):
-        yield name, state
-    else:
-        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
-
-
-def _mapped(function, state: Any) -> Any:
-    """The structure with `function` of each of its tensors, in the order of `_leaves`."""
-    if isinstance(state, Tensor):
-        return function(state)
-    if isinstance(state, dict):
-        return {key: _mapped(function, value) for key, value in state.items()}
-    return [_mapped(function, value) for value in state]
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

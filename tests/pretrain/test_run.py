@@ -9,6 +9,7 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.cli import main
 from solomonic.folder import load
+from solomonic.pretrain.checkpoint import load as load_checkpoint
 from solomonic.tensors import read_tensors, write_tensors
 
 from .texts import SHORT, SMALL, checkpoint, same, write_text
@@ -210,15 +211,12 @@ def test_a_mistake_is_one_line(text, tmp_path, words, says, capsys, monkeypatch)
     assert says in said and said.strip().count("\n") == 0 and "Traceback" not in said
 
 
-def test_a_file_of_tensors_without_settings_is_refused(tmp_path):
-    write_tensors(tmp_path / "a", {"x": torch.ones(2)}, {"y": 1})
-    tensors, settings = read_tensors(tmp_path / "a")
-    assert torch.equal(tensors["x"], torch.ones(2)) and settings == {"y": 1}
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.ones(2)}, tmp_path / "b")
-    with pytest.raises(ValueError, match="without its settings"):
-        read_tensors(tmp_path / "b")
+def test_a_file_of_other_tensors_is_no_checkpoint(tmp_path):
+    write_tensors(tmp_path / "a", {"x": torch.ones(2)}, {"y": "1"})
+    tensors, metadata = read_tensors(tmp_path / "a")
+    assert torch.equal(tensors["x"], torch.ones(2)) and metadata == {"y": "1"}
+    with pytest.raises(ValueError, match="expected the checkpoint of a run, got other tensors"):
+        load_checkpoint(tmp_path / "a")
 
 
 def test_a_checkpoint_holds_what_a_model_needs(text, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from solomonic.tensors import read_tensors
+from solomonic.pretrain.checkpoint import load
 
 SMALL = ["--d-model", "16", "--n-layers", "1", "--window", "4", "--capacity", "4", "--state-size", "4"]
 SHORT = ["--length", "16", "--batch-size", "4", "--eval-tokens", "512", "--log-every", "2", "--cpu"]
@@ -35,7 +35,7 @@ def start(*words, run: list[str] = ("-m",), **options) -> subprocess.Popen:
 
 
 def checkpoint(out: Path) -> tuple[dict[str, torch.Tensor], dict]:
-    return read_tensors(out / "run" / "checkpoint.safetensors")
+    return load(out / "run" / "checkpoint.safetensors")
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

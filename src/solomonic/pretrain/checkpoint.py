@@ -3,6 +3,7 @@
 Whole tensors are kept, however the run is spread over processes, so that it can go on with another number of them.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.optim import Optimizer
 from ..tensors import read_tensors, write_tensors
 
 MODEL, OPTIMIZER, REST = "model.", "optimizer.", "run."
+KEY = "solomonic-run"
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -41,12 +43,18 @@ def collect(model: nn.Module, optimizer: Optimizer, rest: dict[str, Tensor]) -> 
 
 def save(path: Path, tensors: dict[str, Tensor], progress: dict[str, Any]) -> None:
     """Replace the checkpoint; OSError, and the old one, when the disk is full. Only the main process calls it."""
-    write_tensors(path, tensors, progress)
+    write_tensors(path, tensors, {KEY: json.dumps(progress)})
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and progress. ValueError for a file that is no checkpoint."""
-    return read_tensors(path)
+    tensors, metadata = read_tensors(path)
+    if KEY not in metadata:
+        raise ValueError(f"{path}: expected the checkpoint of a run, got other tensors")
+    try:
+        return tensors, json.loads(metadata[KEY])
+    except ValueError as error:
+        raise ValueError(f"{path}: expected the checkpoint of a run, got a broken one ({error})") from None
 
 
 def restore(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
