@@ -17,7 +17,6 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float64 if _has_float64(device.type) else torch.float32
 
 
-@torch.compiler.assume_constant_result
 def _has_float64(kind: str) -> bool:
     try:
         torch.empty(0, dtype=torch.float64, device=kind)
