@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -286,9 +285,11 @@ def test_a_mistake_is_one_line_and_loses_nothing(folder, capsys, piped, tmp_path
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def started(*words):
+def started(*words, **options):
+    """A process of its own, in which Ctrl-C means what it does in a terminal, however the tests were started."""
     command = [sys.executable, "-m", "solomonic", *map(str, words)]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen(command, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
 
 
 def test_ctrl_c_saves_the_session_up_to_the_last_token(folder, tmp_path):
@@ -301,7 +302,7 @@ def test_ctrl_c_saves_the_session_up_to_the_last_token(folder, tmp_path):
         assert piece
         written += piece
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130 and err == b"solomonic: interrupted\n"
     model, tokenizer = load(folder)
     session = SessionFile(tmp_path / "s", model).load()
@@ -316,7 +317,7 @@ def test_whoever_reads_the_output_may_stop(folder):
     process = started("generate", folder, "Hello", "--temperature", "0", "--max-tokens", 10**9)
     os.read(process.stdout.fileno(), 10)
     process.stdout.close()
-    assert process.wait(timeout=60) == 141 and process.stderr.read() == b""
+    assert process.wait(timeout=600) == 141 and process.stderr.read() == b""
 
 
 def chat(capsys, piped, folder, typed: str, *words) -> str:
@@ -461,20 +462,15 @@ def test_templates_that_do_not_work(folder, capsys, piped, template, says):
 
 
 def test_a_session_is_saved_after_every_turn(folder, tmp_path):
-    words = [sys.executable, "-m", "solomonic", "chat", folder, "--max-tokens", "5", "--session", tmp_path / "s"]
-    process = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    sizes, (model, _) = [], load(folder)
-    for line in (b"one\n", b"two\n"):
+    """Though the process is killed after it."""
+    words = ["chat", folder, "--max-tokens", "5", "--session", tmp_path / "s"]
+    process, (model, _) = started(*words, stdin=subprocess.PIPE), load(folder)
+    for line in (b"one\n/state\n", b"two\n/state\n"):
         process.stdin.write(line)
         process.stdin.flush()
-        deadline = time.monotonic() + 60
-        while True:
-            session = SessionFile(tmp_path / "s", model).load()
-            if session.length > (sizes or [0])[-1]:
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        sizes.append(session.length)
+        while not (said := re.search(rb"bytes after (\d+) tokens\n", process.stdout.readline())):
+            assert process.poll() is None
+        assert SessionFile(tmp_path / "s", model).load().tokens_read == int(said[1])
     process.kill()
     process.communicate()
-    assert SessionFile(tmp_path / "s", model).load().length == sizes[-1]
+    assert SessionFile(tmp_path / "s", model).load().tokens_read == int(said[1])
