@@ -92,6 +92,7 @@ class LanguageModel(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(self.Block(config, mixer) for mixer in config.layers)
+        self.bounded = all(block.mixer.bounded for block in self.blocks)
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie_embeddings:
@@ -136,8 +137,10 @@ class LanguageModel(nn.Module):
         self._check(x, state, mask, segments)
         length = order = rank = None
         if mask is not None:
-            length = mask.sum(1)
-            order = mask.logical_not().sort(dim=1, stable=True).indices  # real tokens first, in their order
+            length, padding = mask.sum(1), ~mask
+            # where each row goes: real tokens first, in their order
+            at = torch.where(mask, mask.cumsum(1), length[:, None] + padding.cumsum(1)) - 1
+            order = torch.zeros_like(at).scatter(1, at, torch.arange(at.shape[1], device=at.device).expand_as(at))
             rank = (mask.cumsum(1) - 1).clamp_min(0)
             x = _rows(x.masked_fill(~mask[..., None], 0), order)
             segments = None if segments is None else segments.gather(1, order)
@@ -199,7 +202,9 @@ class LanguageModel(nn.Module):
                 raise ValueError("segments: expected document ids that never decrease along a row")
             first = segments[:, :1] if state is None else segment[:, None]
             begins = (torch.cat([first, segments[:, :-1]], 1) != segments) & (row < count[:, None])
-            start = torch.where(begins, row, -1).cummax(1).values
+            document = begins.cumsum(1)
+            start = torch.full((B, T + 2), -1, device=device)  # of each document; the last column is for other rows
+            start = start.scatter(1, torch.where(begins, document, T + 1), row.expand(B, -1)).gather(1, document)
             position = torch.where(start >= 0, row - start, position)
         end = before + count
         if T and (segments is not None):
@@ -207,7 +212,10 @@ class LanguageModel(nn.Module):
             end = torch.where(count > 0, position.gather(1, final)[:, 0] + 1, before)
             segment = torch.where(count > 0, segments.gather(1, final)[:, 0], segment)
         ragged = length is not None or segments is not None
-        longest = int(end.max()) if ragged and B and not torch.compiler.is_compiling() else None
+        grows = state is not None and not torch.compiler.is_compiling()
+        # Rows that an unbounded state may drop. A device is waited for only where they would pile up call by call.
+        look = ragged and not self.bounded and (grows or _may_look(device))
+        longest = int(end.max()) if look else None
         aligned = state is None and segments is None
         return Place(position, end, length, aligned, segments is not None, longest), segment
 

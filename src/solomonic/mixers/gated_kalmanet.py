@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize, silu, softplus
+from torch.nn.functional import silu, softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
@@ -80,7 +80,7 @@ class GatedKalmaNet(Mixer):
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
-        q, k = normalize(q, dim=-1, eps=1e-3) * self.config.key_dim**-0.5, normalize(k, dim=-1, eps=1e-3)
+        q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, alpha, step, gate = self.gates(x).split([H, H, H, self.sizes[2]], -1)
         weight, alpha = beta.float().sigmoid().square(), alpha.float().sigmoid()
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
@@ -90,3 +90,8 @@ class GatedKalmaNet(Mixer):
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
         after = {"conv": conv, "h": h, "u": u, "log_decay": clock(decay, state["log_decay"], place)}
         return self.out(y), errors, after
+
+
+def _unit(x: Tensor) -> Tensor:
+    """x / max(|x|, 0.001)"""
+    return x * x.square().sum(-1, keepdim=True).clamp_min(1e-6).rsqrt()

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from ..chunks import cut, decays
 from ..place import Place
+from . import reference
 
 
 def gated_delta(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, chunk: int = 32
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, T, H, V = v.shape
+    if T == 1:
+        return reference.gated_delta(q, k, v, beta, log_decay, state, place)
     if (real := place.real()) is not None:
         beta = beta * real[:, :, None]
         log_decay = log_decay * real[:, :, None]

@@ -110,7 +110,7 @@ def memory_attention(
         order = raw.detach() if exact else rank(raw)
         bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
-        slots = (-state["slot_age"]).masked_fill(empty[:, :capacity], ABSENT)
+        slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
         coordinate = torch.cat([slots, past], 1)
         k_slots, v_slots = state["slot_k"].to(k.dtype), state["slot_v"].to(v.dtype)
         kept = (q, torch.cat([k_slots, k_all], 1), torch.cat([v_slots, v_all], 1))

@@ -31,6 +31,8 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
 
     def around(x: Tensor, count: int) -> Tensor:
         """(B, R + T, G, D) rows -> b n h s d: the `count` rows from n `rows` on."""
+        if N == 1:
+            return x[:, None, :count].transpose(2, 3)
         x = pad(x, (0, 0, 0, 0, 0, max(0, (N - 1) * rows + count - x.shape[1])))
         return x.unfold(1, count, rows)[:, :N].transpose(-1, -2)
 

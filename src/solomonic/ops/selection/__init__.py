@@ -12,7 +12,7 @@ the ring of past rows (at least `block`). Slots hold what was kept before the ca
 from .reference import select as select_by_query
 from .tree import Sets, select
 
-ABSENT = -(1 << 40)
-"""Coordinate of an empty slot: older than any document."""
+ABSENT = -(1 << 30)
+"""Coordinate of an empty slot, and of one that is older than that. It fits 32 bits, all that some devices compute in."""
 
 __all__ = ["ABSENT", "Sets", "select", "select_by_query"]

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from ..place import Place
 
+NEVER = -(1 << 31)  # before any coordinate
+
 
 class Sets(NamedTuple):
     index: Tensor  # (B, Q + 1, capacity) int64: candidate numbers, -1 = none
@@ -34,7 +36,7 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
     happens = (position % block == 0) & (position > 0) & (row < place.last()[:, :, None])
     happening = happens.any(-1)  # (B, Q)
     event = torch.where(happening, (happens * row).sum(-1), T)
-    start = torch.where(happening, event - (happens * position).sum(-1), -(1 << 60))  # where the event's document began
+    start = torch.where(happening, event - (happens * position).sum(-1), NEVER)  # where the event's document began
 
     added = event.clamp_max(T)[..., None] - block + torch.arange(block, device=score.device) + W + capacity
     added = added.expand(B, -1, -1)
@@ -43,7 +45,7 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
     best = _merge(added_score, added, capacity)
     best_score = torch.cat([score[:, None, :capacity], best[0]], 1)
     index = torch.cat([slots, best[1]], 1)
-    start = torch.nn.functional.pad(start, (1, 0), value=-(1 << 60)).expand(B, -1)
+    start = torch.nn.functional.pad(start, (1, 0), value=NEVER).expand(B, -1)
     step = 1
     while step <= Q:
         older = coordinate.gather(1, index[:, :-step].flatten(1)).view_as(index[:, :-step])
