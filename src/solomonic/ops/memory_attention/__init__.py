@@ -11,6 +11,8 @@ The state holds keys before rotation: rotary attention knows lags only, so keys 
 call, which stays small however long the stream is.
 """
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -21,13 +23,49 @@ from ..rotary import Scaling, rotary
 from ..selection import ABSENT
 from . import blocked, reference
 
-BACKENDS = {"reference": reference.attend, "blocked": blocked.attend}
+
+def _triton(*call):
+    try:
+        from . import triton
+    except ImportError as error:
+        raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'blocked'") from error
+    return triton.attend(*call)
+
+
+BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "triton": _triton}
 """A backend attends; what it is given is the same for all:
 
 queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
 last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S).
 Returns (B, T, H, D) and the carried candidates (B, capacity), -1 = none.
 """
+NO_TRITON = "the package triton is not installed"
+
+
+def refusal(backend: str, x: Tensor) -> str | None:
+    """Why `backend` cannot serve queries, keys or values like x (..., D), or None where it can. All but triton can."""
+    if choose("backend", backend, BACKENDS) is not _triton:
+        return None
+    try:
+        from . import triton
+    except ImportError:
+        return NO_TRITON
+    return triton.refusal(x)
+
+
+def fastest(x: Tensor) -> str:
+    """The backend for queries, keys and values like x (..., D): "triton" on a CUDA device, where it can, or "blocked".
+
+    A CUDA device that it cannot serve gets one warning that says why.
+    """
+    if x.device.type != "cuda":
+        return "blocked"
+    reason = refusal("triton", x)
+    if reason is None:
+        return "triton"
+    if not torch.compiler.is_compiling():
+        warnings.warn(f"memory attention is not fused: {reason}", stacklevel=3)
+    return "blocked"
 
 
 def init_state(
@@ -69,15 +107,15 @@ def memory_attention(
     block: int,
     base: float = 10000.0,
     scaling: Scaling | None = None,
-    backend: str = "blocked",
+    backend: str | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
     its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `block <= window` when there
     is a capacity, so that no row leaves the window before it could be kept. Returns (B, T, H, D) and the state after the
-    last real row; its slot_age counts the rows since the slot's own, 0 in an empty slot. ValueError for a backend that
-    is not there.
+    last real row; its slot_age counts the rows since the slot's own, 0 in an empty slot. `backend` None is `fastest`.
+    ValueError for a backend that is not there, or that cannot serve the call.
     """
     B, T, G, D = k.shape
     if state is None:
@@ -116,7 +154,7 @@ def memory_attention(
         kept = (q, torch.cat([k_slots, k_all], 1), torch.cat([v_slots, v_all], 1))
     queries, keys, values = zip(near, far, kept, strict=True)
 
-    y, carried = choose("backend", backend, BACKENDS)(
+    y, carried = choose("backend", backend or fastest(v), BACKENDS)(
         queries, keys, values, order, coordinate, bias, place, window, span, block, capacity
     )
     if capacity:

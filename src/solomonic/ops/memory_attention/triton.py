@@ -1,0 +1,662 @@
+"""Memory attention as fused kernels: one online softmax over the window, the fading and the eidetic memory.
+
+The attention is one kernel over tiles of queries; its backward is that kernel once more for the queries' gradients, and
+one over tiles of keys for each memory's. No mask and no copy of a key is written: what a query sees follows from four
+small tensors, and eidetic keys are read where they lie, through the plan of `ops.selection`.
+
+    n   number of a set of the plan; in force for the rows [start(n), start(n + 1)), start(n) = min(event[n-1], n block)
+    m   row of queries of one key head: m = t R + r, query head r of R, so that the heads of a group share the keys read
+
+An eidetic key's gradient is a sum over the sets that hold it: each set writes its part, the parts are sorted by key and
+summed in the order of time. Nothing is added atomically, so that two runs give the same bits.
+
+Logits are in units of log 2 (exp2 is what the hardware has). Kernels are tuned once for each shape of a layer.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..place import Place
+from ..selection import select
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+LARGEST_HEAD = 256
+INTERPRETED = triton.knobs.runtime.interpret
+"""Whether kernels run in Triton's interpreter, on the CPU (TRITON_INTERPRET=1 before the first import of triton)."""
+
+FAR = tl.constexpr(1 << 30)  # a lag or coordinate beyond all others: positions of 64 bits are compared as 32
+LOG2E = tl.constexpr(1.4426950408889634)
+LEAST = tl.constexpr(-1e30)  # below every logit, and finite: the maximum over nothing
+
+
+def refusal(x: Tensor) -> str | None:
+    """Why these kernels cannot serve queries, keys or values like x (..., D), or None where they can."""
+    if x.dtype not in DTYPES:
+        return f"expected float32, bfloat16 or float16, got {x.dtype}"
+    if x.shape[-1] > LARGEST_HEAD:
+        return f"expected a head size of {LARGEST_HEAD} at most, got {x.shape[-1]}"
+    if INTERPRETED:
+        return None
+    if x.device.type != "cuda":
+        return f"expected tensors on a CUDA device, got {x.device.type} (TRITON_INTERPRET=1 interprets it there)"
+    if torch.cuda.get_device_capability(x.device) < (8, 0):
+        return f"expected a device of compute capability 8.0 or more, got {torch.cuda.get_device_name(x.device)}"
+    return None
+
+
+def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity):
+    """See `memory_attention.BACKENDS`. ValueError for what `refusal` names. Products run in autocast's type."""
+    given = [*queries, *keys, *values]
+    if not window:
+        given[0::3] = [None] * 3
+    device = place.position.device
+    if torch.is_autocast_enabled(device.type):
+        lower = torch.get_autocast_dtype(device.type)
+        given = [None if x is None else x.to(lower) for x in given]
+    for x in given:
+        reason = None if x is None else refusal(x)
+        if reason:
+            raise ValueError(f"backend 'triton': {reason}; backend 'blocked' serves every call")
+    if window and queries[1] is queries[0]:
+        given[1] = None
+    given = [None if x is None else x.contiguous() for x in given]
+    index = event = carried = None
+    if capacity:
+        index, event, carried = select(score, coordinate, place, block, capacity)
+        index, event, coordinate = index.contiguous(), event.contiguous(), coordinate.contiguous()
+        bias = None if bias is None else bias.contiguous()
+    position = place.position.contiguous()
+    y, _ = _attend(*given, bias, position, coordinate, index, event, window, span, block, capacity)
+    return y, carried
+
+
+Given = Tensor | None
+
+
+@torch.library.custom_op("solomonic::memory_attention", mutates_args=())
+def _attend(
+    q: Given,
+    q_far: Given,
+    q_kept: Given,
+    k: Given,
+    k_far: Given,
+    k_kept: Given,
+    v: Given,
+    v_far: Given,
+    v_kept: Given,
+    bias: Given,
+    position: Tensor,
+    coordinate: Given,
+    index: Given,
+    event: Given,
+    window: int,
+    span: int,
+    block: int,
+    capacity: int,
+) -> tuple[Tensor, Tensor]:
+    """(B, T, H, D), and the logarithm of each query's normalizer (B, T, H) float32, to the base 2.
+
+    Without q_far, the fading memory's queries are the window's.
+    """
+    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, coordinate, index, event]
+    y, lse = _shaped_like_queries(q, q_far, v, v_far, position)
+    _by_queries(given, (window, span, block, capacity), y, lse)
+    return y, lse
+
+
+@_attend.register_fake
+def _(q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, *_):
+    return _shaped_like_queries(q, q_far, v, v_far, position)
+
+
+def _shaped_like_queries(q, q_far, v, v_far, position) -> tuple[Tensor, Tensor]:
+    like, v = q_far if q is None else q, v_far if v is None else v
+    return like.new_empty(like.shape, dtype=v.dtype), like.new_empty(like.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("solomonic::memory_attention_backward", mutates_args=())
+def _differentiate(
+    dy: Tensor,
+    y: Tensor,
+    lse: Tensor,
+    q: Given,
+    q_far: Given,
+    q_kept: Given,
+    k: Given,
+    k_far: Given,
+    k_kept: Given,
+    v: Given,
+    v_far: Given,
+    v_kept: Given,
+    bias: Given,
+    position: Tensor,
+    coordinate: Given,
+    index: Given,
+    event: Given,
+    window: int,
+    span: int,
+    block: int,
+    capacity: int,
+) -> list[Tensor]:
+    """The gradients of those of q ... bias that are given, in their order."""
+    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, coordinate, index, event]
+    sizes = window, span, block, capacity
+    change = [None if x is None else torch.empty_like(x) for x in given[:10]]
+    delta = torch.empty_like(lse)
+    _by_queries(given, sizes, y, lse, delta, dy, change[:3])
+    if window:
+        _by_keys(given, 0, (0, window, block, 0), lse, delta, dy, change[3], change[6])
+    if span:
+        _by_keys(given, 1, (window, window + span, block, 0), lse, delta, dy, change[4], change[7])
+    if capacity:
+        B, E, (S, G, D) = len(index), index.shape[1] * capacity, k_kept.shape[1:]
+        dk, dv, dbias = (lse.new_empty(B, E, G, n) for n in (D, D, 1))
+        _by_keys(given, 2, (window, 0, block, capacity), lse, delta, dy, dk, dv, dbias)
+        number, order = index.flatten(1).sort(dim=1, stable=True)
+        bounds = torch.arange(S + 1, device=index.device).expand(B, -1).contiguous()
+        bounds = torch.searchsorted(number, bounds)
+        for parts, total in ((dk, change[5]), (dv, change[8])):
+            _sum_parts(parts.flatten(2), order, bounds, total)
+        if bias is not None:
+            _sum_parts(dbias.sum(2), order, bounds, change[9])
+    return [x for x in change if x is not None]
+
+
+@_differentiate.register_fake
+def _(dy, y, lse, *given):
+    return [torch.empty_like(x) for x in given[:10] if x is not None]
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.window, ctx.span, ctx.block, ctx.capacity = inputs
+    ctx.save_for_backward(*tensors, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, _):
+    *tensors, y, lse = ctx.saved_tensors
+    change = [None] * 18
+    if dy is not None:
+        sizes = ctx.window, ctx.span, ctx.block, ctx.capacity
+        got = iter(_differentiate(dy.contiguous(), y, lse, *tensors, *sizes))
+        change[:10] = [None if x is None else next(got) for x in tensors[:10]]
+    return tuple(change)
+
+
+_attend.register_autograd(_backward, setup_context=_save)
+
+
+def _by_queries(given, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)) -> None:
+    """Launches the attention, which writes y and lse; given dy, its backward, which writes delta and dq."""
+    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, coordinate, index, event = given
+    window, span, block, capacity = sizes
+    B, T, H = y.shape[:3]
+    G = (v_far if v is None else v).shape[2]
+    tied = q_far is None
+    with torch.cuda.device_of(y):
+        _query_kernel[lambda tile: (B * G * triton.cdiv(T * H // G, tile["BM"]),)](
+            *(q, q if tied else q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias),
+            *(position, coordinate, index, event),
+            *(y, lse, delta, dy, dq[0], dq[0] if tied else dq[1], dq[2]),
+            *_counts(T, H // G, position, k_kept, event),
+            **_constants(y, G),
+            WINDOW=window,
+            SPAN=span,
+            CAPACITY=capacity,
+            BLOCK=block,
+            TIED=tied,
+            BIAS=bias is not None,
+            BACKWARD=dy is not None,
+        )
+
+
+def _by_keys(given, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
+    """Launches the gradients of the keys of a group: of all its rows, or for each set of the plan, of its keys."""
+    q, k, v = given[group] if given[group] is not None else given[0], given[3 + group], given[6 + group]
+    bias, position, coordinate, index, event = given[9:]
+    nearest, farthest, block, capacity = sizes
+    B, T, H = q.shape[:3]
+    S, G = k.shape[1:3]
+
+    def grid(tile):
+        tiles = index.shape[1] * triton.cdiv(capacity, tile["BN"]) if capacity else triton.cdiv(S, tile["BN"])
+        return (B * G * tiles,)
+
+    with torch.cuda.device_of(dy):
+        _key_kernel[grid](
+            *(q, k, v, bias, position, coordinate, index, event, lse, delta, dy, dk, dv, dbias),
+            *_counts(T, H // G, position, k, event),
+            **_constants(dy, G),
+            NEAREST=nearest,
+            FARTHEST=farthest,
+            CAPACITY=capacity,
+            BLOCK=block,
+            BIAS=bias is not None,
+        )
+
+
+def _sum_parts(parts: Tensor, order: Tensor, bounds: Tensor, total: Tensor) -> None:
+    """total[b, s] = sum of parts[b, order[b, i]], bounds[b, s] <= i < bounds[b, s + 1]; parts (B, E, X) float32."""
+    (B, E, X), S = parts.shape, total.shape[1]
+    width = min(triton.next_power_of_2(X), 1024)
+    with torch.cuda.device_of(parts):
+        _sum_kernel[(B * S, triton.cdiv(X, width))](parts, order, bounds, total, S, E, X, BX=width, BI=16)
+
+
+def _counts(T, R, position, kept, event):
+    """T, candidates, sets but one, strides of position and event along the batch, and what the rows tune for."""
+    tuned = min(max(16, triton.next_power_of_2(T * R)), 1024)
+    Q = 0 if event is None else event.shape[1]
+    strides = (0 if x is None or len(x) == 1 else x.shape[1] for x in (position, event))
+    return T, 0 if kept is None else kept.shape[1], Q, *strides, tuned
+
+
+def _constants(y: Tensor, G: int):
+    D = y.shape[3]
+    width = max(16, triton.next_power_of_2(D))
+    wide = INTERPRETED and y.dtype == torch.bfloat16
+    return {"scale": D**-0.5, "G": G, "R": y.shape[2] // G, "D": D, "BD": width, "WIDE": wide}
+
+
+@triton.jit
+def _product(a, b, WIDE: tl.constexpr):
+    """a b in float32. `WIDE`: the interpreter multiplies no bfloat16, so that it is made float32 first."""
+    if WIDE:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, input_precision="tf32x3")
+
+
+@triton.jit
+def _load(x, row, inside, D: tl.constexpr, BD: tl.constexpr):
+    """Rows of D numbers -> (rows, BD), zeros where not `inside`."""
+    d = tl.arange(0, BD)
+    return tl.load(x + row[:, None] * D + d[None, :], mask=inside[:, None] & (d[None, :] < D), other=0.0)
+
+
+@triton.jit
+def _store(x, row, inside, value, D: tl.constexpr, BD: tl.constexpr):
+    d = tl.arange(0, BD)
+    mask = inside[:, None] & (d[None, :] < D)
+    tl.store(x + row[:, None] * D + d[None, :], value.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _oldest(position, t, inside):
+    """The coordinate where the document of row t began; beyond all where not `inside`, so that it sees nothing."""
+    began = t - tl.load(position + t, mask=inside, other=0)
+    return tl.where(inside, tl.maximum(began, -FAR), FAR).to(tl.int32)
+
+
+@triton.jit
+def _coordinates(coordinate, at):
+    """Coordinates of the candidates `at`; beyond all for -1, so that nobody sees it."""
+    return tl.maximum(tl.load(coordinate + at, mask=at >= 0, other=FAR), -FAR).to(tl.int32)
+
+
+@triton.jit
+def _start(event, n, Q, T, BLOCK: tl.constexpr):
+    """The first row for which set n is in force; T for n = Q + 1."""
+    begins = tl.load(event + n - 1, mask=(n > 0) & (n <= Q), other=0)
+    return tl.where(n <= Q, tl.minimum(begins, n * BLOCK), T).to(tl.int32)
+
+
+@triton.jit
+def _set_of(event, t, BLOCK: tl.constexpr):
+    n = t // BLOCK
+    return n + (t >= tl.load(event + n)).to(tl.int32)
+
+
+@triton.jit
+def _step(q, k, v, visible, extra, a, b, sum_, dy, logit_scale, BACKWARD: tl.constexpr, WIDE: tl.constexpr):
+    """Queries see a tile of keys. Forward: a, b, sum = the maximum, the normalizer and the weighted values so far.
+    Backward: a, b = lse, delta, and sum = the queries' gradient so far."""
+    logit = tl.where(visible, _product(q, tl.trans(k), WIDE) * logit_scale + extra, -float("inf"))
+    if BACKWARD:
+        weight = tl.exp2(logit - a[:, None])
+        change = weight * (_product(dy, tl.trans(v), WIDE) - b[:, None])
+        sum_ += _product(change.to(k.dtype), k, WIDE)
+    else:
+        top = tl.maximum(a, tl.max(logit, 1))
+        weight = tl.exp2(logit - top[:, None])
+        fade = tl.exp2(a - top)
+        b = b * fade + tl.sum(weight, 1)
+        sum_ = sum_ * fade[:, None] + _product(weight.to(v.dtype), v, WIDE)
+        a = top
+    return a, b, sum_
+
+
+@triton.jit
+def _see_rows(
+    q,
+    k,
+    v,
+    batch,
+    g,
+    t,
+    oldest,
+    first,
+    last,
+    a,
+    b,
+    sum_,
+    dy,
+    T,
+    logit_scale,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    NEAREST: tl.constexpr,
+    FARTHEST: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Queries first .. last see the rows of a ring and of the call with NEAREST <= lag < FARTHEST."""
+    for s in range(tl.maximum(first - FARTHEST + 1, tl.min(oldest, 0)), last - NEAREST + 1, BN):
+        at = s + tl.arange(0, BN)
+        inside = at <= last - NEAREST
+        row = (batch * (FARTHEST + T) + FARTHEST + at) * G + g
+        lag = t[:, None] - at[None, :]
+        visible = (lag >= NEAREST) & (lag < FARTHEST) & (at[None, :] >= oldest[:, None])
+        k_tile = _load(k, row, inside, D, BD)
+        v_tile = _load(v, row, inside, D, BD)
+        a, b, sum_ = _step(q, k_tile, v_tile, visible, 0.0, a, b, sum_, dy, logit_scale, BACKWARD, WIDE)
+    return a, b, sum_
+
+
+@triton.jit
+def _query(
+    q,
+    q_far,
+    q_kept,
+    k,
+    k_far,
+    k_kept,
+    v,
+    v_far,
+    v_kept,
+    bias,
+    position,
+    coordinate,
+    index,
+    event,
+    y,
+    lse,
+    delta,
+    dy,
+    dq,
+    dq_far,
+    dq_kept,
+    T,
+    S,
+    Q,
+    position_stride,
+    event_stride,
+    tuned,
+    scale,
+    G: tl.constexpr,
+    R: tl.constexpr,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SPAN: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TIED: tl.constexpr,
+    BIAS: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    WIDE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """One tile of BM queries of one key head, against all it sees, BN keys at a time."""
+    logit_scale = scale * LOG2E
+    tiles = tl.cdiv(T * R, BM)
+    tile, g = tl.program_id(0) % tiles, tl.program_id(0) // tiles % G
+    batch = (tl.program_id(0) // tiles // G).to(tl.int64)
+    first, last = tile * BM // R, tl.minimum((tile * BM + BM - 1) // R, T - 1)
+    m = tile * BM + tl.arange(0, BM)
+    t = m // R
+    inside = t < T
+    row = ((batch * T + t) * G + g) * R + m % R
+    oldest = _oldest(position + batch * position_stride, t, inside)
+
+    sum_ = tl.zeros([BM, BD], tl.float32)
+    if BACKWARD:
+        dy_tile = _load(dy, row, inside, D, BD)
+        a = tl.load(lse + row, mask=inside, other=0.0)
+        b = tl.sum(dy_tile.to(tl.float32) * _load(y, row, inside, D, BD).to(tl.float32), 1)
+        tl.store(delta + row, b, mask=inside)
+    else:
+        dy_tile = 0.0
+        a = tl.full([BM], LEAST, tl.float32)
+        b = tl.zeros([BM], tl.float32)
+
+    if WINDOW:
+        q_tile = _load(q, row, inside, D, BD)
+        a, b, sum_ = _see_rows(
+            q_tile,
+            k,
+            v,
+            batch,
+            g,
+            t,
+            oldest,
+            first,
+            last,
+            a,
+            b,
+            sum_,
+            dy_tile,
+            T,
+            logit_scale,
+            G,
+            D,
+            BD,
+            0,
+            WINDOW,
+            BACKWARD,
+            WIDE,
+            BN,
+        )
+        if BACKWARD and not TIED:
+            _store(dq, row, inside, sum_ * scale, D, BD)
+            sum_ = tl.zeros([BM, BD], tl.float32)
+    if SPAN:
+        q_tile = _load(q_far, row, inside, D, BD)
+        a, b, sum_ = _see_rows(
+            q_tile,
+            k_far,
+            v_far,
+            batch,
+            g,
+            t,
+            oldest,
+            first,
+            last,
+            a,
+            b,
+            sum_,
+            dy_tile,
+            T,
+            logit_scale,
+            G,
+            D,
+            BD,
+            WINDOW,
+            WINDOW + SPAN,
+            BACKWARD,
+            WIDE,
+            BN,
+        )
+    if BACKWARD and (SPAN or TIED):
+        _store(dq_far, row, inside, sum_ * scale, D, BD)
+        sum_ = tl.zeros([BM, BD], tl.float32)
+    if CAPACITY:
+        q_tile = _load(q_kept, row, inside, D, BD)
+        event += batch * event_stride
+        for n in range(_set_of(event, first, BLOCK), _set_of(event, last, BLOCK) + 1):
+            served = (t >= _start(event, n, Q, T, BLOCK)) & (t < _start(event, n + 1, Q, T, BLOCK))
+            for c in range(0, CAPACITY, BN):
+                slot = c + tl.arange(0, BN)
+                at = tl.load(index + (batch * (Q + 1) + n) * CAPACITY + slot, mask=slot < CAPACITY, other=-1)
+                seen = _coordinates(coordinate + batch * S, at)
+                extra = 0.0
+                if BIAS:
+                    extra = tl.load(bias + batch * S + at, mask=at >= 0, other=0.0)[None, :] * LOG2E
+                visible = (t[:, None] - seen[None, :] >= WINDOW) & (seen[None, :] >= oldest[:, None]) & served[:, None]
+                k_tile = _load(k_kept, (batch * S + at) * G + g, at >= 0, D, BD)
+                v_tile = _load(v_kept, (batch * S + at) * G + g, at >= 0, D, BD)
+                a, b, sum_ = _step(
+                    q_tile, k_tile, v_tile, visible, extra, a, b, sum_, dy_tile, logit_scale, BACKWARD, WIDE
+                )
+        if BACKWARD:
+            _store(dq_kept, row, inside, sum_ * scale, D, BD)
+    if not BACKWARD:
+        _store(y, row, inside, sum_ / b[:, None], D, BD)
+        tl.store(lse + row, a + tl.log2(b), mask=inside)
+
+
+@triton.jit
+def _key(
+    q,
+    k,
+    v,
+    bias,
+    position,
+    coordinate,
+    index,
+    event,
+    lse,
+    delta,
+    dy,
+    dk,
+    dv,
+    dbias,
+    T,
+    S,
+    Q,
+    position_stride,
+    event_stride,
+    tuned,
+    scale,
+    G: tl.constexpr,
+    R: tl.constexpr,
+    D: tl.constexpr,
+    BD: tl.constexpr,
+    NEAREST: tl.constexpr,
+    FARTHEST: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BIAS: tl.constexpr,
+    WIDE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """One tile of BN keys of one head, against all queries that see it, BM at a time: its gradients.
+
+    With a CAPACITY, a tile is of one set of the plan, and what it writes is that set's part.
+    """
+    logit_scale = scale * LOG2E
+    chunks = tl.cdiv(CAPACITY, BN) if CAPACITY else 1
+    tiles = (Q + 1) * chunks if CAPACITY else tl.cdiv(S, BN)
+    tile, g = tl.program_id(0) % tiles, tl.program_id(0) // tiles % G
+    batch = (tl.program_id(0) // tiles // G).to(tl.int64)
+    position += batch * position_stride
+    extra = 0.0
+    if CAPACITY:
+        n, slot = tile // chunks, tile % chunks * BN + tl.arange(0, BN)
+        event += batch * event_stride
+        first, beyond = _start(event, n, Q, T, BLOCK), _start(event, n + 1, Q, T, BLOCK)
+        inside = slot < CAPACITY
+        out = (batch * (Q + 1) + n) * CAPACITY + slot
+        at = tl.load(index + out, mask=inside, other=-1)
+        held = at >= 0
+        seen = _coordinates(coordinate + batch * S, at)
+        if BIAS:
+            extra = tl.load(bias + batch * S + at, mask=held, other=0.0)[:, None] * LOG2E
+        row, out = (batch * S + at) * G + g, out * G + g
+    else:
+        at = tile * BN + tl.arange(0, BN)
+        first, beyond = tl.maximum(tile * BN + NEAREST - FARTHEST, 0), tl.minimum(tile * BN + BN - 1, T)
+        inside = at < S
+        held = inside
+        seen = at - FARTHEST
+        row = (batch * S + at) * G + g
+        out = row
+    k_tile = _load(k, row, held, D, BD)
+    v_tile = _load(v, row, held, D, BD)
+    dk_tile = tl.zeros([BN, BD], tl.float32)
+    dv_tile = tl.zeros([BN, BD], tl.float32)
+    dbias_tile = tl.zeros([BN], tl.float32)
+    for start in range(first * R, beyond * R, BM):
+        m = start + tl.arange(0, BM)
+        t = m // R
+        real = t < beyond
+        query = ((batch * T + t) * G + g) * R + m % R
+        oldest = _oldest(position, t, real)
+        lag = t[None, :] - seen[:, None]
+        visible = (lag >= NEAREST) & (seen[:, None] >= oldest[None, :])
+        if not CAPACITY:
+            visible &= lag < FARTHEST
+        q_tile = _load(q, query, real, D, BD)
+        dy_tile = _load(dy, query, real, D, BD)
+        norm = tl.load(lse + query, mask=real, other=0.0)
+        mean = tl.load(delta + query, mask=real, other=0.0)
+        logit = _product(k_tile, tl.trans(q_tile), WIDE) * logit_scale + extra
+        weight = tl.exp2(tl.where(visible, logit, -float("inf")) - norm[None, :])
+        dv_tile += _product(weight.to(dy_tile.dtype), dy_tile, WIDE)
+        change = weight * (_product(v_tile, tl.trans(dy_tile), WIDE) - mean[None, :])
+        dk_tile += _product(change.to(q_tile.dtype), q_tile, WIDE)
+        dbias_tile += tl.sum(change, 1)
+    _store(dk, out, inside, dk_tile * scale, D, BD)
+    _store(dv, out, inside, dv_tile, D, BD)
+    if BIAS and CAPACITY:
+        tl.store(dbias + out, dbias_tile, mask=inside)
+
+
+@triton.jit
+def _sum_kernel(parts, order, bounds, total, S, E, X, BX: tl.constexpr, BI: tl.constexpr):
+    """One row of the sum, BX numbers of it, BI parts at a time."""
+    batch, s = (tl.program_id(0) // S).to(tl.int64), tl.program_id(0) % S
+    x = tl.program_id(1) * BX + tl.arange(0, BX)
+    bounds += batch * (S + 1) + s
+    last = tl.load(bounds + 1)
+    sum_ = tl.zeros([BX], tl.float32)
+    for first in range(tl.load(bounds), last, BI):
+        i = first + tl.arange(0, BI)
+        part = batch * E + tl.load(order + batch * E + i, mask=i < last, other=0)
+        mask = (i[:, None] < last) & (x[None, :] < X)
+        sum_ += tl.sum(tl.load(parts + part[:, None] * X + x[None, :], mask=mask, other=0.0), 0)
+    tl.store(total + (batch * S + s) * X + x, sum_.to(total.dtype.element_ty), mask=x < X)
+
+
+def _fitting(configs, tensors, **constants):
+    """Tiles no larger than the rows there are, and than shared memory holds."""
+    given = tensors | constants
+    size = given["dy"].element_size() if given["dy"] is not None else given["y"].element_size()
+    rows, width = given["tuned"], given["BD"] * size
+    small = [c for c in configs if c.kwargs["BM"] <= rows and (c.kwargs["BM"] + c.kwargs["BN"]) * width <= 48 << 10]
+    return small or configs[:1]
+
+
+def _tuned(kernel, tiles, key):
+    """`kernel` with the best of `tiles` (BM, BN, warps, stages), found once for each value of `key`, kept on disk."""
+    if INTERPRETED:
+        tiles = tiles[:1]
+    return triton.autotune(
+        [triton.Config({"BM": m, "BN": n}, num_warps=warps, num_stages=stages) for m, n, warps, stages in tiles],
+        [*key, "G", "R", "D", "BLOCK", "CAPACITY", "BIAS", "tuned"],
+        prune_configs_by=None if INTERPRETED else {"early_config_prune": _fitting},
+        cache_results=not INTERPRETED,
+    )(kernel)
+
+
+_query_kernel = _tuned(
+    _query,
+    [(16, 32, 4, 2), (32, 64, 4, 3), (64, 64, 4, 3), (128, 64, 8, 3)],
+    ["WINDOW", "SPAN", "TIED", "BACKWARD"],
+)
+_key_kernel = _tuned(_key, [(16, 32, 4, 2), (32, 64, 4, 2), (64, 64, 4, 2), (64, 128, 8, 2)], ["NEAREST", "FARTHEST"])
