@@ -169,6 +169,19 @@ def test_selection(length, kind, block, capacity):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, 19])
+def test_the_host_waits_for_nothing(length, kind):
+    """Tensors of the meta device have shapes and no numbers: whatever would bring one to the host fails there."""
+    place = place_of(kind, BATCH, length)
+    moved = [x if x is None else x.to("meta") for x in (place.position, place.end, place.length)]
+    place = Place(*moved, place.aligned, place.packed)
+    inputs = [x.to("meta") for x in attention_inputs(length, 4, 2, 6, 6)]
+    state = init_state(BATCH, 2, 6, window=6, span=6, capacity=5, device="meta")
+    y, after = attention(*inputs, state, place, 6, 6, 4, 5, "blocked")
+    assert y.shape == (BATCH, length, 4, 6) and all(after[name].shape == x.shape for name, x in state.items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 2, 19, 63])
 @pytest.mark.parametrize(
     "window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)]

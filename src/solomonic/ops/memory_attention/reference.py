@@ -35,7 +35,7 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
     carried = None
     if capacity:
         chosen, carried = select_by_query(score, coordinate, place, block, capacity)
-        member = torch.zeros(B, T, score.shape[1] + 1, dtype=torch.bool)
+        member = torch.zeros(B, T, score.shape[1] + 1, dtype=torch.bool, device=q.device)
         member = member.scatter(2, chosen % (score.shape[1] + 1), True)[..., :-1]
         old = t - coordinate[:, None] >= window
         group(q_eidetic, k_eidetic, v_eidetic, member & old, bias)

@@ -37,4 +37,4 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
         if length == 0:
             memory = torch.tensor([i for i in range(capacity) if score[b, i] > -torch.inf], dtype=torch.long)
         carried[b, : len(memory)] = memory
-    return chosen, carried
+    return chosen.to(score.device), carried.to(score.device)

@@ -1,0 +1,163 @@
+"""The fused memory attention against the reference, in Triton's interpreter; on a device, `benchmarks/memory_attention.py`.
+
+Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTERPRET is set before triton is imported.
+"""
+
+import pytest
+import torch
+
+from solomonic.ops import memory_attention as package
+from solomonic.ops.memory_attention import BACKENDS, memory_attention, reference
+from solomonic.ops.place import Place
+
+from ..laws.cases import assert_close, leaves
+from .places import KINDS, place_of
+from .test_backends import BATCH, attention, attention_inputs, compare, memory_attention_equals_reference
+
+BOTH = ["reference", "triton"]
+SIZES = [(6, 6, 6, 5), (7, 3, 4, 9), (40, 20, 33, 21), (4, 9, 4, 0), (0, 3, 1, 0), (9, 0, 9, 0)]
+MANY = "packed, continued and padded"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, 7])
+@pytest.mark.parametrize("sizes", [(7, 3, 4, 9), (5, 0, 1, 3)])
+def test_short(sizes, length, kind):
+    memory_attention_equals_reference(BOTH, length, kind, *sizes)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_many_documents(sizes):
+    memory_attention_equals_reference(BOTH, 63, MANY, *sizes)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_one_document(sizes):
+    memory_attention_equals_reference(BOTH, 65, "fresh", *sizes)
+
+
+@pytest.mark.parametrize("heads, groups, dim", [(1, 1, 16), (6, 2, 18), (3, 3, 34)])
+def test_heads(heads, groups, dim):
+    memory_attention_equals_reference(BOTH, 19, MANY, 6, 6, 5, 4, heads, groups, dim)
+
+
+def documents(*lengths):
+    """The place of rows that begin with a document."""
+    row = torch.cat([torch.arange(n) for n in lengths])[None]
+    return Place(row, torch.full((BATCH,), lengths[-1]), aligned=False, packed=True)
+
+
+@pytest.mark.parametrize("window", [0, 5])
+def test_tied_queries(window):
+    """The fading memory's queries are the window's own, and the candidates get no bias."""
+    place = documents(9, 12)
+    q, k, v, _, k_fading, v_fading, score = attention_inputs(21, 4, 2, 6, 4)
+
+    def call(q, k, v, k_fading, v_fading, place, backend):
+        return memory_attention(
+            *(q, k, v, None, place),
+            window=window,
+            fading=(q, k_fading, v_fading),
+            span=4,
+            score=score if window else None,
+            capacity=window,
+            block=max(window, 1),
+            backend=backend,
+        )
+
+    compare(call, BOTH, [q, k, v, k_fading, v_fading], place)
+
+
+def test_bfloat16(monkeypatch):
+    """Against the definition in float32 on the same numbers, relative to the largest value.
+
+    A value is a mean of rows of v, weighted by numbers that are rounded (2^-9) and rounded itself (2^-9): 2^-8 of the
+    largest row. A gradient has two more roundings, of a difference and of dy: 2^-7. The bounds allow twice that.
+    """
+    calls = []
+
+    def record(*call):
+        calls.append(call)
+        return BACKENDS["blocked"](*call)
+
+    monkeypatch.setitem(BACKENDS, "recorded", record)
+    inputs = [x.bfloat16() for x in attention_inputs(63, 4, 2, 16, 9)]
+    attention(*inputs, None, documents(30, 33), 12, 9, 8, 10, "recorded")
+    queries, keys, values, score, coordinate, bias, *rest = calls[0]
+    given = [*queries, *keys, *values]
+    dy = torch.randn(BATCH, 63, 4, 16).bfloat16()
+
+    def run(attend, dtype):
+        leaf = [x.detach().to(dtype).requires_grad_() for x in given] + [bias.detach().requires_grad_()]
+        y, _ = attend(leaf[:3], leaf[3:6], leaf[6:9], score, coordinate, leaf[9], *rest)
+        assert y.dtype == dtype
+        return y.float(), [g.float() for g in torch.autograd.grad(y, leaf, dy.to(dtype))]
+
+    expected, gradients = run(reference.attend, torch.float32)
+    got, got_gradients = run(BACKENDS["triton"], torch.bfloat16)
+    assert_close(got, expected, "y", 2**-7)
+    for i, (a, b) in enumerate(zip(got_gradients, gradients)):
+        assert_close(a, b, f"gradient {i}", 2**-6)
+
+
+def test_calls_that_carry_the_state():
+    """Any cut gives what one call gives, the gradients through the state too."""
+    length, sizes = 23, (6, 6, 4, 5)
+    inputs = [x.requires_grad_() for x in attention_inputs(length, 4, 2, 6, 6)]
+    results = []
+    for cuts in ([length], [1] * 6 + [16, 1], [11, 12]):
+        state, rows = None, []
+        for part in zip(*(x.split(cuts, 1) for x in inputs)):
+            done = sum(y.shape[1] for y in rows)
+            place = place_of("fresh", BATCH, part[0].shape[1])
+            if done:
+                position = place.position + done
+                place = Place(position, place.end + done, aligned=False)
+            y, state = attention(*part, state, place, *sizes, "triton")
+            rows.append(y)
+        y = torch.cat(rows, 1)
+        total = (y * torch.linspace(1, 2, y.numel()).view_as(y)).sum() + state["slot_v"].sum() + state["k"].sum()
+        results.append([y, *(x for _, x in leaves(state)), *torch.autograd.grad(total, inputs)])
+    for other in results[1:]:
+        for i, (a, b) in enumerate(zip(other, results[0])):
+            assert_close(a, b, f"tensor {i}", floor=0.1)
+
+
+def test_no_rows():
+    place = place_of("fresh", 2, 0)
+    inputs = [x[:2] for x in attention_inputs(0, 4, 2, 6, 3)]
+    y, state = attention(*inputs, None, place, 4, 3, 1, 0, "triton")
+    assert y.shape == (2, 0, 4, 6) and state["k"].shape == (2, 4, 2, 6)
+
+
+def test_under_autocast():
+    place = place_of("fresh", BATCH, 9)
+    inputs = attention_inputs(9, 4, 2, 16, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        got, _ = attention(*inputs, None, place, 4, 3, 3, 5, "triton")
+        expected, _ = attention(*inputs, None, place, 4, 3, 3, 5, "blocked")
+    assert got.dtype == expected.dtype == torch.bfloat16
+    assert_close(got.float(), expected.float(), "y", 2**-6)
+
+
+def test_compiles_in_one_graph():
+    inputs = [x.requires_grad_() for x in attention_inputs(9, 4, 2, 6, 3)]
+
+    def loss(*inputs):
+        y, state = attention(*inputs, None, place_of("fresh", BATCH, 9), 4, 3, 3, 5, "triton")
+        return y.square().sum() + state["slot_k"].sum()
+
+    expected = torch.autograd.grad(loss(*inputs), inputs)
+    got = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(*inputs), inputs)
+    for i, (a, b) in enumerate(zip(got, expected)):
+        assert_close(a, b, f"gradient {i}")
+
+
+@pytest.mark.parametrize(
+    "dim, dtype, reason", [(6, torch.float64, "got torch.float64"), (258, None, "head size of 256")]
+)
+def test_what_it_cannot_serve(dim, dtype, reason):
+    inputs = [x.to(dtype) for x in attention_inputs(3, 2, 1, dim, 0)]
+    with pytest.raises(ValueError, match=f"backend 'triton': .*{reason}.*; backend 'blocked' serves every call"):
+        attention(*inputs, None, place_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
+    assert reason in package.refusal("triton", inputs[0])
