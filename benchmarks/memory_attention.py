@@ -4,7 +4,7 @@
 
 Checks it against the definition in float32, on the same numbers: packed, padded and continued rows, uninitialised memory
 filled with NaN, gradients included, and once more for equal bits. The definition's own choice of what is kept is a loop
-in Python, hours long at 4096 rows: here it is given the parallel one's (the tests hold these two together).
+in Python, far too slow at 4096 rows: here it is given the parallel one's (the tests hold these two together).
 
 Then times forward and backward against `blocked`, and, without eidetic memory, against the recipe of two calls of flash
 attention, over the window and over the fading memory, merged by their normalizers (PyTorch's own kernels); one step

@@ -31,7 +31,7 @@ MAY = {
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
-    "ops": {"torch"},
+    "ops": {"torch", "triton"},
     "mixers": {"torch"},
     "layers": {"torch"},
     "model": {"torch"},

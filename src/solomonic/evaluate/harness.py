@@ -194,7 +194,7 @@ def shown(results: dict[str, Any]) -> str:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name; with a warning the best there is, for the harness says "cuda" where nobody chose."""
+    """The device of that name; or the best there is, with a warning: the harness names one itself where nobody chose."""
     best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if name is None or torch.device(name).type in (best.type, "cpu"):
         return torch.device(name or best)

@@ -54,11 +54,11 @@ def refusal(backend: str, x: Tensor) -> str | None:
 
 
 def fastest(x: Tensor) -> str:
-    """The backend for queries, keys and values like x (..., D): "triton" on a CUDA device, where it can, or "blocked".
+    """The backend for queries, keys and values like x (..., D): "triton" on an accelerator that it can serve, or "blocked".
 
-    A CUDA device that it cannot serve gets one warning that says why.
+    One that it cannot serve gets one warning that says why.
     """
-    if x.device.type != "cuda":
+    if x.is_cpu or x.is_meta:
         return "blocked"
     reason = refusal("triton", x)
     if reason is None:
