@@ -38,9 +38,12 @@ def random_score(position: Tensor) -> Tensor:
 
 
 def rank(score: Tensor) -> Tensor:
-    """The score as it is compared: rounded to 8 significant bits, detached.
+    """The float32 score as it is compared: rounded to 8 significant bits, half to even, detached.
 
     Tokens that stand in the same context have equal scores up to rounding errors, which differ between machines,
-    batch shapes and chunks. Rounding makes them equal again; selection then prefers the older.
+    batch shapes and chunks. Rounding makes them equal again; selection then prefers the older. A cast to bfloat16 and
+    back would round alike, but compilers leave it out.
     """
-    return score.detach().bfloat16().float()
+    bits = score.detach().view(torch.int32)
+    odd = (bits & 0x10000) != 0
+    return ((bits + 0x7FFF + odd) & ~0xFFFF).view(torch.float32)
