@@ -8,6 +8,7 @@ Needs no network. Prints a table of counts, then each test that did not pass, un
 """
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -24,7 +25,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from solomonic import preset
-from solomonic.hf import SolomonicConfig, SolomonicForCausalLM
+from solomonic.hf import SolomonicCache, SolomonicConfig, SolomonicForCausalLM
 
 MIXINS = {
     "test_modeling_common": "ModelTesterMixin",
@@ -51,18 +52,21 @@ LEFT_OUT = {  # of the source distribution, which has the files of tests/ and no
     },
 }
 
-
+WITHOUT_A_MODEL = ("test_config", "test_inherits_generation_mixin")  # tests of the configuration and of the class
 MADE: list[str] = []
 """A name for each model that was made since the test began."""
 
 
-class Counted(SolomonicForCausalLM):
-    def __init__(self, config):
+def count_models() -> None:
+    """Note every model from here on in `MADE`; the class stays the one that is tested."""
+    make = SolomonicForCausalLM.__init__
+
+    @functools.wraps(make)
+    def made(self, config):
         MADE.append(type(self).__name__)
-        super().__init__(config)
+        make(self, config)
 
-
-Counted.__name__ = Counted.__qualname__ = SolomonicForCausalLM.__name__
+    SolomonicForCausalLM.__init__ = made
 
 
 class Tester:
@@ -70,7 +74,7 @@ class Tester:
 
     batch_size, seq_length, is_training = 3, 11, True
     vocab_size, hidden_size, num_hidden_layers = 99, 32, 2
-    causal_lm_class, base_model_class = Counted, None
+    causal_lm_class, base_model_class = SolomonicForCausalLM, None
 
     def __init__(self, architecture: str):
         self.architecture = architecture
@@ -120,10 +124,23 @@ def case(architecture: str, bases: list[type]) -> type[unittest.TestCase]:
         inputs = {"model": self.model_tester.get_config().model}
         ConfigTester(self, WithDefault, common_properties=properties, **inputs).run_common_tests()
 
+    def check_cache(self, batch_size, past_key_values, seq_length, config):
+        """In the place of the shapes of keys and values."""
+        self.assertIsInstance(past_key_values, SolomonicCache)
+        self.assertEqual(past_key_values.get_seq_length(), seq_length)
+        self.assertEqual(len(past_key_values), config.num_hidden_layers)
+        self.assertEqual({tensor.shape[0] for tensor in past_key_values.tensors()}, {batch_size})
+
+    def check_caches_are_equal(self, cache1, cache2):
+        for one, other in zip(cache1.tensors(), cache2.tensors(), strict=True):
+            torch.testing.assert_close(one, other)
+
     body = dict(
         setUp=setUp,
         test_config=test_config,
-        all_model_classes=(Counted,),
+        _check_past_key_values_for_generate=check_cache,
+        _check_caches_are_equal=check_caches_are_equal,
+        all_model_classes=(SolomonicForCausalLM,),
         has_attentions=False,
         test_can_init_all_missing_weights_before_2023=True,
         model_tester=None,
@@ -134,7 +151,7 @@ def case(architecture: str, bases: list[type]) -> type[unittest.TestCase]:
 class Result(unittest.TestResult):
     """What became of each test, and the first 300 characters of the reason.
 
-    A test that passed without making a model, but for that of the configuration, had nothing to test.
+    A test that passed without making a model had nothing to test, but for those in `WITHOUT_A_MODEL`.
     """
 
     def __init__(self):
@@ -147,7 +164,7 @@ class Result(unittest.TestResult):
 
     def addSuccess(self, test):
         super().addSuccess(test)
-        tested = MADE or test._testMethodName == "test_config"
+        tested = MADE or test._testMethodName in WITHOUT_A_MODEL
         self.note(test, "passed" if tested else "skipped", "" if tested else "passes over models of this kind")
 
     def addSkip(self, test, reason):
@@ -182,6 +199,7 @@ def main() -> int:
     chosen = parser.parse_args()
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["solomonic"] = SolomonicForCausalLM.__name__
     bases = mixins(chosen.transformers)
+    count_models()
     outcomes = {}
     for architecture in chosen.architectures:
         tests = unittest.defaultTestLoader.loadTestsFromTestCase(case(architecture, bases))
