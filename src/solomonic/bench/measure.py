@@ -80,8 +80,9 @@ def floors(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     x = torch.empty(2**26 if device.type == "cpu" else 2**30, device=device, dtype=torch.uint8)
     y = torch.empty_like(x)
-    times = side_by_side({"product": lambda: a @ b, "copy": lambda: y.copy_(x)}, device, 2.0)
-    return 2 * size**3 / min(times["product"].values), 2 * x.numel() / min(times["copy"].values)
+    product = side_by_side({"product": lambda: a @ b}, device, 1.0)["product"]
+    copy = side_by_side({"copy": lambda: y.copy_(x)}, device, 1.0)["copy"]
+    return 2 * size**3 / min(product.values), 2 * x.numel() / min(copy.values)
 
 
 def _timed(work: Work, device: torch.device) -> float:
