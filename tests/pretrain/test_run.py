@@ -137,6 +137,21 @@ def test_resuming_another_run_names_what_differs(text, tmp_path, capsys):
     assert (out / "run" / "checkpoint.safetensors").read_bytes() == before
 
 
+def test_resuming_with_other_data_is_refused_and_before_a_checkpoint_it_is_read(text, tmp_path, capsys):
+    out, other = tmp_path / "out", write_text(tmp_path / "other.jsonl", documents=40)
+    assert train(text, out) == 0
+    (out / "training.json").unlink()
+    before = {path.name: path.read_bytes() for path in (out / "run").iterdir() if path.is_file()}
+    for path, words in ((other, []), (text, ["--held-out", "0.3"])):
+        assert train(path, out, "--resume", *words) == 2
+        assert "expected a run on this data" in capsys.readouterr().err
+    assert before == {path.name: path.read_bytes() for path in (out / "run").iterdir() if path.is_file()}
+    (out / "run" / "checkpoint.safetensors").unlink()
+    assert train(other, out, "--resume") == 0
+    assert train(other, tmp_path / "alone") == 0
+    assert losses(out) == losses(tmp_path / "alone")
+
+
 def test_a_finished_run_is_left_alone(text, tmp_path, capsys):
     assert train(text, tmp_path / "out") == 0
     assert train(text, tmp_path / "out") == 2

@@ -8,6 +8,7 @@ its checkpoint in OUT/run; with --resume the same command goes on from there, af
 """
 
 import argparse
+import hashlib
 import inspect
 import json
 import shlex
@@ -106,10 +107,18 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     def prepare() -> str | None:
         """Why there are no tokens, or None."""
+        of = [[str(Path(x).resolve()) for x in paths or ()] for paths in (chosen.data, chosen.held_out_data)]
+        origin = [*of, chosen.field, chosen.held_out, hashlib.blake2b(tokenizer.to_json().encode()).hexdigest()]
         try:
-            if not (chosen.resume and (work / "tokens.json").exists()):
+            before = text.origin(work) if chosen.resume else None
+            if before not in (None, origin) and path.exists():
+                raise ValueError(
+                    f"{path}: expected a run on this data, field, held-out share and tokenizer, got one on others; go "
+                    "on with those that it was begun with, or train into another folder"
+                )
+            if before != origin:
                 scored = chosen.held_out_data and (lambda: documents(chosen.held_out_data, chosen.field))
-                text.prepare(work, lambda: documents(named, chosen.field), scored, chosen.held_out, tokenizer)
+                text.prepare(work, lambda: documents(named, chosen.field), scored, chosen.held_out, tokenizer, origin)
         except (ValueError, OSError) as error:
             return str(error)
 

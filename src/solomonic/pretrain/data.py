@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +48,9 @@ def prepare(
     held_out: Callable[[], Iterable[Document]] | None,
     share: float,
     tokenizer: Tokenizer,
+    origin: Any = None,
 ) -> None:
-    """Write the tokens to `folder`, for `read`; `held_out` None: `share` of `documents`.
+    """Write the tokens to `folder`, for `read`, and plain values that say what they are of, for `origin`; `held_out` None: `share` of `documents`.
 
     Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
     it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
@@ -75,8 +77,14 @@ def prepare(
             break
     if not index["train"]:
         raise ValueError("expected text to train on, got none: the files named are empty or binary")
-    content = {"digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
+    content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
     write(folder / "tokens.json", json.dumps(content))
+
+
+def origin(folder: Path) -> Any:
+    """What the tokens in `folder` are of, as `prepare` was told; None where there are none."""
+    path = folder / "tokens.json"
+    return json.loads(path.read_text())["origin"] if path.exists() else None
 
 
 def read(folder: Path) -> Data:
@@ -155,4 +163,4 @@ def _dtype(tokenizer: Tokenizer) -> type:
     return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
 
 
-__all__ = ["Data", "Rows", "Tokens", "prepare", "read"]
+__all__ = ["Data", "Rows", "Tokens", "origin", "prepare", "read"]
