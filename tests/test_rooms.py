@@ -24,7 +24,7 @@ MAY = {
     "bench": {"model", "presets", "mixers", "ops"},
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
-    "hf": {"model", "mixers", "folder", "formats", "tokenizer", "generate", "evaluate"},
+    "hf": {"model", "mixers", "formats"},
     "spelling": set(),
     "files": set(),
     "tensors": set(),

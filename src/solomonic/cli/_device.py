@@ -1,8 +1,10 @@
-"""The device that a person names."""
+"""The device and the type of numbers that a person names."""
 
 import torch
 
 from ..spelling import unknown
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 
 
 def device_names() -> list[str]:

@@ -3,16 +3,12 @@
 import argparse
 import secrets
 
-import torch
-
 from ..folder import load
 from ..generate import Sampling
 from ..model import LanguageModel
 from ..spelling import choose
 from ..tokenizer import Tokenizer
-from ._device import device
-
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+from ._device import DTYPES, device
 
 
 def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:

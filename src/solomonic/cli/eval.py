@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ._device import device
+from ._device import DTYPES, device
 from ._table import table
 
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
@@ -67,8 +67,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
         known = harness.known(chosen.harness, chosen.include)
     problems = [recall.named(name) for name in chosen.task or ()]
-    dtypes = {"auto": None, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    model, tokenizer = load(chosen.model, where, choose("dtype", chosen.dtype, dtypes))
+    model, tokenizer = load(chosen.model, where, choose("dtype", chosen.dtype, {"auto": None} | DTYPES))
     trained = trained_length(chosen.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     found = {
