@@ -3,8 +3,8 @@
 Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes: B rows, T tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -129,10 +129,12 @@ class LanguageModel(nn.Module):
         mask: Tensor | None = None,
         segments: Tensor | None = None,
         trace: list[Tensor] | None = None,
+        recall: Sequence[Callable | None] | None = None,
     ) -> tuple[Tensor, State]:
         """What `forward` gives to the head, (B, T, d_model), and the state; of x (B, T, d_model), as `embed` gives it.
 
-        What enters each block, (B, T, d_model), is added to `trace`. Raises ValueError as `forward` does.
+        What enters each block, (B, T, d_model), is added to `trace`. `recall` is a block's `Place.recall`, or None, each.
+        Raises ValueError as `forward` does.
         """
         self._check(x, state, mask, segments)
         length = order = rank = None
@@ -147,11 +149,12 @@ class LanguageModel(nn.Module):
         place, segment = self._place(x, state, length, segments)
         x = x * self.config.embedding_scale
         layers = []
-        for block, before in zip(self.blocks, state["layers"] if state else [None] * len(self.blocks)):
+        before = state["layers"] if state else [None] * len(self.blocks)
+        for i, block in enumerate(self.blocks):
             if trace is not None:
                 trace.append(_rows(x, rank))
                 x = _rows(trace[-1], order)
-            x, after = block(x, before, place)
+            x, after = block(x, before[i], place if recall is None else replace(place, recall=recall[i]))
             layers.append(after)
         return _rows(self.norm(x), rank), {"position": place.end, "segment": segment, "layers": layers}
 

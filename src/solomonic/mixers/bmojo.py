@@ -4,8 +4,9 @@
     window    k_j, v_j = Wk x_j, Wv x_j             i - w < j <= i
     fading    k~_j, v~_j = Wk f_j, Wv f_j           i - w - s < j <= i - w
     eidetic   k_j, v_j, j in M(i)                   the best `capacity` by `score`, j <= i - w
+    stored    k_j, v_j of a store                   what `Place.recall` finds for the queries, where there is one
 
-Queries and keys are RMS-normed a head and, but for the eidetic group, rotated. `tied` shares Wq, Wk, Wv between x and
+Queries and keys are RMS-normed a head and, but for the eidetic and stored groups, rotated. `tied` shares Wq, Wk, Wv between x and
 f (the published layer); untied, the fading memory has its own three. Without capacity the layer is B'MOJO-F; without
 a fading memory too, sliding-window attention; without a window and a span of 1, the readout of the SSM.
 """
@@ -159,6 +160,7 @@ class BMojo(Mixer):
             capacity=config.capacity,
             block=config.block_size if config.capacity else max(config.window, 1),
             base=config.rotary_base,
+            stored=None if place.recall is None else place.recall(q, place),
         )
         return self.out(y.flatten(2)), after
 

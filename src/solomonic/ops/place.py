@@ -6,7 +6,9 @@ Whether query t may see key s is a matter of two numbers only: the lag t - s, an
 tokens of the same document before t. `lag <= position` says "same document", whatever was packed before it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ class Place:
     aligned: bool = True  # position == arange(T): nothing before the call, nothing packed
     packed: bool = False  # documents may begin inside the call
     longest: int | None = None  # rows of the longest current document after the call, where known
+    recall: Callable[[Tensor, "Place"], Any] | None = None  # queries (B, T, H, D) -> `memory_attention.Stored` or None
 
     def real(self) -> Tensor | None:
         """(B, T) bool, False at padding; None when there is none."""

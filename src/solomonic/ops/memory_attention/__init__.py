@@ -6,12 +6,15 @@ For the query of row i, w = window, s = span, positions within its document:
     window    k_j, v_j                       i - w < j <= i                     yes
     fading    k~_j, v~_j                     i - w - s < j <= i - w             yes
     eidetic   k_j, v_j, j in M(i)            j <= i - w; see `ops.selection`    no: found by content at any distance
+    stored    what a store gave, `Stored`    `Stored.visible`                   no
 
 The state holds keys before rotation: rotary attention knows lags only, so keys are turned by their coordinate in the
 call, which stays small however long the stream is.
 """
 
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,22 +27,36 @@ from ..selection import ABSENT
 from . import blocked, reference
 
 
+class Stored(NamedTuple):
+    """Keys and values that came from outside the layer, constants to it; U of them for all queries of a call."""
+
+    query: Tensor  # (B, T, H, D), before rotation
+    key: Tensor  # (B, U, G, D)
+    value: Tensor  # (B, U, G, D)
+    bias: Tensor  # (B, U) float32, added to the logits
+    visible: Tensor  # (B, T, U) bool: which query sees which
+    watch: Callable[[Tensor], None] | None = None  # is given the weights, (B, T, H, U), that the queries gave them
+
+
 def _triton(*call):
+    if call[-1] is not None:
+        raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'blocked' serves every call")
     try:
         from . import triton
     except ImportError as error:
         raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'blocked'") from error
-    return triton.attend(*call)
+    return triton.attend(*call[:-1])
 
 
 BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "triton": _triton}
 """A backend attends; what it is given is the same for all:
 
 queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
-last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S).
-Returns (B, T, H, D) and the carried candidates (B, capacity), -1 = none.
+last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S); stored, a
+`Stored` or None, last. Returns (B, T, H, D) and the carried candidates (B, capacity), -1 = none.
 """
 NO_TRITON = "the package triton is not installed"
+NOT_STORED = "its kernels do not attend to a store yet"
 
 
 def refusal(backend: str, x: Tensor) -> str | None:
@@ -107,13 +124,14 @@ def memory_attention(
     block: int,
     base: float = 10000.0,
     scaling: Scaling | None = None,
+    stored: Stored | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
     its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `block <= window` when there
-    is a capacity, so that no row leaves the window before it could be kept. Returns (B, T, H, D) and the state after the
+    is a capacity, so that no row leaves the window before it could be kept. `stored` is attended to as it comes. Returns (B, T, H, D) and the state after the
     last real row; its slot_age counts the rows since the slot's own, 0 in an empty slot. `backend` None is `fastest`.
     ValueError for a backend that is not there, or that cannot serve the call.
     """
@@ -154,8 +172,10 @@ def memory_attention(
         kept = (q, torch.cat([k_slots, k_all], 1), torch.cat([v_slots, v_all], 1))
     queries, keys, values = zip(near, far, kept, strict=True)
 
-    y, carried = choose("backend", backend or fastest(v), BACKENDS)(
-        queries, keys, values, order, coordinate, bias, place, window, span, block, capacity
+    if backend is None:
+        backend = fastest(v) if stored is None else "blocked"
+    y, carried = choose("backend", backend, BACKENDS)(
+        queries, keys, values, order, coordinate, bias, place, window, span, block, capacity, stored
     )
     if capacity:
         held, at = carried >= 0, carried.clamp_min(0)

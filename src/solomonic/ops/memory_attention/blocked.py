@@ -14,7 +14,7 @@ from ..place import Place
 from ..selection import select
 
 
-def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity):
+def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, stored=None):
     """See `memory_attention.attend`."""
     (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
     B, T, H, D = q.shape
@@ -78,8 +78,15 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         visible = (index >= 0)[:, :, None] & turn & (lag >= window) & (lag <= position)
         k, v = pick(k_eidetic).transpose(2, 3), pick(v_eidetic).transpose(2, 3)
         group(q_eidetic, k, v, visible, None if bias is None else pick(bias))
+    if stored is not None:
+        k, v = (x.transpose(1, 2)[:, None].to(q.dtype) for x in (stored.key, stored.value))
+        shown_to = pad(stored.visible, (0, 0, 0, fill)).view(B, N, rows, -1)
+        group(stored.query, k, v, shown_to, stored.bias[:, None])
     visible = torch.cat([m.expand(max(len(m) for m in masks), -1, -1, -1) for m in masks], -1)
     weight = torch.cat(logits, -1).masked_fill(~visible[:, :, None, None], -torch.inf).softmax(-1)
+    if stored is not None and stored.watch:
+        given = weight[..., -stored.key.shape[1] :].permute(0, 1, 4, 2, 3, 5)  # b n t h r s
+        stored.watch(given.reshape(B, N * rows, H, -1)[:, :T])
     weight = weight.to(v.dtype).flatten(3, 4).split([x.shape[-1] for x in logits], -1)
     y = sum(w @ x for w, x in zip(weight, shown))  # b n h (r t) d
     y = y.view(B, N, G, H // G, rows, D).permute(0, 1, 4, 2, 3, 5).reshape(B, N * rows, H, D)

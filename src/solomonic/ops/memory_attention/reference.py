@@ -7,7 +7,7 @@ from ..place import Place
 from ..selection import select_by_query
 
 
-def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity):
+def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, stored=None):
     """See `memory_attention.attend`."""
     (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
     B, T, H, D = q.shape
@@ -39,5 +39,9 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         member = member.scatter(2, chosen % (score.shape[1] + 1), True)[..., :-1]
         old = t - coordinate[:, None] >= window
         group(q_eidetic, k_eidetic, v_eidetic, member & old, bias)
+    if stored is not None:
+        group(stored.query, stored.key, stored.value, stored.visible, stored.bias)
     weight = torch.cat(logits, -1).softmax(-1).to(v.dtype)
+    if stored is not None and stored.watch:
+        stored.watch(weight[..., -stored.key.shape[1] :].transpose(1, 2))
     return torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1)), carried
