@@ -25,6 +25,7 @@ MAY = {
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},
+    "memory": set(),
     "spelling": set(),
     "files": set(),
     "tensors": set(),
@@ -45,6 +46,7 @@ PACKAGES = {
     "bench": {"torch", "transformers"},
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
+    "memory": {"torch", "numpy"},
     "tensors": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}

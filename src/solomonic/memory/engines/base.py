@@ -1,0 +1,82 @@
+"""What an engine does: keep batches, all or nothing, and give back what is in them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+from ..index import ExactIndex
+from ..layout import DTYPES, Batch, Document, Layout, Piece, Tokens
+
+
+class Unwritable(OSError):
+    """The place of the store takes nothing more: a full disk, a server that went away."""
+
+
+class Engine(ABC):
+    """Keeps what a store holds. It is called by one thread at a time; nothing that it reads is executed.
+
+    Laws, under test on every engine: a batch is there whole or not at all, and once `commit` has returned, it stays;
+    what `remove` and `evict` took is in no file of the engine any more when they return; damage is a ValueError that
+    names the document, never data.
+    """
+
+    layout: Layout
+
+    @abstractmethod
+    def documents(self) -> list[Document]:
+        """In the order of their ids, with the tokens and bytes that they take now."""
+
+    @abstractmethod
+    def last_document(self) -> int:
+        """The largest id that was ever given; ids are not used twice."""
+
+    @abstractmethod
+    def commit(self, batch: Batch) -> None:
+        """Unwritable if it could not be kept."""
+
+    @abstractmethod
+    def remove(self, documents: set[int]) -> None: ...
+
+    @abstractmethod
+    def evict(self, entries: dict[int, set[int]]) -> None:
+        """layer: entries."""
+
+    @abstractmethod
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
+        """Those of `entries` that are there."""
+
+    @abstractmethod
+    def scan(self, layer: int, documents: Iterable[int]) -> Iterator[tuple[int, Tokens]]:
+        """Every entry of the documents, oldest first."""
+
+    @abstractmethod
+    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+        """The last entry of the document."""
+
+    @abstractmethod
+    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+        """The pieces of text that overlap the bytes [start, end), in order."""
+
+    @abstractmethod
+    def state(self, document: int) -> bytes: ...
+
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes that the store takes."""
+
+    @abstractmethod
+    def verify(self) -> list[str]:
+        """What is damaged, a line each."""
+
+    def index(self, layer: int) -> ExactIndex:
+        """An empty index for `layer`; the store fills it from `scan`."""
+        return ExactIndex(self.layout[layer], DTYPES[self.layout.dtype])
+
+    def version(self) -> tuple[int, int]:
+        """(changes by other processes, removals): a store reads anew what may have changed."""
+        return 0, 0
+
+    def compact(self) -> None:
+        """Gives back the room of what went."""
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,19 @@
+"""A URI to its engine."""
+
+from ...spelling import unknown
+from ..layout import Layout
+from .base import Engine
+
+SCHEMES = ("ram", "file", "milvus")
+
+
+def open_engine(uri: str, layout: Layout | None, write: bool) -> Engine:
+    """ValueError for a scheme nobody knows, or a store that is not what `layout` says; OSError if it cannot be had."""
+    scheme, colon, rest = uri.partition(":")
+    if not colon or scheme == "file":
+        raise ValueError("the disk engine is not there yet")
+    if scheme == "ram":
+        from .ram import RamEngine
+
+        return RamEngine.open(rest, layout)
+    raise unknown("kind of store", scheme, SCHEMES)

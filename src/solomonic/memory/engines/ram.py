@@ -1,0 +1,96 @@
+"""`ram:` in this process, gone when it is closed. `ram:NAME` is found again by the same process."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from ..layout import Batch, Document, Layout, Piece, Tokens
+from .base import Engine
+
+NAMED: dict[str, "RamEngine"] = {}
+
+
+class RamEngine(Engine):
+    @classmethod
+    def open(cls, name: str, layout: Layout | None) -> "RamEngine":
+        engine = NAMED.get(name)
+        if engine is None:
+            if layout is None:
+                raise ValueError(f"ram:{name}: expected a store that is there, or a layout for a new one")
+            engine = cls(layout)
+            if name:
+                NAMED[name] = engine
+        elif layout is not None:
+            engine.layout.require(layout, f"ram:{name}")
+        return engine
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self._documents: dict[int, Document] = {}
+        self._last = 0
+        self._entries: dict[int, dict[int, Tokens]] = {one.layer: {} for one in layout.layers}
+        self._pieces: dict[int, dict[int, Piece]] = {}
+        self._states: dict[int, bytes] = {}
+
+    def documents(self) -> list[Document]:
+        tokens, size = Counter(), Counter()
+        for kept in self._entries.values():
+            for entry, one in kept.items():
+                tokens[entry >> 32] += len(one)
+                size[entry >> 32] += one.nbytes()
+        return [
+            replace(document, tokens=tokens[number], bytes=size[number] + document.text)
+            for number, document in sorted(self._documents.items())
+        ]
+
+    def last_document(self) -> int:
+        return self._last
+
+    def commit(self, batch: Batch) -> None:
+        document = batch.document.id
+        self._documents[document] = batch.document
+        self._last = max(self._last, document)
+        self._states[document] = batch.state
+        for layer, entry, tokens in batch.entries:
+            self._entries[layer][entry] = tokens
+        self._pieces.setdefault(document, {}).update({piece.start: piece for piece in batch.pieces})
+
+    def remove(self, documents: set[int]) -> None:
+        for document in documents:
+            for kept in (self._documents, self._pieces, self._states):
+                kept.pop(document, None)
+        for layer, entries in self._entries.items():
+            self._entries[layer] = {entry: t for entry, t in entries.items() if entry >> 32 not in documents}
+
+    def evict(self, entries: dict[int, set[int]]) -> None:
+        for layer, gone in entries.items():
+            for entry in gone:
+                del self._entries[layer][entry]
+
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
+        kept = self._entries[layer]
+        return {entry: kept[entry] for entry in entries if entry in kept}
+
+    def scan(self, layer: int, documents: Iterable[int]) -> Iterator[tuple[int, Tokens]]:
+        wanted = set(documents)
+        for entry, tokens in sorted(self._entries[layer].items(), key=lambda item: item[0]):
+            if entry >> 32 in wanted:
+                yield entry, tokens
+
+    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+        mine = [entry for entry in self._entries[layer] if entry >> 32 == document]
+        return (max(mine), self._entries[layer][max(mine)]) if mine else None
+
+    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+        kept = self._pieces.get(document, {})
+        return [kept[at] for at in sorted(kept) if at < end and at + len(kept[at].text) > start]
+
+    def state(self, document: int) -> bytes:
+        return self._states[document]
+
+    def size(self) -> int:
+        entries = sum(t.nbytes() for kept in self._entries.values() for t in kept.values())
+        return entries + sum(len(p.text) for kept in self._pieces.values() for p in kept.values())
+
+    def verify(self) -> list[str]:
+        return []

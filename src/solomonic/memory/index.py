@@ -1,0 +1,165 @@
+"""Exact search over the keys of one layer.
+
+    logit = q . k + logsigmoid(score) * admit + rate * (clock - now)
+
+`logits` is the definition: its sums are taken in float64 in an order that depends on nothing but D, so that a token has
+the same logit, bit for bit, whatever else is in the store. Finding the best among many is the work of faster, rounded
+products: what they find is scored again by the definition, and they are asked for more until it cannot change the answer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .layout import LayerLayout, Tokens, admission
+
+CHUNK = 1 << 14
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best tokens by rounded products, of each query and head: c of them, fewer where there are no more.
+
+    age: (N, G, c) int64, document << 32 | position, -1 for none. key: (N, G, c, D) float32.
+    admission, clock: (N, G, c) float32; the clock is the document's own. rounded: (N, G, c) float32, their logits,
+    falling. error: how far these can be from the definition. more: whether there are tokens besides these.
+    """
+
+    age: Tensor
+    key: Tensor
+    admission: Tensor
+    clock: Tensor
+    rounded: Tensor
+    error: float
+    more: bool
+
+
+class ExactIndex:
+    """Keys of one layer in memory. Tokens in any order; removed by document or by entry."""
+
+    def __init__(self, layout: LayerLayout, dtype: torch.dtype):
+        self.layout = layout
+        self.size = 0
+        self.key = torch.empty(layout.heads, 0, layout.dim, dtype=dtype)
+        self.age = torch.empty(0, dtype=torch.int64)
+        self.admission = torch.empty(0)
+        self.clock = torch.empty(0)
+        self.norm = 0.0  # of the longest key
+
+    def add(self, document: int, tokens: Tokens) -> None:
+        begin, end = self.size, self.size + len(tokens)
+        if end > len(self.age):
+            self._resize(max(end, 2 * self.size, 1024))
+        self.key[:, begin:end] = tokens.key.transpose(0, 1)
+        self.age[begin:end] = (document << 32) | tokens.position
+        self.admission[begin:end] = admission(tokens.score)
+        self.clock[begin:end] = tokens.clock
+        self.norm = max(self.norm, float(tokens.key.float().norm(dim=-1).max()))
+        self.size = end
+
+    def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
+        age = self.age[: self.size]
+        gone = torch.isin(age >> 32, torch.tensor(sorted(documents), dtype=torch.int64))
+        gone |= torch.isin(self.entry(age), torch.tensor(sorted(entries), dtype=torch.int64))
+        kept = (~gone).nonzero()[:, 0]
+        self.key, self.age = self.key[:, kept], self.age[kept]
+        self.admission, self.clock, self.size = self.admission[kept], self.clock[kept], len(kept)
+
+    def entry(self, age: Tensor) -> Tensor:
+        """The entry that a token is of; -1 stays."""
+        document, position = age >> 32, age & 0xFFFFFFFF
+        return torch.where(age < 0, -1, (document << 32) | position.div(self.layout.block, rounding_mode="floor"))
+
+    def candidates(
+        self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
+    ) -> Candidates:
+        """query: (N, G, D) float32. began: the store's clock less `now` where each document begins."""
+        n, g, d = query.shape
+        size = self.size
+        bias = self.admission[:size] if self.layout.admit else torch.zeros(size)
+        if rate:
+            bias = (bias.double() + rate * self.absolute(began)).float()
+        if only is not None:
+            inside = torch.isin(self.age[:size] >> 32, torch.tensor(sorted(only), dtype=torch.int64))
+            bias = bias.masked_fill(~inside, -torch.inf)
+        count = min(count, size)
+        best = torch.full((g, n, 0), -torch.inf)
+        rows = torch.zeros(g, n, 0, dtype=torch.int64)
+        q = query.transpose(0, 1).contiguous()  # (G, N, D)
+        for begin in range(0, size, CHUNK):
+            chunk = self.key[:, begin : min(begin + CHUNK, size)].float()
+            logit = torch.baddbmm(bias[begin : begin + CHUNK].expand(g, n, -1), q, chunk.transpose(1, 2))
+            top, at = logit.topk(min(count, logit.shape[-1]), dim=-1)
+            best, rows = torch.cat([best, top], -1), torch.cat([rows, at + begin], -1)
+            if best.shape[-1] > count:
+                best, kept = best.topk(count, dim=-1)
+                rows = rows.gather(-1, kept)
+        heads = torch.arange(g)[:, None, None]
+        age = torch.where(best == -torch.inf, -1, self.age[rows])
+        largest = float(bias[bias > -torch.inf].abs().max()) if size and (bias > -torch.inf).any() else 0.0
+        scale = float(query.norm(dim=-1).max()) * self.norm + largest if query.numel() else 0.0
+        return Candidates(
+            age.transpose(0, 1),
+            self.key[heads, rows].float().transpose(0, 1),
+            self.admission[rows].transpose(0, 1),
+            self.clock[rows].transpose(0, 1),
+            best.transpose(0, 1),
+            error=(d + 4) * 2**-23 * scale,
+            more=count < size,
+        )
+
+    def absolute(self, began: dict[int, float]) -> Tensor:
+        """The clock of every token, float64, counted as `began` is."""
+        return absolute(self.age[: self.size], self.clock[: self.size], began)
+
+    def _resize(self, capacity: int) -> None:
+        for name in ("age", "admission", "clock"):
+            old = getattr(self, name)
+            setattr(self, name, torch.cat([old[: self.size], old.new_zeros(capacity - self.size)]))
+        key = self.key.new_zeros(self.layout.heads, capacity, self.layout.dim)
+        key[:, : self.size] = self.key[:, : self.size]
+        self.key = key
+
+
+def absolute(age: Tensor, clock: Tensor, began: dict[int, float]) -> Tensor:
+    """Documents' own clocks to the store's, float64; began: where each document begins."""
+    known = torch.tensor(sorted(began), dtype=torch.int64)
+    start = torch.tensor([began[document] for document in sorted(began)], dtype=torch.float64)
+    if not len(known):
+        return clock.double()
+    at = torch.searchsorted(known, (age >> 32).clamp_min(0).contiguous()).clamp_max(len(known) - 1)
+    return start[at] + clock.double()
+
+
+def logits(query: Tensor, key: Tensor, admission: Tensor, clock: Tensor, admit: bool, rate: float) -> Tensor:
+    """The definition, float32. query, key: (..., D); admission: (...); clock: (...) float64, the store's less `now`."""
+    x = query.double() * key.double()
+    while (d := x.shape[-1]) > 1:  # a sum whose order depends on D alone
+        half = (d + 1) // 2
+        x = torch.cat([x[..., : d - half] + x[..., half:], x[..., d - half : half]], -1)
+    total = x[..., 0]
+    if admit:
+        total = total + admission.double()
+    if rate:
+        total = total + rate * clock
+    return total.float()
+
+
+def best(found: Candidates, logit: Tensor, k: int) -> tuple[Tensor, Tensor, bool]:
+    """The k with the largest logits, of equal ones the older: age (N, G, k), logit (N, G, k), and whether they are sure.
+
+    They are, when whatever was not found must be below the last of them.
+    """
+    logit = logit.masked_fill(found.age < 0, -torch.inf)
+    order = found.age.masked_fill(found.age < 0, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
+    order = order.gather(-1, logit.gather(-1, order).argsort(dim=-1, descending=True, stable=True))[..., :k]
+    age, top = found.age.gather(-1, order), logit.gather(-1, order)
+    if missing := k - age.shape[-1]:
+        age = torch.nn.functional.pad(age, (0, missing), value=-1)
+        top = torch.nn.functional.pad(top, (0, missing), value=-torch.inf)
+    sure = not found.more
+    if not sure:
+        lost = found.rounded[..., -1] + found.error  # no token that was left out has a larger logit
+        sure = bool((lost < top[..., -1] - found.error).logical_or(found.rounded[..., -1] == -torch.inf).all())
+    return age, top, sure

@@ -1,0 +1,636 @@
+"""A long-term store: keys and values of documents that a model has read, found again by its layers' queries."""
+
+import threading
+import time as clocks
+import warnings
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .engines import Engine, open_engine
+from .index import ExactIndex, absolute, best, logits
+from .layout import (
+    MOST_DOCUMENTS,
+    Batch,
+    Document,
+    Entries,
+    Layout,
+    Piece,
+    Tokens,
+    entry_id,
+)
+from .writer import Writer
+
+PIECE = 1 << 16
+ON_ERROR = ("raise", "continue")
+
+
+@dataclass(frozen=True)
+class Found:
+    """entry: (N, G, k) int64, -1 for none. position: (N, G, k) int64, of the token. logit: (N, G, k) float32, falling."""
+
+    entry: Tensor
+    position: Tensor
+    logit: Tensor
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """asked: the documents that were asked for. followed: those computed from them, at any remove, which went too."""
+
+    asked: tuple[Document, ...]
+    followed: tuple[Document, ...]
+
+
+@dataclass(frozen=True)
+class Evicted:
+    entries: int
+    tokens: int
+    bytes: int
+
+
+def open_store(
+    uri: str, layout: Layout | None = None, write: bool = False, on_error: str = "raise", backlog: int = 256 << 20
+) -> "Store":
+    """The store at `uri`: `ram:`, a folder or `file:FOLDER`, `milvus:...`.
+
+    layout: of the model; None: as the store has it. write: made, where it is not there; one writer at a time.
+    on_error: what follows when the place takes no more (a full disk, a server that went away): "raise" an OSError at
+    the next call that writes, or "continue" without writing, with one warning; `Store.flush` raises either way.
+    backlog: bytes that may wait to be written before `save` waits for the disk.
+    ValueError for a layout of another model or shape, or a place that is something else; OSError if it cannot be had.
+    """
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error of a store: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
+    return Store(open_engine(uri, layout, write), write, on_error, backlog)
+
+
+class Store:
+    """Laws, tested on every engine:
+
+    - Search is its definition (`reference.search`), bit for bit, on every engine and whatever was written in between.
+    - What was written is found at once by the process that wrote it, and by every process once its document is
+      complete and flushed.
+    - After `forget`, every search and fetch equals, bit for bit, that of a store which never held the document.
+    - What was acknowledged stays: `flush` returned, or the `with` block of a document was left, and the process may
+      be killed at any moment. What was not is there up to the document's last save point, or not at all.
+    - An entry that is damaged is a ValueError that names its document; it is never read as data.
+
+    Calls may come from several threads; a document is written by one.
+    """
+
+    def __init__(self, engine: Engine, write: bool, on_error: str, backlog: int):
+        self.layout = engine.layout
+        self.writable = write
+        self._engine, self._on_error = engine, on_error
+        self._lock = threading.RLock()  # the store's own tables
+        self._io = threading.RLock()  # the engine; taken after the first, and by the writer alone
+        self._pend = threading.Lock()  # the next line; nothing is waited for while it is held
+        self._indexes: dict[int, ExactIndex] = {}
+        self._pending: dict[tuple[int, int], Tokens] = {}  # (layer, entry) not yet kept by the engine
+        self._open: dict[int, Writing] = {}
+        self._said = False  # whether the writer's error has been raised, or warned of
+        self._version = engine.version()
+        self._visible = {document.id: document for document in engine.documents() if document.complete}
+        self._last = engine.last_document()
+        self._writer = Writer(self._commit, self._committed, backlog) if write else None
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    # Writing
+
+    def document(
+        self,
+        name: str,
+        session: str | None = None,
+        time: float | None = None,
+        digest: str | None = None,
+        sources: Iterable[int] = (),
+    ) -> "Writing":
+        """A document to write, as a context. One of the same name, session and digest that is incomplete is resumed.
+
+        time: unix seconds, None: now. ValueError if it is there, complete, and has a digest: ask `find` before.
+        """
+        self._must_write()
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name of a document: expected text, got {name!r}")
+        with self._lock:
+            being = [writing.document for writing in self._open.values()]
+            if (name, digest, session) in [(d.name, d.digest, d.session) for d in being]:
+                raise ValueError(f"document {name!r}: it is being written already")
+            before = self.find(name, digest, session)
+            if before is not None and before.complete and digest is not None:
+                raise ValueError(f"document {name!r}: it is in the store already, with the same digest")
+            resumed = before is not None and not before.complete
+            if not resumed:
+                if self._last >= MOST_DOCUMENTS:
+                    raise ValueError(f"a store holds {MOST_DOCUMENTS} documents at most")
+                self._last += 1
+                when = clocks.time() if time is None else float(time)
+                before = Document(self._last, name, session, when, digest)
+            writing = Writing(self, replace(before, sources=tuple(sorted({*before.sources, *sources}))), resumed)
+            self._open[before.id] = writing
+            self._visible[before.id] = writing.document
+            for layer, index in self._indexes.items():
+                for _, tokens in self._scan(layer, [before.id]):
+                    index.add(before.id, tokens)
+            return writing
+
+    def find(self, name: str, digest: str | None = None, session: str | None = None) -> Document | None:
+        """The newest document of that name, digest and session."""
+        same = [d for d in self.documents() if (d.name, d.digest, d.session) == (name, digest, session)]
+        return same[-1] if same else None
+
+    def flush(self) -> None:
+        """Returns when all save points so far are kept; OSError if they could not be."""
+        if self._writer is not None:
+            self._writer.drain()
+            if self._writer.error:
+                raise self._writer.error
+
+    def close(self) -> None:
+        """Keeps what was saved, and gives the store back. An open document stays at its last save point."""
+        with self._lock:
+            for writing in list(self._open.values()):
+                writing.abandon()
+        if self._writer is not None:
+            self._writer.close()
+        with self._io:
+            self._engine.close()
+        if self._writer is not None and not self._said:
+            self._failure()
+
+    # Reading
+
+    def search(
+        self,
+        layer: int,
+        query: Tensor,
+        k: int,
+        rate: float = 0.0,
+        only: Collection[int] | None = None,
+        now: float = 0.0,
+    ) -> Found:
+        """Of each query and head, the k stored tokens with the largest
+
+            q . k + logsigmoid(score) * admit + rate * (clock - now)
+
+        the older of equal ones first. query: (N, G, D), scaled. only: ids of documents, None for all.
+        """
+        shape = self.layout[layer]
+        if query.dim() != 3 or query.shape[1:] != (shape.heads, shape.dim):
+            raise ValueError(f"query: expected the shape (N, {shape.heads}, {shape.dim}), got {tuple(query.shape)}")
+        if k < 1:
+            raise ValueError(f"k: expected a whole number >= 1, got {k}")
+        device, query = query.device, query.detach().to("cpu", torch.float32)
+        with self._lock:
+            index = self._index(layer)
+            began = {document: start - now for document, start in self._began(layer).items()}
+            only = None if only is None else set(only)
+            count, sure = k + 8, False
+            while not sure:
+                found = index.candidates(query, count, rate, began, only)
+                clock = absolute(found.age, found.clock, began)
+                logit = logits(query[:, :, None], found.key, found.admission, clock, shape.admit, rate)
+                age, top, sure = best(found, logit, k)
+                count *= 2
+            position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
+            return Found(index.entry(age).to(device), position.to(device), top.to(device))
+
+    def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
+        """The tokens of entries, in their order. -1 gives none; ValueError for one that is not there, or is damaged."""
+        shape = self.layout[layer]
+        device = entries.device if isinstance(entries, Tensor) else None
+        ids = entries.tolist() if isinstance(entries, Tensor) else list(entries)
+        with self._lock:
+            with self._pend:
+                here = {entry: self._pending[layer, entry] for entry in ids if (layer, entry) in self._pending}
+            missing = sorted({entry for entry in ids if entry >= 0} - here.keys())
+            if missing:
+                with self._io:
+                    here |= self._engine.fetch(layer, missing)
+            if gone := [entry for entry in missing if entry not in here or entry >> 32 not in self._visible]:
+                raise ValueError(f"entry {gone[0]} of layer {layer}: the store does not hold it")
+            began = self._began(layer)
+        n, size = len(ids), max((len(tokens) for tokens in here.values()), default=0)
+        heads = (n, size, shape.heads, shape.dim)
+        key, value = torch.zeros(heads), torch.zeros(heads)
+        score, clock = torch.zeros(n, size), torch.zeros(n, size)
+        position, span = torch.full((n, size), -1), torch.zeros(n, size, 2, dtype=torch.int64)
+        real = torch.zeros(n, size, dtype=torch.bool)
+        for row, entry in enumerate(ids):
+            if entry < 0:
+                continue
+            tokens = here[entry]
+            m = len(tokens)
+            key[row, :m], value[row, :m], score[row, :m] = tokens.key, tokens.value, tokens.score
+            clock[row, :m] = (began[entry >> 32] + tokens.clock.double()).float()
+            position[row, :m], span[row, :m], real[row, :m] = tokens.position, tokens.span, True
+        document = torch.tensor([entry >> 32 if entry >= 0 else -1 for entry in ids], dtype=torch.int64)
+        return Entries(*(x.to(device) for x in (key, value, score, clock, position, real, document, span)))
+
+    def documents(self) -> list[Document]:
+        """All documents that have been saved, in the order in which they were begun."""
+        if self._writer is not None:
+            self._writer.drain()
+        with self._io:
+            return self._engine.documents()
+
+    def clock(self, layer: int) -> float:
+        """How far the layer's clock has run, over all documents: what `now` is for the next one."""
+        with self._lock:
+            self._refresh()
+            return sum(self._visible[document].ran(layer) for document in sorted(self._visible))
+
+    def passage(self, document: int, start: int, end: int) -> tuple[str, int]:
+        """The bytes [start, end) of a document's text, as text, and the number of the line that they begin in, from 1."""
+        with self._lock:
+            if document in self._open:
+                pieces = self._open[document].pieces(start, end)
+            else:
+                if self._writer is not None:
+                    self._writer.drain()
+                with self._io:
+                    pieces = self._engine.pieces(document, start, end)
+        if not pieces:
+            return "", 1
+        first = pieces[0]
+        text = b"".join(piece.text for piece in pieces)
+        line = first.lines + text[: max(start - first.start, 0)].count(b"\n") + 1
+        return text[max(start - first.start, 0) : end - first.start].decode("utf-8", "replace"), line
+
+    # Keeping house
+
+    def forget(
+        self,
+        documents: Iterable[int] | None = None,
+        before: float | None = None,
+        after: float | None = None,
+        session: str | None = None,
+        dry_run: bool = False,
+    ) -> Forgotten:
+        """Documents for which all that is given holds, and every one whose keys were computed from theirs.
+
+        documents: ids. before, after: unix seconds, time < before, time >= after. With dry_run nothing is done.
+        """
+        if documents is None and before is None and after is None and session is None:
+            raise ValueError("forget: expected documents, a time or a session, got none of them")
+        wanted = None if documents is None else set(documents)
+        if not dry_run:
+            self._must_write()
+        with self._lock:
+            known = self.documents()
+            if unknown := (wanted or set()) - {document.id for document in known}:
+                raise ValueError(f"document {min(unknown)}: the store does not hold it")
+            asked = [
+                d
+                for d in known
+                if (wanted is None or d.id in wanted)
+                and (before is None or d.time < before)
+                and (after is None or d.time >= after)
+                and (session is None or d.session == session)
+            ]
+            gone = {document.id for document in asked}
+            grown = True
+            while grown:
+                more = {d.id for d in known if d.id not in gone and gone & {*d.sources}}
+                gone, grown = gone | more, bool(more)
+            followed = [d for d in known if d.id in gone and d not in asked]
+            if not dry_run and gone:
+                if busy := gone & self._open.keys():
+                    raise ValueError(f"document {min(busy)}: it is being written; it cannot be forgotten now")
+                with self._io:
+                    self._engine.remove(gone)
+                self._drop(gone)
+            return Forgotten(tuple(asked), tuple(followed))
+
+    def evict(self, budget: int, rate: float = 0.0) -> Evicted:
+        """Whole entries, the least weight first, until those that stay take `budget` bytes at most.
+
+        weight = max over its tokens of logsigmoid(score) * admit + rate * (clock - now), now the layer's clock; of
+        equal weights the older goes. Documents that are being written are left alone.
+        """
+        self._must_write()
+        if budget < 0:
+            raise ValueError(f"budget of a store: expected bytes >= 0, got {budget}")
+        with self._lock:
+            self.flush()
+            entries = []
+            for shape in self.layout.layers:
+                index = self._index(shape.layer)
+                if not index.size:
+                    continue
+                now = self.clock(shape.layer)
+                began = {document: start - now for document, start in self._began(shape.layer).items()}
+                entry = index.entry(index.age[: index.size])
+                weight = rate * index.absolute(began)
+                if shape.admit:
+                    weight = weight + index.admission[: index.size].double()
+                ids, at, count = entry.unique(return_inverse=True, return_counts=True)
+                largest = torch.full((len(ids),), -torch.inf, dtype=torch.float64).scatter_reduce(0, at, weight, "amax")
+                item = torch.tensor([], dtype=index.key.dtype).element_size()
+                each = 2 * shape.heads * shape.dim * item + 32  # position, span, score, clock
+                entries += [
+                    (w, e, shape.layer, c, c * each) for w, e, c in zip(largest.tolist(), ids.tolist(), count.tolist())
+                ]
+            size = sum(entry[-1] for entry in entries)
+            gone: dict[int, set[int]] = {}
+            tokens = taken = 0
+            for _, entry, layer, count, nbytes in sorted(entries):
+                if size - taken <= budget:
+                    break
+                if entry >> 32 in self._open:
+                    continue
+                gone.setdefault(layer, set()).add(entry)
+                tokens, taken = tokens + count, taken + nbytes
+            if gone:
+                with self._io:
+                    self._engine.evict(gone)
+                for layer, ids in gone.items():
+                    self._indexes[layer].remove(entries=ids)
+            return Evicted(sum(map(len, gone.values())), tokens, taken)
+
+    def stats(self) -> dict[str, Any]:
+        """documents, incomplete, tokens (stored, over all layers), text and bytes (of documents), size (of the store),
+        clock (of each layer), failed (why nothing more is written, or None), lost (save points since then)."""
+        known = self.documents()
+        with self._io:
+            size = self._engine.size()
+        writer = self._writer
+        return {
+            "documents": len(known),
+            "incomplete": sum(not document.complete for document in known),
+            "tokens": sum(document.tokens for document in known),
+            "text": sum(document.text for document in known),
+            "bytes": sum(document.bytes for document in known),
+            "size": size,
+            "clock": {shape.layer: self.clock(shape.layer) for shape in self.layout.layers},
+            "failed": str(writer.error) if writer is not None and writer.error else None,
+            "lost": writer.lost if writer is not None else 0,
+        }
+
+    def compact(self) -> None:
+        """Gives the room of what went back to the disk."""
+        self._must_write()
+        self.flush()
+        with self._io:
+            self._engine.compact()
+
+    def verify(self) -> list[str]:
+        """Reads everything. A line for all that is damaged; none for a sound store."""
+        if self._writer is not None:
+            self._writer.drain()
+        with self._io:
+            return self._engine.verify()
+
+    # Inside
+
+    def _must_write(self) -> None:
+        if self._writer is None:
+            raise ValueError("the store was opened to read; open it with write=True")
+
+    def _failure(self) -> bool:
+        """True where nothing more is written: said once, or raised."""
+        error = self._writer.error
+        if error is None:
+            return False
+        said, self._said = self._said, True
+        if self._on_error == "raise":
+            raise error
+        if not said:
+            warnings.warn(f"nothing more is written to the store: {error}", RuntimeWarning, stacklevel=3)
+        return True
+
+    def _commit(self, batch: Batch) -> None:
+        with self._io:
+            self._engine.commit(batch)
+
+    def _committed(self, batch: Batch) -> None:
+        with self._pend:
+            for layer, entry, tokens in batch.entries:
+                if self._pending.get((layer, entry)) is tokens:
+                    del self._pending[layer, entry]
+
+    def _scan(self, layer: int, documents: Iterable[int]):
+        """Entries of the documents, as this process knows them."""
+        documents = set(documents)
+        with self._pend:
+            mine = {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
+        with self._io:
+            for entry, tokens in self._engine.scan(layer, documents):
+                if entry not in mine:
+                    yield entry, tokens
+        yield from mine.items()
+
+    def _index(self, layer: int) -> ExactIndex:
+        self._refresh()
+        if layer not in self._indexes:
+            index = self._engine.index(layer)
+            for entry, tokens in self._scan(layer, self._visible):
+                index.add(entry >> 32, tokens)
+            self._indexes[layer] = index
+        return self._indexes[layer]
+
+    def _refresh(self) -> None:
+        """What another process has written or taken since."""
+        if self._writer is not None:  # no one else writes
+            return
+        with self._io:
+            version = self._engine.version()
+            if version == self._version:
+                return
+            known = {document.id: document for document in self._engine.documents() if document.complete}
+        if version[1] != self._version[1]:
+            self._indexes.clear()
+        new = known.keys() - self._visible.keys()
+        self._visible, self._version = known, version
+        for layer, index in self._indexes.items():
+            for entry, tokens in self._scan(layer, new):
+                index.add(entry >> 32, tokens)
+
+    def _began(self, layer: int) -> dict[int, float]:
+        """The store's clock where each document begins: what all before it have run."""
+        total, began = 0.0, {}
+        for document in sorted(self._visible):
+            began[document] = total
+            total += self._visible[document].ran(layer)
+        return began
+
+    def _drop(self, documents: set[int]) -> None:
+        """From all that this process remembers."""
+        for document in documents:
+            self._visible.pop(document, None)
+            self._open.pop(document, None)
+        with self._pend:
+            for key in [key for key in self._pending if key[1] >> 32 in documents]:
+                del self._pending[key]
+        for index in self._indexes.values():
+            index.remove(documents)
+
+
+class Writing:
+    """A document being written: a context, complete and acknowledged when it is left.
+
+    After an exception it stays, incomplete, at its last save point, to be resumed by `Store.document` with the same
+    name, session and digest; without a save point nothing of it stays.
+
+    state: what was given to the last `save`, b"" for a new document. resumed: whether anything of it was there.
+    """
+
+    def __init__(self, store: Store, document: Document, resumed: bool):
+        self.document = document
+        self.state = b""
+        self._store = store
+        self._dirty: set[tuple[int, int]] = set()
+        self._last: dict[int, tuple[int, int]] = {}  # layer: its last entry and position
+        self._pieces: list[Piece] = []  # not yet put; the last one may grow
+        self.resumed = self._saved = resumed
+        with store._io:
+            if resumed:
+                self.state = store._engine.state(document.id)
+                for shape in store.layout.layers:
+                    if last := store._engine.last(shape.layer, document.id):
+                        self._last[shape.layer] = last[0], int(last[1].position[-1])
+                if document.text:
+                    self._pieces = store._engine.pieces(document.id, document.text - 1, document.text)
+
+    def __enter__(self) -> "Writing":
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            self.abandon()
+            return
+        store = self._store
+        try:
+            self._save(b"", complete=True)
+            store._writer.drain()
+            store._failure()
+        except OSError:
+            self.abandon()
+            raise
+        store._open.pop(self.id, None)
+
+    @property
+    def id(self) -> int:
+        return self.document.id
+
+    def began(self, layer: int) -> float:
+        """The store's clock where this document begins: what all earlier ones have run."""
+        with self._store._lock:
+            return self._store._began(layer)[self.id]
+
+    def write(self, layer: int, tokens: Tokens, clock: float | None = None) -> None:
+        """Later tokens than all before, found at once by this process; kept from the next `save` on.
+
+        clock: the layer's own clock now, where it has run past the last token's. Never waits.
+        """
+        store, shape = self._store, self._store.layout[layer]
+        self._must_be_open()
+        tokens = tokens.checked(shape, store.layout.dtype)
+        if store._failure():
+            return
+        with store._lock:
+            last, position = self._last.get(layer, (-1, -1))
+            if len(tokens) and tokens.position[0] <= position:
+                raise ValueError(
+                    f"position of tokens: expected more than {position}, the last one written, got {tokens.position[0]}"
+                )
+            ran = max([self.document.ran(layer), *tokens.clock[-1:].tolist(), clock or 0.0])
+            self.document = replace(
+                self.document,
+                tokens=self.document.tokens + len(tokens),
+                clock=tuple(sorted({**dict(self.document.clock), layer: ran}.items())),
+            )
+            store._visible[self.id] = self.document
+            if not len(tokens):
+                return
+            if layer in store._indexes:
+                store._indexes[layer].add(self.id, tokens)
+            for block, part in tokens.blocks(shape.block):
+                entry = entry_id(self.id, block)
+                if entry == last:
+                    part = self._entry(layer, entry).join(part)
+                with store._pend:
+                    store._pending[layer, entry] = part
+                self._dirty.add((layer, entry))
+            self._last[layer] = entry, int(tokens.position[-1])
+
+    def append(self, text: bytes) -> None:
+        """The next bytes of the document's text."""
+        self._must_be_open()
+        at = self.document.text
+        self.document = replace(self.document, text=at + len(text))
+        if self._pieces and len(self._pieces[-1].text) < PIECE:
+            last = self._pieces.pop()
+            text, at, lines = last.text + text, last.start, last.lines
+        else:
+            lines = self._pieces[-1].lines + self._pieces[-1].text.count(b"\n") if self._pieces else 0
+        for begin in range(0, len(text), PIECE):
+            part = text[begin : begin + PIECE]
+            self._pieces.append(Piece(at + begin, lines, part))
+            lines += part.count(b"\n")
+
+    def add_sources(self, documents: Iterable[int]) -> None:
+        """This document's keys and values are computed from those of `documents` too: they are forgotten together."""
+        self.document = replace(self.document, sources=tuple(sorted({*self.document.sources, *documents})))
+
+    def save(self, state: bytes = b"") -> None:
+        """A save point: all that was written so far and `state` are kept together, by and by; `flush` waits for it."""
+        self._must_be_open()
+        self._save(state, complete=False)
+
+    def abandon(self) -> None:
+        """Stop here: the document stays at its last save point, or goes, where it has none."""
+        store = self._store
+        with store._lock:
+            if self.id not in store._open:
+                return
+            store._drop({self.id})
+
+    def pieces(self, start: int, end: int) -> list[Piece]:
+        """As `Engine.pieces`, with what is not kept yet."""
+        store = self._store
+        store._writer.drain()
+        with store._io:
+            kept = store._engine.pieces(self.id, start, end) if self._saved else []
+        mine = {piece.start: piece for piece in kept} | {
+            p.start: p for p in self._pieces if p.start < end and p.start + len(p.text) > start
+        }
+        return [mine[at] for at in sorted(mine)]
+
+    def _must_be_open(self) -> None:
+        if self.id not in self._store._open:
+            raise ValueError(f"document {self.document.name!r}: it has been left; nothing more can be written")
+
+    def _entry(self, layer: int, entry: int) -> Tokens:
+        store = self._store
+        with store._pend:
+            if (layer, entry) in store._pending:
+                return store._pending[layer, entry]
+        with store._io:
+            return store._engine.fetch(layer, [entry])[entry]
+
+    def _save(self, state: bytes, complete: bool) -> None:
+        store = self._store
+        if store._failure():
+            return
+        with store._lock:
+            self.document = replace(self.document, complete=complete)
+            store._visible[self.id] = self.document
+            entries = tuple((*key, store._pending[key]) for key in sorted(self._dirty))
+            self._dirty.clear()
+            self.state, self._saved = state, True
+            batch = Batch(self.document, entries, tuple(self._pieces), state)
+            del self._pieces[:-1]
+        store._writer.put(batch)
+
+
+__all__ = ["Evicted", "Forgotten", "Found", "Store", "Writing", "open_store"]
