@@ -22,6 +22,7 @@ MAY = {
     "corpus": set(),
     "pretrain": {"model", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
     "bench": {"model", "presets", "mixers", "ops"},
+    "attach": {"model", "mixers", "ops", "memory", "folder"},
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},

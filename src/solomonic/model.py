@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .layers import RMSNorm, SwiGLU
 from .mixers import MixerConfig, State, build, config_from_dict
 from .ops.composition import WAYS
-from .ops.place import Place
+from .ops.place import Place, Store
 from .spelling import unknown
 
 
@@ -129,11 +129,11 @@ class LanguageModel(nn.Module):
         mask: Tensor | None = None,
         segments: Tensor | None = None,
         trace: list[Tensor] | None = None,
-        recall: Sequence[Callable | None] | None = None,
+        stores: Sequence[Store | None] | None = None,
     ) -> tuple[Tensor, State]:
         """What `forward` gives to the head, (B, T, d_model), and the state; of x (B, T, d_model), as `embed` gives it.
 
-        What enters each block, (B, T, d_model), is added to `trace`. `recall` is a block's `Place.recall`, or None, each.
+        What enters each block, (B, T, d_model), is added to `trace`. `stores` are the blocks' `Place.store`.
         Raises ValueError as `forward` does.
         """
         self._check(x, state, mask, segments)
@@ -154,7 +154,7 @@ class LanguageModel(nn.Module):
             if trace is not None:
                 trace.append(_rows(x, rank))
                 x = _rows(trace[-1], order)
-            x, after = block(x, before[i], place if recall is None else replace(place, recall=recall[i]))
+            x, after = block(x, before[i], place if stores is None else replace(place, store=stores[i]))
             layers.append(after)
         return _rows(self.norm(x), rank), {"position": place.end, "segment": segment, "layers": layers}
 

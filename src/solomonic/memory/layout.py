@@ -21,7 +21,8 @@ MOST_DOCUMENTS = 2**31 - 1
 class LayerLayout:
     """A layer that stores: its index in the model, its key/value heads, their width, tokens a block.
 
-    admit: log-sigmoid of a token's score is added to its logit.
+    admit: log-sigmoid of a token's score is added to its logit. least: the score from which on a token is stored, by
+    whoever writes; None: all are.
     """
 
     layer: int
@@ -29,6 +30,7 @@ class LayerLayout:
     dim: int
     block: int
     admit: bool = False
+    least: float | None = None
 
     def __post_init__(self):
         for name, least in {"layer": 0, "heads": 1, "dim": 1, "block": 1}.items():

@@ -4,11 +4,11 @@
     window    k_j, v_j = Wk x_j, Wv x_j             i - w < j <= i
     fading    k~_j, v~_j = Wk f_j, Wv f_j           i - w - s < j <= i - w
     eidetic   k_j, v_j, j in M(i)                   the best `capacity` by `score`, j <= i - w
-    stored    k_j, v_j of a store                   what `Place.recall` finds for the queries, where there is one
+    stored    k_j, v_j of a store                   what `Place.store` finds for the queries, where there is one
 
-Queries and keys are RMS-normed a head and, but for the eidetic and stored groups, rotated. `tied` shares Wq, Wk, Wv between x and
-f (the published layer); untied, the fading memory has its own three. Without capacity the layer is B'MOJO-F; without
-a fading memory too, sliding-window attention; without a window and a span of 1, the readout of the SSM.
+Queries and keys are RMS-normed a head and, but for the eidetic and stored groups, rotated. `tied` shares Wq, Wk, Wv
+between x and f (the published layer); untied, the fading memory has its own three. Without capacity the layer is
+B'MOJO-F; without a fading memory too, sliding-window attention; without a window and a span of 1, the SSM's readout.
 """
 
 from dataclasses import dataclass
@@ -145,6 +145,10 @@ class BMojo(Mixer):
                 project = self.project_fading or self.project
                 fading = (q if config.tied else project.query(x), *project.key_value(f))
         score = self._score(x, f, errors, state, after, place) if config.capacity else None
+        stored = None
+        if place.store is not None:
+            place.store.keep(k, v, score)
+            stored = place.store.recall(q, place)
         y, after["attention"] = memory_attention(
             q,
             k,
@@ -160,7 +164,7 @@ class BMojo(Mixer):
             capacity=config.capacity,
             block=config.block_size if config.capacity else max(config.window, 1),
             base=config.rotary_base,
-            stored=None if place.recall is None else place.recall(q, place),
+            stored=stored,
         )
         return self.out(y.flatten(2)), after
 

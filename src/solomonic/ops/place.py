@@ -6,15 +6,25 @@ Whether query t may see key s is a matter of two numbers only: the lag t - s, an
 tokens of the same document before t. `lag <= position` says "same document", whatever was packed before it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 LEAST_LOG_DECAY = -20.0
 """A scan forgets no more than this a step: e^-20 is below float32's last digit, and sums over a chunk stay exact."""
+
+
+class Store(Protocol):
+    """A long-term store as one layer sees it: B rows, T tokens of the call, H query and G key/value heads of dim D."""
+
+    def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:
+        """Is told every row of the call: k, v (B, T, G, D) before rotation, score (B, T) of the eidetic memory."""
+
+    def recall(self, q: Tensor, place: "Place") -> Any:
+        """Queries (B, T, H, D) before rotation -> the keys and values that answer them (`memory_attention.Stored`),
+        None where there are none."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Place:
     aligned: bool = True  # position == arange(T): nothing before the call, nothing packed
     packed: bool = False  # documents may begin inside the call
     longest: int | None = None  # rows of the longest current document after the call, where known
-    recall: Callable[[Tensor, "Place"], Any] | None = None  # queries (B, T, H, D) -> `memory_attention.Stored` or None
+    store: "Store | None" = None  # of the layer, where one is attached
 
     def real(self) -> Tensor | None:
         """(B, T) bool, False at padding; None when there is none."""

@@ -131,8 +131,9 @@ def memory_attention(
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
     its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `block <= window` when there
-    is a capacity, so that no row leaves the window before it could be kept. `stored` is attended to as it comes. Returns (B, T, H, D) and the state after the
-    last real row; its slot_age counts the rows since the slot's own, 0 in an empty slot. `backend` None is `fastest`.
+    is a capacity, so that no row leaves the window before it could be kept. `stored` is attended to as it is given.
+    Returns (B, T, H, D) and the state after the last real row; its slot_age counts the rows since the slot's own, 0 in
+    an empty slot. `backend` None is `fastest`, and "blocked" where something is stored.
     ValueError for a backend that is not there, or that cannot serve the call.
     """
     B, T, G, D = k.shape

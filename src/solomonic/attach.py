@@ -1,0 +1,281 @@
+"""A model with a long-term store: what leaves its windows is kept on disk, and comes back when a query matches it.
+
+    S(p)   the tokens j < p + block - window of a document that passed the innovation test: score_j >= least
+    R(i)   of each head, the k tokens of the store with the largest logits for query i, with the rest of their blocks
+
+At every multiple p of `block` the layer hands over what leaves its window before the next one: S(p) is a function of the
+past alone, the same however the input was cut into calls. In one softmax with all else, query i attends to R(i), but for
+tokens of its own document that it sees in its window (i - window < j) or in the eidetic memory (j in M(i)). With every
+token kept and found, that is B'MOJO with an eidetic memory without bounds; `tests/memory` holds it to that.
+
+Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, U tokens found for a call.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from .folder import fingerprint
+from .memory import LayerLayout, Layout, Store, Tokens, Writing
+from .mixers.bmojo import BMojo, BMojoConfig
+from .model import LanguageModel, State
+from .ops.innovation import rank
+from .ops.memory_attention import Stored
+from .ops.place import Place
+
+LONGEST = 256
+"""Tokens of one call, at most: each may find other blocks, and every query of a call is held against all of them."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Of one call: what a query of a layer gave to a stored block. weight: the mean over heads, of the last query."""
+
+    layer: int
+    document: int
+    span: tuple[int, int]  # bytes of the document's text
+    weight: float
+
+
+def layout(
+    model: LanguageModel,
+    layers: Collection[int] | None = None,
+    dtype: str = "float16",
+    keep: float = 1.0,
+    text: Tensor | None = None,
+) -> Layout:
+    """What a store of `model` looks like: of all its layers with an eidetic memory, or of `layers`, numbers from 0.
+
+    keep: the share of tokens that pass the innovation test, at the scores that the tokens `text` (T,) get; 1 keeps all.
+    ValueError for a model or a layer without an eidetic memory.
+    """
+    able = [i for i, block in enumerate(model.blocks) if isinstance(block.mixer, BMojo) and block.mixer.config.capacity]
+    chosen = able if layers is None else sorted(set(layers))
+    if not chosen or not set(chosen) <= set(able):
+        has = ", ".join(map(str, able)) or "none"
+        raise ValueError(f"expected layers with an eidetic memory to store, got {chosen}; this model's are {has}")
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep: expected a share in (0, 1], got {keep}")
+    least = dict.fromkeys(chosen, None)
+    if keep < 1:
+        if text is None or len(text) < 2:
+            raise ValueError("keep: expected some text to measure scores on, got none")
+        least = _quantiles(model, chosen, text, 1 - keep)
+    shapes = []
+    for i in chosen:
+        config = model.blocks[i].mixer.config
+        dim = model.blocks[i].mixer.project.dim
+        shapes.append(LayerLayout(i, config.kv_heads, dim, config.block_size, config.score == "learned", least[i]))
+    return Layout(fingerprint(model), tuple(shapes), dtype)
+
+
+def _quantiles(model: LanguageModel, layers: Sequence[int], text: Tensor, q: float) -> dict[int, float]:
+    """The scores that a share `q` of the tokens of `text` stays below, of each layer."""
+    scores: dict[int, list[Tensor]] = {i: [] for i in layers}
+    state = None
+    with torch.inference_mode():
+        for part in text[None].split(LONGEST, 1):
+            _, state = model(part.to(model.embedding.weight.device), state)
+            for i in layers:
+                ring = rank(state["layers"][i]["attention"]["score"][0].float())
+                scores[i].append(ring[-min(part.shape[1], len(ring)) :].cpu())
+    return {i: float(torch.cat(s).quantile(q)) for i, s in scores.items()}
+
+
+class Attached:
+    """`model` with `store`: it is called as the model is, and goes wherever a model goes that is not trained.
+
+    k: tokens that each head finds for each query, 0 for a store that is written and never read.
+    rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`).
+    only: ids of documents to find tokens of, None for all.
+    own: the document in the store that the state is of, if any: what is in sight is not found again.
+    writing: the document to write what leaves the windows to; it is `own` then. B is 1 with it.
+    spans: the byte spans (M, 2) of the document's tokens at positions (M,), for what is written; None: a byte a token.
+    watch: is told the `Passage`s of every layer of every call.
+    used: documents that something was found of, so far.
+    ValueError for a store of another model.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        store: Store,
+        *,
+        k: int = 4,
+        rate: float = 0.0,
+        only: Collection[int] | None = None,
+        own: int | None = None,
+        writing: Writing | None = None,
+        spans: Callable[[Tensor], Tensor] | None = None,
+        watch: Callable[[list[Passage]], None] | None = None,
+    ):
+        if type(k) is not int or k < 0:
+            raise ValueError(f"k: expected a whole number >= 0, got {k!r}")
+        if store.layout.model != fingerprint(model):
+            raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
+        self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
+        self.own = own if writing is None else writing.id
+        self.writing, self.spans, self.watch = writing, spans, watch
+        self.used: set[int] = set()
+        self._layers = [_Layer(self, shape, model.blocks[shape.layer].mixer.config) for shape in store.layout.layers]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def __call__(
+        self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """As `LanguageModel.forward`. With `own`, all rows are of that document and have read equally far."""
+        if self.own is not None:
+            self._check_own(tokens, state, mask, segments)
+        logits = []
+        for first, last in self._parts(tokens.shape[1], state):
+            real, piece = (None if x is None else x[:, first:last] for x in (mask, segments))
+            stores: list[_Layer | None] = [None] * len(self.model.blocks)
+            for layer in self._layers:
+                stores[layer.shape.layer] = layer
+                layer.begin(state)
+            x = self.model.embed(tokens[:, first:last], real)
+            x, state = self.model.hidden(x, state, mask=real, segments=piece, stores=stores)
+            logits.append(self.model.head(x))
+        return torch.cat(logits, 1), state
+
+    def finish(self, state: State) -> None:
+        """Hand over what is still in sight where the document ends."""
+        for layer in self._layers:
+            layer.finish(state)
+
+    def _check_own(self, tokens: Tensor, state: State | None, mask: Tensor | None, segments: Tensor | None) -> None:
+        position = torch.zeros(1) if state is None else state["position"]
+        if segments is not None or (mask is not None and not mask.all()) or (position != position[0]).any():
+            raise ValueError("expected rows of one document that have read equally far, without padding, got others")
+        if self.writing is not None and tokens.shape[0] != 1:
+            raise ValueError(f"expected one row to write to the store, got {tokens.shape[0]}")
+
+    def _parts(self, length: int, state: State | None) -> Iterator[tuple[int, int]]:
+        """Where to cut a call: what changes at a boundary, for a document of the store's own, begins a part."""
+        cuts = set(range(LONGEST, length, LONGEST)) if self.k else set()
+        if self.k and self.own is not None:
+            at = 0 if state is None else int(state["position"][0])
+            for block in {layer.config.block_size for layer in self._layers}:
+                cuts |= {cut - at for cut in range(at // block * block + block, at + length, block)}
+        ends = sorted(cuts | {length})
+        return zip([0, *ends], ends)
+
+
+class _Layer:
+    """The store as one layer sees it (`ops.place.Store`), during one call."""
+
+    def __init__(self, attached: Attached, shape: LayerLayout, config: BMojoConfig):
+        self.attached, self.shape, self.config = attached, shape, config
+
+    def begin(self, state: State | None) -> None:
+        """Before a call that goes on from `state`."""
+        self.before = 0 if state is None else int(state["position"][0])
+        self.attention = None if state is None else state["layers"][self.shape.layer]["attention"]
+        self.held = None
+        if state is not None and self.attached.own is not None:
+            self.held = memory_at(self.config, self.attention, state["position"])
+
+    def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:
+        if self.attached.writing is None:
+            return
+        now = self.before + k.shape[1]
+        rows = (k, v, score)
+        if self.attention is not None:
+            rows = (torch.cat([self.attention[name], x], 1) for name, x in zip(("k", "v", "score"), rows))
+        self._write(now, self._handed(self.before), self._handed(now), *rows)
+
+    def finish(self, state: State) -> None:
+        end, attention = int(state["position"][0]), state["layers"][self.shape.layer]["attention"]
+        self._write(end, self._handed(end), end, *(attention[name] for name in ("k", "v", "score")))
+
+    def _handed(self, read: int) -> int:
+        """Tokens that have been handed over when `read` tokens of the document are read."""
+        boundary = (read - 1) // self.config.block_size * self.config.block_size
+        return max(0, boundary + self.config.block_size - self.config.window) if boundary > 0 else 0
+
+    def _write(self, now: int, first: int, last: int, k: Tensor, v: Tensor, score: Tensor) -> None:
+        """What passes the test of positions [first, last); k, v (1, rows, G, D), score (1, rows) end before `now`."""
+        if last <= first:
+            return
+        rows = slice(k.shape[1] - now + first, k.shape[1] - now + last)
+        k, v, score = k[0, rows], v[0, rows], score[0, rows].detach().float()
+        passed = slice(None) if self.shape.least is None else rank(score) >= self.shape.least
+        position = torch.arange(first, last, device=score.device)[passed].cpu()
+        if not len(position):
+            return
+        spans = self.attached.spans or (lambda position: torch.stack([position, position + 1], 1))
+        clock = torch.zeros(len(position))
+        tokens = Tokens(position, k[passed], v[passed], score[passed], clock, spans(position))
+        self.attached.writing.write(self.shape.layer, tokens)
+
+    def recall(self, q: Tensor, place: Place) -> Stored | None:
+        attached, (B, T, _, D) = self.attached, q.shape
+        if not attached.k:
+            return None
+        which, store = self.shape.layer, attached.store
+        query = (q.detach().float() * D**-0.5).view(B * T, self.shape.heads, -1, D).transpose(1, 2).flatten(0, 1)
+        now = store.clock(which) if attached.rate else 0.0
+        found = store.search(which, query, attached.k, attached.rate, attached.only, now).entry.view(B, T, -1)
+        ids, at = found.unique(return_inverse=True)
+        member = torch.zeros(B, T, len(ids), dtype=torch.bool, device=q.device).scatter(2, at, True)
+        ids, member = (ids[1:], member[..., 1:]) if len(ids) and ids[0] < 0 else (ids, member)
+        if not len(ids):
+            return None
+        entries = store.fetch(which, ids)
+        attached.used.update(entries.document.tolist())
+        entry, row = entries.real.nonzero(as_tuple=True)
+        visible = member[:, :, entry]
+        if attached.own is not None:
+            mine, position = entries.document[entry] == attached.own, entries.position[entry, row]
+            seen = place.position[..., None] - position < self.config.window
+            if self.held is not None:
+                seen = seen | (position == self.held[..., None]).any(1)[:, None]
+            visible = visible & ~(mine & seen)
+        bias = torch.zeros(len(entry), device=q.device)
+        if self.shape.admit:
+            bias = bias + logsigmoid(entries.score[entry, row])
+        if attached.rate:
+            bias = bias + attached.rate * (entries.clock[entry, row] - now)
+        key, value = (x[entry, row].to(q.dtype).expand(B, -1, -1, -1) for x in (entries.key, entries.value))
+        watch = None
+        if attached.watch is not None:
+            span = entries.span[entry, row]
+
+            def watch(weight: Tensor) -> None:
+                attached.watch(_passages(which, weight, entry, entries.document[entry], span))
+
+        return Stored(q, key, value, bias.expand(B, -1), visible, watch)
+
+
+def _passages(layer: int, weight: Tensor, entry: Tensor, document: Tensor, span: Tensor) -> list[Passage]:
+    """weight (B, T, H, U): of the last query of the first row, the mean over heads, summed over each entry."""
+    given = weight[0, -1].float().mean(0)
+    told = []
+    for one in entry[given > 0].unique():
+        rows = entry == one
+        start, end = int(span[rows, 0].min()), int(span[rows, 1].max())
+        told.append(Passage(layer, int(document[rows][0]), (start, end), float(given[rows].sum())))
+    return told
+
+
+def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor:
+    """Positions (B, capacity) of M(i), -1 = none, for the row i after `position` (B,) tokens, whose state this is."""
+    ring = attention["score"].shape[1]
+    past = position[:, None] - torch.arange(ring, 0, -1, device=position.device)
+    new = past[:, -config.block_size :]
+    offered = (new >= 0) & (position % config.block_size == 0)[:, None]
+    score = torch.cat([attention["slot_score"], attention["score"][:, -config.block_size :].float()], 1)
+    score = score if config.score in ("random", "recent") else rank(score)
+    empty = torch.cat([attention["slot_score"] == -torch.inf, ~offered], 1)
+    best, order = score.masked_fill(empty, -torch.inf).sort(dim=1, descending=True, stable=True)
+    where = torch.cat([position[:, None] - attention["slot_age"], new], 1).gather(1, order)
+    return where.masked_fill(best == -torch.inf, -1)[:, : config.capacity]
+
+
+__all__ = ["Attached", "Passage", "layout", "memory_at"]

@@ -1,0 +1,151 @@
+"""A model with a store: B'MOJO without bounds where everything is kept, the same however the input is cut."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from solomonic import LanguageModel
+from solomonic.attach import Attached, layout, memory_at
+from solomonic.memory import open_store
+from solomonic.mixers.bmojo import BMojoConfig
+
+from ..laws.cases import DELTA, MAMBA, assert_close, assert_same_state, language_model, tokens
+
+LENGTH = 61
+CASES = {
+    "learned": BMojoConfig(fading=MAMBA, window=7, capacity=4, block=5, n_kv_heads=2),
+    "block of a window": BMojoConfig(fading=MAMBA, window=6, capacity=3),
+    "norm": BMojoConfig(fading=DELTA, window=9, capacity=5, block=4, score="norm"),
+    "recent": BMojoConfig(window=5, capacity=4, block=5, score="recent"),
+    "grouped": BMojoConfig(fading=MAMBA, window=12, capacity=6, block=3, n_kv_heads=1),
+}
+CUTS = {"at once": [LENGTH], "one at a time": [1] * LENGTH, "odd": [3, 17, 1, 9, 31]}
+cases = pytest.mark.parametrize("case", CASES)
+
+
+def model_of(case: str) -> LanguageModel:
+    return language_model([CASES[case]] * 2).eval()
+
+
+def read(model, store, x, cuts, **options):
+    """Logits, and the state, of a document that is written to the store and found again as it is read."""
+    logits, state = [], None
+    with torch.no_grad(), store.document("text") as writing:
+        attached = Attached(model, store, writing=writing, **options)
+        for part in x.split(cuts, 1):
+            y, state = attached(part, state)
+            logits.append(y)
+        attached.finish(state)
+    return torch.cat(logits, 1), state
+
+
+@cases
+@pytest.mark.parametrize("cut", CUTS)
+def test_with_everything_kept_and_found_it_is_an_eidetic_memory_without_bounds(case, cut):
+    model, x = model_of(case), tokens(1, LENGTH)
+    config = replace(model.config, layers=tuple(replace(layer, capacity=LENGTH) for layer in model.config.layers))
+    unbounded = LanguageModel(config).eval()
+    unbounded.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        expected, _ = unbounded(x)
+        alone, _ = model(x)
+    got, _ = read(model, open_store("ram:", layout(model, dtype="float32"), write=True), x, CUTS[cut], k=LENGTH)
+    assert_close(got, expected, "logits")
+    assert (got - alone).abs().max() > 1e-3
+
+
+@cases
+def test_few_found_of_few_kept_is_the_same_however_the_input_is_cut(case):
+    model, x = model_of(case), tokens(1, LENGTH)
+    keep = 1.0 if case == "recent" else 0.4  # its scores are positions
+    shape = layout(model, dtype="float32", keep=keep, text=tokens(1, 200, seed=2)[0])
+    results = []
+    for cut in CUTS.values():
+        store = open_store("ram:", shape, write=True)
+        results.append((read(model, store, x, cut, k=2), store.stats()["tokens"]))
+    (expected, expected_state), kept = results[0]
+    assert kept / 2 == LENGTH if keep == 1 else 0.2 * LENGTH < kept / 2 < 0.7 * LENGTH
+    for (got, state), count in results[1:]:
+        assert_close(got, expected, "logits")
+        assert_same_state(state, expected_state, "state")
+        assert count == kept
+
+
+@cases
+def test_a_document_is_stored_whole_and_once(case):
+    model, x = model_of(case), tokens(1, LENGTH)
+    with open_store("ram:", layout(model, dtype="float32"), write=True) as store:
+        read(model, store, x, [13, 48], k=0)
+        states = [None]
+        with torch.no_grad():
+            for part in x.split(1, 1):
+                states.append(model(part, states[-1])[1])
+        for i in (0, 1):
+            entries = store.fetch(i, store.search(i, torch.zeros(1, *store_shape(store, i)), LENGTH).entry.unique())
+            position, order = entries.position[entries.real].sort()
+            assert position.tolist() == list(range(LENGTH))
+            expected = torch.stack([state["layers"][i]["attention"]["k"][0, -1] for state in states[1:]])
+            assert_close(entries.key[entries.real][order], expected, "keys")
+
+
+def store_shape(store, i):
+    return store.layout[i].heads, store.layout[i].dim
+
+
+@cases
+def test_where_the_memory_is_said_to_be_is_what_it_holds(case):
+    """At a boundary the slots of the state are those before it; one token later they are what `memory_at` foretold."""
+    model, x = model_of(case), tokens(2, 31)
+    with torch.no_grad():
+        state = None
+        for part in x.split(1, 1):
+            foretold = (
+                None
+                if state is None
+                else [
+                    memory_at(layer, s["attention"], state["position"])
+                    for layer, s in zip(model.config.layers, state["layers"])
+                ]
+            )
+            _, state = model(part, state)
+            for i, expected in enumerate(foretold or []):
+                attention = state["layers"][i]["attention"]
+                held = state["position"][:, None] - attention["slot_age"]
+                held = held.masked_fill(attention["slot_score"] == -torch.inf, -1)
+                assert torch.equal(expected.sort().values, held.sort().values)
+
+
+def test_a_library_is_found_by_every_row_of_a_batch_as_by_each_alone():
+    model, store = model_of("learned"), None
+    store = open_store("ram:", layout(model, dtype="float32"), write=True)
+    read(model, store, tokens(1, LENGTH, seed=8), [LENGTH], k=0)
+    attached, x = Attached(model, store, k=3), tokens(3, 20, seed=9)
+    mask = torch.arange(20) >= torch.tensor([[0], [5], [19]])
+    with torch.no_grad():
+        expected, _ = model(x, mask=mask)
+        got, _ = attached(x, mask=mask)
+        assert not torch.allclose(got[mask], expected[mask], atol=1e-3)
+        for row in range(3):
+            alone, _ = attached(x[row : row + 1, mask[row]])
+            assert_close(got[row, mask[row]], alone[0], f"row {row}")
+    assert attached.used == {document.id for document in store.documents()}
+
+
+def test_what_cannot_be_attached_is_one_error():
+    model = model_of("learned")
+    store = open_store("ram:", layout(model), write=True)
+    with pytest.raises(ValueError, match="expected one of this model"):
+        Attached(model_of("norm"), store)
+    with pytest.raises(ValueError, match="k: expected a whole number"):
+        Attached(model, store, k=-1)
+    with pytest.raises(ValueError, match="layers with an eidetic memory to store, got \\[5\\]"):
+        layout(model, layers=[5])
+    with pytest.raises(ValueError, match="keep: expected a share"):
+        layout(model, keep=0.0)
+    with store.document("a") as writing:
+        attached = Attached(model, store, writing=writing)
+        with pytest.raises(ValueError, match="expected one row"):
+            attached(tokens(2, 5))
+        with pytest.raises(ValueError, match="expected rows of one document"):
+            attached(tokens(1, 5), segments=torch.zeros(1, 5, dtype=torch.int64))
