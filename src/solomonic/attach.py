@@ -3,10 +3,13 @@
     S(p)   the tokens j < p + block - window of a document that passed the innovation test: score_j >= least
     R(i)   of each head, the k tokens of the store with the largest logits for query i, with the rest of their blocks
 
-At every multiple p of `block` the layer hands over what leaves its window before the next one: S(p) is a function of the
-past alone, the same however the input was cut into calls. In one softmax with all else, query i attends to R(i), but for
-tokens of its own document that it sees in its window (i - window < j) or in the eidetic memory (j in M(i)). With every
-token kept and found, that is B'MOJO with an eidetic memory without bounds; `tests/memory` holds it to that.
+At every multiple p of `block` the layer hands over what leaves its window before the next one: S(p) is a function of
+the past alone, the same however the input was cut into calls. In one softmax with all else, query i attends to R(i),
+but for tokens of its own document that it sees in its window (i - window < j) or in the eidetic memory (j in M(i)).
+With every token kept and found, that is B'MOJO with an eidetic memory without bounds; `tests/memory` holds it to that.
+
+A document's clock runs by what its tokens tell: `surprise`, -ln p of each given those before it, so that a nat is the
+unit and time passes faster where the source changes; or `tokens`, one each.
 
 Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, U tokens found for a call.
 """
@@ -17,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from .folder import fingerprint
 from .memory import LayerLayout, Layout, Store, Tokens, Writing
@@ -26,6 +29,9 @@ from .model import LanguageModel, State
 from .ops.innovation import rank
 from .ops.memory_attention import Stored
 from .ops.place import Place
+from .spelling import unknown
+
+CLOCKS = ("surprise", "tokens")
 
 LONGEST = 256
 """Tokens of one call, at most: each may find other blocks, and every query of a call is held against all of them."""
@@ -95,6 +101,7 @@ class Attached:
     own: the document in the store that the state is of, if any: what is in sight is not found again.
     writing: the document to write what leaves the windows to; it is `own` then. B is 1 with it.
     spans: the byte spans (M, 2) of the document's tokens at positions (M,), for what is written; None: a byte a token.
+    clock: what the clock of the document that is written runs by, one of `CLOCKS`.
     watch: is told the `Passage`s of every layer of every call.
     used: documents that something was found of, so far.
     ValueError for a store of another model.
@@ -111,16 +118,23 @@ class Attached:
         own: int | None = None,
         writing: Writing | None = None,
         spans: Callable[[Tensor], Tensor] | None = None,
+        clock: str = "surprise",
         watch: Callable[[list[Passage]], None] | None = None,
     ):
         if type(k) is not int or k < 0:
             raise ValueError(f"k: expected a whole number >= 0, got {k!r}")
+        if clock not in CLOCKS:
+            raise unknown("clock", clock, CLOCKS)
         if store.layout.model != fingerprint(model):
             raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
         self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
         self.own = own if writing is None else writing.id
         self.writing, self.spans, self.watch = writing, spans, watch
         self.used: set[int] = set()
+        self.clock = clock
+        self._time = torch.zeros(0, dtype=torch.float64)  # of the document's last tokens
+        self._last: Tensor | None = None  # logits (V,) for the next token
+        self._waiting: list[Callable[[], None]] = []  # what is handed over once its clock is known
         self._layers = [_Layer(self, shape, model.blocks[shape.layer].mixer.config) for shape in store.layout.layers]
 
     def __getattr__(self, name: str) -> Any:
@@ -142,7 +156,32 @@ class Attached:
             x = self.model.embed(tokens[:, first:last], real)
             x, state = self.model.hidden(x, state, mask=real, segments=piece, stores=stores)
             logits.append(self.model.head(x))
+            if self.writing is not None:
+                self._tick(tokens[0, first:last], logits[-1][0].detach())
+                for hand_over in self._waiting:
+                    hand_over()
+                self._waiting.clear()
         return torch.cat(logits, 1), state
+
+    def _tick(self, tokens: Tensor, logits: Tensor) -> None:
+        """The clock of `tokens` (T,), whose logits for what follows are (T, V)."""
+        more = torch.ones(len(tokens), dtype=torch.float64)
+        if self.clock == "surprise":
+            known = logits[:-1] if self._last is None else torch.cat([self._last[None], logits[:-1]])
+            first = len(tokens) - len(known)  # 1 where the document begins, whose first token nothing foretells
+            more[:first] = 0
+            more[first:] = cross_entropy(known.float(), tokens[first:], reduction="none").double().cpu()
+            self._last = logits[-1]
+        before = self._time[-1] if len(self._time) else 0.0
+        kept = max(layer.config.window + layer.config.block_size for layer in self._layers)
+        self._time = torch.cat([self._time[-kept:], before + more.cumsum(0)])
+
+    def saved(self) -> dict[str, Tensor]:
+        """What `restore` needs, besides the model's state, to go on writing after an interruption."""
+        return {"time": self._time} | ({} if self._last is None else {"last": self._last})
+
+    def restore(self, saved: dict[str, Tensor]) -> None:
+        self._time, self._last = saved["time"], saved.get("last")
 
     def finish(self, state: State) -> None:
         """Hand over what is still in sight where the document ends."""
@@ -188,19 +227,26 @@ class _Layer:
         rows = (k, v, score)
         if self.attention is not None:
             rows = (torch.cat([self.attention[name], x], 1) for name, x in zip(("k", "v", "score"), rows))
-        self._write(now, self._handed(self.before), self._handed(now), *rows)
+        first, last = self._handed(self.before), self._handed(now)
+        if last <= self.before:
+            self._write(self.before, now, first, last, *rows)
+        else:
+            self.attached._waiting.append(lambda: self._write(now, now, first, last, *rows))
 
     def finish(self, state: State) -> None:
         end, attention = int(state["position"][0]), state["layers"][self.shape.layer]["attention"]
-        self._write(end, self._handed(end), end, *(attention[name] for name in ("k", "v", "score")))
+        self._write(end, end, self._handed(end), end, *(attention[name] for name in ("k", "v", "score")))
 
     def _handed(self, read: int) -> int:
         """Tokens that have been handed over when `read` tokens of the document are read."""
         boundary = (read - 1) // self.config.block_size * self.config.block_size
         return max(0, boundary + self.config.block_size - self.config.window) if boundary > 0 else 0
 
-    def _write(self, now: int, first: int, last: int, k: Tensor, v: Tensor, score: Tensor) -> None:
-        """What passes the test of positions [first, last); k, v (1, rows, G, D), score (1, rows) end before `now`."""
+    def _write(self, timed: int, now: int, first: int, last: int, k: Tensor, v: Tensor, score: Tensor) -> None:
+        """What passes the test of positions [first, last).
+
+        The clock is known of the tokens before `timed`; k, v (1, rows, G, D) and score (1, rows) end before `now`.
+        """
         if last <= first:
             return
         rows = slice(k.shape[1] - now + first, k.shape[1] - now + last)
@@ -210,7 +256,8 @@ class _Layer:
         if not len(position):
             return
         spans = self.attached.spans or (lambda position: torch.stack([position, position + 1], 1))
-        clock = torch.zeros(len(position))
+        time = self.attached._time
+        clock = time[len(time) - timed + position].float()
         tokens = Tokens(position, k[passed], v[passed], score[passed], clock, spans(position))
         self.attached.writing.write(self.shape.layer, tokens)
 

@@ -1,0 +1,196 @@
+"""Facts in text, asked for up to a million tokens later, with and without a store.
+
+    python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--store URI] [--json FILE]
+
+Text is words (of PATH, or of the Python library's sources), into which facts are written: a name, a colon, a number; at
+the end a name and a colon again ask for its number. Models of one size are trained on rows of 512 tokens at most that hold
+up to 16 facts. Then each reads one text of T tokens with 1,024 facts in it, 64 of them near each distance from the end,
+and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
+without it: the state, with window and eidetic memory, is the same.
+"""
+
+import argparse
+import json
+import re
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from solomonic import LanguageModel, preset
+from solomonic.attach import Attached, layout
+from solomonic.corpus import library
+from solomonic.memory import open_store
+from solomonic.model import map_state
+from solomonic.tasks.base import IGNORE, Batch, Task
+from solomonic.train import TrainConfig, fit
+
+WORDS, NAMES, NUMBERS = 1000, 1024, 256
+COLON = WORDS
+FIRST_NAME = WORDS + 1
+FIRST_NUMBER = FIRST_NAME + NAMES
+VOCABULARY = FIRST_NUMBER + NUMBERS
+ASKED = 64  # facts near each distance
+
+
+def words(data: Path | None) -> np.ndarray:
+    """The text as the numbers of its words, the 999 most frequent by rank and 0 for others."""
+    files = sorted(data.rglob("*.txt")) if data and data.is_dir() else [data] if data else library()
+    text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in files)
+    found = re.findall(r"\w+|[^\w\s]", text.lower())
+    rank = {word: i for i, (word, _) in enumerate(Counter(found).most_common(WORDS - 1), 1)}
+    return np.array([rank.get(word, 0) for word in found], dtype=np.int64)
+
+
+class Facts(Task):
+    """Rows of text with facts, and the questions at the end; what is scored is the number after the colon."""
+
+    name, summary = "facts", "facts in text"
+    vocab_size, length, lengths = VOCABULARY, 512, (512,)
+
+    def __init__(self, text: np.ndarray, most: int = 16):
+        self.text, self.most = text, most
+
+    def train_batch(self, size, rng, progress=1.0):
+        grown = min(1.0, progress / 0.6)
+        facts = int(rng.integers(2, round(2 + (self.most - 2) * grown) + 1))
+        shortest = 8 * facts
+        length = int(rng.integers(shortest, round(shortest + (self.length - shortest) * max(grown, 0.1)) + 1))
+        return self.rows(size, length, facts, rng)
+
+    def test_batch(self, size, length, rng):
+        return self.rows(size, length, self.most, rng)
+
+    def rows(self, size: int, length: int, facts: int, rng: np.random.Generator) -> Batch:
+        begin = rng.integers(len(self.text) - length, size=size)
+        tokens = self.text[begin[:, None] + np.arange(length)]
+        targets = np.full_like(tokens, IGNORE)
+        asked = length - 3 * facts
+        for row in range(size):
+            names = FIRST_NAME + rng.choice(NAMES, facts, replace=False)
+            numbers = FIRST_NUMBER + rng.integers(NUMBERS, size=facts)
+            at = np.sort(rng.choice(asked // 3, facts, replace=False)) * 3
+            write(tokens[row], at, names, numbers)
+            order = rng.permutation(facts)
+            at = asked + 3 * np.arange(facts)
+            write(tokens[row], at, names[order], numbers[order])
+            targets[row, at + 1] = numbers[order]
+        return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
+
+
+def write(tokens: np.ndarray, at: np.ndarray, names: np.ndarray, numbers: np.ndarray) -> None:
+    tokens[at], tokens[at + 1], tokens[at + 2] = names, COLON, numbers
+
+
+def long_text(text: np.ndarray, length: int, distances: list[int], rng) -> tuple[np.ndarray, dict]:
+    """One text of `length` tokens with every name's fact in it; for each distance, the (names, numbers) near it."""
+    begin = int(rng.integers(len(text)))
+    tokens = np.resize(np.roll(text, -begin), length)
+    names = FIRST_NAME + rng.permutation(NAMES)
+    numbers = FIRST_NUMBER + rng.integers(NUMBERS, size=NAMES)
+    places, asked, used = [], {}, 0
+    for distance in distances:
+        near = min(distance, length - 3 * ASKED)  # within a tenth of it, farther only where there is no room
+        low = max(0, length - near - max(near // 10, 4 * ASKED))
+        spots = np.arange(low, length - near + 1, 4)
+        at = rng.choice(spots[: len(spots)], ASKED, replace=False)
+        asked[distance] = (names[used : used + ASKED], numbers[used : used + ASKED])
+        places += [*at]
+        used += ASKED
+    taken = {p // 4 for p in places}
+    free = np.setdiff1d(np.arange(length // 4 - 1), [*taken, *(t + 1 for t in taken), *(t - 1 for t in taken)])
+    places = np.array([*places, *(4 * rng.choice(free, NAMES - used, replace=False))])
+    write(tokens, places, names, numbers)
+    return tokens, asked
+
+
+def read(model, tokens: np.ndarray, chunk: int = 4096):
+    state = None
+    with torch.inference_mode():
+        for part in torch.from_numpy(tokens)[None].split(chunk, 1):
+            x, state = model.hidden(model.embed(part), state) if isinstance(model, LanguageModel) else model(part, state)
+    return state
+
+
+@torch.inference_mode()
+def accuracy(model, state, asked: dict) -> dict[int, float]:
+    """Share of the numbers that are the likeliest token after name and colon, for each distance."""
+    found = {}
+    for distance, (names, numbers) in asked.items():
+        rows = map_state(lambda tensor: tensor.expand(len(names), *tensor.shape[1:]), state)
+        questions = torch.from_numpy(np.stack([names, np.full_like(names, COLON)], 1))
+        logits, _ = model(questions, rows)
+        found[distance] = float((logits[:, -1].argmax(-1).numpy() == numbers).mean())
+    return found
+
+
+def trained(name: str, task: Facts, steps: int, folder: Path, **dials) -> LanguageModel:
+    torch.manual_seed(0)
+    model = LanguageModel(preset(name, vocab_size=VOCABULARY, d_model=64, n_layers=2, window=16, **dials))
+    began = time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        if step % (10 * max(1, steps // 100)) == 0:
+            print(f"{name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+
+    fit(model, task, TrainConfig(steps, 32, 1e-2), folder / f"{name}.pt", report)
+    return model.eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--length", type=int, default=1_050_000)
+    parser.add_argument("--distances", type=int, nargs="+", default=[300, 1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--keep", type=float, default=0.05, help="share of the tokens of text that pass the test")
+    parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--models", nargs="+", default=["bmojo", "sliding_window", "mamba2"])
+    parser.add_argument("--store", default=None)
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    task = Facts(words(chosen.data))
+    print(f"{len(task.text):,} words of text, {len(np.unique(task.text)):,} different", flush=True)
+    tokens, asked = long_text(task.text, chosen.length, chosen.distances, np.random.default_rng(1))
+    folder, lines = Path("runs/long_recall"), []
+
+    def line(name: str, shares: dict[int, float], **more) -> None:
+        lines.append({"model": name, "recall": shares} | more)
+        print(name, shares, more, flush=True)
+
+    for name in chosen.models:
+        model = trained(name, task, chosen.steps, folder)
+        batch = task.test_batch(32, 512, np.random.default_rng(5))
+        with torch.inference_mode():
+            logits, _ = model(batch.tokens)
+        right = float(np.nanmean(task.score(logits, batch.targets).numpy()))
+        size = sum(p.numel() for p in model.parameters())
+        if name != "bmojo":
+            began = time.perf_counter()
+            state = read(model, tokens)
+            line(name, accuracy(model, state, asked), as_trained=right, parameters=size, read_s=time.perf_counter() - began)
+            continue
+        sample = torch.from_numpy(task.text[:20_000])
+        shape = layout(model, keep=chosen.keep, text=sample)
+        uri = chosen.store or tempfile.mkdtemp() + "/store"
+        with open_store(uri, shape, write=True) as store:
+            began = time.perf_counter()
+            with store.document("text") as document:
+                writer = Attached(model, store, k=0, writing=document)
+                state = read(writer, tokens)
+                writer.finish(state)
+            seconds = time.perf_counter() - began
+            stats = store.stats()
+            line(name, accuracy(model, state, asked), as_trained=right, parameters=size, read_s=seconds)
+            began = time.perf_counter()
+            shares = accuracy(Attached(model, store, k=chosen.k, own=document.id), state, asked)
+            line(f"{name} with the store", shares, asked_s=time.perf_counter() - began, **stats)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(lines, indent=1))
+
+
+if __name__ == "__main__":
+    main()
