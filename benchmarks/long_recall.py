@@ -4,7 +4,7 @@
 
 Text is words (of PATH, or of the Python library's sources), into which facts are written: a name, a colon, a number; at
 the end a name and a colon again ask for its number. Models of one size are trained on rows of 512 tokens at most that hold
-up to 16 facts. Then each reads one text of T tokens with 1,024 facts in it, 64 of them near each distance from the end,
+up to 16 facts. Then each reads one text of T tokens with 256 facts in it, 40 of them near each distance from the end,
 and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
 without it: the state, with window and eidetic memory, is the same.
 """
@@ -28,16 +28,16 @@ from solomonic.model import map_state
 from solomonic.tasks.base import IGNORE, Batch, Task
 from solomonic.train import TrainConfig, fit
 
-WORDS, NAMES, NUMBERS = 1000, 1024, 256
+WORDS, NAMES, NUMBERS = 500, 256, 32
 COLON = WORDS
 FIRST_NAME = WORDS + 1
 FIRST_NUMBER = FIRST_NAME + NAMES
 VOCABULARY = FIRST_NUMBER + NUMBERS
-ASKED = 64  # facts near each distance
+ASKED = 40  # facts near each distance
 
 
 def words(data: Path | None) -> np.ndarray:
-    """The text as the numbers of its words, the 999 most frequent by rank and 0 for others."""
+    """The text as the numbers of its words, the 499 most frequent by rank and 0 for others."""
     files = sorted(data.rglob("*.txt")) if data and data.is_dir() else [data] if data else library()
     text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in files)
     found = re.findall(r"\w+|[^\w\s]", text.lower())

@@ -23,6 +23,7 @@ MAY = {
     "pretrain": {"model", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
     "bench": {"model", "presets", "mixers", "ops"},
     "attach": {"model", "mixers", "ops", "memory", "folder"},
+    "remember": {"attach", "memory", "model", "tensors", "tokenizer"},
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save, save_file
 from torch import Tensor
 
 from .files import replacing
@@ -32,4 +32,17 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from None
 
 
-__all__ = ["read_tensors", "write_tensors"]
+def pack(tensors: Mapping[str, Tensor]) -> bytes:
+    """The same as bytes, for a place that is no file; `unpack` is the inverse."""
+    return save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+
+
+def unpack(data: bytes) -> dict[str, Tensor]:
+    """ValueError for bytes that are something else."""
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise ValueError(f"expected tensors in the safetensors format, got what cannot be read ({error})") from None
+
+
+__all__ = ["pack", "read_tensors", "unpack", "write_tensors"]

@@ -1,0 +1,99 @@
+"""Reading documents into a long-term store: each by itself, once, and on from where an interruption left it.
+
+A document is read from nothing and attends to nothing that is stored, so that what is kept of it depends on its own text
+alone: forgetting another document leaves it as it is.
+"""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .attach import Attached
+from .memory import Document, Store, Writing
+from .model import LanguageModel, State, map_state, state_tensors
+from .tensors import pack, unpack
+from .tokenizer import Tokenizer
+
+CHUNK = 2048
+"""Tokens of one call; also what an interruption can lose, times `EVERY`."""
+
+EVERY = 16
+
+
+def digest(data: bytes) -> str:
+    """32 hexadecimal digits by which a store knows a file again."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def remember(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    store: Store,
+    name: str,
+    data: bytes,
+    *,
+    session: str | None = None,
+    report: Callable[[int], None] = lambda tokens: None,
+) -> Document | None:
+    """Read `data`, text, into the store as the document `name`; None where the store has it, and nothing changes.
+
+    Resumed at its last save point where an interruption left it incomplete. `report` is told the tokens of every call,
+    those that need not be read again too. ValueError for a store of another model.
+    """
+    mark = digest(data)
+    known = store.find(name, mark, session)
+    if known is not None and known.complete:
+        return None
+    tokens = torch.from_numpy(tokenizer.encode(data))
+    with store.document(name, session=session, digest=mark) as writing, torch.inference_mode():
+        reader = Attached(model, store, k=0, writing=writing, spans=Spans(tokenizer, tokens))
+        state = resumed(reader, writing)
+        at = 0 if state is None else int(state["position"][0])
+        report(at)
+        writing.append(data[writing.document.text :])
+        for count, part in enumerate(tokens[at:].split(CHUNK) if at < len(tokens) else (), 1):
+            _, state = reader(part[None].to(model.embedding.weight.device), state)
+            if count % EVERY == 0:
+                writing.save(saved(reader, state))
+            report(len(part))
+        if state is not None:
+            reader.finish(state)
+    return writing.document
+
+
+class Spans:
+    """The bytes of a text that its tokens (T,) stand for, by their positions: (M,) -> (M, 2)."""
+
+    def __init__(self, tokenizer: Tokenizer, tokens: Tensor):
+        if tokenizer.is_bytes:
+            ends = torch.arange(1, len(tokens) + 1)
+        else:
+            step = tokenizer.stream()
+            ends = torch.tensor([len(step(int(token)).encode()) for token in tokens], dtype=torch.int64).cumsum(0)
+        self.edges = torch.nn.functional.pad(ends, (1, 0))
+
+    def __call__(self, position: Tensor) -> Tensor:
+        return torch.stack([self.edges[position], self.edges[position + 1]], 1)
+
+
+def saved(reader: Attached, state: State) -> bytes:
+    """All that goes on from here: the model's state, and the reader's."""
+    named = {f"model.{name}": tensor for name, tensor in state_tensors(state)}
+    return pack(named | {f"reader.{name}": tensor for name, tensor in reader.saved().items()})
+
+
+def resumed(reader: Attached, writing: Writing) -> State | None:
+    """The state that the last save point of a document has, None where there is none; the reader goes on from it."""
+    if not writing.state:
+        return None
+    tensors = unpack(writing.state)
+    reader.restore({name.removeprefix("reader."): t for name, t in tensors.items() if name.startswith("reader.")})
+    like = reader.model.init_state(1, 0, "meta")
+    named = iter(f"model.{name}" for name, _ in state_tensors(like))
+    device = reader.model.embedding.weight.device
+    return map_state(lambda _: tensors[next(named)].to(device), like)
+
+
+__all__ = ["Spans", "digest", "remember", "resumed", "saved"]

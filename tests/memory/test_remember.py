@@ -1,0 +1,106 @@
+"""Reading documents into a store: whole and once, resumed to the same tokens, each by itself."""
+
+import numpy as np
+import pytest
+import torch
+
+from solomonic import LanguageModel, preset
+from solomonic.attach import Attached, layout
+from solomonic.memory import open_store
+from solomonic.remember import Spans, remember
+from solomonic.tokenizer import Tokenizer
+
+from ..evaluate.models import bpe
+from .cases import same
+
+TEXTS = ["Ahab went down to the sea in a ship.\n" * 40, "The whale was white; whiter than snow is.\n" * 60]
+BYTES = Tokenizer.for_bytes()
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(preset("bmojo", vocab_size=257, d_model=32, n_layers=2, window=8, capacity=6)).eval()
+
+
+def everything(store) -> list:
+    """All tokens of all layers, as they were written."""
+    found = []
+    for shape in store.layout.layers:
+        query = torch.zeros(1, shape.heads, shape.dim)
+        ids = store.search(shape.layer, query, 100_000).entry.unique()
+        entries = store.fetch(shape.layer, ids[ids >= 0])
+        found += [
+            getattr(entries, name)[entries.real] for name in ("key", "value", "score", "clock", "position", "span")
+        ]
+    return found
+
+
+def test_the_same_file_twice_changes_nothing(model):
+    with open_store("ram:", layout(model), write=True) as store:
+        first = remember(model, BYTES, store, "a.txt", TEXTS[0].encode())
+        before, stats = everything(store), store.stats()
+        assert remember(model, BYTES, store, "a.txt", TEXTS[0].encode()) is None
+        assert same(everything(store), before) and store.stats() == stats
+        changed = remember(model, BYTES, store, "a.txt", TEXTS[1].encode())
+        assert changed.id != first.id and len(store.documents()) == 2
+
+
+@pytest.mark.parametrize("places", [(1,), (1, 2)])
+def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatch):
+    monkeypatch.setattr("solomonic.remember.CHUNK", 400)
+    monkeypatch.setattr("solomonic.remember.EVERY", 1)
+    data = TEXTS[0].encode()
+    with open_store("ram:", layout(model), write=True) as whole, open_store("ram:", layout(model), write=True) as store:
+        remember(model, BYTES, whole, "a.txt", data)
+        for place in places:
+            calls = []
+
+            def stop(tokens):
+                calls.append(tokens)
+                if len(calls) > place:
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt):
+                remember(model, BYTES, store, "a.txt", data, report=stop)
+            assert [d.complete for d in store.documents()] == [False]
+        told = []
+        document = remember(model, BYTES, store, "a.txt", data, report=told.append)
+        assert told[0] > 0 and sum(told) == len(data)
+        assert same(everything(store), everything(whole))
+        assert store.passage(document.id, 0, len(data)) == (TEXTS[0], 1)
+
+
+def test_a_document_does_not_depend_on_those_before_it(model):
+    with open_store("ram:", layout(model), write=True) as both, open_store("ram:", layout(model), write=True) as one:
+        remember(model, BYTES, both, "a.txt", TEXTS[0].encode())
+        second = remember(model, BYTES, both, "b.txt", TEXTS[1].encode())
+        remember(model, BYTES, one, "b.txt", TEXTS[1].encode())
+        x = torch.from_numpy(BYTES.encode("The whale was"))[None]
+        with torch.no_grad():
+            every, _ = Attached(model, both)(x)
+            only, _ = Attached(model, both, only=[second.id])(x)
+            expected, _ = Attached(model, one)(x)
+            assert torch.equal(only, expected) and not torch.equal(every, expected)
+            both.forget([d.id for d in both.documents() if d.name == "a.txt"])
+            again, _ = Attached(model, both)(x)
+        assert torch.equal(again, expected)
+
+
+@pytest.mark.parametrize("tokenizer", [BYTES, bpe()], ids=["bytes", "bpe"])
+def test_spans_are_the_bytes_of_the_tokens(tokenizer):
+    text = "Zwölf Boxkämpfer, the quick brown fox\n"
+    tokens = torch.from_numpy(tokenizer.encode(text))
+    spans = Spans(tokenizer, tokens)(torch.arange(len(tokens)))
+    assert spans[0, 0] == 0 and spans[-1, 1] == len(text.encode())
+    assert torch.equal(spans[1:, 0], spans[:-1, 1])
+    for (start, end), token in zip(spans.tolist(), tokens.tolist()):
+        piece = text.encode()[start:end]
+        if len(piece) == end - start and piece.isascii() and piece:
+            assert piece.decode() == tokenizer.decode([token])
+
+
+def test_an_empty_document_is_one_too(model):
+    with open_store("ram:", layout(model), write=True) as store:
+        assert remember(model, BYTES, store, "empty", b"").tokens == 0
+        assert np.array_equal([d.complete for d in store.documents()], [True])
