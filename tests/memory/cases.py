@@ -1,6 +1,5 @@
 """Every engine there is, and documents to put in a store."""
 
-import pytest
 import torch
 
 from solomonic.memory import LayerLayout, Layout, Tokens, open_store
@@ -9,18 +8,13 @@ LAYOUT = Layout(
     model="0" * 32,
     layers=(LayerLayout(1, heads=2, dim=6, block=4, admit=True), LayerLayout(3, heads=1, dim=5, block=3)),
 )
-ENGINES = ["ram"]
+ENGINES = ["ram", "disk"]
 
 
 def uri_of(engine: str, folder) -> str:
     if engine == "ram":
         return f"ram:{folder}"
-    raise AssertionError(engine)
-
-
-@pytest.fixture(params=ENGINES)
-def uri(request, tmp_path):
-    return uri_of(request.param, tmp_path / "store")
+    return str(folder)
 
 
 def opened(uri, layout=LAYOUT, write=True, **settings):

@@ -2,11 +2,13 @@
 
     logit = q . k + logsigmoid(score) * admit + rate * (clock - now)
 
-`logits` is the definition: its sums are taken in float64 in an order that depends on nothing but D, so that a token has
-the same logit, bit for bit, whatever else is in the store. Finding the best among many is the work of faster, rounded
-products: what they find is scored again by the definition, and they are asked for more until it cannot change the answer.
+`logits` is the definition: its sums are taken in float64, in an order that depends on nothing but D, so that a token
+has the same logit, bit for bit, whatever else is in the store. Finding the best among many is the work of faster,
+rounded products: what they find is scored again by the definition, and they are asked for more until it cannot change
+the answer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,21 @@ from torch import Tensor
 from .layout import LayerLayout, Tokens, admission
 
 CHUNK = 1 << 14
+Allocate = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What search needs of tokens. age: (M,) int64, document << 32 | position. key: (M, G, D). score, clock: (M,)."""
+
+    age: Tensor
+    key: Tensor
+    score: Tensor
+    clock: Tensor
+
+    @classmethod
+    def of(cls, document: int, tokens: Tokens) -> "Keys":
+        return cls((document << 32) | tokens.position, tokens.key, tokens.score, tokens.clock)
 
 
 @dataclass(frozen=True)
@@ -38,33 +55,46 @@ class Candidates:
 class ExactIndex:
     """Keys of one layer in memory. Tokens in any order; removed by document or by entry."""
 
-    def __init__(self, layout: LayerLayout, dtype: torch.dtype):
-        self.layout = layout
+    def __init__(self, layout: LayerLayout, dtype: torch.dtype, allocate: Allocate = torch.empty):
+        self.layout, self.dtype = layout, dtype
         self.size = 0
-        self.key = torch.empty(layout.heads, 0, layout.dim, dtype=dtype)
+        self._allocate = allocate
+        self.norm = 0.0  # of the longest key
+        self.key = allocate((layout.heads, 0, layout.dim), dtype=dtype)
         self.age = torch.empty(0, dtype=torch.int64)
         self.admission = torch.empty(0)
         self.clock = torch.empty(0)
-        self.norm = 0.0  # of the longest key
 
-    def add(self, document: int, tokens: Tokens) -> None:
-        begin, end = self.size, self.size + len(tokens)
+    def add(self, keys: Keys) -> None:
+        begin, end = self.size, self.size + len(keys.age)
         if end > len(self.age):
-            self._resize(max(end, 2 * self.size, 1024))
-        self.key[:, begin:end] = tokens.key.transpose(0, 1)
-        self.age[begin:end] = (document << 32) | tokens.position
-        self.admission[begin:end] = admission(tokens.score)
-        self.clock[begin:end] = tokens.clock
-        self.norm = max(self.norm, float(tokens.key.float().norm(dim=-1).max()))
+            self.reserve(max(end, 2 * self.size, 1024))
+        self.key[:, begin:end] = keys.key.transpose(0, 1)
+        self.age[begin:end] = keys.age
+        self.admission[begin:end] = admission(keys.score)
+        self.clock[begin:end] = keys.clock
+        self.norm = max(self.norm, float(torch.linalg.vector_norm(keys.key.float(), dim=-1).max()))
         self.size = end
+
+    def reserve(self, capacity: int, kept: Tensor | None = None) -> None:
+        """Room for `capacity` tokens, and of those that are there, only the rows `kept`."""
+        kept = torch.arange(self.size) if kept is None else kept
+        for name in ("age", "admission", "clock"):
+            old = getattr(self, name)
+            setattr(self, name, torch.cat([old[kept], old.new_zeros(capacity - len(kept))]))
+        key = self._allocate((self.layout.heads, capacity, self.layout.dim), dtype=self.dtype)
+        for head in range(self.layout.heads):
+            for begin in range(0, len(kept), CHUNK):
+                key[head, begin : begin + CHUNK][: len(kept) - begin] = self.key[head, kept[begin : begin + CHUNK]]
+        self.key, self.size = key, len(kept)
 
     def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
         age = self.age[: self.size]
         gone = torch.isin(age >> 32, torch.tensor(sorted(documents), dtype=torch.int64))
         gone |= torch.isin(self.entry(age), torch.tensor(sorted(entries), dtype=torch.int64))
-        kept = (~gone).nonzero()[:, 0]
-        self.key, self.age = self.key[:, kept], self.age[kept]
-        self.admission, self.clock, self.size = self.admission[kept], self.clock[kept], len(kept)
+        if gone.any():
+            kept = (~gone).nonzero()[:, 0]
+            self.reserve(len(kept), kept)
 
     def entry(self, age: Tensor) -> Tensor:
         """The entry that a token is of; -1 stays."""
@@ -113,14 +143,6 @@ class ExactIndex:
         """The clock of every token, float64, counted as `began` is."""
         return absolute(self.age[: self.size], self.clock[: self.size], began)
 
-    def _resize(self, capacity: int) -> None:
-        for name in ("age", "admission", "clock"):
-            old = getattr(self, name)
-            setattr(self, name, torch.cat([old[: self.size], old.new_zeros(capacity - self.size)]))
-        key = self.key.new_zeros(self.layout.heads, capacity, self.layout.dim)
-        key[:, : self.size] = self.key[:, : self.size]
-        self.key = key
-
 
 def absolute(age: Tensor, clock: Tensor, began: dict[int, float]) -> Tensor:
     """Documents' own clocks to the store's, float64; began: where each document begins."""
@@ -147,7 +169,7 @@ def logits(query: Tensor, key: Tensor, admission: Tensor, clock: Tensor, admit: 
 
 
 def best(found: Candidates, logit: Tensor, k: int) -> tuple[Tensor, Tensor, bool]:
-    """The k with the largest logits, of equal ones the older: age (N, G, k), logit (N, G, k), and whether they are sure.
+    """The k with the largest logits, of equal ones the older: age, logit (N, G, k), and whether they are sure.
 
     They are, when whatever was not found must be below the last of them.
     """

@@ -1,4 +1,4 @@
-"""What a store holds: its layout, the tokens that a layer hands over, documents, and the bytes that they become.
+"""What a store holds: its layout, the tokens that a layer hands over, documents, and batches of them.
 
 Shapes: M tokens of an entry, G key/value heads, D their width, S the most tokens of any entry that was fetched.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..spelling import choose
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+PIECE = 1 << 16  # bytes of text that are compressed together
 MOST_POSITIONS = 2**32
 MOST_DOCUMENTS = 2**31 - 1
 
@@ -141,30 +142,6 @@ class Tokens:
             (number, self[end - count : end]) for number, count, end in zip(numbers.tolist(), counts.tolist(), ends)
         ]
 
-    def encode(self) -> bytes:
-        """Little-endian: the number of tokens, then each field in turn."""
-        return b"".join(
-            [len(self).to_bytes(4, "little"), *(_bytes(getattr(self, field.name)) for field in fields(self))]
-        )
-
-    @classmethod
-    def decode(cls, data: bytes, layout: LayerLayout, dtype: str) -> "Tokens":
-        """ValueError for bytes of another length."""
-        m, at, read = int.from_bytes(data[:4], "little"), 4, []
-        heads = (m, layout.heads, layout.dim)
-        shapes = {"key": heads, "value": heads, "span": (m, 2)}
-        types = _types(dtype)
-        size = sum(torch.Size(shapes.get(n, (m,))).numel() * t.itemsize for n, t in types.items())
-        if len(data) != 4 + size or not m:
-            raise ValueError(f"entry of a store: expected {4 + size} bytes of {m} tokens, got {len(data)}")
-        whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        for name, kind in types.items():
-            shape = torch.Size(shapes.get(name, (m,)))
-            end = at + shape.numel() * kind.itemsize
-            read.append(whole[at:end].clone().view(kind).view(shape))
-            at = end
-        return cls(*read)
-
 
 @dataclass(frozen=True)
 class Entries:
@@ -254,7 +231,3 @@ def _types(dtype: str) -> dict[str, torch.dtype]:
         "clock": torch.float32,
         "span": torch.int64,
     }
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

@@ -3,7 +3,7 @@
 import threading
 import time as clocks
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from .engines import Engine, open_engine
-from .index import ExactIndex, absolute, best, logits
+from .index import ExactIndex, Keys, absolute, best, logits
 from .layout import (
     MOST_DOCUMENTS,
+    PIECE,
     Batch,
     Document,
     Entries,
@@ -24,13 +25,12 @@ from .layout import (
 )
 from .writer import Writer
 
-PIECE = 1 << 16
 ON_ERROR = ("raise", "continue")
 
 
 @dataclass(frozen=True)
 class Found:
-    """entry: (N, G, k) int64, -1 for none. position: (N, G, k) int64, of the token. logit: (N, G, k) float32, falling."""
+    """Each (N, G, k). entry: int64, -1 for none. position: int64, of the token. logit: float32, falling."""
 
     entry: Tensor
     position: Tensor
@@ -87,7 +87,6 @@ class Store:
         self.writable = write
         self._engine, self._on_error = engine, on_error
         self._lock = threading.RLock()  # the store's own tables
-        self._io = threading.RLock()  # the engine; taken after the first, and by the writer alone
         self._pend = threading.Lock()  # the next line; nothing is waited for while it is held
         self._indexes: dict[int, ExactIndex] = {}
         self._pending: dict[tuple[int, int], Tokens] = {}  # (layer, entry) not yet kept by the engine
@@ -96,7 +95,7 @@ class Store:
         self._version = engine.version()
         self._visible = {document.id: document for document in engine.documents() if document.complete}
         self._last = engine.last_document()
-        self._writer = Writer(self._commit, self._committed, backlog) if write else None
+        self._writer = Writer(engine.commit, self._committed, backlog) if write else None
 
     def __enter__(self) -> "Store":
         return self
@@ -139,8 +138,8 @@ class Store:
             self._open[before.id] = writing
             self._visible[before.id] = writing.document
             for layer, index in self._indexes.items():
-                for _, tokens in self._scan(layer, [before.id]):
-                    index.add(before.id, tokens)
+                for keys in self._scan(layer, [before.id]):
+                    index.add(keys)
             return writing
 
     def find(self, name: str, digest: str | None = None, session: str | None = None) -> Document | None:
@@ -162,8 +161,7 @@ class Store:
                 writing.abandon()
         if self._writer is not None:
             self._writer.close()
-        with self._io:
-            self._engine.close()
+        self._engine.close()
         if self._writer is not None and not self._said:
             self._failure()
 
@@ -205,19 +203,21 @@ class Store:
             return Found(index.entry(age).to(device), position.to(device), top.to(device))
 
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
-        """The tokens of entries, in their order. -1 gives none; ValueError for one that is not there, or is damaged."""
+        """The tokens of entries, in their order: none of -1, nor of one that has been forgotten meanwhile.
+
+        ValueError for a damaged one.
+        """
         shape = self.layout[layer]
         device = entries.device if isinstance(entries, Tensor) else None
         ids = entries.tolist() if isinstance(entries, Tensor) else list(entries)
         with self._lock:
+            self._refresh()
             with self._pend:
                 here = {entry: self._pending[layer, entry] for entry in ids if (layer, entry) in self._pending}
             missing = sorted({entry for entry in ids if entry >= 0} - here.keys())
             if missing:
-                with self._io:
-                    here |= self._engine.fetch(layer, missing)
-            if gone := [entry for entry in missing if entry not in here or entry >> 32 not in self._visible]:
-                raise ValueError(f"entry {gone[0]} of layer {layer}: the store does not hold it")
+                here |= self._engine.fetch(layer, missing)
+            here = {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
             began = self._began(layer)
         n, size = len(ids), max((len(tokens) for tokens in here.values()), default=0)
         heads = (n, size, shape.heads, shape.dim)
@@ -226,22 +226,21 @@ class Store:
         position, span = torch.full((n, size), -1), torch.zeros(n, size, 2, dtype=torch.int64)
         real = torch.zeros(n, size, dtype=torch.bool)
         for row, entry in enumerate(ids):
-            if entry < 0:
+            if entry not in here:
                 continue
             tokens = here[entry]
             m = len(tokens)
             key[row, :m], value[row, :m], score[row, :m] = tokens.key, tokens.value, tokens.score
             clock[row, :m] = (began[entry >> 32] + tokens.clock.double()).float()
             position[row, :m], span[row, :m], real[row, :m] = tokens.position, tokens.span, True
-        document = torch.tensor([entry >> 32 if entry >= 0 else -1 for entry in ids], dtype=torch.int64)
+        document = torch.tensor([entry >> 32 if entry in here else -1 for entry in ids], dtype=torch.int64)
         return Entries(*(x.to(device) for x in (key, value, score, clock, position, real, document, span)))
 
     def documents(self) -> list[Document]:
         """All documents that have been saved, in the order in which they were begun."""
         if self._writer is not None:
             self._writer.drain()
-        with self._io:
-            return self._engine.documents()
+        return self._engine.documents()
 
     def clock(self, layer: int) -> float:
         """How far the layer's clock has run, over all documents: what `now` is for the next one."""
@@ -250,15 +249,14 @@ class Store:
             return sum(self._visible[document].ran(layer) for document in sorted(self._visible))
 
     def passage(self, document: int, start: int, end: int) -> tuple[str, int]:
-        """The bytes [start, end) of a document's text, as text, and the number of the line that they begin in, from 1."""
+        """The bytes [start, end) of a document's text as text, and the number, from 1, of the line they begin in."""
         with self._lock:
             if document in self._open:
                 pieces = self._open[document].pieces(start, end)
             else:
                 if self._writer is not None:
                     self._writer.drain()
-                with self._io:
-                    pieces = self._engine.pieces(document, start, end)
+                pieces = self._engine.pieces(document, start, end)
         if not pieces:
             return "", 1
         first = pieces[0]
@@ -306,8 +304,7 @@ class Store:
             if not dry_run and gone:
                 if busy := gone & self._open.keys():
                     raise ValueError(f"document {min(busy)}: it is being written; it cannot be forgotten now")
-                with self._io:
-                    self._engine.remove(gone)
+                self._engine.remove(gone)
                 self._drop(gone)
             return Forgotten(tuple(asked), tuple(followed))
 
@@ -351,8 +348,7 @@ class Store:
                 gone.setdefault(layer, set()).add(entry)
                 tokens, taken = tokens + count, taken + nbytes
             if gone:
-                with self._io:
-                    self._engine.evict(gone)
+                self._engine.evict(gone)
                 for layer, ids in gone.items():
                     self._indexes[layer].remove(entries=ids)
             return Evicted(sum(map(len, gone.values())), tokens, taken)
@@ -361,8 +357,7 @@ class Store:
         """documents, incomplete, tokens (stored, over all layers), text and bytes (of documents), size (of the store),
         clock (of each layer), failed (why nothing more is written, or None), lost (save points since then)."""
         known = self.documents()
-        with self._io:
-            size = self._engine.size()
+        size = self._engine.size()
         writer = self._writer
         return {
             "documents": len(known),
@@ -380,15 +375,13 @@ class Store:
         """Gives the room of what went back to the disk."""
         self._must_write()
         self.flush()
-        with self._io:
-            self._engine.compact()
+        self._engine.compact()
 
     def verify(self) -> list[str]:
         """Reads everything. A line for all that is damaged; none for a sound store."""
         if self._writer is not None:
             self._writer.drain()
-        with self._io:
-            return self._engine.verify()
+        return self._engine.verify()
 
     # Inside
 
@@ -408,33 +401,27 @@ class Store:
             warnings.warn(f"nothing more is written to the store: {error}", RuntimeWarning, stacklevel=3)
         return True
 
-    def _commit(self, batch: Batch) -> None:
-        with self._io:
-            self._engine.commit(batch)
-
     def _committed(self, batch: Batch) -> None:
         with self._pend:
             for layer, entry, tokens in batch.entries:
                 if self._pending.get((layer, entry)) is tokens:
                     del self._pending[layer, entry]
 
-    def _scan(self, layer: int, documents: Iterable[int]):
-        """Entries of the documents, as this process knows them."""
+    def _scan(self, layer: int, documents: Iterable[int]) -> Iterator[Keys]:
+        """Keys of the documents, as this process knows them."""
         documents = set(documents)
         with self._pend:
             mine = {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
-        with self._io:
-            for entry, tokens in self._engine.scan(layer, documents):
-                if entry not in mine:
-                    yield entry, tokens
-        yield from mine.items()
+        yield from self._engine.scan(layer, documents, mine.keys())
+        for entry, tokens in mine.items():
+            yield Keys.of(entry >> 32, tokens)
 
     def _index(self, layer: int) -> ExactIndex:
         self._refresh()
         if layer not in self._indexes:
             index = self._engine.index(layer)
-            for entry, tokens in self._scan(layer, self._visible):
-                index.add(entry >> 32, tokens)
+            for keys in self._scan(layer, self._visible):
+                index.add(keys)
             self._indexes[layer] = index
         return self._indexes[layer]
 
@@ -442,18 +429,17 @@ class Store:
         """What another process has written or taken since."""
         if self._writer is not None:  # no one else writes
             return
-        with self._io:
-            version = self._engine.version()
-            if version == self._version:
-                return
-            known = {document.id: document for document in self._engine.documents() if document.complete}
+        version = self._engine.version()
+        if version == self._version:
+            return
+        known = {document.id: document for document in self._engine.documents() if document.complete}
         if version[1] != self._version[1]:
             self._indexes.clear()
         new = known.keys() - self._visible.keys()
         self._visible, self._version = known, version
         for layer, index in self._indexes.items():
-            for entry, tokens in self._scan(layer, new):
-                index.add(entry >> 32, tokens)
+            for keys in self._scan(layer, new):
+                index.add(keys)
 
     def _began(self, layer: int) -> dict[int, float]:
         """The store's clock where each document begins: what all before it have run."""
@@ -492,14 +478,13 @@ class Writing:
         self._last: dict[int, tuple[int, int]] = {}  # layer: its last entry and position
         self._pieces: list[Piece] = []  # not yet put; the last one may grow
         self.resumed = self._saved = resumed
-        with store._io:
-            if resumed:
-                self.state = store._engine.state(document.id)
-                for shape in store.layout.layers:
-                    if last := store._engine.last(shape.layer, document.id):
-                        self._last[shape.layer] = last[0], int(last[1].position[-1])
-                if document.text:
-                    self._pieces = store._engine.pieces(document.id, document.text - 1, document.text)
+        if resumed:
+            self.state = store._engine.state(document.id)
+            for shape in store.layout.layers:
+                if last := store._engine.last(shape.layer, document.id):
+                    self._last[shape.layer] = last[0], int(last[1].position[-1])
+            if document.text:
+                self._pieces = store._engine.pieces(document.id, document.text - 1, document.text)
 
     def __enter__(self) -> "Writing":
         return self
@@ -553,7 +538,7 @@ class Writing:
             if not len(tokens):
                 return
             if layer in store._indexes:
-                store._indexes[layer].add(self.id, tokens)
+                store._indexes[layer].add(Keys.of(self.id, tokens))
             for block, part in tokens.blocks(shape.block):
                 entry = entry_id(self.id, block)
                 if entry == last:
@@ -599,8 +584,7 @@ class Writing:
         """As `Engine.pieces`, with what is not kept yet."""
         store = self._store
         store._writer.drain()
-        with store._io:
-            kept = store._engine.pieces(self.id, start, end) if self._saved else []
+        kept = store._engine.pieces(self.id, start, end) if self._saved else []
         mine = {piece.start: piece for piece in kept} | {
             p.start: p for p in self._pieces if p.start < end and p.start + len(p.text) > start
         }
@@ -615,8 +599,7 @@ class Writing:
         with store._pend:
             if (layer, entry) in store._pending:
                 return store._pending[layer, entry]
-        with store._io:
-            return store._engine.fetch(layer, [entry])[entry]
+        return store._engine.fetch(layer, [entry])[entry]
 
     def _save(self, state: bytes, complete: bool) -> None:
         store = self._store

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .engines.base import Unwritable
 from .layout import Batch
@@ -14,7 +14,7 @@ class Writer:
     The first error ends it: `error` has it, what was not written is counted in `lost`, and nothing more is written.
     """
 
-    def __init__(self, commit: Callable[[Batch], None], done: Callable[[Batch], None], backlog: int):
+    def __init__(self, commit: Callable[[Sequence[Batch]], None], done: Callable[[Batch], None], backlog: int):
         self.error: Exception | None = None
         self.lost = 0
         self.waiting = 0
@@ -53,10 +53,11 @@ class Writer:
                 self._change.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return
-                batch = self._queue[0]
+                batches = list(self._queue)
             try:
-                self._commit(batch)
-                self._done(batch)
+                self._commit(batches)
+                for batch in batches:
+                    self._done(batch)
                 failed = None
             except Exception as error:  # surfaces in the thread that writes
                 failed = (
@@ -69,6 +70,7 @@ class Writer:
                     self._queue.clear()
                     self.waiting = 0
                 else:
-                    self._queue.popleft()
-                    self.waiting -= batch.size()
+                    for batch in batches:
+                        self._queue.popleft()
+                        self.waiting -= batch.size()
                 self._change.notify_all()

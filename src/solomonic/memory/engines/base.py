@@ -1,9 +1,9 @@
 """What an engine does: keep batches, all or nothing, and give back what is in them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
-from ..index import ExactIndex
+from ..index import ExactIndex, Keys
 from ..layout import DTYPES, Batch, Document, Layout, Piece, Tokens
 
 
@@ -12,7 +12,7 @@ class Unwritable(OSError):
 
 
 class Engine(ABC):
-    """Keeps what a store holds. It is called by one thread at a time; nothing that it reads is executed.
+    """Keeps what a store holds. Calls may come from several threads; nothing that it reads is executed.
 
     Laws, under test on every engine: a batch is there whole or not at all, and once `commit` has returned, it stays;
     what `remove` and `evict` took is in no file of the engine any more when they return; damage is a ValueError that
@@ -30,8 +30,8 @@ class Engine(ABC):
         """The largest id that was ever given; ids are not used twice."""
 
     @abstractmethod
-    def commit(self, batch: Batch) -> None:
-        """Unwritable if it could not be kept."""
+    def commit(self, batches: Sequence[Batch]) -> None:
+        """All of them or none; on the disk when this returns. Unwritable if they could not be kept."""
 
     @abstractmethod
     def remove(self, documents: set[int]) -> None: ...
@@ -45,8 +45,8 @@ class Engine(ABC):
         """Those of `entries` that are there."""
 
     @abstractmethod
-    def scan(self, layer: int, documents: Iterable[int]) -> Iterator[tuple[int, Tokens]]:
-        """Every entry of the documents, oldest first."""
+    def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
+        """The keys of the documents' entries but for `without`, oldest first, many at a time."""
 
     @abstractmethod
     def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:

@@ -11,7 +11,9 @@ def open_engine(uri: str, layout: Layout | None, write: bool) -> Engine:
     """ValueError for a scheme nobody knows, or a store that is not what `layout` says; OSError if it cannot be had."""
     scheme, colon, rest = uri.partition(":")
     if not colon or scheme == "file":
-        raise ValueError("the disk engine is not there yet")
+        from .disk import DiskEngine
+
+        return DiskEngine.open(rest if colon else uri, layout, write)
     if scheme == "ram":
         from .ram import RamEngine
 
