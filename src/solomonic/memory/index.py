@@ -16,7 +16,9 @@ from torch import Tensor
 
 from .layout import LayerLayout, Tokens, admission
 
-CHUNK = 1 << 14
+CHUNK = 1 << 10  # tokens scored at a time: their keys as float32 fit the cache
+GROUP = 64
+SCORED = 1 << 24  # logits kept at a time
 Allocate = Callable[..., Tensor]
 
 
@@ -64,6 +66,7 @@ class ExactIndex:
         self.age = torch.empty(0, dtype=torch.int64)
         self.admission = torch.empty(0)
         self.clock = torch.empty(0)
+        self._chunk = torch.empty(layout.heads, CHUNK, layout.dim)
 
     def add(self, keys: Keys) -> None:
         begin, end = self.size, self.size + len(keys.age)
@@ -85,7 +88,7 @@ class ExactIndex:
         key = self._allocate((self.layout.heads, capacity, self.layout.dim), dtype=self.dtype)
         for head in range(self.layout.heads):
             for begin in range(0, len(kept), CHUNK):
-                key[head, begin : begin + CHUNK][: len(kept) - begin] = self.key[head, kept[begin : begin + CHUNK]]
+                key[head, begin : min(begin + CHUNK, len(kept))] = self.key[head, kept[begin : begin + CHUNK]]
         self.key, self.size = key, len(kept)
 
     def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
@@ -107,37 +110,46 @@ class ExactIndex:
         """query: (N, G, D) float32. began: the store's clock less `now` where each document begins."""
         n, g, d = query.shape
         size = self.size
-        bias = self.admission[:size] if self.layout.admit else torch.zeros(size)
+        padded = -(-size // GROUP) * GROUP
+        bias = torch.full((padded,), -torch.inf)
+        bias[:size] = self.admission[:size] if self.layout.admit else 0.0
         if rate:
-            bias = (bias.double() + rate * self.absolute(began)).float()
+            bias[:size] = (bias[:size].double() + rate * self.absolute(began)).float()
         if only is not None:
-            inside = torch.isin(self.age[:size] >> 32, torch.tensor(sorted(only), dtype=torch.int64))
-            bias = bias.masked_fill(~inside, -torch.inf)
+            outside = ~torch.isin(self.age[:size] >> 32, torch.tensor(sorted(only), dtype=torch.int64))
+            bias[:size].masked_fill_(outside, -torch.inf)
         count = min(count, size)
-        best = torch.full((g, n, 0), -torch.inf)
-        rows = torch.zeros(g, n, 0, dtype=torch.int64)
         q = query.transpose(0, 1).contiguous()  # (G, N, D)
-        for begin in range(0, size, CHUNK):
-            chunk = self.key[:, begin : min(begin + CHUNK, size)].float()
-            logit = torch.baddbmm(bias[begin : begin + CHUNK].expand(g, n, -1), q, chunk.transpose(1, 2))
-            top, at = logit.topk(min(count, logit.shape[-1]), dim=-1)
-            best, rows = torch.cat([best, top], -1), torch.cat([rows, at + begin], -1)
-            if best.shape[-1] > count:
-                best, kept = best.topk(count, dim=-1)
-                rows = rows.gather(-1, kept)
-        heads = torch.arange(g)[:, None, None]
-        age = torch.where(best == -torch.inf, -1, self.age[rows])
-        largest = float(bias[bias > -torch.inf].abs().max()) if size and (bias > -torch.inf).any() else 0.0
-        scale = float(query.norm(dim=-1).max()) * self.norm + largest if query.numel() else 0.0
+        step = max(1, SCORED // max(1, g * padded))
+        found = [self._largest(q[:, begin : begin + step], bias, count) for begin in range(0, n, step)]
+        rows = torch.cat([row for row, _ in found], 1) if found else torch.zeros(g, 0, count, dtype=torch.int64)
+        rounded = torch.cat([logit for _, logit in found], 1) if found else torch.zeros(g, 0, count)
+        key = self.key[torch.arange(g)[:, None, None], rows].float()
+        largest = bias[bias > -torch.inf].abs().max().item() if (bias > -torch.inf).any() else 0.0
+        scale = query.norm(dim=-1).max().item() * self.norm + largest if n else 0.0
         return Candidates(
-            age.transpose(0, 1),
-            self.key[heads, rows].float().transpose(0, 1),
+            torch.where(rounded == -torch.inf, -1, self.age[rows]).transpose(0, 1),
+            key.transpose(0, 1),
             self.admission[rows].transpose(0, 1),
             self.clock[rows].transpose(0, 1),
-            best.transpose(0, 1),
-            error=(d + 4) * 2**-23 * scale,
+            rounded.transpose(0, 1),
+            error=(d + 4) * 2**-22 * scale,
             more=count < size,
         )
+
+    def _largest(self, q: Tensor, bias: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Rows and rounded logits (G, N, count) of the largest, falling. q: (G, N, D)."""
+        logit = torch.empty(*q.shape[:2], len(bias))
+        for begin in range(0, self.size, CHUNK):
+            end = min(begin + CHUNK, self.size)
+            key = self._chunk[:, : end - begin].copy_(self.key[:, begin:end])
+            logit[..., begin:end] = torch.bmm(q, key.transpose(1, 2))
+        logit[..., self.size :] = 0
+        groups = logit.add_(bias).unflatten(-1, (-1, GROUP))
+        most = groups.amax(-1)
+        most = most.topk(min(count, most.shape[-1]), dim=-1).indices  # no other group has one of the best `count`
+        top, at = groups.gather(2, most[..., None].expand(-1, -1, -1, GROUP)).flatten(2).topk(count, dim=-1)
+        return (most.gather(-1, at // GROUP) * GROUP + at % GROUP).clamp_max(max(self.size - 1, 0)), top
 
     def absolute(self, began: dict[int, float]) -> Tensor:
         """The clock of every token, float64, counted as `began` is."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .engines import Engine, open_engine
+from .engines import Engine, Unwritable, open_engine
 from .index import ExactIndex, Keys, absolute, best, logits
 from .layout import (
     MOST_DOCUMENTS,
@@ -395,7 +395,7 @@ class Store:
         if error is None:
             return False
         said, self._said = self._said, True
-        if self._on_error == "raise":
+        if self._on_error == "raise" or not isinstance(error, Unwritable):
             raise error
         if not said:
             warnings.warn(f"nothing more is written to the store: {error}", RuntimeWarning, stacklevel=3)

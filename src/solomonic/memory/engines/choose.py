@@ -1,5 +1,7 @@
 """A URI to its engine."""
 
+import re
+
 from ...spelling import unknown
 from ..layout import Layout
 from .base import Engine
@@ -9,11 +11,11 @@ SCHEMES = ("ram", "file", "milvus")
 
 def open_engine(uri: str, layout: Layout | None, write: bool) -> Engine:
     """ValueError for a scheme nobody knows, or a store that is not what `layout` says; OSError if it cannot be had."""
-    scheme, colon, rest = uri.partition(":")
-    if not colon or scheme == "file":
+    scheme, rest = uri.split(":", 1) if re.match(r"\w+:", uri) else ("file", uri)
+    if scheme == "file":
         from .disk import DiskEngine
 
-        return DiskEngine.open(rest if colon else uri, layout, write)
+        return DiskEngine.open(rest, layout, write)
     if scheme == "ram":
         from .ram import RamEngine
 

@@ -33,7 +33,7 @@ CHUNK = 1 << 20
 SCAN = 1024  # entries read at a time
 PATIENCE = 10  # seconds that a statement waits for another process
 TABLES = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) STRICT;
 CREATE TABLE documents (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, session TEXT, time REAL NOT NULL, digest TEXT, sources TEXT NOT NULL,
     text INTEGER NOT NULL, clock TEXT NOT NULL, complete INTEGER NOT NULL, state BLOB NOT NULL, seal BLOB NOT NULL
@@ -88,10 +88,9 @@ class DiskEngine(Engine):
                     raise FileNotFoundError(f"{folder}: there is no store")
                 self._create(layout)
             with self._reads() as sql:
-                about = dict(sql.execute("SELECT name, value FROM about").fetchall())
-            if about.get("format") != str(FORMAT):
-                raise ValueError(f"{folder}: expected a store of format {FORMAT}, got {about.get('format')!r}")
-            self.layout = Layout.from_json(about.get("layout"))
+                if (came := _about(sql, "format", self._uri)) != str(FORMAT):
+                    raise ValueError(f"{folder}: expected a store of format {FORMAT}, got {came!r}")
+                self.layout = Layout.from_json(_about(sql, "layout", self._uri))
             if layout is not None:
                 self.layout.require(layout, self._uri)
             self._writer = self._connect() if write else None
@@ -139,7 +138,7 @@ class DiskEngine(Engine):
 
     def last_document(self) -> int:
         with self._reads() as sql:
-            return int(sql.execute("SELECT value FROM about WHERE name = 'last_document'").fetchone()[0])
+            return int(_about(sql, "last_document", self._uri))
 
     def commit(self, batches: Sequence[Batch]) -> None:
         with self._writes() as sql:
@@ -251,8 +250,8 @@ class DiskEngine(Engine):
             changes = sql.execute("PRAGMA data_version").fetchone()[0]
             if changes != self._changes:
                 self._changes = changes
-                (self._removals,) = sql.execute("SELECT value FROM about WHERE name = 'removals'").fetchone()
-        return changes, int(self._removals)
+                self._removals = int(_about(sql, "removals", self._uri))
+        return changes, self._removals
 
     def compact(self) -> None:
         with self._writing:
@@ -350,7 +349,8 @@ class DiskEngine(Engine):
             for statement in (TABLES + "".join(LAYER_TABLES.format(one.layer) for one in layout.layers)).split(";\n"):
                 sql.execute(statement)
             about = {"format": str(FORMAT), "layout": layout.to_json(), "last_document": "0", "removals": "0"}
-            sql.executemany("INSERT INTO about VALUES (?, ?)", list(about.items()))
+            for name, value in about.items():
+                _set_about(sql, name, value)
             sql.execute("COMMIT")
 
     @contextmanager
@@ -397,7 +397,7 @@ class DiskEngine(Engine):
             batch.state,
         )
         sql.execute(f"REPLACE INTO documents VALUES ({'?, ' * 10}?)", (*row, _seal(row)))
-        sql.execute("UPDATE about SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'last_document'", (d.id,))
+        _set_about(sql, "last_document", str(max(d.id, int(_about(sql, "last_document", self._uri)))))
         for layer, entry, t in batch.entries:
             key = (entry, len(t), _bytes(t.position), _bytes(t.score), _bytes(t.clock), _bytes(t.key))
             value = (entry, _bytes(t.value), _bytes(t.span))
@@ -408,7 +408,7 @@ class DiskEngine(Engine):
             sql.execute("REPLACE INTO pieces VALUES (?, ?, ?, ?, ?, ?)", (*row, _seal(row)))
 
     def _removed(self, sql: sqlite3.Connection) -> None:
-        sql.execute("UPDATE about SET value = CAST(value AS INTEGER) + 1 WHERE name = 'removals'")
+        _set_about(sql, "removals", str(int(_about(sql, "removals", self._uri)) + 1))
 
     def _check(self, row: tuple, what: str, layer: int = -1) -> None:
         if _seal(row[:-1], layer) != row[-1]:
@@ -472,6 +472,17 @@ def _snapshot(sql: sqlite3.Connection) -> Iterator[None]:
         yield
     finally:
         sql.execute("COMMIT")
+
+
+def _about(sql: sqlite3.Connection, name: str, uri: str) -> str:
+    row = sql.execute("SELECT name, value, seal FROM about WHERE name = ?", (name,)).fetchone()
+    if row is None or _seal(row[:-1]) != row[-1]:
+        raise ValueError(f"{uri}: the store's {name} is damaged")
+    return row[1]
+
+
+def _set_about(sql: sqlite3.Connection, name: str, value: str) -> None:
+    sql.execute("REPLACE INTO about VALUES (?, ?, ?)", (name, value, _seal((name, value))))
 
 
 def _hold(path: Path) -> int:
