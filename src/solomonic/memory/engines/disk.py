@@ -30,6 +30,7 @@ FILE = "store.sqlite"
 MAPPED = 1 << 30
 FORMAT = 1
 CHUNK = 1 << 20
+PAGE = 1 << 15  # a row of 4 KiB is common; on a small page most of its room would be lost
 SCAN = 1024  # entries read at a time
 PATIENCE = 10  # seconds that a statement waits for another process
 TABLES = """
@@ -338,12 +339,13 @@ class DiskEngine(Engine):
             sql.execute("PRAGMA mmap_size = 0")
             sql.execute("PRAGMA synchronous = FULL")
             sql.execute("PRAGMA secure_delete = ON")
+            sql.execute("PRAGMA wal_autocheckpoint = 128")  # pages
             return sql
 
     def _create(self, layout: Layout) -> None:
         with self._reading, self._errors(OSError):
             sql = self._reader
-            sql.execute("PRAGMA page_size = 8192")
+            sql.execute(f"PRAGMA page_size = {PAGE}")
             sql.execute("PRAGMA journal_mode = WAL")
             sql.execute("BEGIN IMMEDIATE")
             for statement in (TABLES + "".join(LAYER_TABLES.format(one.layer) for one in layout.layers)).split(";\n"):
