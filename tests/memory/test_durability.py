@@ -96,7 +96,7 @@ def test_damage_is_named_and_never_read(folder):
                 reads(store)
     random.seed(0)
     noticed = 0
-    for _ in range(60):
+    for _ in range(240):
         at = random.randrange(len(whole))
         file.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << random.randrange(8))]) + whole[at + 1 :])
         try:
