@@ -362,7 +362,7 @@ class DiskEngine(Engine):
             yield
         except sqlite3.OperationalError as error:
             raise kind(f"{self._uri}: {error}") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             raise ValueError(f"{self._uri}: the file {FILE} is damaged, or is no store ({error})") from error
 
     @contextmanager
