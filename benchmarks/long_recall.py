@@ -2,8 +2,8 @@
 
     python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--store URI] [--json FILE]
 
-Text is words (of PATH, or of the Python library's sources), into which facts are written: a name, a colon, a number; at
-the end a name and a colon again ask for its number. Models of one size are trained on rows of 512 tokens at most that hold
+Text is words (of PATH, or of the Python library's sources), into which facts are written: a colon, a name, its number; at
+the end a colon and the name again ask for the number. Models of one size are trained on rows of 512 tokens at most that hold
 up to 16 facts. Then each reads one text of T tokens with 256 facts in it, 40 of them near each distance from the end,
 and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
 without it: the state, with window and eidetic memory, is the same.
@@ -46,7 +46,7 @@ def words(data: Path | None) -> np.ndarray:
 
 
 class Facts(Task):
-    """Rows of text with facts, and the questions at the end; what is scored is the number after the colon."""
+    """Rows of text with facts, and the questions at the end; what is scored is the number after the name."""
 
     name, summary = "facts", "facts in text"
     vocab_size, length, lengths = VOCABULARY, 512, (512,)
@@ -55,10 +55,11 @@ class Facts(Task):
         self.text, self.most = text, most
 
     def train_batch(self, size, rng, progress=1.0):
-        grown = min(1.0, progress / 0.6)
-        facts = int(rng.integers(2, round(2 + (self.most - 2) * grown) + 1))
-        shortest = 8 * facts
-        length = int(rng.integers(shortest, round(shortest + (self.length - shortest) * max(grown, 0.1)) + 1))
+        grown = min(1.0, progress / 0.6)  # from rows of two facts and hardly any text to full size
+        most = round(2 * (self.most / 2) ** grown)
+        facts = int(rng.integers(2, most + 1))
+        longest = max(6 * most, round(12 * (self.length / 12) ** grown))
+        length = longest if rng.random() < 0.5 else int(rng.integers(6 * facts, longest + 1))
         return self.rows(size, length, facts, rng)
 
     def test_batch(self, size, length, rng):
@@ -82,7 +83,7 @@ class Facts(Task):
 
 
 def write(tokens: np.ndarray, at: np.ndarray, names: np.ndarray, numbers: np.ndarray) -> None:
-    tokens[at], tokens[at + 1], tokens[at + 2] = names, COLON, numbers
+    tokens[at], tokens[at + 1], tokens[at + 2] = COLON, names, numbers
 
 
 def long_text(text: np.ndarray, length: int, distances: list[int], rng) -> tuple[np.ndarray, dict]:
@@ -117,11 +118,11 @@ def read(model, tokens: np.ndarray, chunk: int = 4096):
 
 @torch.inference_mode()
 def accuracy(model, state, asked: dict) -> dict[int, float]:
-    """Share of the numbers that are the likeliest token after name and colon, for each distance."""
+    """Share of the numbers that are the likeliest token after colon and name, for each distance."""
     found = {}
     for distance, (names, numbers) in asked.items():
         rows = map_state(lambda tensor: tensor.expand(len(names), *tensor.shape[1:]), state)
-        questions = torch.from_numpy(np.stack([names, np.full_like(names, COLON)], 1))
+        questions = torch.from_numpy(np.stack([np.full_like(names, COLON), names], 1))
         logits, _ = model(questions, rows)
         found[distance] = float((logits[:, -1].argmax(-1).numpy() == numbers).mean())
     return found

@@ -39,7 +39,7 @@ LONGEST = 256
 
 @dataclass(frozen=True)
 class Passage:
-    """Of one call: what a query of a layer gave to a stored block. weight: the mean over heads, of the last query."""
+    """Of one call: what the queries of a layer gave to a stored block. weight: the mean over heads and queries."""
 
     layer: int
     document: int
@@ -301,8 +301,8 @@ class _Layer:
 
 
 def _passages(layer: int, weight: Tensor, entry: Tensor, document: Tensor, span: Tensor) -> list[Passage]:
-    """weight (B, T, H, U): of the last query of the first row, the mean over heads, summed over each entry."""
-    given = weight[0, -1].float().mean(0)
+    """weight (B, T, H, U): of the first row, the mean over queries and heads, summed over each entry."""
+    given = weight[0].float().mean((0, 1))
     told = []
     for one in entry[given > 0].unique():
         rows = entry == one

@@ -1,7 +1,7 @@
 """Reading documents into a long-term store: each by itself, once, and on from where an interruption left it.
 
-A document is read from nothing and attends to nothing that is stored, so that what is kept of it depends on its own text
-alone: forgetting another document leaves it as it is.
+A document is read from nothing and attends to nothing that is stored: what is kept of it depends on its own text alone,
+and forgetting another document leaves it as it is.
 """
 
 import hashlib
@@ -35,12 +35,12 @@ def remember(
     data: bytes,
     *,
     session: str | None = None,
-    report: Callable[[int], None] = lambda tokens: None,
+    report: Callable[[int], None] = lambda bytes: None,
 ) -> Document | None:
     """Read `data`, text, into the store as the document `name`; None where the store has it, and nothing changes.
 
-    Resumed at its last save point where an interruption left it incomplete. `report` is told the tokens of every call,
-    those that need not be read again too. ValueError for a store of another model.
+    Resumed at its last save point where an interruption left it incomplete. `report` is told how many bytes more are
+    read, at first those that need not be read again. ValueError for a store of another model.
     """
     mark = digest(data)
     known = store.find(name, mark, session)
@@ -48,16 +48,19 @@ def remember(
         return None
     tokens = torch.from_numpy(tokenizer.encode(data))
     with store.document(name, session=session, digest=mark) as writing, torch.inference_mode():
-        reader = Attached(model, store, k=0, writing=writing, spans=Spans(tokenizer, tokens))
+        spans = Spans(tokenizer, tokens)
+        reader = Attached(model, store, k=0, writing=writing, spans=spans)
         state = resumed(reader, writing)
         at = 0 if state is None else int(state["position"][0])
-        report(at)
+        report(int(spans.edges[at]))
         writing.append(data[writing.document.text :])
-        for count, part in enumerate(tokens[at:].split(CHUNK) if at < len(tokens) else (), 1):
+        rest = tokens[at:].split(CHUNK) if at < len(tokens) else ()
+        for count, part in enumerate(rest, 1):
             _, state = reader(part[None].to(model.embedding.weight.device), state)
             if count % EVERY == 0:
                 writing.save(saved(reader, state))
-            report(len(part))
+            report(int(spans.edges[at + len(part)] - spans.edges[at]))
+            at += len(part)
         if state is not None:
             reader.finish(state)
     return writing.document

@@ -2,6 +2,9 @@
 
 import argparse
 import secrets
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..folder import load
 from ..generate import Sampling
@@ -33,6 +36,42 @@ def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
     command.add_argument(
         "--session", metavar="FILE", help="go on from FILE, where it is there, and save what the model remembers in it"
     )
+    add_memory(command)
+    command.add_argument(
+        "--explain", action="store_true", help="stored passages that were attended to, on standard error (--memory)"
+    )
+
+
+def add_memory(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--memory", metavar="URI", help="a store of this model to attend to (`solomonic memory add`)")
+    command.add_argument(
+        "--found", type=int, default=4, metavar="K", help="tokens that a head finds in it for each token (default 4)"
+    )
+    command.add_argument(
+        "--rate", type=float, default=0.0, metavar="R", help="how fast what is stored fades, by its clock (default 0)"
+    )
+
+
+@contextmanager
+def remembering(chosen: argparse.Namespace, model: LanguageModel) -> Iterator[LanguageModel]:
+    """The model, with the store of --memory where there is one; what --explain asks for is printed at the end."""
+    explain = getattr(chosen, "explain", False)
+    if chosen.memory is None:
+        if explain:
+            raise ValueError("--explain is for --memory: it prints what was attended to in a store")
+        yield model
+        return
+    from ..attach import Attached
+    from ..memory import open_store
+    from ._passages import Heard
+
+    if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
+        raise ValueError(f"expected --found >= 1 and --rate >= 0, got {chosen.found} and {chosen.rate}")
+    with open_store(chosen.memory) as store:
+        heard = Heard(store) if explain else None
+        yield Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
+        if heard is not None:
+            print("\n" + heard.table(3), file=sys.stderr)
 
 
 def opened(chosen: argparse.Namespace) -> tuple[LanguageModel, Tokenizer, Sampling]:

@@ -14,7 +14,7 @@ from ..generate import Sampling, Session, SessionFile, read, stream
 from ..model import LanguageModel
 from ..spelling import unknown
 from ..tokenizer import Tokenizer
-from ._generation import add_options, opened
+from ._generation import add_options, opened, remembering
 from ._turns import Turns
 
 COMMANDS = ("/reset", "/state", "/quit")
@@ -34,6 +34,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     session = saved.load() if saved else Session()
     if chosen.system is not None and session.length:
         raise ValueError("--system: expected a new session, whose first words it is; leave it out")
+    with remembering(chosen, model) as remembers:
+        return _talk(chosen, remembers, tokenizer, turns, session, saved, sampling)
+
+
+def _talk(chosen, model, tokenizer, turns, session, saved, sampling) -> int:
     for line in _lines():
         if line == "/quit":
             return 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import __version__
 from ._device import DTYPES, device
+from ._generation import add_memory, remembering
 from ._table import table
 
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
@@ -50,6 +51,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
     add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
     add("--json", type=Path, metavar="FILE", help="write every number to this file")
+    add_memory(command)
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
@@ -79,28 +81,30 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         "seed": chosen.seed,
         "versions": {"solomonic": __version__, "torch": torch.__version__},
         "complete": False,
+        "memory": chosen.memory,
         "notes": [],
     }
-    plan = _plan(chosen, model, tokenizer, problems, trained, found["notes"])
+    with remembering(chosen, model) as remembers:
+        plan = _plan(chosen, remembers, tokenizer, problems, trained, found["notes"])
 
-    done: dict[str, list[dict[str, Any]]] = {}
-    try:
-        total = sum(tokens for tokens, _ in plan.values())
-        with tqdm(total=total, unit="token", unit_scale=True, dynamic_ncols=True, disable=not total) as bar:
-            for name, (_, numbers) in plan.items():
-                done[name] = []
-                for entry in numbers(bar.update):
-                    done[name].append(entry)
-        if chosen.harness:
-            done["harness"] = harness.evaluate(model, tokenizer, known, chosen.limit)
-        found["complete"] = True
-    finally:
-        if any(done.values()):
-            print("\n\n".join(_tables(found, done, chosen.positions)))
-            if chosen.json:
-                from ..files import write
+        done: dict[str, list[dict[str, Any]]] = {}
+        try:
+            total = sum(tokens for tokens, _ in plan.values())
+            with tqdm(total=total, unit="token", unit_scale=True, dynamic_ncols=True, disable=not total) as bar:
+                for name, (_, numbers) in plan.items():
+                    done[name] = []
+                    for entry in numbers(bar.update):
+                        done[name].append(entry)
+            if chosen.harness:
+                done["harness"] = harness.evaluate(remembers, tokenizer, known, chosen.limit)
+            found["complete"] = True
+        finally:
+            if any(done.values()):
+                print("\n\n".join(_tables(found, done, chosen.positions)))
+                if chosen.json:
+                    from ..files import write
 
-                write(chosen.json, json.dumps(found | done, indent=1) + "\n")
+                    write(chosen.json, json.dumps(found | done, indent=1) + "\n")
     return 0
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..generate import Session, SessionFile, generate, read, stream
-from ._generation import add_options, opened
+from ._generation import add_options, opened, remembering
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -41,6 +41,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 def _one(chosen: argparse.Namespace) -> int:
     prompt = _prompt(chosen)
     model, tokenizer, sampling = opened(chosen)
+    with remembering(chosen, model) as remembers:
+        return _written(chosen, prompt, model, remembers, tokenizer, sampling)
+
+
+def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
     saved = SessionFile(chosen.session, model) if chosen.session else None
     session = saved.load() if saved else Session()
     before, session = session.tokens_read, session.then(tokenizer.encode(prompt))
@@ -49,10 +54,10 @@ def _one(chosen: argparse.Namespace) -> int:
     text, count, began = tokenizer.stream(), 0, time.perf_counter()
     first = began
     try:
-        for session in read(model, session):
+        for session in read(remembers, session):
             pass
         first = time.perf_counter()
-        tokens = stream(model, session, sampling, max_tokens=chosen.max_tokens, ends=(tokenizer.end,))
+        tokens = stream(remembers, session, sampling, max_tokens=chosen.max_tokens, ends=(tokenizer.end,))
         for count, (token, session) in enumerate(tokens, 1):
             print(text(token), end="", flush=True)
         print(text(None), flush=True)
@@ -92,6 +97,11 @@ def _batch(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size: expected a whole number >= 1, got {chosen.batch_size}")
     records = list(_records(chosen.batch))
     model, tokenizer, sampling = opened(chosen)
+    with remembering(chosen, model) as remembers:
+        return _answers(chosen, records, remembers, tokenizer, sampling)
+
+
+def _answers(chosen, records, model, tokenizer, sampling) -> int:
     prompts = [tokenizer.encode(record["prompt"]).tolist() for record in records]
     done = _done(chosen.out, records) if chosen.out else 0
     out = chosen.out.open("a", encoding="utf-8") if chosen.out else sys.stdout

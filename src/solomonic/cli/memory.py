@@ -1,14 +1,22 @@
-"""The long-term store: what is in it, and what is to go from it.
+"""The long-term store: read documents into it, search it, say what is in it and what is to go from it.
 
 A subcommand is a function here with its summary as its docstring, and one that adds its arguments.
 """
 
 import argparse
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
+from ..spelling import choose
+from ._passages import visible
 from ._table import table
+
+KEEP = 0.1
+"""Share of tokens that pass the innovation test of a new store, unless another is asked for."""
+
+SAMPLE = 20_000
+"""Bytes of text by which the test of a new store is set."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -24,6 +32,67 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     return chosen.subcommand_run(chosen)
+
+
+def add(chosen: argparse.Namespace) -> int:
+    """Read documents into the store, which is made where it is not there.
+
+    Each is read by itself and kept by what its text is: the same file twice changes nothing, and what Ctrl-C or a crash
+    left incomplete goes on from its last save point. Of a file that has changed, the version before stays, under the
+    same name, until it is forgotten.
+    """
+    from tqdm import tqdm
+
+    from ..corpus import documents
+    from ..folder import load
+    from ..memory import open_store
+    from ..remember import remember
+    from ._device import DTYPES, device
+
+    if chosen.keep is not None and not 0 < chosen.keep <= 1:
+        raise ValueError(f"--keep: expected a share in (0, 1], got {chosen.keep}")
+    texts = list(documents(chosen.path, chosen.field))
+    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
+    model, tokenizer = load(chosen.model, device(chosen.device), dtype)
+    added = same = 0
+    with open_store(chosen.store, _layout(chosen, model, tokenizer, texts), write=True) as store:
+        before = store.stats()
+        with tqdm(total=sum(len(text.text) for text in texts), unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+            for text in texts:
+                name = text.source if not text.start else f"{text.source}:{text.start}"
+                bar.set_description(visible(Path(name).name)[:30])
+                begun = bar.n
+                known = remember(model, tokenizer, store, name, text.text, session=chosen.session, report=bar.update)
+                bar.update(begun + len(text.text) - bar.n)
+                added, same = added + (known is not None), same + (known is None)
+        after = store.stats()
+    tokens = after["tokens"] - before["tokens"]
+    print(
+        f"{added} documents added, {same} were there already; {tokens:,} tokens stored, {after['size']:,} bytes in all"
+    )
+    return 0
+
+
+def search(chosen: argparse.Namespace) -> int:
+    """Read a text with the model, and print the stored passages that its layers attend to most."""
+    import torch
+
+    from ..attach import Attached
+    from ..folder import load
+    from ._device import DTYPES, device
+    from ._passages import Heard
+
+    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
+    model, tokenizer = load(chosen.model, device(chosen.device), dtype)
+    tokens = torch.from_numpy(tokenizer.encode(" ".join(chosen.text)))
+    if not len(tokens):
+        raise ValueError("expected some text to search for, got none")
+    with _opened(chosen) as store:
+        heard = Heard(store)
+        with torch.inference_mode():
+            Attached(model, store, k=chosen.k, watch=heard)(tokens[None].to(model.embedding.weight.device))
+        print(heard.table(chosen.count))
+    return 0
 
 
 def list_documents(chosen: argparse.Namespace) -> int:
@@ -115,9 +184,24 @@ def forget(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def visible(text: str) -> str:
-    """Without what a terminal would take for an order."""
-    return re.sub(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\uffff\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)
+def _layout(chosen: argparse.Namespace, model, tokenizer, texts: list):
+    """Of the store that is there, None; of a new one, its layers and what passes their test, by the first texts."""
+    import torch
+
+    from ..attach import layout
+    from ..memory import open_store
+
+    given = chosen.keep is not None or chosen.layers is not None
+    try:
+        open_store(chosen.store).close()
+    except (ValueError, OSError):
+        keep = KEEP if chosen.keep is None else chosen.keep
+        sample = b"".join(text.text[:SAMPLE] for text in texts)[:SAMPLE]
+        tokens = torch.from_numpy(tokenizer.encode(sample))
+        return layout(model, chosen.layers, keep=keep if len(tokens) > 1 else 1.0, text=tokens)
+    if given:
+        raise ValueError(f"--keep and --layers are for a new store; {chosen.store} is there and has its own")
+    return None
 
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
@@ -126,6 +210,39 @@ def _forget_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--before", metavar="TIME", help="added before TIME: 2026-01-31, 2026-01-31T12:00 (UTC)")
     command.add_argument("--after", metavar="TIME", help="added at TIME or later")
     command.add_argument("--dry-run", action="store_true", help="only print what would go")
+
+
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("path", nargs="+", metavar="PATH", help="files or folders of text")
+    _model_arguments(command)
+    command.add_argument("--field", default="text", metavar="F", help="of JSON lines and parquet (default text)")
+    command.add_argument("--session", metavar="S", help="to forget by")
+    command.add_argument(
+        "--keep",
+        type=float,
+        metavar="SHARE",
+        help=f"of a new store: the share of tokens that are kept, the most telling ones (default {KEEP})",
+    )
+    command.add_argument(
+        "--layers", nargs="+", type=int, metavar="N", help="of a new store: layers, from 0 (default: all that can)"
+    )
+
+
+def _search_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("text", nargs="+", metavar="TEXT", help="what to search for")
+    _model_arguments(command)
+    command.add_argument("--count", "-n", type=int, default=3, metavar="N", help="passages of each layer (default 3)")
+    command.add_argument("--k", type=int, default=4, metavar="K", help="tokens a head finds for each token (default 4)")
+
+
+def _model_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", required=True, metavar="MODEL", help="folder of the model that the store belongs to"
+    )
+    command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    command.add_argument(
+        "--dtype", metavar="T", help="float32, bfloat16 or float16 (default: as the model's file has it)"
+    )
 
 
 def _no_arguments(command: argparse.ArgumentParser) -> None:
@@ -154,6 +271,8 @@ def _time(option: str, text: str) -> float:
 
 
 SUBCOMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    "add": (add, _add_arguments),
+    "search": (search, _search_arguments),
     "list": (list_documents, _no_arguments),
     "stats": (stats, _no_arguments),
     "verify": (verify, _no_arguments),
