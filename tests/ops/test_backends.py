@@ -11,7 +11,7 @@ from solomonic.ops.innovation import innovation
 from solomonic.ops.kalman import BACKENDS as KALMAN
 from solomonic.ops.kalman import kalman
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
-from solomonic.ops.memory_attention import init_state, memory_attention, refusal
+from solomonic.ops.memory_attention import Stored, init_state, memory_attention, refusal
 from solomonic.ops.place import Place
 from solomonic.ops.selection import ABSENT, select, select_by_query
 from solomonic.ops.ssd import BACKENDS as SSD
@@ -191,14 +191,19 @@ def test_memory_attention(length, kind, window, span, block, capacity):
     memory_attention_equals_reference(backends, length, kind, window, span, block, capacity)
 
 
+def history(place, kind, H, G, D, window, span, block, capacity):
+    """The state before a call at `place`; None where nothing is."""
+    if kind == "fresh":
+        return None
+    past = past_of(place)
+    before = attention_inputs(past.position.shape[1], H, G, D, span)
+    _, state = attention(*before, None, past, window, span, block, capacity, "reference")
+    return {name: x.detach() for name, x in state.items()}
+
+
 def memory_attention_equals_reference(backends, length, kind, window, span, block, capacity, H=4, G=2, D=6):
     place = place_of(kind, BATCH, length)
-    state = None
-    if kind != "fresh":
-        past = past_of(place)
-        history = attention_inputs(past.position.shape[1], H, G, D, span)
-        _, state = attention(*history, None, past, window, span, block, capacity, "reference")
-        state = {name: x.detach() for name, x in state.items()}
+    state = history(place, kind, H, G, D, window, span, block, capacity)
     inputs = attention_inputs(length, H, G, D, span)
     names = list(state or {})
 
@@ -210,6 +215,33 @@ def memory_attention_equals_reference(backends, length, kind, window, span, bloc
         return [y, *(x for _, x in sorted(after.items()))]
 
     compare(call, backends, [*inputs, *(state or {}).values()], place)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [1, 19])
+def test_memory_attention_with_a_store(length, kind):
+    place = place_of(kind, BATCH, length)
+    state = history(place, kind, 4, 2, 6, 6, 6, 4, 5)
+    visible = torch.rand(BATCH, length, 9) < 0.4
+    told = []
+
+    def call(*given, backend):
+        *inputs, q, key, value, bias, place = given
+        stored = Stored(q, key, value, bias, visible, lambda weight: told.append(weight.detach()))
+        q, k, v, qf, kf, vf, score = inputs
+        options = {"window": 6, "fading": (qf, kf, vf), "span": 6, "score": score, "capacity": 5, "block": 4}
+        y, _ = memory_attention(q, k, v, state, place, admit=True, stored=stored, backend=backend, **options)
+        return [y]
+
+    inputs = [*attention_inputs(length, 4, 2, 6, 6), torch.randn(BATCH, length, 4, 6)]
+    inputs += [torch.randn(BATCH, 9, 2, 6), torch.randn(BATCH, 9, 2, 6), torch.randn(BATCH, 9)]
+    able = [name for name in MEMORY_ATTENTION if name != "triton"]
+    compare(call, able, inputs, place)
+    real = slice(None) if place.real() is None else place.real()
+    assert all((weight.transpose(2, 3)[~visible] == 0).all() for weight in told)
+    assert_close(told[1][real], told[0][real], "weights")
+    with pytest.raises(ValueError, match="do not attend to a store"):
+        call(*inputs, place, backend="triton")
 
 
 def attention_inputs(length, H, G, D, span):

@@ -24,7 +24,7 @@ from ..innovation import rank
 from ..place import Place, advance, extend
 from ..rotary import Scaling, rotary
 from ..selection import ABSENT
-from . import blocked, flash, reference
+from . import blocked, reference
 
 
 class Stored(NamedTuple):
@@ -48,7 +48,7 @@ def _triton(*call):
     return triton.attend(*call[:-1])
 
 
-BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "flash": flash.attend, "triton": _triton}
+BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "triton": _triton}
 """A backend attends; what it is given is the same for all:
 
 queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
