@@ -4,7 +4,7 @@
 
 Text is words (of PATH, or of the Python library's sources), into which facts are written: a colon, a name, its number; at
 the end a colon and the name again ask for the number. Models of one size are trained on rows of 512 tokens at most that hold
-up to 16 facts. Then each reads one text of T tokens with 256 facts in it, 40 of them near each distance from the end,
+up to 16 facts. Then each reads one text of T tokens with 128 facts in it, 24 of them near each distance from the end,
 and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
 without it: the state, with window and eidetic memory, is the same.
 """
@@ -28,12 +28,12 @@ from solomonic.model import map_state
 from solomonic.tasks.base import IGNORE, Batch, Task
 from solomonic.train import TrainConfig, fit
 
-WORDS, NAMES, NUMBERS = 500, 256, 32
+WORDS, NAMES, NUMBERS = 500, 128, 32
 COLON = WORDS
 FIRST_NAME = WORDS + 1
 FIRST_NUMBER = FIRST_NAME + NAMES
 VOCABULARY = FIRST_NUMBER + NUMBERS
-ASKED = 40  # facts near each distance
+ASKED = 24  # facts near each distance
 
 
 def words(data: Path | None) -> np.ndarray:
@@ -55,7 +55,7 @@ class Facts(Task):
         self.text, self.most = text, most
 
     def train_batch(self, size, rng, progress=1.0):
-        grown = min(1.0, progress / 0.6)  # from rows of two facts and hardly any text to full size
+        grown = min(1.0, progress / 0.7)  # from rows of two facts and hardly any text to full size
         most = round(2 * (self.most / 2) ** grown)
         facts = int(rng.integers(2, most + 1))
         longest = max(6 * most, round(12 * (self.length / 12) ** grown))

@@ -14,6 +14,7 @@ unit and time passes faster where the source changes; or `tokens`, one each.
 Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, U tokens found for a call.
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,16 +129,29 @@ class Attached:
         if store.layout.model != fingerprint(model):
             raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
         self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
+        self.clock, self.watch = clock, watch
+        self._begin(own, writing, spans)
+
+    def write(self, writing: Writing, spans: Callable[[Tensor], Tensor] | None = None, k: int = 0) -> "Attached":
+        """The same model and store, to read the document `writing` into it, from its first token on."""
+        other = copy.copy(self)
+        other.k = k
+        other._begin(None, writing, spans)
+        return other
+
+    def _begin(self, own: int | None, writing: Writing | None, spans: Callable[[Tensor], Tensor] | None) -> None:
         self.own = own if writing is None else writing.id
-        self.writing, self.spans, self.watch = writing, spans, watch
+        self.writing, self.spans = writing, spans
         self.used: set[int] = set()
-        self.clock = clock
         self._time = torch.zeros(0, dtype=torch.float64)  # of the document's last tokens
         self._last: Tensor | None = None  # logits (V,) for the next token
         self._waiting: list[Callable[[], None]] = []  # what is handed over once its clock is known
-        self._layers = [_Layer(self, shape, model.blocks[shape.layer].mixer.config) for shape in store.layout.layers]
+        blocks = self.model.blocks
+        self._layers = [_Layer(self, shape, blocks[shape.layer].mixer.config) for shape in self.store.layout.layers]
 
     def __getattr__(self, name: str) -> Any:
+        if name == "model" or name.startswith("__"):  # before there is one, while a copy is made
+            raise AttributeError(name)
         return getattr(self.model, name)
 
     def __call__(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .attach import Attached
-from .memory import Document, Store, Writing
-from .model import LanguageModel, State, map_state, state_tensors
+from .memory import Document, Writing
+from .model import State, map_state, state_tensors
 from .tensors import pack, unpack
 from .tokenizer import Tokenizer
 
@@ -28,35 +28,34 @@ def digest(data: bytes) -> str:
 
 
 def remember(
-    model: LanguageModel,
+    attached: Attached,
     tokenizer: Tokenizer,
-    store: Store,
     name: str,
     data: bytes,
     *,
     session: str | None = None,
     report: Callable[[int], None] = lambda bytes: None,
 ) -> Document | None:
-    """Read `data`, text, into the store as the document `name`; None where the store has it, and nothing changes.
+    """Read `data`, text, into the store of `attached` as the document `name`; None where it is there: nothing changes.
 
     Resumed at its last save point where an interruption left it incomplete. `report` is told how many bytes more are
-    read, at first those that need not be read again. ValueError for a store of another model.
+    read, at first those that need not be read again.
     """
-    mark = digest(data)
+    mark, store = digest(data), attached.store
     known = store.find(name, mark, session)
     if known is not None and known.complete:
         return None
     tokens = torch.from_numpy(tokenizer.encode(data))
     with store.document(name, session=session, digest=mark) as writing, torch.inference_mode():
         spans = Spans(tokenizer, tokens)
-        reader = Attached(model, store, k=0, writing=writing, spans=spans)
+        reader = attached.write(writing, spans)
         state = resumed(reader, writing)
         at = 0 if state is None else int(state["position"][0])
         report(int(spans.edges[at]))
         writing.append(data[writing.document.text :])
         rest = tokens[at:].split(CHUNK) if at < len(tokens) else ()
         for count, part in enumerate(rest, 1):
-            _, state = reader(part[None].to(model.embedding.weight.device), state)
+            _, state = reader(part[None].to(attached.embedding.weight.device), state)
             if count % EVERY == 0:
                 writing.save(saved(reader, state))
             report(int(spans.edges[at + len(part)] - spans.edges[at]))

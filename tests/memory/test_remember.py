@@ -38,11 +38,11 @@ def everything(store) -> list:
 
 def test_the_same_file_twice_changes_nothing(model):
     with open_store("ram:", layout(model), write=True) as store:
-        first = remember(model, BYTES, store, "a.txt", TEXTS[0].encode())
+        first = remember(Attached(model, store), BYTES, "a.txt", TEXTS[0].encode())
         before, stats = everything(store), store.stats()
-        assert remember(model, BYTES, store, "a.txt", TEXTS[0].encode()) is None
+        assert remember(Attached(model, store), BYTES, "a.txt", TEXTS[0].encode()) is None
         assert same(everything(store), before) and store.stats() == stats
-        changed = remember(model, BYTES, store, "a.txt", TEXTS[1].encode())
+        changed = remember(Attached(model, store), BYTES, "a.txt", TEXTS[1].encode())
         assert changed.id != first.id and len(store.documents()) == 2
 
 
@@ -52,7 +52,7 @@ def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatc
     monkeypatch.setattr("solomonic.remember.EVERY", 1)
     data = TEXTS[0].encode()
     with open_store("ram:", layout(model), write=True) as whole, open_store("ram:", layout(model), write=True) as store:
-        remember(model, BYTES, whole, "a.txt", data)
+        remember(Attached(model, whole), BYTES, "a.txt", data)
         for place in places:
             calls = []
 
@@ -62,10 +62,10 @@ def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatc
                     raise KeyboardInterrupt
 
             with pytest.raises(KeyboardInterrupt):
-                remember(model, BYTES, store, "a.txt", data, report=stop)
+                remember(Attached(model, store), BYTES, "a.txt", data, report=stop)
             assert [d.complete for d in store.documents()] == [False]
         told = []
-        document = remember(model, BYTES, store, "a.txt", data, report=told.append)
+        document = remember(Attached(model, store), BYTES, "a.txt", data, report=told.append)
         assert told[0] > 0 and sum(told) == len(data)
         assert same(everything(store), everything(whole))
         assert store.passage(document.id, 0, len(data)) == (TEXTS[0], 1)
@@ -73,9 +73,9 @@ def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatc
 
 def test_a_document_does_not_depend_on_those_before_it(model):
     with open_store("ram:", layout(model), write=True) as both, open_store("ram:", layout(model), write=True) as one:
-        remember(model, BYTES, both, "a.txt", TEXTS[0].encode())
-        second = remember(model, BYTES, both, "b.txt", TEXTS[1].encode())
-        remember(model, BYTES, one, "b.txt", TEXTS[1].encode())
+        remember(Attached(model, both), BYTES, "a.txt", TEXTS[0].encode())
+        second = remember(Attached(model, both), BYTES, "b.txt", TEXTS[1].encode())
+        remember(Attached(model, one), BYTES, "b.txt", TEXTS[1].encode())
         x = torch.from_numpy(BYTES.encode("The whale was"))[None]
         with torch.no_grad():
             every, _ = Attached(model, both)(x)
@@ -102,5 +102,5 @@ def test_spans_are_the_bytes_of_the_tokens(tokenizer):
 
 def test_an_empty_document_is_one_too(model):
     with open_store("ram:", layout(model), write=True) as store:
-        assert remember(model, BYTES, store, "empty", b"").tokens == 0
+        assert remember(Attached(model, store), BYTES, "empty", b"").tokens == 0
         assert np.array_equal([d.complete for d in store.documents()], [True])

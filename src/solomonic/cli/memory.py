@@ -43,6 +43,7 @@ def add(chosen: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
+    from ..attach import Attached
     from ..corpus import documents
     from ..folder import load
     from ..memory import open_store
@@ -56,13 +57,13 @@ def add(chosen: argparse.Namespace) -> int:
     model, tokenizer = load(chosen.model, device(chosen.device), dtype)
     added = same = 0
     with open_store(chosen.store, _layout(chosen, model, tokenizer, texts), write=True) as store:
-        before = store.stats()
+        before, attached = store.stats(), Attached(model, store)
         with tqdm(total=sum(len(text.text) for text in texts), unit="B", unit_scale=True, dynamic_ncols=True) as bar:
             for text in texts:
                 name = text.source if not text.start else f"{text.source}:{text.start}"
                 bar.set_description(visible(Path(name).name)[:30])
                 begun = bar.n
-                known = remember(model, tokenizer, store, name, text.text, session=chosen.session, report=bar.update)
+                known = remember(attached, tokenizer, name, text.text, session=chosen.session, report=bar.update)
                 bar.update(begun + len(text.text) - bar.n)
                 added, same = added + (known is not None), same + (known is None)
         after = store.stats()
