@@ -3,7 +3,7 @@
     python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--store URI] [--json FILE]
 
 Text is words (of PATH, or of the Python library's sources), into which facts are written: a colon, a name, its number; at
-the end a colon and the name again ask for the number. Models of one size are trained on rows of 512 tokens at most that hold
+the end a colon and the name again ask for the number. Models of one size are trained on rows of 128 tokens at most that hold
 up to 16 facts. Then each reads one text of T tokens with 128 facts in it, 24 of them near each distance from the end,
 and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
 without it: the state, with window and eidetic memory, is the same.
@@ -49,18 +49,18 @@ class Facts(Task):
     """Rows of text with facts, and the questions at the end; what is scored is the number after the name."""
 
     name, summary = "facts", "facts in text"
-    vocab_size, length, lengths = VOCABULARY, 512, (512,)
+    vocab_size, length, lengths = VOCABULARY, 128, (128,)
 
     def __init__(self, text: np.ndarray, most: int = 16):
         self.text, self.most = text, most
 
     def train_batch(self, size, rng, progress=1.0):
-        grown = min(1.0, progress / 0.7)  # from rows of two facts and hardly any text to full size
-        most = round(2 * (self.most / 2) ** grown)
-        facts = int(rng.integers(2, most + 1))
-        longest = max(6 * most, round(12 * (self.length / 12) ** grown))
+        grown = min(1.0, progress / 0.6)  # from rows of two facts and hardly any text to full size
+        sizes = [n for n in (2, 4, 8, 16) if n <= round(2 * (self.most / 2) ** grown)]
+        facts = int(rng.choice(sizes))
+        longest = max(6 * sizes[-1], round(12 * (self.length / 12) ** grown))
         length = longest if rng.random() < 0.5 else int(rng.integers(6 * facts, longest + 1))
-        return self.rows(size, length, facts, rng)
+        return self.rows(size * self.length // length, length, facts, rng)  # as many tokens whatever the length
 
     def test_batch(self, size, length, rng):
         return self.rows(size, length, self.most, rng)
@@ -112,7 +112,9 @@ def read(model, tokens: np.ndarray, chunk: int = 4096):
     state = None
     with torch.inference_mode():
         for part in torch.from_numpy(tokens)[None].split(chunk, 1):
-            x, state = model.hidden(model.embed(part), state) if isinstance(model, LanguageModel) else model(part, state)
+            x, state = (
+                model.hidden(model.embed(part), state) if isinstance(model, LanguageModel) else model(part, state)
+            )
     return state
 
 
@@ -164,7 +166,7 @@ def main() -> None:
 
     for name in chosen.models:
         model = trained(name, task, chosen.steps, folder)
-        batch = task.test_batch(32, 512, np.random.default_rng(5))
+        batch = task.test_batch(32, task.length, np.random.default_rng(5))
         with torch.inference_mode():
             logits, _ = model(batch.tokens)
         right = float(np.nanmean(task.score(logits, batch.targets).numpy()))
@@ -172,7 +174,13 @@ def main() -> None:
         if name != "bmojo":
             began = time.perf_counter()
             state = read(model, tokens)
-            line(name, accuracy(model, state, asked), as_trained=right, parameters=size, read_s=time.perf_counter() - began)
+            line(
+                name,
+                accuracy(model, state, asked),
+                as_trained=right,
+                parameters=size,
+                read_s=time.perf_counter() - began,
+            )
             continue
         sample = torch.from_numpy(task.text[:20_000])
         shape = layout(model, keep=chosen.keep, text=sample)

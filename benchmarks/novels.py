@@ -1,0 +1,149 @@
+"""A library read once: what a store of whole novels is worth to a model that has not learnt them, and what it costs.
+
+    python benchmarks/novels.py PATH... [--out runs/novels]
+
+PATH are novels as text files. A byte-level B'MOJO of about a million parameters is trained on the first third of each. The
+last twentieth of each stays unseen; all before it is added to a store. Then, with and without the store, in rows of 2,048
+bytes that begin from nothing: bits per byte of passages that the store has and the weights have not (the second half), and
+of the unseen end; and names: the first name of a person whose full name stands in the store, and not in what the weights
+have learnt, at least 10 rows of training away: is the true last name likelier than nine of others?
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from solomonic.attach import Attached, layout
+from solomonic.evaluate.score import continuations
+from solomonic.evaluate.text import bits_per_byte, spans
+from solomonic.folder import load
+from solomonic.generate import Session, stream
+from solomonic.memory import open_store
+from solomonic.remember import remember
+
+SETTINGS = (
+    "--d-model 128 --n-layers 4 --n-heads 4 --window 64 --capacity 64 --state-size 32 --length 512 --batch-size 8"
+)
+LENGTH, PIECES = 2048, 12
+NAME = re.compile(rb"\b([A-Z][a-z]{2,}) ([A-Z][a-z]{3,})\b")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("paths", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/novels"))
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--keep", type=float, default=0.1)
+    parser.add_argument("--layers", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--k", type=int, default=4)
+    chosen = parser.parse_args()
+    books = {path.name: path.read_bytes() for path in chosen.paths}
+    learnt = {name: text[: len(text) // 3] for name, text in books.items()}
+    stored = {name: text[: len(text) * 19 // 20] for name, text in books.items()}
+    model, tokenizer = trained(learnt, chosen.out, chosen.steps)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{size:,} parameters, {sum(map(len, stored.values())):,} bytes to store", flush=True)
+
+    sample = torch.from_numpy(tokenizer.encode(learnt[chosen.paths[0].name][:20_000]))
+    shape = layout(model, chosen.layers, keep=chosen.keep, text=sample)
+    with open_store(str(chosen.out / "store"), shape, write=True) as store:
+        began, attached = time.perf_counter(), Attached(model, store, k=chosen.k)
+        for name, text in stored.items():
+            remember(attached, tokenizer, name, text)
+            print(f"{name}: {len(text):,} bytes, {time.perf_counter() - began:.0f} s", flush=True)
+        stats = store.stats()
+        tokens = sum(map(len, stored.values()))
+        found = {
+            "parameters": size,
+            "bytes": tokens,
+            "kept": stats["tokens"] / len(shape.layers) / tokens,
+            "store bytes per token read": stats["size"] / tokens,
+        }
+        again = {name: text[len(text) // 2 :] for name, text in stored.items()}
+        ends = {name: books[name][len(text) :] for name, text in stored.items()}
+        for title, texts in (("passages of the store", again), ("unseen ends", ends)):
+            pieces = spans([tokenizer.encode(text) for text in texts.values()], LENGTH, PIECES)
+            for which, reader in (("without", model), ("with", attached)):
+                began = time.perf_counter()
+                bits = bits_per_byte(reader, tokenizer, pieces, LENGTH, batch_tokens=LENGTH)
+                half = bits.by_position[LENGTH // 2 :].mean()
+                found[f"{title}, {which}"] = [bits.mean, half]
+                print(
+                    f"{title}, {which}: {bits.mean:.4f}, second half {half:.4f}, {time.perf_counter() - began:.0f} s",
+                    flush=True,
+                )
+        found |= names(model, attached, tokenizer, stored, learnt)
+        found |= cost(model, attached, tokenizer, again)
+    (chosen.out / "novels.json").write_text(json.dumps(found, indent=1))
+    print(json.dumps(found, indent=1))
+
+
+def trained(learnt: dict[str, bytes], out: Path, steps: int):
+    (out / "learnt").mkdir(parents=True, exist_ok=True)
+    for name, text in learnt.items():
+        (out / "learnt" / name).write_bytes(text)
+    command = ["train", str(out / "learnt"), "--out", str(out / "model"), *SETTINGS.split(), "--lr", "4e-3", "--resume"]
+    subprocess.run([sys.executable, "-m", "solomonic", *command, "--steps", str(steps)], check=True)
+    return load(out / "model")
+
+
+def names(model, attached, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int = 60) -> dict:
+    """Share of full names whose last name is the likeliest of ten, after a sentence that ends in the first name."""
+    known = {pair for text in learnt.values() for pair in NAME.findall(text)}
+    people = {}
+    for name, text in stored.items():
+        for match in NAME.finditer(text[len(learnt[name]) + 10 * 512 :]):
+            if match.groups() not in known:
+                people.setdefault(match.groups(), []).append(name)
+    often = sorted((pair for pair, where in people.items() if len(where) >= 3), key=lambda p: (-len(people[p]), p))[
+        :most
+    ]
+    random = np.random.default_rng(0)
+    groups = []
+    for first, last in often:
+        others = [other for f, other in often if other != last and f != first]
+        choices = [last, *(others[i] for i in random.choice(len(others), 9, replace=False))]
+        groups.append(
+            (
+                tokenizer.encode(b"It was then that he saw " + first),
+                [tokenizer.encode(b" " + c + b" ") for c in choices],
+            )
+        )
+    shares = {}
+    for which, reader in (("without", model), ("with", attached)):
+        scores = continuations(reader, groups, batch=1)
+        right = [
+            np.argmax([p / len(c) for (p, _), c in zip(row, choices)]) == 0 for row, (_, choices) in zip(scores, groups)
+        ]
+        shares[f"names, {which}"] = float(np.mean(right))
+        print(f"names, {which}: {np.mean(right):.3f} of {len(groups)}", flush=True)
+    return shares | {"names asked": len(groups)}
+
+
+def cost(model, attached, tokenizer, texts: dict[str, bytes], count: int = 64) -> dict:
+    """Milliseconds of a written token with and without the store, in turns."""
+    session = Session().then(tokenizer.encode(next(iter(texts.values()))[:512]).tolist())
+    took = {"without": [], "with": []}
+    for _ in range(3):
+        for which, reader in (("without", model), ("with", attached)):
+            last = time.perf_counter()
+            for i, _ in enumerate(stream(reader, session, max_tokens=count)):
+                now = time.perf_counter()
+                if i:  # the first one reads the prompt
+                    took[which].append(1e3 * (now - last))
+                last = now
+    ms = {which: float(np.median(times)) for which, times in took.items()}
+    share = 1 - ms["without"] / ms["with"]
+    print(f"ms a token: {ms}, share of the store {share:.0%}", flush=True)
+    return {"ms a token": ms, "share of retrieval": share}
+
+
+if __name__ == "__main__":
+    main()
