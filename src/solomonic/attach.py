@@ -11,7 +11,7 @@ With every token kept and found, that is B'MOJO with an eidetic memory without b
 A document's clock runs by what its tokens tell: `surprise`, -ln p of each given those before it, so that a nat is the
 unit and time passes faster where the source changes; or `tokens`, one each.
 
-Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, U tokens found for a call.
+Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, S the most tokens of an entry.
 """
 
 import copy
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from .folder import fingerprint
-from .memory import LayerLayout, Layout, Store, Tokens, Writing
+from .memory import Entries, LayerLayout, Layout, Store, Tokens, Writing
 from .mixers.bmojo import BMojo, BMojoConfig
 from .model import LanguageModel, State
 from .ops.innovation import rank
@@ -34,8 +34,8 @@ from .spelling import unknown
 
 CLOCKS = ("surprise", "tokens")
 
-LONGEST = 256
-"""Tokens of one call, at most: each may find other blocks, and every query of a call is held against all of them."""
+LONGEST = 64
+"""Tokens of one call, at most: what each of them finds is laid out for it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _quantiles(model: LanguageModel, layers: Sequence[int], text: Tensor, q: flo
     scores: dict[int, list[Tensor]] = {i: [] for i in layers}
     state = None
     with torch.inference_mode():
-        for part in text[None].split(LONGEST, 1):
+        for part in text[None].split(256, 1):
             _, state = model(part.to(model.embedding.weight.device), state)
             for i in layers:
                 ring = rank(state["layers"][i]["attention"]["score"][0].float())
@@ -283,46 +283,38 @@ class _Layer:
         query = (q.detach().float() * D**-0.5).view(B * T, self.shape.heads, -1, D).transpose(1, 2).flatten(0, 1)
         now = store.clock(which) if attached.rate else 0.0
         found = store.search(which, query, attached.k, attached.rate, attached.only, now).entry.view(B, T, -1)
+        found = found.sort(-1).values  # an entry that several heads find is seen once
+        found[..., 1:] = found[..., 1:].masked_fill(found[..., 1:] == found[..., :-1], -1)
         ids, at = found.unique(return_inverse=True)
-        member = torch.zeros(B, T, len(ids), dtype=torch.bool, device=q.device).scatter(2, at, True)
-        ids, member = (ids[1:], member[..., 1:]) if len(ids) and ids[0] < 0 else (ids, member)
-        if not len(ids):
+        if ids[-1] < 0:
             return None
         entries = store.fetch(which, ids)
-        attached.used.update(entries.document.tolist())
-        entry, row = entries.real.nonzero(as_tuple=True)
-        visible = member[:, :, entry]
+        attached.used.update(entries.document[ids >= 0].tolist())
+        visible = entries.real[at]  # (B, T, entry, S), as all below
         if attached.own is not None:
-            mine, position = entries.document[entry] == attached.own, entries.position[entry, row]
-            seen = place.position[..., None] - position < self.config.window
+            mine, position = (entries.document == attached.own)[at][..., None], entries.position[at]
+            seen = place.position[..., None, None] - position < self.config.window
             if self.held is not None:
-                seen = seen | (position == self.held[..., None]).any(1)[:, None]
+                seen = seen | (position[..., None] == self.held[:, None, None, None]).any(-1)
             visible = visible & ~(mine & seen)
-        bias = torch.zeros(len(entry), device=q.device)
-        if self.shape.admit:
-            bias = bias + logsigmoid(entries.score[entry, row])
+        bias = logsigmoid(entries.score) if self.shape.admit else torch.zeros_like(entries.score)
         if attached.rate:
-            bias = bias + attached.rate * (entries.clock[entry, row] - now)
-        key, value = (x[entry, row].to(q.dtype).expand(B, -1, -1, -1) for x in (entries.key, entries.value))
+            bias = bias + attached.rate * (entries.clock - now)
+        key, value = (x.to(q.dtype)[at].flatten(2, 3) for x in (entries.key, entries.value))
         watch = None
         if attached.watch is not None:
-            span = entries.span[entry, row]
 
             def watch(weight: Tensor) -> None:
-                attached.watch(_passages(which, weight, entry, entries.document[entry], span))
+                given = weight[0].float().mean(1).unflatten(-1, visible.shape[2:]).sum(-1) / T  # (T, entry)
+                total = given.new_zeros(len(ids)).index_add(0, at[0].flatten(), given.flatten())
+                attached.watch([_passage(which, entries, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
 
-        return Stored(q, key, value, bias.expand(B, -1), visible, watch)
+        return Stored(q, key, value, bias[at].flatten(2, 3), visible.flatten(2, 3), watch)
 
 
-def _passages(layer: int, weight: Tensor, entry: Tensor, document: Tensor, span: Tensor) -> list[Passage]:
-    """weight (B, T, H, U): of the first row, the mean over queries and heads, summed over each entry."""
-    given = weight[0].float().mean((0, 1))
-    told = []
-    for one in entry[given > 0].unique():
-        rows = entry == one
-        start, end = int(span[rows, 0].min()), int(span[rows, 1].max())
-        told.append(Passage(layer, int(document[rows][0]), (start, end), float(given[rows].sum())))
-    return told
+def _passage(layer: int, entries: Entries, n: int, weight: Tensor) -> Passage:
+    span = entries.span[n][entries.real[n]]
+    return Passage(layer, int(entries.document[n]), (int(span[:, 0].min()), int(span[:, 1].max())), float(weight))
 
 
 def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor:

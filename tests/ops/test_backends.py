@@ -234,7 +234,7 @@ def test_memory_attention_with_a_store(length, kind):
         return [y]
 
     inputs = [*attention_inputs(length, 4, 2, 6, 6), torch.randn(BATCH, length, 4, 6)]
-    inputs += [torch.randn(BATCH, 9, 2, 6), torch.randn(BATCH, 9, 2, 6), torch.randn(BATCH, 9)]
+    inputs += [torch.randn(BATCH, length, 9, 2, 6), torch.randn(BATCH, length, 9, 2, 6), torch.randn(BATCH, length, 9)]
     able = [name for name in MEMORY_ATTENTION if name != "triton"]
     compare(call, able, inputs, place)
     real = slice(None) if place.real() is None else place.real()

@@ -28,14 +28,14 @@ from . import blocked, reference
 
 
 class Stored(NamedTuple):
-    """Keys and values that came from outside the layer, constants to it; U of them for all queries of a call."""
+    """Keys and values that came from outside the layer, constants to it: E of them for each query."""
 
     query: Tensor  # (B, T, H, D), before rotation
-    key: Tensor  # (B, U, G, D)
-    value: Tensor  # (B, U, G, D)
-    bias: Tensor  # (B, U) float32, added to the logits
-    visible: Tensor  # (B, T, U) bool: which query sees which
-    watch: Callable[[Tensor], None] | None = None  # is given the weights, (B, T, H, U), that the queries gave them
+    key: Tensor  # (B, T, E, G, D)
+    value: Tensor  # (B, T, E, G, D)
+    bias: Tensor  # (B, T, E) float32, added to the logits
+    visible: Tensor  # (B, T, E) bool
+    watch: Callable[[Tensor], None] | None = None  # is given the weights, (B, T, H, E), that the queries gave them
 
 
 def _triton(*call):

@@ -40,8 +40,14 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         old = t - coordinate[:, None] >= window
         group(q_eidetic, k_eidetic, v_eidetic, member & old, bias)
     if stored is not None:
-        group(stored.query, stored.key, stored.value, stored.visible, stored.bias)
+        key, value = (x.repeat_interleave(H // x.shape[3], 3) for x in (stored.key, stored.value))
+        logit = torch.einsum("bthd,btehd->bhte", stored.query, key).float() * D**-0.5 + stored.bias[:, None]
+        logits.append(logit.masked_fill(~stored.visible[:, None], -torch.inf))
     weight = torch.cat(logits, -1).softmax(-1).to(v.dtype)
-    if stored is not None and stored.watch:
-        stored.watch(weight[..., -stored.key.shape[1] :].transpose(1, 2))
-    return torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1)), carried
+    if stored is None:
+        return torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1)), carried
+    weight, given = weight.split([weight.shape[-1] - key.shape[2], key.shape[2]], -1)
+    if stored.watch:
+        stored.watch(given.transpose(1, 2))
+    y = torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1))
+    return y + torch.einsum("bhte,btehd->bthd", given, value), carried
