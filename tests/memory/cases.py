@@ -1,5 +1,6 @@
 """Every engine there is, and documents to put in a store."""
 
+import pytest
 import torch
 
 from solomonic.memory import LayerLayout, Layout, Tokens, open_store
@@ -8,13 +9,21 @@ LAYOUT = Layout(
     model="0" * 32,
     layers=(LayerLayout(1, heads=2, dim=6, block=4, admit=True), LayerLayout(3, heads=1, dim=5, block=3)),
 )
-ENGINES = ["ram", "disk"]
+ENGINES = ["ram", "disk", "milvus"]
 
 
 def uri_of(engine: str, folder) -> str:
     if engine == "ram":
         return f"ram:{folder}"
+    if engine == "milvus":
+        pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+        return f"milvus:{folder}.db"
     return str(folder)
+
+
+def beside(uri: str) -> str:
+    """Another place of the same kind."""
+    return uri.replace(".db", "-beside.db") if uri.endswith(".db") else uri + "-beside"
 
 
 def opened(uri, layout=LAYOUT, write=True, **settings):

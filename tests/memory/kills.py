@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from itertools import count
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .cases import LAYOUT, kept, tokens_of
 
 SIZE, STEP = 210, 7
 TEXT = 10  # bytes a token
+EACH = 10  # kills of a store
 
 
 def text_of(number: int) -> bytes:
@@ -113,16 +115,19 @@ def kill(folder: str, after: float) -> tuple[list[list[str]], dict[str, int]]:
 
 
 def main(times: int) -> None:
-    said: list[list[str]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in tqdm(range(times)):
-            more, there = kill(folder, random.uniform(0, 1.5))
-            said += more
-            check(folder, said)
-    kinds = [line[0] for line in said]
+    kinds, there = Counter(), Counter()
+    for begin in tqdm(range(0, times, EACH), unit=f" x {EACH}"):
+        said: list[list[str]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            for _ in range(min(EACH, times - begin)):
+                more, left = kill(folder, random.uniform(0, 1.5))
+                said += more
+                left = check(folder, said)
+        kinds.update(line[0] for line in said)
+        there.update(left)
     print(
-        f"{times} kills: {kinds.count('complete')} documents and {kinds.count('saved')} save points acknowledged, "
-        f"{kinds.count('forgot')} documents forgotten; none lost, none half; left: {there}"
+        f"{times} kills: {kinds['complete']} documents and {kinds['saved']} save points acknowledged, {kinds['forgot']} "
+        f"documents forgotten; none lost, none half; left: {dict(there)}"
     )
 
 

@@ -5,25 +5,24 @@ import torch
 
 from solomonic.memory.reference import search as defined
 
-from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
+from .cases import LAYOUT, answers, beside, kept, opened, put, queries, same, tokens_of
 
 
 @pytest.mark.parametrize("rough", [False, True])
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-@pytest.mark.parametrize("layer", [1, 3])
-def test_search_is_its_definition(uri, layer, rate, rough):
-    documents = [tokens_of(seed, layer, rough=rough) for seed in range(4)]
+def test_search_is_its_definition(uri, rough):
     with opened(uri) as store:
-        ids = [put(store, f"{seed}", seed, rough=rough) for seed in range(4)]
-        for k in (1, 8, 100):
-            query = queries(layer, rough=rough)
-            found = store.search(layer, query, k, rate, now=2.5)
-            document, position, logit = defined(query, [kept(d) for d in documents], k, LAYOUT[layer], rate, now=2.5)
-            assert torch.equal(found.logit, logit)
-            assert torch.equal(found.position, position)
-            entry = torch.where(document < 0, -1, (torch.tensor(ids)[document] << 32) | position // LAYOUT[layer].block)
-            assert torch.equal(found.entry, entry)
-        assert (found.entry[..., -1] == -1).all()
+        ids = torch.tensor([put(store, f"{seed}", seed, rough=rough) for seed in range(4)])
+        for layer in (1, 3):
+            documents = [kept(tokens_of(seed, layer, rough=rough)) for seed in range(4)]
+            query, block = queries(layer, rough=rough), LAYOUT[layer].block
+            for rate, k in ((0.0, 1), (0.0, 8), (0.5, 8), (0.5, 100)):
+                found = store.search(layer, query, k, rate, now=2.5)
+                document, position, logit = defined(query, documents, k, LAYOUT[layer], rate, now=2.5)
+                assert torch.equal(found.logit, logit)
+                assert torch.equal(found.position, position)
+                entry = torch.where(document < 0, -1, (ids[document] << 32) | position // block)
+                assert torch.equal(found.entry, entry)
+            assert (found.entry[..., -1] == -1).all()
 
 
 def test_search_of_some_documents_alone(uri):
@@ -89,7 +88,7 @@ def test_all_is_there_after_reopening(uri):
 
 @pytest.mark.parametrize("reopened", [False, True])
 def test_forgetting_equals_never_having_held(uri, reopened):
-    with opened(uri + "-never") as never:
+    with opened(beside(uri)) as never:
         for seed in (0, 2, 4):
             put(never, f"{seed}", seed, rough=True)
         expected = answers(never, rough=True)
@@ -163,7 +162,7 @@ def test_a_passage_is_shown_with_its_line(uri):
 
 def test_a_document_is_resumed_at_its_last_save_point(uri):
     tokens, text = tokens_of(0), b"a line\n" * 5000
-    with opened(uri + "-whole") as whole:
+    with opened(beside(uri)) as whole:
         put(whole, "before", 1)
         with whole.document("file", digest="d") as document:
             document.write(1, tokens)

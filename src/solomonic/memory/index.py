@@ -38,20 +38,19 @@ class Keys:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best tokens by rounded products, of each query and head: c of them, fewer where there are no more.
+    """The best tokens by rounded products, of each query and head: c of them, in no order.
 
     age: (N, G, c) int64, document << 32 | position, -1 for none. key: (N, G, c, D) float32.
-    admission, clock: (N, G, c) float32; the clock is the document's own. rounded: (N, G, c) float32, their logits,
-    falling. error: how far these can be from the definition. more: whether there are tokens besides these.
+    admission, clock: (N, G, c) float32; the clock is the document's own. bound: (N, G) float32, no token besides these
+    has a larger rounded logit; -inf where there are none. error: how far a rounded one can be from the definition.
     """
 
     age: Tensor
     key: Tensor
     admission: Tensor
     clock: Tensor
-    rounded: Tensor
+    bound: Tensor
     error: float
-    more: bool
 
 
 class ExactIndex:
@@ -94,15 +93,10 @@ class ExactIndex:
     def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
         age = self.age[: self.size]
         gone = torch.isin(age >> 32, torch.tensor(sorted(documents), dtype=torch.int64))
-        gone |= torch.isin(self.entry(age), torch.tensor(sorted(entries), dtype=torch.int64))
+        gone |= torch.isin(entry_of(age, self.layout.block), torch.tensor(sorted(entries), dtype=torch.int64))
         if gone.any():
             kept = (~gone).nonzero()[:, 0]
             self.reserve(len(kept), kept)
-
-    def entry(self, age: Tensor) -> Tensor:
-        """The entry that a token is of; -1 stays."""
-        document, position = age >> 32, age & 0xFFFFFFFF
-        return torch.where(age < 0, -1, (document << 32) | position.div(self.layout.block, rounding_mode="floor"))
 
     def candidates(
         self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
@@ -114,7 +108,7 @@ class ExactIndex:
         bias = torch.full((padded,), -torch.inf)
         bias[:size] = self.admission[:size] if self.layout.admit else 0.0
         if rate:
-            bias[:size] = (bias[:size].double() + rate * self.absolute(began)).float()
+            bias[:size] = (bias[:size].double() + rate * absolute(self.age[:size], self.clock[:size], began)).float()
         if only is not None:
             outside = ~torch.isin(self.age[:size] >> 32, torch.tensor(sorted(only), dtype=torch.int64))
             bias[:size].masked_fill_(outside, -torch.inf)
@@ -132,9 +126,8 @@ class ExactIndex:
             key.transpose(0, 1),
             self.admission[rows].transpose(0, 1),
             self.clock[rows].transpose(0, 1),
-            rounded.transpose(0, 1),
+            bound=rounded[..., -1].T if count < size else torch.full((n, g), -torch.inf),
             error=(d + 4) * 2**-22 * scale,
-            more=count < size,
         )
 
     def _largest(self, q: Tensor, bias: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -151,9 +144,11 @@ class ExactIndex:
         top, at = groups.gather(2, most[..., None].expand(-1, -1, -1, GROUP)).flatten(2).topk(count, dim=-1)
         return (most.gather(-1, at // GROUP) * GROUP + at % GROUP).clamp_max(max(self.size - 1, 0)), top
 
-    def absolute(self, began: dict[int, float]) -> Tensor:
-        """The clock of every token, float64, counted as `began` is."""
-        return absolute(self.age[: self.size], self.clock[: self.size], began)
+
+def entry_of(age: Tensor, block: int) -> Tensor:
+    """The entries that tokens are of; -1 stays."""
+    document, position = age >> 32, age & 0xFFFFFFFF
+    return torch.where(age < 0, -1, (document << 32) | position.div(block, rounding_mode="floor"))
 
 
 def absolute(age: Tensor, clock: Tensor, began: dict[int, float]) -> Tensor:
@@ -180,6 +175,19 @@ def logits(query: Tensor, key: Tensor, admission: Tensor, clock: Tensor, admit: 
     return total.float()
 
 
+def both(a: Candidates, b: Candidates) -> Candidates:
+    """Of two places; a token that is in both counts once."""
+    twice = (b.age[..., :, None] == a.age[..., None, :]).any(-1)
+    return Candidates(
+        torch.cat([a.age, b.age.masked_fill(twice, -1)], -1),
+        torch.cat([a.key, b.key], -2),
+        torch.cat([a.admission, b.admission], -1),
+        torch.cat([a.clock, b.clock], -1),
+        torch.maximum(a.bound, b.bound),
+        max(a.error, b.error),
+    )
+
+
 def best(found: Candidates, logit: Tensor, k: int) -> tuple[Tensor, Tensor, bool]:
     """The k with the largest logits, of equal ones the older: age, logit (N, G, k), and whether they are sure.
 
@@ -192,8 +200,5 @@ def best(found: Candidates, logit: Tensor, k: int) -> tuple[Tensor, Tensor, bool
     if missing := k - age.shape[-1]:
         age = torch.nn.functional.pad(age, (0, missing), value=-1)
         top = torch.nn.functional.pad(top, (0, missing), value=-torch.inf)
-    sure = not found.more
-    if not sure:
-        lost = found.rounded[..., -1] + found.error  # no token that was left out has a larger logit
-        sure = bool((lost < top[..., -1] - found.error).logical_or(found.rounded[..., -1] == -torch.inf).all())
-    return age, top, sure
+    sure = (found.bound + found.error < top[..., -1] - found.error) | (found.bound == -torch.inf)
+    return age, top, bool(sure.all())

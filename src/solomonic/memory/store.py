@@ -3,7 +3,7 @@
 import threading
 import time as clocks
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .engines import Engine, Unwritable, open_engine
-from .index import ExactIndex, Keys, absolute, best, logits
+from .index import ExactIndex, Keys, absolute, best, entry_of, logits
 from .layout import (
+    DTYPES,
     MOST_DOCUMENTS,
     PIECE,
     Batch,
@@ -21,6 +22,7 @@ from .layout import (
     Layout,
     Piece,
     Tokens,
+    admission,
     entry_id,
 )
 from .writer import Writer
@@ -137,9 +139,7 @@ class Store:
             writing = Writing(self, replace(before, sources=tuple(sorted({*before.sources, *sources}))), resumed)
             self._open[before.id] = writing
             self._visible[before.id] = writing.document
-            for layer, index in self._indexes.items():
-                for keys in self._scan(layer, [before.id]):
-                    index.add(keys)
+            self._add({before.id})
             return writing
 
     def find(self, name: str, digest: str | None = None, session: str | None = None) -> Document | None:
@@ -200,7 +200,7 @@ class Store:
                 age, top, sure = best(found, logit, k)
                 count *= 2
             position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
-            return Found(index.entry(age).to(device), position.to(device), top.to(device))
+            return Found(entry_of(age, shape.block).to(device), position.to(device), top.to(device))
 
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
         """The tokens of entries, in their order: none of -1, nor of one that has been forgotten meanwhile.
@@ -321,36 +321,29 @@ class Store:
             self.flush()
             entries = []
             for shape in self.layout.layers:
-                index = self._index(shape.layer)
-                if not index.size:
-                    continue
-                now = self.clock(shape.layer)
-                began = {document: start - now for document, start in self._began(shape.layer).items()}
-                entry = index.entry(index.age[: index.size])
-                weight = rate * index.absolute(began)
-                if shape.admit:
-                    weight = weight + index.admission[: index.size].double()
-                ids, at, count = entry.unique(return_inverse=True, return_counts=True)
-                largest = torch.full((len(ids),), -torch.inf, dtype=torch.float64).scatter_reduce(0, at, weight, "amax")
-                item = torch.tensor([], dtype=index.key.dtype).element_size()
-                each = 2 * shape.heads * shape.dim * item + 32  # position, span, score, clock
-                entries += [
-                    (w, e, shape.layer, c, c * each) for w, e, c in zip(largest.tolist(), ids.tolist(), count.tolist())
-                ]
+                began, now = self._began(shape.layer), self.clock(shape.layer)
+                each = 2 * shape.heads * shape.dim * DTYPES[self.layout.dtype].itemsize + 32  # span, position, ...
+                weights: dict[int, tuple[float, int]] = {}
+                for keys in self._engine.scan(shape.layer, self._visible.keys() - self._open.keys()):
+                    weight = rate * (absolute(keys.age, keys.clock, began) - now)
+                    if shape.admit:
+                        weight = weight + admission(keys.score).double()
+                    for entry, one in zip(entry_of(keys.age, shape.block).tolist(), weight.tolist()):
+                        most, count = weights.get(entry, (one, 0))
+                        weights[entry] = max(most, one), count + 1
+                entries += [(w, e, shape.layer, count, count * each) for e, (w, count) in weights.items()]
             size = sum(entry[-1] for entry in entries)
             gone: dict[int, set[int]] = {}
             tokens = taken = 0
             for _, entry, layer, count, nbytes in sorted(entries):
                 if size - taken <= budget:
                     break
-                if entry >> 32 in self._open:
-                    continue
                 gone.setdefault(layer, set()).add(entry)
                 tokens, taken = tokens + count, taken + nbytes
             if gone:
                 self._engine.evict(gone)
-                for layer, ids in gone.items():
-                    self._indexes[layer].remove(entries=ids)
+                for layer in gone.keys() & self._indexes.keys():
+                    self._indexes[layer].remove(entries=gone[layer])
             return Evicted(sum(map(len, gone.values())), tokens, taken)
 
     def stats(self) -> dict[str, Any]:
@@ -407,23 +400,29 @@ class Store:
                 if self._pending.get((layer, entry)) is tokens:
                     del self._pending[layer, entry]
 
-    def _scan(self, layer: int, documents: Iterable[int]) -> Iterator[Keys]:
-        """Keys of the documents, as this process knows them."""
-        documents = set(documents)
+    def _waiting(self, layer: int, documents: Collection[int]) -> dict[int, Tokens]:
+        """Entries that the engine does not keep yet."""
         with self._pend:
-            mine = {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
-        yield from self._engine.scan(layer, documents, mine.keys())
-        for entry, tokens in mine.items():
-            yield Keys.of(entry >> 32, tokens)
+            return {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
 
     def _index(self, layer: int) -> ExactIndex:
         self._refresh()
         if layer not in self._indexes:
-            index = self._engine.index(layer)
-            for keys in self._scan(layer, self._visible):
-                index.add(keys)
+            mine = self._waiting(layer, self._visible)
+            index = self._engine.index(layer, self._visible.keys(), mine.keys())
+            for entry, tokens in mine.items():
+                index.add(Keys.of(entry >> 32, tokens))
             self._indexes[layer] = index
         return self._indexes[layer]
+
+    def _add(self, documents: Collection[int]) -> None:
+        """Documents that have become visible, to every index."""
+        for layer, index in self._indexes.items():
+            mine = self._waiting(layer, documents)
+            for keys in self._engine.scan(layer, documents, mine.keys()):
+                index.add(keys)
+            for entry, tokens in mine.items():
+                index.add(Keys.of(entry >> 32, tokens))
 
     def _refresh(self) -> None:
         """What another process has written or taken since."""
@@ -437,9 +436,7 @@ class Store:
             self._indexes.clear()
         new = known.keys() - self._visible.keys()
         self._visible, self._version = known, version
-        for layer, index in self._indexes.items():
-            for keys in self._scan(layer, new):
-                index.add(keys)
+        self._add(new)
 
     def _began(self, layer: int) -> dict[int, float]:
         """The store's clock where each document begins: what all before it have run."""

@@ -11,6 +11,10 @@ class Unwritable(OSError):
     """The place of the store takes nothing more: a full disk, a server that went away."""
 
 
+class Unreachable(OSError):
+    """The place of the store cannot be read now."""
+
+
 class Engine(ABC):
     """Keeps what a store holds. Calls may come from several threads; nothing that it reads is executed.
 
@@ -67,9 +71,12 @@ class Engine(ABC):
     def verify(self) -> list[str]:
         """What is damaged, a line each."""
 
-    def index(self, layer: int) -> ExactIndex:
-        """An empty index for `layer`; the store fills it from `scan`."""
-        return ExactIndex(self.layout[layer], DTYPES[self.layout.dtype])
+    def index(self, layer: int, documents: Collection[int], without: Collection[int]) -> ExactIndex:
+        """Over the keys of the documents' entries but for `without`."""
+        index = ExactIndex(self.layout[layer], DTYPES[self.layout.dtype])
+        for keys in self.scan(layer, documents, without):
+            index.add(keys)
+        return index
 
     def version(self) -> tuple[int, int]:
         """(changes by other processes, removals): a store reads anew what may have changed."""

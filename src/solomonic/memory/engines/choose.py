@@ -20,4 +20,8 @@ def open_engine(uri: str, layout: Layout | None, write: bool) -> Engine:
         from .ram import RamEngine
 
         return RamEngine.open(rest, layout)
+    if scheme == "milvus":
+        from .milvus import MilvusEngine
+
+        return MilvusEngine.open(rest, layout, write)
     raise unknown("kind of store", scheme, SCHEMES)
