@@ -3,6 +3,7 @@
 `python -m tests.memory.kills 100` does so a hundred times; `test_durability.py` twice.
 """
 
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 import torch
 from tqdm import tqdm
@@ -59,7 +61,7 @@ def write_for_ever(folder: str) -> None:
                 print("forgot", number - 2, flush=True)
 
 
-def check(folder: str, said: list[list[str]], killed: bool = True) -> dict[str, int]:
+def check(folder: str, said: list[list[str]]) -> dict[str, int]:
     """Everything that was acknowledged is there, and all that is there is whole. Returns what there is."""
     saved, complete, forgetting, forgot = {}, set(), set(), set()
     for what, number, *at in said:
@@ -68,18 +70,15 @@ def check(folder: str, said: list[list[str]], killed: bool = True) -> dict[str, 
         else:
             {"complete": complete, "forgetting": forgetting, "forgot": forgot, "begun": set()}[what].add(number)
     with open_store(folder, LAYOUT) as store:
-        if killed:
-            assert store.verify() == []
+        assert store.verify() == []
         documents = {d.name: d for d in store.documents()}
         assert not forgot & documents.keys()
-        if killed:
-            assert complete - forgetting <= documents.keys() and saved.keys() - forgetting <= documents.keys()
-            assert all(documents[name].complete for name in complete & documents.keys())
+        assert complete - forgetting <= documents.keys() and saved.keys() - forgetting <= documents.keys()
+        assert all(documents[name].complete for name in complete & documents.keys())
         for name, document in documents.items():
             state = store._engine.state(document.id)
             size = SIZE if document.complete else int(state)
-            if killed:
-                assert size >= saved.get(name, 0)
+            assert size >= saved.get(name, 0)
             assert document.text == TEXT * size
             assert store.passage(document.id, 0, 10**6)[0].encode() == text_of(int(name))[: TEXT * size]
             for layer in (1, 3):
@@ -96,38 +95,58 @@ def check(folder: str, said: list[list[str]], killed: bool = True) -> dict[str, 
         return {"complete": sum(d.complete for d in documents.values()), "incomplete": len(documents) - len(seen)}
 
 
-def kill(folder: str, after: float) -> tuple[list[list[str]], dict[str, int]]:
-    """Start the writer, kill it `after` seconds past its first document, check. Returns what it said, what is there."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.memory.kills", "write", folder],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    first = process.stdout.readline()
+def start(folder: str) -> tuple[int, IO[str]]:
+    """The writer as a new process, and what it says."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.memory.kills", "write", folder]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
+    return process.pid, process.stdout
+
+
+def fork(folder: str) -> tuple[int, IO[str]]:
+    """As `start`, at once; only from a process of one thread."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(writes, 1)
+        sys.stdout = os.fdopen(1, "w")
+        try:
+            write_for_ever(folder)
+        finally:
+            os._exit(1)
+    os.close(writes)
+    return pid, os.fdopen(reads)
+
+
+def kill(folder: str, after: float, said: list[list[str]], start=start) -> dict[str, int]:
+    """Start the writer, kill it `after` seconds past its first document, check. Adds to what was said before."""
+    pid, out = start(folder)
+    first = out.readline()
     assert first, "the writer could not begin"
     time.sleep(after)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    lines = (first + process.stdout.read()).splitlines(keepends=True)
-    said = [line.split() for line in lines if line.endswith("\n")]
-    return said, check(folder, said)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with out:
+        lines = (first + out.read()).splitlines(keepends=True)
+    said += [line.split() for line in lines if line.endswith("\n")]
+    return check(folder, said)
 
 
 def main(times: int) -> None:
+    torch.set_num_threads(1)
     kinds, there = Counter(), Counter()
-    for begin in tqdm(range(0, times, EACH), unit=f" x {EACH}"):
-        said: list[list[str]] = []
-        with tempfile.TemporaryDirectory() as folder:
-            for _ in range(min(EACH, times - begin)):
-                more, left = kill(folder, random.uniform(0, 1.5))
-                said += more
-                left = check(folder, said)
-        kinds.update(line[0] for line in said)
-        there.update(left)
+    with tqdm(total=times) as bar:
+        for begin in range(0, times, EACH):
+            said: list[list[str]] = []
+            with tempfile.TemporaryDirectory() as folder:
+                for _ in range(min(EACH, times - begin)):
+                    left = kill(folder, random.uniform(0, 1.5), said, fork)
+                    bar.update()
+            kinds.update(line[0] for line in said)
+            there.update(left)
     print(
-        f"{times} kills: {kinds['complete']} documents and {kinds['saved']} save points acknowledged, {kinds['forgot']} "
-        f"documents forgotten; none lost, none half; left: {dict(there)}"
+        f"{times} kills: {kinds['complete']} documents and {kinds['saved']} save points acknowledged, "
+        f"{kinds['forgot']} documents forgotten; none lost, none half; left: {dict(there)}"
     )
 
 

@@ -3,14 +3,14 @@
 import threading
 import time as clocks
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .engines import Engine, Unwritable, open_engine
+from .engines import Engine, Unreachable, open_engine
 from .index import ExactIndex, Keys, absolute, best, entry_of, logits
 from .layout import (
     DTYPES,
@@ -28,6 +28,8 @@ from .layout import (
 from .writer import Writer
 
 ON_ERROR = ("raise", "continue")
+AWAY = 60.0
+"""Seconds for which a store that could not be reached is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ def open_store(
     """The store at `uri`: `ram:`, a folder or `file:FOLDER`, `milvus:...`.
 
     layout: of the model; None: as the store has it. write: made, where it is not there; one writer at a time.
-    on_error: what follows when the place takes no more (a full disk, a server that went away): "raise" an OSError at
-    the next call that writes, or "continue" without writing, with one warning; `Store.flush` raises either way.
+    on_error: what follows when the place takes no more (a full disk) or cannot be reached (a server that went away):
+    "raise" an OSError at the next call that writes or searches, or "continue" without writing for good, and without
+    finding anything for a minute, with a warning; `Store.flush` raises either way.
     backlog: bytes that may wait to be written before `save` waits for the disk.
     ValueError for a layout of another model or shape, or a place that is something else; OSError if it cannot be had.
     """
@@ -93,6 +96,7 @@ class Store:
         self._indexes: dict[int, ExactIndex] = {}
         self._pending: dict[tuple[int, int], Tokens] = {}  # (layer, entry) not yet kept by the engine
         self._open: dict[int, Writing] = {}
+        self._away = -AWAY  # when it could not be reached
         self._said = False  # whether the writer's error has been raised, or warned of
         self._version = engine.version()
         self._visible = {document.id: document for document in engine.documents() if document.complete}
@@ -189,18 +193,13 @@ class Store:
             raise ValueError(f"k: expected a whole number >= 1, got {k}")
         device, query = query.device, query.detach().to("cpu", torch.float32)
         with self._lock:
-            index = self._index(layer)
-            began = {document: start - now for document, start in self._began(layer).items()}
-            only = None if only is None else set(only)
-            count, sure = k + 8, False
-            while not sure:
-                found = index.candidates(query, count, rate, began, only)
-                clock = absolute(found.age, found.clock, began)
-                logit = logits(query[:, :, None], found.key, found.admission, clock, shape.admit, rate)
-                age, top, sure = best(found, logit, k)
-                count *= 2
-            position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
-            return Found(entry_of(age, shape.block).to(device), position.to(device), top.to(device))
+            found = self._unless_away(lambda: self._search(layer, query, k, rate, only, now))
+        if found is None:
+            none = torch.full((len(query), shape.heads, k), -1)
+            found = none, torch.full(none.shape, -torch.inf)
+        age, logit = found
+        position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
+        return Found(entry_of(age, shape.block).to(device), position.to(device), logit.to(device))
 
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
         """The tokens of entries, in their order: none of -1, nor of one that has been forgotten meanwhile.
@@ -214,9 +213,8 @@ class Store:
             self._refresh()
             with self._pend:
                 here = {entry: self._pending[layer, entry] for entry in ids if (layer, entry) in self._pending}
-            missing = sorted({entry for entry in ids if entry >= 0} - here.keys())
-            if missing:
-                here |= self._engine.fetch(layer, missing)
+            if missing := sorted({entry for entry in ids if entry >= 0} - here.keys()):
+                here |= self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
             here = {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
             began = self._began(layer)
         n, size = len(ids), max((len(tokens) for tokens in here.values()), default=0)
@@ -388,11 +386,41 @@ class Store:
         if error is None:
             return False
         said, self._said = self._said, True
-        if self._on_error == "raise" or not isinstance(error, Unwritable):
+        if self._on_error == "raise" or not isinstance(error, OSError):
             raise error
         if not said:
             warnings.warn(f"nothing more is written to the store: {error}", RuntimeWarning, stacklevel=3)
         return True
+
+    def _unless_away(self, call: Callable[[], Any]) -> Any:
+        """None, where the store cannot be reached and goes on without."""
+        if clocks.monotonic() < self._away + AWAY:
+            return None
+        try:
+            return call()
+        except Unreachable as error:
+            if self._on_error == "raise":
+                raise
+            self._away = clocks.monotonic()
+            warnings.warn(
+                f"nothing is found in the store for {AWAY:.0f} seconds: {error}", RuntimeWarning, stacklevel=4
+            )
+            return None
+
+    def _search(
+        self, layer: int, query: Tensor, k: int, rate: float, only: Collection[int] | None, now: float
+    ) -> tuple[Tensor, Tensor]:
+        index, admit = self._index(layer), self.layout[layer].admit
+        began = {document: start - now for document, start in self._began(layer).items()}
+        only = None if only is None else set(only)
+        count, sure = k + 8, False
+        while not sure:
+            found = index.candidates(query, count, rate, began, only)
+            clock = absolute(found.age, found.clock, began)
+            logit = logits(query[:, :, None], found.key, found.admission, clock, admit, rate)
+            age, top, sure = best(found, logit, k)
+            count *= 2
+        return age, top
 
     def _committed(self, batch: Batch) -> None:
         with self._pend:
@@ -428,8 +456,8 @@ class Store:
         """What another process has written or taken since."""
         if self._writer is not None:  # no one else writes
             return
-        version = self._engine.version()
-        if version == self._version:
+        version = self._unless_away(self._engine.version)
+        if version is None or version == self._version:
             return
         known = {document.id: document for document in self._engine.documents() if document.complete}
         if version[1] != self._version[1]:
@@ -472,14 +500,14 @@ class Writing:
         self.state = b""
         self._store = store
         self._dirty: set[tuple[int, int]] = set()
-        self._last: dict[int, tuple[int, int]] = {}  # layer: its last entry and position
+        self._last: dict[int, tuple[int, Tokens]] = {}  # layer: its last entry, which may grow
         self._pieces: list[Piece] = []  # not yet put; the last one may grow
         self.resumed = self._saved = resumed
         if resumed:
             self.state = store._engine.state(document.id)
             for shape in store.layout.layers:
                 if last := store._engine.last(shape.layer, document.id):
-                    self._last[shape.layer] = last[0], int(last[1].position[-1])
+                    self._last[shape.layer] = last
             if document.text:
                 self._pieces = store._engine.pieces(document.id, document.text - 1, document.text)
 
@@ -487,10 +515,11 @@ class Writing:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        store = self._store
         if kind is not None:
             self.abandon()
+        if self.id not in store._open:
             return
-        store = self._store
         try:
             self._save(b"", complete=True)
             store._writer.drain()
@@ -520,7 +549,8 @@ class Writing:
         if store._failure():
             return
         with store._lock:
-            last, position = self._last.get(layer, (-1, -1))
+            last, tail = self._last.get(layer, (-1, None))
+            position = -1 if tail is None else int(tail.position[-1])
             if len(tokens) and tokens.position[0] <= position:
                 raise ValueError(
                     f"position of tokens: expected more than {position}, the last one written, got {tokens.position[0]}"
@@ -539,11 +569,11 @@ class Writing:
             for block, part in tokens.blocks(shape.block):
                 entry = entry_id(self.id, block)
                 if entry == last:
-                    part = self._entry(layer, entry).join(part)
+                    part = tail.join(part)
                 with store._pend:
                     store._pending[layer, entry] = part
                 self._dirty.add((layer, entry))
-            self._last[layer] = entry, int(tokens.position[-1])
+            self._last[layer] = entry, part
 
     def append(self, text: bytes) -> None:
         """The next bytes of the document's text."""
@@ -590,13 +620,6 @@ class Writing:
     def _must_be_open(self) -> None:
         if self.id not in self._store._open:
             raise ValueError(f"document {self.document.name!r}: it has been left; nothing more can be written")
-
-    def _entry(self, layer: int, entry: int) -> Tokens:
-        store = self._store
-        with store._pend:
-            if (layer, entry) in store._pending:
-                return store._pending[layer, entry]
-        return store._engine.fetch(layer, [entry])[entry]
 
     def _save(self, state: bytes, complete: bool) -> None:
         store = self._store

@@ -4,7 +4,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .engines.base import Unwritable
 from .layout import Batch
 
 
@@ -60,10 +59,10 @@ class Writer:
                     self._done(batch)
                 failed = None
             except Exception as error:  # surfaces in the thread that writes
-                failed = (
-                    error if isinstance(error, Unwritable) else RuntimeError(f"the store's writer failed: {error!r}")
-                )
-                failed.__cause__ = error.__cause__ if isinstance(error, Unwritable) else error
+                failed = error
+                if not isinstance(error, OSError):
+                    failed = RuntimeError(f"the store's writer failed: {error!r}")
+                    failed.__cause__ = error
             with self._change:
                 if failed:
                     self.error, self.lost = failed, len(self._queue)

@@ -1,0 +1,120 @@
+"""What a service has that a file has not: it can be away, and it has no transactions."""
+
+import pytest
+import torch
+
+from solomonic.memory.engines import milvus
+
+from .cases import answers, opened, put, queries, same, tokens_of
+
+pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return f"milvus:{tmp_path}/store.db"
+
+
+def test_nobody_answers(monkeypatch):
+    monkeypatch.setattr(milvus, "PATIENCE", 1)
+    with pytest.raises(OSError, match="milvus:http://127.0.0.1:1: the service cannot be reached"):
+        opened("milvus:http://127.0.0.1:1")
+    with pytest.raises(ValueError, match="expected an address or a file"):
+        opened("milvus:")
+    with pytest.raises(OSError, match="there is no store"):
+        opened("milvus:nowhere.db", write=False)
+
+
+def test_a_service_that_goes_away(uri, monkeypatch):
+    with opened(uri) as store:
+        put(store, "a", 0)
+    gone = {"on": False}
+    of = milvus.MilvusEngine._errors
+
+    def errors(engine, kind):
+        if gone["on"]:
+            from pymilvus.exceptions import MilvusException
+
+            def fail(*_, **__):
+                raise MilvusException(message="connection refused")
+
+            for name in ("search", "query", "get", "upsert", "delete"):
+                monkeypatch.setattr(engine._client, name, fail)
+        return of(engine, kind)
+
+    monkeypatch.setattr(milvus.MilvusEngine, "_errors", errors)
+    with opened(uri) as store:
+        assert (store.search(1, queries(1), 3).entry >= 0).all()
+        gone["on"] = True
+        with pytest.raises(OSError, match="connection refused"):
+            store.search(1, queries(1), 3)
+    gone["on"] = False
+    with opened(uri, on_error="continue") as store:
+        entry = store.search(1, queries(1), 3).entry.unique()
+        document = store.document("b")
+        gone["on"] = True
+        with pytest.warns(RuntimeWarning, match="nothing is found") as warned:
+            for _ in range(3):
+                assert (store.search(1, queries(1), 3).entry == -1).all()
+                assert not store.fetch(1, entry).real.any()
+        assert len(warned) == 1
+        with pytest.warns(RuntimeWarning, match="nothing more is written"), document:
+            document.write(1, tokens_of(1))
+        with pytest.raises(OSError, match="connection refused"):
+            store.flush()
+    gone["on"] = False
+    with opened(uri, write=False) as store:
+        assert [d.name for d in store.documents()] == ["a"] and store.verify() == []
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
+    """After each of the first requests of a save point, of a document's first one and of a later one."""
+    tokens = tokens_of(1)
+    with opened(uri) as store:
+        put(store, "a", 0)
+        before = answers(store)
+    send, sent = milvus.MilvusEngine._send, []
+
+    def cut(engine, collection, rows):
+        if len(sent) >= at:
+            raise KeyboardInterrupt
+        sent.append(collection)
+        send(engine, collection, rows)
+
+    for first in (True, False):
+        store = opened(uri)
+        with store.document("b", digest="d") as document:
+            if not first:
+                document.write(1, tokens[:9])
+                document.save(b"9")
+                store.flush()
+            sent.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(milvus.MilvusEngine, "_send", cut)
+                batch = _batch(document, tokens if first else tokens[9:])
+                with pytest.raises(KeyboardInterrupt):
+                    store._engine.commit([batch])
+            document.abandon()
+        store.close()
+        with opened(uri) as store:
+            assert same(answers(store), before) and store.verify() == []
+            assert len(store.documents()) == (1 if first else 2)
+    with opened(uri) as store, store.document("b", digest="d") as document:
+        assert document.state == b"9"
+        document.write(1, tokens[9:])
+    with opened(uri, write=False) as store:
+        assert store.verify() == [] and store.documents()[1].tokens == len(tokens)
+        found = store.search(1, 100 * tokens.key[12:13].half().float(), 1, only={store.documents()[1].id})
+        assert torch.equal(found.position[0, :, 0], found.position[0, :, 0].clamp_min(0))
+
+
+def _batch(document, tokens):
+    """The save point that writing `tokens` would bring."""
+    from dataclasses import replace
+
+    from solomonic.memory.layout import Batch, entry_id
+
+    parts = tokens.checked(document._store.layout[1], "float16").blocks(4)
+    entries = tuple((1, entry_id(document.id, block), part) for block, part in parts)
+    return Batch(replace(document.document, tokens=len(tokens)), entries, (), b"more")
