@@ -48,7 +48,7 @@ PACKAGES = {
     "bench": {"torch", "transformers"},
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
-    "memory": {"torch", "numpy"},
+    "memory": {"torch", "numpy", "pymilvus"},
     "tensors": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}

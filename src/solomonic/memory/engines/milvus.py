@@ -323,15 +323,19 @@ class MilvusEngine(Engine):
         blobs = _parts(document.id, STATE, body["save"] + 1, batch.state)
         for piece in batch.pieces:
             blobs += _parts(document.id, TEXT, piece.start, piece.text)
+        keys: dict[int, list[Keys]] = {}
         last, counts, largest = dict(body["last"]), dict(body["counts"]), dict(body["largest"])
         for layer, entry, tokens in batch.entries:
             blobs += _parts(document.id, layer, entry & 0xFFFFFFFF, _encode(tokens))
-            self._send_keys(layer, Keys.of(document.id, tokens), began[str(layer)])
+            keys.setdefault(layer, []).append(Keys.of(document.id, tokens))
             name = str(layer)
             counts[name] = counts.get(name, 0) + int((tokens.position > last.get(name, -1)).sum())
             last[name] = int(tokens.position[-1])
             reach = tokens.key.float().norm(dim=-1).max() + admission(tokens.score).abs().max()
             largest[name] = max(largest.get(name, 0.0), float(reach))
+        for layer, some in keys.items():
+            whole = [torch.cat([getattr(one, name) for one in some]) for name in ("age", "key", "score", "clock")]
+            self._send_keys(layer, Keys(*whole), began[str(layer)])
         self._send("blobs", blobs)
         pieces = {p[0]: p for p in body["pieces"]} | {p.start: (p.start, p.lines, len(p.text)) for p in batch.pieces}
         row = {
