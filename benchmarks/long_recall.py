@@ -2,9 +2,9 @@
 
     python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--store URI] [--json FILE]
 
-Text is words (of PATH, or of the Python library's sources), into which facts are written: a colon, a name, its number; at
-the end a colon and the name again ask for the number. Models of one size are trained on rows of 128 tokens at most that hold
-up to 16 facts. Then each reads one text of T tokens with 128 facts in it, 24 of them near each distance from the end,
+Text is words (of PATH, or of the Python library's sources), into which facts are written: a name and its number; at
+the end the name again asks for the number. Models of one size are trained on rows of 128 tokens at most that hold
+up to 16 facts. Then each reads one text of T tokens with 256 facts in it, 40 of them near each distance from the end,
 and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
 without it: the state, with window and eidetic memory, is the same.
 """
@@ -28,12 +28,11 @@ from solomonic.model import map_state
 from solomonic.tasks.base import IGNORE, Batch, Task
 from solomonic.train import TrainConfig, fit
 
-WORDS, NAMES, NUMBERS = 500, 128, 32
-COLON = WORDS
-FIRST_NAME = WORDS + 1
+WORDS, NAMES, NUMBERS = 500, 256, 32
+FIRST_NAME = WORDS
 FIRST_NUMBER = FIRST_NAME + NAMES
 VOCABULARY = FIRST_NUMBER + NUMBERS
-ASKED = 24  # facts near each distance
+ASKED = 40  # facts near each distance
 
 
 def words(data: Path | None) -> np.ndarray:
@@ -58,8 +57,8 @@ class Facts(Task):
         grown = min(1.0, progress / 0.6)  # from rows of two facts and hardly any text to full size
         sizes = [n for n in (2, 4, 8, 16) if n <= round(2 * (self.most / 2) ** grown)]
         facts = int(rng.choice(sizes))
-        longest = max(6 * sizes[-1], round(12 * (self.length / 12) ** grown))
-        length = longest if rng.random() < 0.5 else int(rng.integers(6 * facts, longest + 1))
+        longest = max(4 * sizes[-1], round(8 * (self.length / 8) ** grown))
+        length = longest if rng.random() < 0.5 else int(rng.integers(4 * facts, longest + 1))
         return self.rows(size * self.length // length, length, facts, rng)  # as many tokens whatever the length
 
     def test_batch(self, size, length, rng):
@@ -69,21 +68,21 @@ class Facts(Task):
         begin = rng.integers(len(self.text) - length, size=size)
         tokens = self.text[begin[:, None] + np.arange(length)]
         targets = np.full_like(tokens, IGNORE)
-        asked = length - 3 * facts
+        asked = length - 2 * facts
         for row in range(size):
             names = FIRST_NAME + rng.choice(NAMES, facts, replace=False)
             numbers = FIRST_NUMBER + rng.integers(NUMBERS, size=facts)
-            at = np.sort(rng.choice(asked // 3, facts, replace=False)) * 3
+            at = np.sort(rng.choice(asked // 2, facts, replace=False)) * 2
             write(tokens[row], at, names, numbers)
             order = rng.permutation(facts)
-            at = asked + 3 * np.arange(facts)
+            at = asked + 2 * np.arange(facts)
             write(tokens[row], at, names[order], numbers[order])
-            targets[row, at + 1] = numbers[order]
+            targets[row, at] = numbers[order]
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
 
 
 def write(tokens: np.ndarray, at: np.ndarray, names: np.ndarray, numbers: np.ndarray) -> None:
-    tokens[at], tokens[at + 1], tokens[at + 2] = COLON, names, numbers
+    tokens[at], tokens[at + 1] = names, numbers
 
 
 def long_text(text: np.ndarray, length: int, distances: list[int], rng) -> tuple[np.ndarray, dict]:
@@ -94,7 +93,7 @@ def long_text(text: np.ndarray, length: int, distances: list[int], rng) -> tuple
     numbers = FIRST_NUMBER + rng.integers(NUMBERS, size=NAMES)
     places, asked, used = [], {}, 0
     for distance in distances:
-        near = min(distance, length - 3 * ASKED)  # within a tenth of it, farther only where there is no room
+        near = min(distance, length - 2 * ASKED)  # within a tenth of it, farther only where there is no room
         low = max(0, length - near - max(near // 10, 4 * ASKED))
         spots = np.arange(low, length - near + 1, 4)
         at = rng.choice(spots[: len(spots)], ASKED, replace=False)
@@ -120,11 +119,11 @@ def read(model, tokens: np.ndarray, chunk: int = 4096):
 
 @torch.inference_mode()
 def accuracy(model, state, asked: dict) -> dict[int, float]:
-    """Share of the numbers that are the likeliest token after colon and name, for each distance."""
+    """Share of the numbers that are the likeliest token after its name, for each distance."""
     found = {}
     for distance, (names, numbers) in asked.items():
         rows = map_state(lambda tensor: tensor.expand(len(names), *tensor.shape[1:]), state)
-        questions = torch.from_numpy(np.stack([np.full_like(names, COLON), names], 1))
+        questions = torch.from_numpy(names[:, None])
         logits, _ = model(questions, rows)
         found[distance] = float((logits[:, -1].argmax(-1).numpy() == numbers).mean())
     return found

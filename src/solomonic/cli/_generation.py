@@ -53,8 +53,13 @@ def add_memory(command: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def remembering(chosen: argparse.Namespace, model: LanguageModel) -> Iterator[LanguageModel]:
-    """The model, with the store of --memory where there is one; what --explain asks for is printed at the end."""
+def remembering(
+    chosen: argparse.Namespace, model: LanguageModel, on_error: str = "continue"
+) -> Iterator[LanguageModel]:
+    """The model, with the store of --memory where there is one; what --explain asks for is printed at the end.
+
+    on_error: of a store that goes away meanwhile, "continue" without it, with a warning, or "raise".
+    """
     explain = getattr(chosen, "explain", False)
     if chosen.memory is None:
         if explain:
@@ -67,7 +72,7 @@ def remembering(chosen: argparse.Namespace, model: LanguageModel) -> Iterator[La
 
     if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
         raise ValueError(f"expected --found >= 1 and --rate >= 0, got {chosen.found} and {chosen.rate}")
-    with open_store(chosen.memory) as store:
+    with open_store(chosen.memory, on_error=on_error) as store:
         heard = Heard(store) if explain else None
         yield Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
         if heard is not None:
