@@ -140,7 +140,7 @@ def test_a_book_is_read_once(folder, capsys, piped, tmp_path, tokens_read):
     session = ["--session", tmp_path / "s"]
     assert run(capsys, "generate", folder, "--file", tmp_path / "book", *session, "--max-tokens", 0) == "\n"
     assert bytes(tokens_read) == book[:-1]
-    run(capsys, "generate", folder, "Who?", *session, "--max-tokens", 2)
+    run(capsys, "generate", folder, "Who?", *session, "--max-tokens", 2, "--temperature", 0)
     assert bytes(tokens_read[:2504]) == book + b"Who?" and len(tokens_read) == 2505
 
 
@@ -257,7 +257,7 @@ def test_a_file_of_something_else_is_not_written_to(folder, capsys, batch, tmp_p
         (["generate", "{m}", "a", "--file", "x"], "--file: expected the prompt once"),
         (["generate", "{m}", "--file", "{t}/nowhere"], "nowhere"),
         (["generate", "{m}", "a", "--out", "x"], "--out is for --batch"),
-        (["generate", "{m}", "a", "--batch", "x"], "--batch has its own prompts"),
+        (["generate", "{m}", "a", "--batch", "x"], "--batch has prompts of its own"),
         (["generate", "{m}", "--batch", "{t}/nowhere"], "nowhere"),
         (["generate", "{m}", "--batch", "{t}/bad.jsonl"], "bad.jsonl, line 2: expected a JSON object"),
         (

@@ -65,6 +65,47 @@ def remember(
     return writing.document
 
 
+class Talk:
+    """A text written to the store while it is read and goes on, found again in the middle of it; called as a model is.
+
+    It begins with nothing read. `finish` hands over what is still in sight. The document's sources are the documents
+    that its own computation found something of, so that it goes when they are forgotten.
+    """
+
+    def __init__(self, attached: Attached, tokenizer: Tokenizer, writing: Writing):
+        self.reader = attached.write(writing, self._spans, k=attached.k)
+        self._writing, self._state = writing, None
+        text = tokenizer.stream()
+        raw = tokenizer.is_bytes  # bytes that are not UTF-8 stay as they are
+        self._text = (lambda t: bytes([t]) if t < 256 else b"") if raw else (lambda t: text(t).encode())
+        self._edges = [0]
+
+    def __getattr__(self, name: str):
+        return getattr(self.reader, name)
+
+    def __call__(self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None):
+        """As `LanguageModel.forward`. ValueError for a state that is not where this text is."""
+        read = 0 if state is None else int(state["position"][0])
+        if read != len(self._edges) - 1:
+            raise ValueError(
+                f"expected the text to go on after its {len(self._edges) - 1} tokens, got a state of {read}"
+            )
+        for token in tokens[0].tolist():
+            piece = self._text(token)
+            self._writing.append(piece)
+            self._edges.append(self._edges[-1] + len(piece))
+        logits, self._state = self.reader(tokens, state, mask=mask)
+        self._writing.add_sources(self.reader.used - {self._writing.id})
+        return logits, self._state
+
+    def finish(self) -> None:
+        if self._state is not None:
+            self.reader.finish(self._state)
+
+    def _spans(self, position: Tensor) -> Tensor:
+        return torch.tensor([[self._edges[p], self._edges[p + 1]] for p in position.tolist()])
+
+
 class Spans:
     """The bytes of a text that its tokens (T,) stand for, by their positions: (M,) -> (M, 2)."""
 
@@ -98,4 +139,4 @@ def resumed(reader: Attached, writing: Writing) -> State | None:
     return map_state(lambda _: tensors[next(named)].to(device), like)
 
 
-__all__ = ["Spans", "digest", "remember", "resumed", "saved"]
+__all__ = ["Spans", "Talk", "digest", "remember", "resumed", "saved"]

@@ -53,6 +53,34 @@ def test_added_once_searched_and_explained(place, capsys):
     assert "source and line" in with_store[2] and "a.txt:" in with_store[2]
 
 
+def test_a_text_is_remembered_as_it_is_written(place, capsys):
+    said(capsys, *add(place))
+    write = (
+        "generate",
+        place / "model",
+        "Ahab went",
+        "--max-tokens",
+        "40",
+        "--temperature",
+        "0",
+        "--memory",
+        place / "store",
+    )
+    code, out, _ = said(capsys, *write, "--remember", "talk")
+    assert code == 0
+    with open_store(str(place / "store")) as store:
+        talk = store.find("talk")
+        assert talk.complete and set(talk.sources) == {1, 2} and talk.tokens > 0
+        assert store.passage(talk.id, 0, 9) == ("Ahab went", 1) and talk.text == 9 + 40 - 1  # the last is not read yet
+    code, out, _ = said(capsys, "memory", "forget", "--store", place / "store", "--document", place / "texts" / "a.txt")
+    assert code == 0 and "computed from it" in out
+    with open_store(str(place / "store")) as store:
+        assert [document.id for document in store.documents()] == [2]
+    said(capsys, "generate", place / "model", "Ahab", "--max-tokens", "4", "--session", place / "session")
+    code, _, err = said(capsys, *write, "--remember", "talk", "--session", place / "session")
+    assert code == 2 and "expected a new --session" in err
+
+
 def test_evaluated_with_and_without(place, capsys):
     said(capsys, *add(place))
     score = ("eval", place / "model", "--data", place / "texts", "--lengths", "64", "--json", place / "bits.json")
@@ -90,7 +118,7 @@ def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
         (("memory", "search", "x", "--model", "{}/model", "--store", "{}/other"), "one of this model"),
         (("generate", "{}/model", "x", "--memory", "{}/none"), "none"),
         (("generate", "{}/model", "x", "--memory", "{}/store", "--found", "0"), "--found >= 1"),
-        (("generate", "{}/model", "x", "--explain"), "--explain is for --memory"),
+        (("generate", "{}/model", "x", "--explain"), "--explain and --remember are for --memory"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, error):

@@ -54,27 +54,35 @@ def add_memory(command: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def remembering(
-    chosen: argparse.Namespace, model: LanguageModel, on_error: str = "continue"
+    chosen: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, on_error: str = "continue"
 ) -> Iterator[LanguageModel]:
     """The model, with the store of --memory where there is one; what --explain asks for is printed at the end.
 
     on_error: of a store that goes away meanwhile, "continue" without it, with a warning, or "raise".
     """
-    explain = getattr(chosen, "explain", False)
+    explain, name = getattr(chosen, "explain", False), getattr(chosen, "remember", None)
     if chosen.memory is None:
-        if explain:
-            raise ValueError("--explain is for --memory: it prints what was attended to in a store")
+        if explain or name is not None:
+            raise ValueError("--explain and --remember are for --memory, the store that they speak of")
         yield model
         return
     from ..attach import Attached
     from ..memory import open_store
+    from ..remember import Talk
     from ._passages import Heard
 
     if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
         raise ValueError(f"expected --found >= 1 and --rate >= 0, got {chosen.found} and {chosen.rate}")
-    with open_store(chosen.memory, on_error=on_error) as store:
+    with open_store(chosen.memory, write=name is not None, on_error=on_error) as store:
         heard = Heard(store) if explain else None
-        yield Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
+        attached = Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
+        if name is None:
+            yield attached
+        else:
+            with store.document(name, session=chosen.session) as writing:
+                talk = Talk(attached, tokenizer, writing)
+                yield talk
+                talk.finish()
         if heard is not None:
             print("\n" + heard.table(3), file=sys.stderr)
 

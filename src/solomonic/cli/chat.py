@@ -34,7 +34,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     session = saved.load() if saved else Session()
     if chosen.system is not None and session.length:
         raise ValueError("--system: expected a new session, whose first words it is; leave it out")
-    with remembering(chosen, model) as remembers:
+    with remembering(chosen, model, tokenizer) as remembers:
         return _talk(chosen, remembers, tokenizer, turns, session, saved, sampling)
 
 

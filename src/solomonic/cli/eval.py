@@ -84,7 +84,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         "memory": chosen.memory,
         "notes": [],
     }
-    with remembering(chosen, model, on_error="raise") as remembers:
+    with remembering(chosen, model, tokenizer, on_error="raise") as remembers:
         plan = _plan(chosen, remembers, tokenizer, problems, trained, found["notes"])
 
         done: dict[str, list[dict[str, Any]]] = {}

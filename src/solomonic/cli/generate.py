@@ -25,6 +25,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--batch-size", type=int, default=8, metavar="B", help="prompts at a time (default 8)")
     command.add_argument("--out", type=Path, metavar="FILE", help="where --batch writes (default: standard output)")
+    command.add_argument(
+        "--remember",
+        metavar="NAME",
+        help="write the text to the store of --memory, as the document NAME, as it goes on",
+    )
     command.add_argument("--stats", action="store_true", help="tokens, time and bytes of the state, on standard error")
 
 
@@ -33,21 +38,23 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         if chosen.out is not None:
             raise ValueError("--out is for --batch; to write one text to a file, redirect standard output")
         return _one(chosen)
-    if chosen.prompt or chosen.file or chosen.session:
-        raise ValueError("--batch has its own prompts and no session: leave out PROMPT, --file and --session")
+    if chosen.prompt or chosen.file or chosen.session or chosen.remember:
+        raise ValueError("--batch has prompts of its own: leave out PROMPT, --file, --session and --remember")
     return _batch(chosen)
 
 
 def _one(chosen: argparse.Namespace) -> int:
     prompt = _prompt(chosen)
     model, tokenizer, sampling = opened(chosen)
-    with remembering(chosen, model) as remembers:
+    with remembering(chosen, model, tokenizer) as remembers:
         return _written(chosen, prompt, model, remembers, tokenizer, sampling)
 
 
 def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
     saved = SessionFile(chosen.session, model) if chosen.session else None
     session = saved.load() if saved else Session()
+    if chosen.remember and session.length:
+        raise ValueError("--remember: expected a new --session, for a document is written from its first token on")
     before, session = session.tokens_read, session.then(tokenizer.encode(prompt))
     if not session.pending:
         raise ValueError("expected a prompt: as an argument, with --file, or piped in")
@@ -97,7 +104,7 @@ def _batch(chosen: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size: expected a whole number >= 1, got {chosen.batch_size}")
     records = list(_records(chosen.batch))
     model, tokenizer, sampling = opened(chosen)
-    with remembering(chosen, model) as remembers:
+    with remembering(chosen, model, tokenizer) as remembers:
         return _answers(chosen, records, remembers, tokenizer, sampling)
 
 

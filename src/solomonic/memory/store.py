@@ -111,6 +111,7 @@ class Store:
 
     # Writing
 
+    @torch.inference_mode(False)  # what the store keeps outlives the caller's mode
     def document(
         self,
         name: str,
@@ -171,6 +172,7 @@ class Store:
 
     # Reading
 
+    @torch.inference_mode(False)
     def search(
         self,
         layer: int,
@@ -201,6 +203,7 @@ class Store:
         position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
         return Found(entry_of(age, shape.block).to(device), position.to(device), logit.to(device))
 
+    @torch.inference_mode(False)
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
         """The tokens of entries, in their order: none of -1, nor of one that has been forgotten meanwhile.
 
@@ -306,6 +309,7 @@ class Store:
                 self._drop(gone)
             return Forgotten(tuple(asked), tuple(followed))
 
+    @torch.inference_mode(False)
     def evict(self, budget: int, rate: float = 0.0) -> Evicted:
         """Whole entries, the least weight first, until those that stay take `budget` bytes at most.
 
@@ -538,6 +542,7 @@ class Writing:
         with self._store._lock:
             return self._store._began(layer)[self.id]
 
+    @torch.inference_mode(False)
     def write(self, layer: int, tokens: Tokens, clock: float | None = None) -> None:
         """Later tokens than all before, found at once by this process; kept from the next `save` on.
 
