@@ -25,6 +25,8 @@ MAY = {
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},
+    "theory": set(),
+    "probe": {"model", "mixers", "ops"},
     "spelling": set(),
     "files": set(),
     "tensors": set(),
@@ -45,6 +47,8 @@ PACKAGES = {
     "bench": {"torch", "transformers"},
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
+    "theory": {"numpy", "scipy"},
+    "probe": {"torch", "numpy", "scipy", "matplotlib"},
     "tensors": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}
