@@ -26,6 +26,8 @@ BLOCK = 128
 """Tokens over which losses are averaged before their spread is taken: neighbours are not independent."""
 LEFT = {"1/e": math.exp(-1), "1 %": 0.01}
 GRAMIAN_TOKENS = 2048
+LEAST = 2048
+"""Tokens of the shortest text: what a fit with the default lags and directions takes."""
 
 Report = Callable[[int], None]
 
@@ -37,10 +39,9 @@ def fading_memory(mixer: Mixer) -> Mixer | None:
     return mixer if mixer.is_fading else None
 
 
-def passes(model: LanguageModel) -> int:
-    """How many times `study` reads the text, for a progress bar."""
-    count = sum(map(len, memories(model).values()))
-    return 2 + (count + len(MEMORIES) if count else 0)
+def work(model: LanguageModel, length: int) -> int:
+    """Tokens that `study` will tell of for a text of `length`, for a progress bar."""
+    return min(length, GRAMIAN_TOKENS) + length + (1 + len(_plan(model))) * (length - 1)
 
 
 @torch.no_grad()
@@ -51,13 +52,13 @@ def study(
     directions: int = 8,
     report: Report = lambda tokens: None,
 ) -> dict[str, Any]:
-    """Every number of `fading`, `systems`, `attention`, `ablations` and `interventions` on tokens (T,), T >= 2.
+    """Every number of `fading`, `systems`, `attention`, `ablations` and `interventions` on tokens (T,), T >= LEAST.
 
     `report` is told the tokens of each call. ValueError for a text that is too short.
     """
     text = torch.as_tensor(np.asarray(tokens, np.int64), device=model.embedding.weight.device)[None]
-    if text.shape[1] < 2 * CHUNK:
-        raise ValueError(f"expected a text of {2 * CHUNK} tokens or more, got {text.shape[1]}")
+    if text.shape[1] < LEAST:
+        raise ValueError(f"expected a text of {LEAST} tokens or more, got {text.shape[1]}")
     found: dict[str, Any] = {"tokens": text.shape[1], "layers": [block.mixer.config.name for block in model.blocks]}
     found["fading"] = fading(model, text[:, :GRAMIAN_TOKENS], report)
     found["systems"] = systems(model, text, directions, report)
@@ -157,18 +158,14 @@ def ablations(model: LanguageModel, text: Tensor, report: Report = lambda tokens
 
     Differences are paired, token by token; `error` is their standard error over blocks of BLOCK tokens.
     """
-    there = memories(model)
     with watch(model) as seen:
         whole = bits(model, text, report)
     mass = [
         {"layer": layer, "heads": _mass(calls), "mean": torch.tensor(_mass(calls)).mean(0).tolist()}
         for layer, calls in sorted(seen.mass.items())
     ]
-    plan = [((layer,), name) for layer, names in there.items() for name in names]
-    everywhere = [(tuple(at for at, names in there.items() if name in names), name) for name in MEMORIES]
-    plan += [(layers, name) for layers, name in everywhere if len(layers) > 1]
     rows = []
-    for layers, name in plan:
+    for layers, name in _plan(model):
         with watch(model, {layer: {name} for layer in layers}):
             more = bits(model, text, report) - whole
         blocks = more[: len(more) // BLOCK * BLOCK].view(-1, BLOCK).mean(1)
@@ -224,6 +221,14 @@ def bits(model: LanguageModel, text: Tensor, report: Report = lambda tokens: Non
         losses.append(cross_entropy(logits[0].float(), target, reduction="none").double() / math.log(2))
         report(piece.shape[1])
     return torch.cat(losses).cpu()
+
+
+def _plan(model: LanguageModel) -> list[tuple[tuple[int, ...], str]]:
+    """What to take away: each memory of each layer, then each in all of the layers that have it."""
+    there = memories(model)
+    everywhere = [(tuple(at for at, names in there.items() if name in names), name) for name in MEMORIES]
+    single = [((layer,), name) for layer, names in there.items() for name in names]
+    return single + [(layers, name) for layers, name in everywhere if len(layers) > 1]
 
 
 def _read(model: LanguageModel, text: Tensor) -> tuple[Tensor, State]:
