@@ -1,15 +1,17 @@
 """The residual stack on series of the Numenta Anomaly Benchmark, beside two published detectors run here.
 
-    python benchmarks/anomalies.py PATH [--json FILE]
+    python benchmarks/anomalies.py [PATH] [--json FILE]
 
 PATH is a folder with series (timestamp, value) and nab_windows.json, the benchmark's labelled windows (its
 labels/combined_windows.json). Scores are the benchmark's, the threshold chosen over the series in the folder together, as
 there over all 58: detectors run here are compared with each other; what was published for 58 series is not comparable.
+Without PATH the series are made: seasons, coloured noise and drift of all sizes, and one to three planted anomalies each.
 """
 
 import argparse
 import json
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -45,12 +47,56 @@ def labelled(folder: Path) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
     return found
 
 
+def planted(count: int = 36, rows: int = 3000, day: int = 96) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
+    """Series with spikes, shifts, flat stretches, changes of scale and noise; windows a tenth of the rows together."""
+    found = {}
+    for seed in range(100, 100 + count):
+        noise, t = np.random.default_rng(seed), np.arange(rows)
+        shape = np.exp(noise.uniform(1, 3) * np.cos(2 * np.pi * (t / day - noise.uniform())))
+        week = 1 - noise.choice([0, 0.4]) * ((t // day) % 7 >= 5)
+        season = noise.choice([0, 1.0, 2.0]) * (shape - shape.mean()) / shape.std() * week
+        keep, drive = noise.uniform(0.3, 0.95), noise.standard_normal(rows)
+        if noise.random() < 0.3:
+            drive = noise.standard_t(4, rows) / 2**0.5
+        coloured = np.zeros(rows)
+        for i in range(1, rows):
+            coloured[i] = keep * coloured[i - 1] + drive[i]
+        coloured *= noise.uniform(0.1, 0.5) / coloured.std()
+        x = season + coloured + np.cumsum(noise.standard_normal(rows)) * noise.choice([0, 0.005])
+        many = int(noise.integers(1, 4))
+        width = rows // 10 // many
+        able = np.arange(rows * 15 // 100 + width, rows - 2 * width, 2 * width + width // 2)
+        windows = []
+        for start in np.sort(noise.choice(able, many, replace=False)):
+            kind = noise.choice(["spike", "shift", "flat", "scale", "noise", "burst"])
+            length = int(noise.integers(day // 4, day))
+            first = start + width // 2
+            last = first + length
+            if kind == "spike":
+                x[first : first + 2] += noise.choice([-1, 1]) * noise.uniform(2, 4)
+            elif kind == "shift":
+                x[first:] += noise.choice([-1, 1]) * noise.uniform(1, 2.5)
+            elif kind == "flat":
+                x[first:last] = x[first]
+            elif kind == "scale":
+                x[first:last] *= noise.choice([0.3, 2.0])
+            elif kind == "noise":
+                x[first:last] += noise.standard_normal(length) * noise.uniform(0.5, 1.5)
+            else:
+                at = noise.integers(first, last, 6)
+                x[at] += noise.uniform(1, 3, 6)
+            windows.append((int(start), int(start + width)))
+        values = x * noise.uniform(1, 1000) + noise.uniform(-100, 100)
+        found[f"planted {seed}"] = (Series("value", values, None, timedelta(days=1) / day, [], 2), windows)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="PATH")
+    parser.add_argument("folder", nargs="?", type=Path, metavar="PATH")
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args()
-    data, result = labelled(chosen.folder), {}
+    data, result = labelled(chosen.folder) if chosen.folder else planted(), {}
     for name, detect in DETECTORS.items():
         began = time.perf_counter()
         scored = {key: (detect(series), rows) for key, (series, rows) in data.items()}
@@ -72,8 +118,10 @@ def main() -> None:
             ],
         )
     )
-    print("\neach series, standard profile, at the detector's one threshold")
-    print(table(("detector", *data), [(name, *r["series at that threshold"].values()) for name, r in result.items()]))
+    if chosen.folder:
+        print("\neach series, standard profile, at the detector's one threshold")
+        rows = [(name, *r["series at that threshold"].values()) for name, r in result.items()]
+        print(table(("detector", *data), rows))
     if chosen.json:
         chosen.json.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -47,7 +47,7 @@ PACKAGES = {
     "bench": {"torch", "transformers"},
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
-    "theory": {"numpy", "scipy"},
+    "theory": {"numpy", "scipy", "matplotlib"},
     "probe": {"torch", "numpy", "scipy", "matplotlib"},
     "tensors": {"torch", "safetensors"},
 }

@@ -269,7 +269,8 @@ def test_the_command_prints_stretches_and_writes_scores(tmp_path, capsys):
     x = series(2000, seed=7)
     x[1500:1504] += 5
     data = write(tmp_path / "data.csv", x)
-    assert main(["anomalies", str(data), "--out", str(tmp_path / "scores.csv")]) == 0
+    assert main(["anomalies", str(data), "--out", str(tmp_path / "scores.csv"), "--plot", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
     assert "2,000 rows, seasons of 48, 336 rows; the first 300 rows" in out
     at = datetime(2024, 1, 1) + 1500 * timedelta(minutes=30)

@@ -1,6 +1,6 @@
 """Find what is unlike all before it in a time series.
 
-    solomonic anomalies data.csv --column load --out scores.csv
+    solomonic anomalies data.csv --column load --out scores.csv --plot scores.png
 
 DATA has a header, a column of numbers and, if you like, one of times. A stack of predictors (level, seasons, linear
 system), each fed the residual of the one below, says what was to be expected from the rows before; the score of a row is
@@ -35,19 +35,24 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--recent", type=int, default=12, metavar="N", help="rows that are judged together (default 12)")
     add("--most", type=int, default=5, metavar="N", help="stretches to print (default 5)")
     add("--out", type=Path, metavar="FILE", help="write every row's score, expectation and residuals as CSV")
+    add("--plot", type=Path, metavar="FILE", help="draw the series, the residuals and the scores as PNG")
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if chosen.most < 1:
         raise ValueError(f"--most: expected a whole number >= 1, got {chosen.most}")
-    if chosen.out and (chosen.out.is_dir() or chosen.out.resolve() == chosen.data.resolve()):
-        raise ValueError(f"--out: expected a file of its own, got {chosen.out}")
+    for name, file in (("out", chosen.out), ("plot", chosen.plot)):
+        if file and (file.is_dir() or file.resolve() == chosen.data.resolve()):
+            raise ValueError(f"--{name}: expected a file of its own, got {file}")
     import numpy as np
     from tqdm import tqdm
 
+    from ..files import write
     from ..theory.residual import stack, stretches
     from ..theory.residual.series import read
 
+    if chosen.plot:
+        from ..theory.residual.picture import draw
     series = read(chosen.data, chosen.column)
     periods = series.periods() if chosen.periods is None else tuple(chosen.periods)
     model = stack(periods, chosen.recent)
@@ -68,10 +73,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     warm = int(min(WARM * len(scores), 750))
     judged = np.where(np.arange(len(scores)) < warm, 0, scores)
+    unlike = stretches(judged, chosen.most, max(periods[:1] or (4 * chosen.recent,)))
     rows = [
-        (series.when(s.peak), series.when(s.first), series.when(s.last), f"{s.score:.1f}", f"{series.values[s.peak]:g}")
-        + (f"{expected[s.peak]:g}",)
-        for s in stretches(judged, chosen.most, max(periods[:1] or (4 * chosen.recent,)))
+        (series.when(s.peak), series.when(s.first), series.when(s.last), f"{s.score:.1f}")
+        + (f"{series.values[s.peak]:g}", f"{expected[s.peak]:g}")
+        for s in unlike
     ]
     seasons = f"seasons of {', '.join(map(str, periods))} rows" if periods else "no seasons"
     print(f"{chosen.data}, {series.name}: {len(scores):,} rows, {seasons}; the first {warm:,} rows are not judged")
@@ -80,15 +86,19 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     else:
         print("nothing is unlike what came before it")
     if chosen.out:
-        from ..files import write
-
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        head = ["time"] if series.times else ["row"]
-        writer.writerow([*head, series.name, "score", "expected", *(f"residual_{name}" for name in model.names)])
-        for row, value in enumerate(series.values.tolist()):
-            first = series.times[row] if series.times else row
-            rest = (scores[row], expected[row], *residuals[row])
-            writer.writerow([first, value, *(f"{number:.6g}" for number in rest)])
-        write(chosen.out, text.getvalue())
+        write(chosen.out, _csv(series, model.names, scores, expected, residuals))
+    if chosen.plot:
+        write(chosen.plot, draw(series, expected, residuals, judged, unlike))
     return 0
+
+
+def _csv(series, names: tuple[str, ...], scores, expected, residuals) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    first = "time" if series.times else "row"
+    writer.writerow([first, series.name, "score", "expected", *(f"residual_{name}" for name in names)])
+    for row, value in enumerate(series.values.tolist()):
+        numbers = (scores[row], expected[row], *residuals[row])
+        when = series.times[row] if series.times else row
+        writer.writerow([when, value, *(f"{number:.6g}" for number in numbers)])
+    return text.getvalue()
