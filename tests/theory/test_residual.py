@@ -2,6 +2,7 @@
 
 import csv
 import math
+import sys
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -340,3 +341,13 @@ def test_typos_of_the_command(tmp_path, capsys):
         assert main(["anomalies", str(data), *words]) == 2
         assert message in capsys.readouterr().err
     assert main(["anomalies", str(tmp_path / "none.csv")]) == 2
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "solomonic.theory.residual.picture", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    data = write(tmp_path / "data.csv", series(200))
+    assert main(["anomalies", str(data), "--plot", str(tmp_path / "a.png")]) == 2
+    assert "pip install 'solomonic[theory]'" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
