@@ -3,8 +3,8 @@
     solomonic anomalies data.csv --column load --out scores.csv --plot scores.png
 
 DATA has a header, a column of numbers and, if you like, one of times. A stack of predictors (level, seasons, linear
-system), each fed the residual of the one below, says what was to be expected from the rows before; the score of a row is
-how many nats the last rows are less likely than the most similar stretch that was seen. It never looks ahead.
+system), each fed the residual of the one below, says what was to be expected from the rows before; the score of a row
+is how many nats the last rows are less likely than the most similar stretch that was seen. It never looks ahead.
 """
 
 import argparse

@@ -101,7 +101,16 @@ def _tables(found: dict) -> list[str]:
             ]
             order = f"{max(entry['order']):.0f} of {entry['states']}" if entry["order"] else None
             best = max(system["explained"].values())
-            rows.append((f"{entry['layer']} {entry['memory']}", *lengths, order, system["effective"], best))
-        head = ("fading memory", "tokens to 1/e", "to 1 %", "largest order", "linear states", "explain")
+            rows.append(
+                (
+                    f"{entry['layer']} {entry['memory']}",
+                    *lengths,
+                    order,
+                    system["correlated"],
+                    system["effective"],
+                    best,
+                )
+            )
+        head = ("fading memory", "tokens to 1/e", "to 1 %", "largest order", "correlated", "linear order", "explains")
         shown.append(table(head, rows))
     return shown

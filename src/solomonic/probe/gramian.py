@@ -44,7 +44,7 @@ class Gramians:
 
 
 def gramians(scan: Scan, every: int = 32) -> Gramians:
-    """At every `every`-th row of the scan, in float64. Without the first and the last row: there is nothing before, or after."""
+    """At every `every`-th row of the scan but the last, in float64. ValueError for a text of fewer rows."""
     k, q, v, g = (x.double() for x in (scan.k, scan.q, scan.v, scan.log_decay))
     T, H, N = k.shape
     keep = torch.eye(N, dtype=k.dtype) * g.exp()[..., None, None]

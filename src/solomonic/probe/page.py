@@ -14,10 +14,13 @@ COLORS = {"window": "#0072b2", "fading": "#e69f00", "eidetic": "#009e73"}
 SHADES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#666666", "#f0e442")
 
 STYLE = """
-:root { color-scheme: light } body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem;
-background: #fff; color: #111 } h1, h2 { line-height: 1.2; font-weight: 600 } h2 { margin-top: 2.5rem }
-img { max-width: 100%; height: auto } table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto }
-th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #ddd } th:first-child, td:first-child { text-align: left }
+:root { color-scheme: light }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
+body { background: #fff; color: #111 } h1, h2 { line-height: 1.2; font-weight: 600 } h2 { margin-top: 2.5rem }
+img { max-width: 100%; height: auto }
+table { border-collapse: collapse; font-size: .9rem; display: block; overflow-x: auto }
+th, td { padding: .25rem .75rem; text-align: right; border-bottom: 1px solid #ddd }
+th:first-child, td:first-child { text-align: left }
 pre { white-space: pre-wrap; font-size: .85rem; background: #f4f4f4; padding: .75rem; overflow-wrap: anywhere }
 """
 
@@ -28,9 +31,9 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
     if found["ablations"]:
         parts += _section(
             "What each memory is worth",
-            "Loss in bits a token with one memory of a layer taken away (the softmax runs over the others), less the loss "
-            f"of the whole model, {found['bits_per_token']:.3f}. Bars are two standard errors. The weights were trained with "
-            "all memories: this is what the trained model uses, not what a model trained without would lose.",
+            "Loss in bits a token with one memory of a layer taken away (the softmax runs over the others), less the "
+            f"loss of the whole model, {found['bits_per_token']:.3f}. Bars are two standard errors. The weights were "
+            "trained with all memories: this is what the trained model uses, not what one trained without would lose.",
             _png(ablations, found),
         )
         parts += _section(
@@ -44,18 +47,18 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
         ]
         parts += [
             "<h2>What it changes in generation</h2>",
-            "<p>The likeliest tokens after the first half of the text, with one memory taken away or held still, that is, "
-            "nothing new is written to it. Same tokens: before the first that differs from the intact model's; divergence: "
-            "KL from the intact model's next-token distribution, in nats, over the intact model's own tokens.</p>",
+            "<p>The likeliest tokens after the first half of the text, with one memory taken away or held still, that "
+            "is, nothing new is written to it. Same tokens: before the first that differs from the intact model's; "
+            "divergence: KL from the intact model's next-token distribution, in nats, over its own tokens.</p>",
             _table(("memory", "how", "same tokens", "divergence"), (row[:4] for row in rows)),
             *(f"<p>{escape(f'{where}, {how}')}</p><pre>{escape(text)}</pre>" for where, how, _, _, text in rows[:7]),
         ]
     if found["fading"]:
         parts += _section(
             "How long a fading memory remembers",
-            "What is left of a change of the state after so many tokens of this text, by head: points are measured on two "
-            "runs of the memory, lines are the decay at its mean along the text. Under the delta rule, and where the decay "
-            "depends on the token, they need not agree.",
+            "What is left of a change of the state after so many tokens of this text, by head: points are measured on "
+            "two runs of the memory, lines are the decay at its mean along the text. Under the delta rule, and where the "
+            "decay depends on the token, they need not agree.",
             _png(impulses, found),
         )
         rows = []
@@ -70,9 +73,10 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
                 rows.append((f"layer {entry['layer']}, head {head}", f"{decay:.4f}", *shown, *used, told))
         parts.append(
             _table(("", "mean decay", "1/e left", "1 % left", "written", "read", "order"), rows)
-            + "<p>Tokens until 1/e and 1 % of what was written is left, medians over the text. Written and read: directions in "
-            "use, (sum of eigenvalues)^2 / sum of squares of the controllability and the observability Gramian. Order: "
-            "directions that hold 99 % of the Hankel singular values, the written ones that are read later.</p>"
+            + "<p>Tokens until 1/e and 1 % of what was written is left, medians over the text. Written and read: "
+            "directions in use, (sum of eigenvalues)^2 / sum of squares of the controllability and the observability "
+            "Gramian. Order: directions that hold 99 % of the Hankel singular values, the written ones that are read "
+            "later.</p>"
         )
         if any(entry["hankel"] for entry in found["fading"]):
             parts += _section(
@@ -81,26 +85,34 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
     if found["systems"]:
         parts += _section(
             "As a linear system",
-            "How much of the variance of a fading memory's outputs a linear system of so many states explains, from the "
-            "inputs alone, on the half of the text that it was not fitted to; and the canonical correlations between past "
-            "inputs and future outputs.",
+            "How much of the variance of a fading memory's outputs a linear system of so many states explains, from "
+            "the inputs alone, on the half of the text that it was not fitted to; and the canonical correlations between "
+            "past inputs and future outputs.",
             _png(systems, found),
         )
         rows = [
             (
                 f"layer {s['layer']}, {s['memory']}",
                 f"{s['states_there']:,}",
+                s["correlated"],
                 s["effective"],
                 *(f"{value:.3f}" for value in s["explained"].values()),
                 f"{s['outputs_kept']:.2f}",
             )
             for s in found["systems"]
         ]
-        head = ("", "numbers in the state", "states used", *(f"order {n}" for n in found["systems"][0]["explained"]))
+        head = (
+            "",
+            "numbers in the state",
+            "correlated",
+            "effective order",
+            *(f"order {n}" for n in found["systems"][0]["explained"]),
+        )
         parts.append(
             _table((*head, "variance kept"), rows)
-            + "<p>States used: the smallest order within 5 % of the best. Variance kept: what the leading directions of the "
-            "outputs hold, which is what is explained.</p>"
+            + "<p>Correlated: states whose correlation with the future is 0.1 or more on the held-out half, of "
+            f"{len(found['systems'][0]['correlations'])} looked at. Effective order: the smallest within 5 % of the "
+            "best. Variance kept: what the leading directions of the outputs hold, which is what is explained.</p>"
         )
     body = "\n".join(parts)
     return (
@@ -180,7 +192,7 @@ def systems(figure: Figure, found: dict[str, Any]) -> None:
     left.legend(frameon=False)
     right.set_ylim(0, 1)
     right.set_xlabel("direction")
-    right.set_ylabel("canonical correlation")
+    right.set_ylabel("canonical correlation, held out")
 
 
 def draw(kind: Callable[[Figure, dict[str, Any]], None], found: dict[str, Any]) -> bytes:

@@ -123,7 +123,7 @@ def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, A
 def systems(
     model: LanguageModel, text: Tensor, directions: int = 8, report: Report = lambda tokens: None
 ) -> list[dict[str, Any]]:
-    """Each fading memory as a linear system of few states: what of its outputs' variance orders 0, 1, 2, 4, ... explain."""
+    """Each fading memory as a linear system: what of its outputs' variance orders 0, 1, 2, 4, ... explain."""
     inputs = layer_inputs(model, text, report)
     found = []
     for layer, block in enumerate(model.blocks):
@@ -142,10 +142,11 @@ def systems(
                 "memory": mixer.config.name,
                 "states_there": sum(math.prod(t.shape[1:]) for name, t in state.items() if name in mixer.fades),
                 "effective": system.effective(),
+                "correlated": system.correlated(),
                 "explained": {str(order.order): order.explained for order in system.orders},
                 "radius": {str(order.order): order.radius for order in system.orders},
                 "pulled_in": [order.order for order in system.orders if order.pulled_in],
-                "correlations": system.correlations[:32].tolist(),
+                "correlations": system.correlations.tolist(),
                 "inputs_kept": system.inputs,
                 "outputs_kept": system.outputs,
             }

@@ -7,7 +7,8 @@ most about the future outputs once the future inputs are known,
     x_t = the n leading such combinations,   x_{t+1} = A x_t + B u_t,   y_t = C x_t + D u_t
 
 A and B by regression on the first half of the text, C and D on the states that A and B make of the inputs there; judged
-by simulation from the inputs alone on the second half. What no system of any order explains is what a linear system cannot do: the layer's own dynamics depend on its inputs.
+by simulation from the inputs alone on the second half. What no system of any order explains is what a linear system
+cannot do: the layer's own dynamics depend on its inputs.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular, svd
 
+AHEAD = 8  # rows of the future that the past is asked about
 RIDGE = 1e-4  # of the mean square of what is regressed on
 STABLE = 0.999
 
@@ -35,12 +37,20 @@ class Order:
 
 @dataclass
 class Fit:
-    """`correlations` falling; `inputs`, `outputs`: the shares of variance along the directions that were kept."""
+    """`correlations` of past inputs and future outputs, in the order of the states, on the half that was not fitted to.
+
+    `inputs`, `outputs`: the shares of variance along the directions that were kept.
+    """
 
     correlations: np.ndarray
     orders: list[Order]
     inputs: float
     outputs: float
+
+    def correlated(self, least: float = 0.1) -> int:
+        """How many states say something of the future: leading correlations of `least` or more."""
+        below = np.flatnonzero(self.correlations < least)
+        return int(below[0]) if len(below) else len(self.correlations)
 
     def effective(self, share: float = 0.95) -> int:
         """The smallest order that explains `share` of what the best order does; 0: no order explains anything."""
@@ -66,19 +76,23 @@ def fit(
     half = len(u) // 2
     u, kept_u = _principal(u, directions, half)
     y, kept_y = _principal(y, directions, half)
-    rows = np.arange(lags, half - lags)
-    past = np.hstack([u[rows - i] for i in range(1, lags + 1)])
-    future_u = np.hstack([u[rows + i] for i in range(lags)])
-    future_y = np.hstack([y[rows + i] for i in range(lags)])
-    past_left, future_left = (
-        past - future_u @ _regress(future_u, past),
-        future_y - future_u @ _regress(future_u, future_y),
-    )
-    L, M = _factor(past_left), _factor(future_left)
-    cross = past_left.T @ future_left / len(rows)
-    white = solve_triangular(L, solve_triangular(M, cross.T, lower=True).T, lower=True)
-    left, correlations, _ = svd(white, full_matrices=False)
+
+    def stacked(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = np.arange(first + lags, last - AHEAD)
+        past = np.hstack([u[rows - i] for i in range(1, lags + 1)])
+        return past, *(np.hstack([x[rows + i] for i in range(AHEAD)]) for x in (u, y))
+
+    past, future_u, future_y = stacked(0, half)
+    of_past, of_future = _regress(future_u, past), _regress(future_u, future_y)
+    past, future = past - future_u @ of_past, future_y - future_u @ of_future
+    L, M = _factor(past), _factor(future)
+    cross = solve_triangular(L, past.T @ future / len(past), lower=True)
+    left, _, right = svd(solve_triangular(M, cross.T, lower=True).T, full_matrices=False)
     weights = solve_triangular(L, left, lower=True, trans="T")  # of the past, for states of variance 1
+    readout = solve_triangular(M, right.T, lower=True, trans="T")
+    past, future_u, future_y = stacked(half, len(u))
+    seen, came = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
+    correlations = (seen * came).sum(0) / np.sqrt(np.square(seen).sum(0) * np.square(came).sum(0)).clip(1e-300)
     found = []
     every = np.arange(lags, half)
     states = np.hstack([u[every - i] for i in range(1, lags + 1)]) @ weights

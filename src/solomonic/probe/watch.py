@@ -85,7 +85,7 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
     seen, current = Seen(), []
 
     def attend(queries, keys, values, *rest):
-        """What the fastest backend makes of the kept groups' values, over their mass; the mass is of values that mark them."""
+        """What the fastest backend makes of the kept groups' values, over their mass: of values that mark the group."""
         layer, some = current[-1], next(v for v in values if v is not None)
         backend, D = BACKENDS[fastest(some)], some.shape[-1]
         kept = [i >= len(MEMORIES) or MEMORIES[i] not in without.get(layer, ()) for i in range(len(values))]
@@ -139,7 +139,7 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
 
 
 def clamp(before: State, after: State, layer: int, memory: str) -> State:
-    """The model's state `after` a call, but with one memory of a layer as it was `before`: nothing new is written to it.
+    """The state `after` a call, but with one memory of a layer as it was `before`: nothing new is written to it.
 
     "window" and "fading" (the scan's state) hold what they held; "eidetic" keeps its slots, which grow older.
     ValueError for a memory that the layer's state does not have.

@@ -24,7 +24,7 @@ State = dict[str, Any]
 class Layer(ABC):
     @abstractmethod
     def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-        """(rows,) and the state before them -> predictions (rows,), each from the rows before it, and the state after."""
+        """(rows,) and the state before -> predictions (rows,), each from the rows before it, and the state after."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Seasonal(Layer):
 
 @dataclass(frozen=True)
 class Linear(Layer):
-    """A linear system of `order` states, autoregressive, fitted by recursive least squares that forget over `span` rows.
+    """A linear system of `order` states: autoregression, by recursive least squares that forget over `span` rows.
 
     The innovation that it passes on is white as far as `order` lags can make it.
     """

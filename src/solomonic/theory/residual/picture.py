@@ -16,7 +16,7 @@ INK, MARK = "#0072b2", "#d55e00"
 def draw(
     series: Series, expected: np.ndarray, residuals: np.ndarray, scores: np.ndarray, found: Sequence[Stretch]
 ) -> bytes:
-    """PNG: the series over what was expected of it, the residuals of all layers (rows, layers), the scores and stretches."""
+    """PNG: the series over what was expected, the residuals of all layers (rows, layers), the scores and stretches."""
     figure = Figure(figsize=(9, 5.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=(2, 1.4, 1.2))

@@ -1,9 +1,9 @@
-"""The residual stack: level, seasons, linear system, each fed what the one below failed to predict; and what is new in it.
+"""The residual stack: level, seasons, linear system, each fed what the one below failed to predict; and what is new.
 
 After STRIC (arXiv 2106.11148, 2202.12457), whose last layer is a convolutional network and whose score is a likelihood
 ratio of recent residuals against past ones. Here the last layer is eidetic: of every stage's residual it takes mean and
-variance over the last `recent` rows, and keeps, verbatim, those that were like nothing kept before. The score of a row is
-the log-likelihood ratio of the recent rows, in nats, against the most similar of what is kept:
+variance over the last `recent` rows, and keeps, verbatim, those that were like nothing kept before. The score of a row
+is the log-likelihood ratio of the recent rows, in nats, against the most similar of what is kept:
 
     score_t = min over kept i of  sum over stages of  n KL(N(m_t, v_t) || N(m_i, v_i))
 
@@ -152,7 +152,7 @@ class Stack:
 
 
 def stack(periods: tuple[int, ...] = (), recent: int = 12) -> Stack:
-    """The stack for a series with seasons of these periods in rows, the shortest first; none: level and linear system."""
+    """The stack for a series with seasons of these periods in rows, rising; none: level and linear system."""
     if any(type(period) is not int or period < 2 for period in periods) or list(periods) != sorted(set(periods)):
         raise ValueError(f"periods: expected whole numbers of rows >= 2, rising, got {periods}")
     if type(recent) is not int or recent < 2:
