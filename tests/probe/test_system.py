@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solomonic.probe.system import fit
+from solomonic.probe.system import STABLE, _system, fit
 
 
 def simulate(A, B, C, D, u, noise=0.0, seed=1):
@@ -51,6 +51,14 @@ def test_directions_that_do_not_move_are_left_out(data):
     wide = np.hstack([u, u[:, :1], np.zeros((len(u), 4))])
     found = fit(wide, y, lags=16)
     assert found.inputs == pytest.approx(1) and found.effective() == 4
+
+
+def test_a_fit_that_grows_is_pulled_in():
+    rng = np.random.default_rng(3)
+    u, y = rng.standard_normal((20_000, 1)), rng.standard_normal((20_000, 1))
+    order = _system(1.02 ** np.arange(392)[:, None], u, y, lags=8, half=400)
+    assert order.radius == pytest.approx(1.02, abs=1e-3) > STABLE and order.pulled_in
+    assert np.isfinite(order.explained)
 
 
 def test_what_cannot_be_fitted_is_refused(data):

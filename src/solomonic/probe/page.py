@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .system import STABLE
+
 COLORS = {"window": "#0072b2", "fading": "#e69f00", "eidetic": "#009e73"}
 SHADES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#666666", "#f0e442")
 
@@ -57,8 +59,8 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
         parts += _section(
             "How long a fading memory remembers",
             "What is left of a change of the state after so many tokens of this text, by head: points are measured on "
-            "two runs of the memory, lines are the decay at its mean along the text. Under the delta rule, and where the "
-            "decay depends on the token, they need not agree.",
+            "two runs of the memory, lines are the decay at its mean along the text. Under the delta rule, and where "
+            "the decay depends on the token, they need not agree.",
             _png(impulses, found),
         )
         rows = []
@@ -86,8 +88,8 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
         parts += _section(
             "As a linear system",
             "How much of the variance of a fading memory's outputs a linear system of so many states explains, from "
-            "the inputs alone, on the half of the text that it was not fitted to; and the canonical correlations between "
-            "past inputs and future outputs.",
+            "the inputs alone, on the half of the text that it was not fitted to; and the canonical correlations "
+            "between past inputs and future outputs.",
             _png(systems, found),
         )
         rows = [
@@ -114,6 +116,10 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
             f"{len(found['systems'][0]['correlations'])} looked at. Effective order: the smallest within 5 % of the "
             "best. Variance kept: what the leading directions of the outputs hold, which is what is explained.</p>"
         )
+        pulled = [f"layer {s['layer']}, order {order}" for s in found["systems"] for order in s["pulled_in"]]
+        if pulled:
+            where = "; ".join(pulled)
+            parts.append(f"<p>Not stable as fitted, so that their eigenvalues were shrunk to {STABLE}: {where}.</p>")
     body = "\n".join(parts)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
