@@ -28,6 +28,8 @@ MAY = {
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},
     "memory": set(),
+    "theory": set(),
+    "probe": {"model", "mixers", "ops"},
     "spelling": set(),
     "files": set(),
     "tensors": set(),
@@ -49,6 +51,8 @@ PACKAGES = {
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
     "memory": {"torch", "numpy", "pymilvus"},
+    "theory": {"numpy", "scipy", "matplotlib"},
+    "probe": {"torch", "numpy", "scipy", "matplotlib"},
     "tensors": {"torch", "safetensors"},
 }
 BY_NOBODY = {"cli", "__main__"}

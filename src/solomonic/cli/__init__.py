@@ -64,7 +64,8 @@ def parser() -> Parser:
 
 
 def _extra(command: str, error: ModuleNotFoundError) -> str:
-    """What to install for a command whose library is not there. An extra is named as its command, but for `hf`."""
+    """What to install for a command whose library is not there: the extra that its file names, else that of its name."""
     if (error.name or "").startswith("solomonic"):
         raise error
-    return f"{command} needs {error.name}, which is not installed: pip install 'solomonic[{command}]'"
+    extra = getattr(importlib.import_module(f"{__name__}.{command}"), "EXTRA", command)
+    return f"{command} needs {error.name}, which is not installed: pip install 'solomonic[{extra}]'"

@@ -1,0 +1,104 @@
+"""Find what is unlike all before it in a time series.
+
+    solomonic anomalies data.csv --column load --out scores.csv --plot scores.png
+
+DATA has a header, a column of numbers and, if you like, one of times. A stack of predictors (level, seasons, linear
+system), each fed the residual of the one below, says what was to be expected from the rows before; the score of a row
+is how many nats the last rows are less likely than the most similar stretch that was seen. It never looks ahead.
+"""
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+
+from ._table import table
+
+EXTRA = "theory"
+CHUNK = 500
+WARM = 0.15
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = command.add_argument
+    add("data", metavar="DATA", type=Path, help="a CSV file with a header")
+    add("--column", metavar="NAME", help="the column of numbers (default: the only one)")
+    add(
+        "--periods",
+        nargs="*",
+        type=int,
+        metavar="N",
+        help="seasons in rows, rising; none: no seasons (default: a day and a week, where there are times)",
+    )
+    add("--recent", type=int, default=12, metavar="N", help="rows that are judged together (default 12)")
+    add("--most", type=int, default=5, metavar="N", help="stretches to print (default 5)")
+    add("--out", type=Path, metavar="FILE", help="write every row's score, expectation and residuals as CSV")
+    add("--plot", type=Path, metavar="FILE", help="draw the series, the residuals and the scores as PNG")
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    if chosen.most < 1:
+        raise ValueError(f"--most: expected a whole number >= 1, got {chosen.most}")
+    for name, file in (("out", chosen.out), ("plot", chosen.plot)):
+        if file and (file.is_dir() or file.resolve() == chosen.data.resolve()):
+            raise ValueError(f"--{name}: expected a file of its own, got {file}")
+    import numpy as np
+    from tqdm import tqdm
+
+    from ..files import write
+    from ..theory.residual import stack, stretches
+    from ..theory.residual.series import read
+
+    if chosen.plot:
+        from ..theory.residual.picture import draw
+    series = read(chosen.data, chosen.column)
+    periods = series.periods() if chosen.periods is None else tuple(chosen.periods)
+    model = stack(periods, chosen.recent)
+    for row in series.irregular[:3]:
+        note = f"{series.when(row - 1)} to {series.when(row)} (row {row}) is not the usual {series.step}"
+        print(f"note: {note}; rows are read as if evenly spaced", file=sys.stderr)
+    if len(series.irregular) > 3:
+        print(f"note: {len(series.irregular) - 3} more such rows", file=sys.stderr)
+    parts, state = [], None
+    with tqdm(total=len(series.values), unit="row", dynamic_ncols=True, leave=False) as bar:
+        for start in range(0, len(series.values), CHUNK):
+            found, state = model.run(series.values[start : start + CHUNK], state)
+            parts.append(found)
+            bar.update(len(found.scores))
+    scores = np.concatenate([part.scores for part in parts])
+    expected = np.concatenate([part.predictions.sum(1) for part in parts])
+    residuals = np.concatenate([part.residuals for part in parts])
+
+    warm = int(min(WARM * len(scores), 750))
+    judged = np.where(np.arange(len(scores)) < warm, 0, scores)
+    unlike = stretches(judged, chosen.most, max(periods[:1] or (4 * chosen.recent,)))
+    rows = [
+        (series.when(s.peak), series.when(s.first), series.when(s.last), f"{s.score:.1f}")
+        + (f"{series.values[s.peak]:g}", f"{expected[s.peak]:g}")
+        for s in unlike
+    ]
+    seasons = f"seasons of {', '.join(map(str, periods))} rows" if periods else "no seasons"
+    print(f"{chosen.data}, {series.name}: {len(scores):,} rows, {seasons}; the first {warm:,} rows are not judged")
+    if rows:
+        print(table(("peak", "from", "to", "nats", series.name, "expected"), rows))
+    else:
+        print("nothing is unlike what came before it")
+    if chosen.out:
+        write(chosen.out, _csv(series, model.names, scores, expected, residuals))
+    if chosen.plot:
+        write(chosen.plot, draw(series, expected, residuals, judged, unlike))
+    return 0
+
+
+def _csv(series, names: tuple[str, ...], scores, expected, residuals) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    first = "time" if series.times else "row"
+    writer.writerow([first, series.name, "score", "expected", *(f"residual_{name}" for name in names)])
+    for row, value in enumerate(series.values.tolist()):
+        numbers = (scores[row], expected[row], *residuals[row])
+        when = series.times[row] if series.times else row
+        writer.writerow([when, value, *(f"{number:.6g}" for number in numbers)])
+    return text.getvalue()

@@ -1,0 +1,116 @@
+"""Look into a model's memories: what each is worth, how long it holds, how many states it uses.
+
+    solomonic probe runs/books --data other/ --out probe
+
+Writes OUT/probe.html, one page that works offline, and OUT/probe.json, every number, and prints the main ones.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from ._device import device
+from ._table import table
+
+EXTRA = "theory"
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = command.add_argument
+    add("model", metavar="MODEL", type=Path, help="folder of the model")
+    add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
+    add("--field", default="text", metavar="F", help="field of JSON lines, column of parquet (default text)")
+    add("--tokens", type=int, default=8192, metavar="T", help="tokens of one document to read (default 8192)")
+    add("--generate", type=int, default=64, metavar="N", help="tokens to generate under each intervention (default 64)")
+    add("--directions", type=int, default=8, metavar="N", help="principal directions of inputs and outputs (default 8)")
+    add("--out", type=Path, default=Path("probe"), metavar="DIR", help="folder of the page (default probe)")
+    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    for name, least in (("tokens", 2), ("generate", 1), ("directions", 1)):
+        if getattr(chosen, name) < least:
+            raise ValueError(f"--{name}: expected a whole number >= {least}, got {getattr(chosen, name)}")
+    if chosen.out.exists() and not chosen.out.is_dir():
+        raise ValueError(f"--out: expected a folder, {chosen.out} is a file")
+    where = device(chosen.device)
+    import torch
+    from tqdm import tqdm
+
+    from .. import __version__
+    from ..corpus import documents, library
+    from ..files import write
+    from ..folder import load
+    from ..probe.page import page
+    from ..probe.study import LEAST, study, work
+
+    model, tokenizer = load(chosen.model, where, torch.float32)
+    best, source = None, ""
+    for document in documents(chosen.data or library(), chosen.field):
+        if best is not None and len(document.text) <= len(best):
+            continue
+        tokens = tokenizer.encode(document.text[: 16 * chosen.tokens])[: chosen.tokens]
+        if best is None or len(tokens) > len(best):
+            best, source = tokens, document.source
+        if len(best) == chosen.tokens:
+            break
+    if best is None or len(best) < LEAST:
+        got = f"the longest has {len(best)}" if best is not None else "there is none"
+        raise ValueError(f"expected a document of {LEAST} tokens or more, and --tokens as large; {got}")
+    with tqdm(total=work(model, len(best)), unit="token", unit_scale=True, dynamic_ncols=True) as bar:
+        found = study(model, best, chosen.generate, chosen.directions, bar.update)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    versions = {"solomonic": __version__, "torch": torch.__version__}
+    found = {"model": str(chosen.model), "parameters": parameters, "text": source, "versions": versions} | found
+    note = f"{parameters:,} parameters, {' '.join(found['layers'])}; {len(best):,} tokens of {source}"
+    text = page(found, f"Probe of {chosen.model}", [note], tokenizer.decode)
+    write(chosen.out / "probe.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write(chosen.out / "probe.html", text)
+    print("\n\n".join([f"{chosen.model}: {note}", *_tables(found)]))
+    print(f"\n{chosen.out / 'probe.html'} has the pictures, probe.json beside it every number")
+    return 0
+
+
+def _tables(found: dict) -> list[str]:
+    shown = []
+    if found["ablations"]:
+        masses = {(m["layer"], name): share for m in found["mass"] for name, share in zip(found["groups"], m["mean"])}
+        rows = [
+            (
+                f"{' '.join(map(str, row['layers']))} {row['memory']}",
+                masses[row["layers"][0], row["memory"]] if len(row["layers"]) == 1 else None,
+                row["more_bits"],
+                row["error"],
+            )
+            for row in found["ablations"]
+        ]
+        head = ("layers, without", "attention mass", "bits a token more", "error")
+        shown.append(f"loss {found['bits_per_token']:.3f} bits a token\n" + table(head, rows))
+    if found["fading"]:
+        rows = []
+        for entry, system in zip(found["fading"], found["systems"], strict=True):
+            horizons = [
+                [tokens for tokens in entry["horizon"][name] if tokens is not None] for name in entry["horizon"]
+            ]
+            lengths = [
+                f"{min(those):.0f}-{'' if len(those) < len(entry['mean_decay']) else format(max(those), '.0f')}"
+                if those
+                else "-"
+                for those in horizons
+            ]
+            order = f"{max(entry['order']):.0f} of {entry['states']}" if entry["order"] else None
+            best = max(system["explained"].values())
+            rows.append(
+                (
+                    f"{entry['layer']} {entry['memory']}",
+                    *lengths,
+                    order,
+                    system["correlated"],
+                    system["effective"],
+                    best,
+                )
+            )
+        head = ("fading memory", "tokens to 1/e", "to 1 %", "largest order", "correlated", "linear order", "explains")
+        shown.append(table(head, rows))
+    return shown

@@ -1,0 +1,198 @@
+"""The residual stack: level, seasons, linear system, each fed what the one below failed to predict; and what is new.
+
+After STRIC (arXiv 2106.11148, 2202.12457), whose last layer is a convolutional network and whose score is a likelihood
+ratio of recent residuals against past ones. Here the last layer is eidetic: of every stage's residual it takes mean and
+variance over the last `recent` rows, and keeps, verbatim, those that were like nothing kept before. The score of a row
+is the log-likelihood ratio of the recent rows, in nats, against the most similar of what is kept:
+
+    score_t = min over kept i of  sum over stages of  n KL(N(m_t, v_t) || N(m_i, v_i))
+
+under Gaussians, n = `recent`. So a stretch alarms where it begins to be unlike all before, is then remembered, and
+alarms no more; a spike, a shift, a change of spread, a season that fails to come are all new to some stage.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+
+from .layers import Layer, Level, Linear, Seasonal, State
+
+FLOOR = 0.1
+"""Deviations are never taken for less than this share of the residual's own, over all of the past."""
+
+
+@dataclass(frozen=True)
+class Gated(Layer):
+    """A layer whose prediction is multiplied by how well it did: regression through the origin, in [0, 1], fading.
+
+    A layer that the series has no use for, a season where there is none, fades out instead of adding its noise.
+    """
+
+    layer: Layer
+    span: int = 1000
+
+    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+        prediction, inner = self.layer.run(x, state and state["inner"])
+        along, size = (state["along"], state["size"]) if state else (0.0, 0.0)
+        keep = 1 - 1 / self.span
+        for t, (value, guess) in enumerate(zip(x.tolist(), prediction.tolist())):
+            prediction[t] = guess * (min(max(along / size, 0.0), 1.0) if size > 0 else 1.0)
+            along, size = keep * along + value * guess, keep * size + guess * guess
+        return prediction, {"inner": inner, "along": along, "size": size}
+
+
+@dataclass(frozen=True)
+class Seasons(Layer):
+    """Seasons on top of one another, each fed the residual of the one before: their predictions add up."""
+
+    periods: tuple[int, ...]
+
+    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+        after, total = {}, np.zeros(len(x))
+        for period in self.periods:
+            layer = Gated(Seasonal(period), 7 * self.periods[0])
+            prediction, after[str(period)] = layer.run(x - total, state and state[str(period)])
+            total += prediction
+        return total, after
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """The eidetic layer: summaries of the last `recent` rows of each stage that were like nothing kept.
+
+    `admit`: the score from which a summary is kept; `capacity` of them at most, the one longest without a match goes.
+    """
+
+    recent: int = 12
+    admit: float = 10.0
+    capacity: int = 256
+
+    def run(self, residuals: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+        """(rows, stages) -> scores (rows,) >= 0, and the state after. 0 until `recent` rows have come."""
+        n, stages = self.recent, residuals.shape[1]
+        if state is None:
+            empty = np.empty((0, stages))
+            state = {"rows": 0, "square": np.zeros(stages), "last": empty, "mean": empty, "spread": empty}
+            state["matched"] = np.empty(0, int)
+        rows, square, last = state["rows"], state["square"].copy(), state["last"]
+        means, spreads, matched = state["mean"], state["spread"], state["matched"].copy()
+        scores = np.zeros(len(residuals))
+        series = np.concatenate([last, residuals])
+        for t, now in enumerate(residuals):
+            rows += 1
+            square += (now * now - square) / rows
+            if rows < n:
+                continue
+            window = series[len(last) + t + 1 - n : len(last) + t + 1]
+            mean, variance = window.mean(0), window.var(0)
+            floor = FLOOR**2 * square + 1e-12
+            if len(means):
+                v, w = variance + floor, spreads + floor
+                ratio = v / w
+                distance = 0.5 * n * (ratio + (mean - means) ** 2 / w - 1 - np.log(ratio)).sum(1)
+                nearest = int(distance.argmin())
+                scores[t] = max(distance[nearest], 0.0)
+            if not len(means) or scores[t] > self.admit:
+                if len(means) == self.capacity:
+                    stay = np.arange(len(means)) != matched.argmin()
+                    means, spreads, matched = means[stay], spreads[stay], matched[stay]
+                means, spreads = np.vstack([means, mean]), np.vstack([spreads, variance])
+                matched = np.append(matched, rows)
+            else:
+                matched[nearest] = rows
+        after = {"rows": rows, "square": square, "last": series[max(len(series) - n + 1, 0) :].copy()}
+        return scores, after | {"mean": means, "spread": spreads, "matched": matched}
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Of rows: the prediction of each layer and the residual after it, (rows, layers), and the score (rows,)."""
+
+    names: tuple[str, ...]
+    predictions: np.ndarray
+    residuals: np.ndarray
+    scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers from the bottom up, `names` beside them, and the novelty over all their residuals.
+
+    `run` obeys the laws of `layers`: causal, and the same however the series is cut into calls.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    novelty: Novelty = field(default_factory=Novelty)
+
+    def run(self, x: np.ndarray, state: State | None = None) -> tuple[Decomposition, State]:
+        """x (rows,) and the state of the rows before it. ValueError for NaN or infinity, by row of this call."""
+        x = np.asarray(x, float)
+        if x.ndim != 1:
+            raise ValueError(f"series: expected one number a row, got shape {x.shape}")
+        if not np.isfinite(x).all():
+            bad = np.flatnonzero(~np.isfinite(x))
+            raise ValueError(f"series: expected finite numbers, got {x[bad[0]]} at row {bad[0]} and {len(bad)} in all")
+        after: State = {}
+        predictions, residuals = np.empty((2, len(x), len(self.layers)))
+        left = x
+        if len(x):  # what the first row predicts is itself: a level is no surprise
+            after["first"] = state["first"] if state else float(x[0])
+            left = x - after["first"]
+        for i, (name, layer) in enumerate(zip(self.names, self.layers, strict=True)):
+            predictions[:, i], after[name] = layer.run(left, state and state[name])
+            left = residuals[:, i] = left - predictions[:, i]
+        if len(x):
+            predictions[:, 0] += after["first"]
+            scores, after["novelty"] = self.novelty.run(residuals, state and state["novelty"])
+            return Decomposition(self.names, predictions, residuals, scores), after
+        return Decomposition(self.names, predictions, residuals, np.zeros(0)), state
+
+
+def stack(periods: tuple[int, ...] = (), recent: int = 12) -> Stack:
+    """The stack for a series with seasons of these periods in rows, rising; none: level and linear system."""
+    if any(type(period) is not int or period < 2 for period in periods) or list(periods) != sorted(set(periods)):
+        raise ValueError(f"periods: expected whole numbers of rows >= 2, rising, got {periods}")
+    if type(recent) is not int or recent < 2:
+        raise ValueError(f"recent: expected a whole number of rows >= 2, got {recent}")
+    slow = 7 * periods[0] if periods else 2000
+    layers: dict[str, Layer] = {"level": Level(slow)}
+    if periods:
+        layers["season"] = Seasons(periods)
+    layers["linear"] = Linear()
+    return Stack(tuple(layers), tuple(layers.values()), Novelty(recent))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Rows `first` to `last`, both in it, whose score reaches its highest, `score`, at row `peak`."""
+
+    first: int
+    last: int
+    peak: int
+    score: float
+
+
+def stretches(scores: np.ndarray, most: int, apart: int, gap: int = 24) -> list[Stretch]:
+    """The `most` highest peaks, highest first, each more than `apart` rows from a higher one.
+
+    A stretch is what scores a third of the peak or more around it, with at most `gap` rows in between that do not.
+    """
+    scores = np.asarray(scores, float)
+    return list(islice(_peaks(scores, apart, gap), most))
+
+
+def _peaks(scores: np.ndarray, apart: int, gap: int) -> Iterator[Stretch]:
+    free = scores > 0
+    for peak in np.argsort(-scores, kind="stable").tolist():
+        if scores[peak] <= 0:
+            return
+        if free[peak]:
+            first = max(0, peak - apart)
+            free[first : peak + apart + 1] = False
+            high = first + np.flatnonzero(scores[first : peak + apart + 1] >= scores[peak] / 3)
+            breaks = np.flatnonzero(np.diff(high) > gap + 1)
+            run = next(part for part in np.split(high, breaks + 1) if peak in part)
+            yield Stretch(int(run[0]), int(run[-1]), peak, float(scores[peak]))
