@@ -60,11 +60,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         again = None
         if chosen.twice and answer.stopped != "interrupted":
             done = [phase.k for phase in answer.phases if phase.complete]
-            same = budget | {"seconds": None, "steps": None}
-            if chosen.length is None and done:
-                same["last"] = done[-1]
-            elif not done:
-                same = budget
+            same = (
+                budget | {"seconds": None, "steps": None, "last": None if chosen.length else done[-1]}
+                if done
+                else budget
+            )
             bar.reset()
             again = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **same)
     numbers = _numbers(answer, again, model, chosen.bits_on)
@@ -83,7 +83,7 @@ def read(bits: str) -> tuple[int, ...]:
     text, where = bits, "BITS"
     if set(bits) - set("01 \n\t"):
         path = Path(bits)
-        if path.is_file():
+        if len(bits) < 1024 and path.is_file():
             text, where = path.read_bytes().decode("latin-1"), str(path)
         elif not set(bits) & set("01") or "/" in bits or "." in bits:
             raise ValueError(f"{bits}: expected bits, such as 010101, or a file of them; there is no such file")
@@ -208,7 +208,7 @@ def _shown(numbers: dict[str, Any]):
 
     columns = ["lower", "upper", "of_programs_found", "mixture", "context_trees", "model"]
     columns = [name for name in columns if name != "model" or numbers["model"]]
-    rows = [(bit, *(both[bit][name] for name in columns)) for bit in "01"]
+    rows = [(bit, *(_small(both[bit][name]) for name in columns)) for bit in "01"]
     shares = ", ".join(f"{name} {share:.3f}" for name, share in numbers["shares"].items())
     notes = [f"undecided: {numbers['undecided']:.3f} of all programs, and {_small(numbers['undecided_after'])}"]
     notes[0] += f" that printed the bits but no further one; found to print them: {_small(numbers['printed'])}"
@@ -264,5 +264,5 @@ def _row(one: dict[str, Any]) -> tuple:
     return one["layout"], one["bits"], one["steps"], one["kt"], one["goes_on"] + why[one["then"]]
 
 
-def _small(mass: float) -> str:
-    return f"{mass:.3g}"
+def _small(mass: float | None) -> str:
+    return "-" if mass is None else f"{mass:.4g}"

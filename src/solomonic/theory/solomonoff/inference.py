@@ -74,7 +74,8 @@ class Answer:
 
     @property
     def kt(self) -> tuple[float, float]:
-        """Between what Levin's Kt(x) = min |p| + log2 t lies, bits: equal once its phase is done."""
+        """Between what Levin's Kt(x) = min |p| + log2 t lies, bits: equal once its phase is done. Of programs that keep
+        within CELLS of the tape."""
         most = min(hit.kt for hit in (self.found.least, self.literal) if hit)
         done = max((phase.k for phase in self.phases if phase.complete), default=0)
         return min(float(done), most), most
@@ -130,6 +131,9 @@ def infer(
             raise ValueError(f"{name}: expected more than 0, came {value!r}; give the search something to spend")
     if seconds is steps is last is length is None:
         raise ValueError("expected a budget, came none; pass seconds, steps, last or length")
+    tree, packed = ContextTree(depth), xz_bits(data)
+    for bit in data:
+        tree.update(bit)
     begin, spent = time.perf_counter(), [0, 0]
     founds: list[Found] = []
     phases: list[Phase] = []
@@ -152,10 +156,7 @@ def infer(
         phases.append(Phase(k, going.programs, going.steps, time.perf_counter() - start, going.done))
         if stopped:
             break
-    tree = ContextTree(depth)
-    for bit in data:
-        tree.update(bit)
-    return Answer(data, _best(founds, keep), phases, stopped, tree.probability(), tree.bits, xz_bits(data))
+    return Answer(data, _best(founds, keep), phases, stopped, tree.probability(), tree.bits, packed)
 
 
 def uniform(length: int, steps: int) -> np.ndarray:
