@@ -1,14 +1,22 @@
-"""Is the compiled search the reference's, how fast is it, and which programs does it find?
+"""Is the compiled search the reference's, how fast is it, which programs does it find, and how near do models come?
 
     python benchmarks/solomonoff.py [LENGTH]
+    python benchmarks/solomonoff.py tasks
 
 Times are of the process, not of the wall: one core's. LENGTH (12): instructions of the longest programs of the second table.
+The second command trains small models on the two tasks; lines and a page go to runs/prediction, a second start goes on.
 """
 
+import os
 import statistics
 import sys
 import time
+from pathlib import Path
 
+import torch
+
+from solomonic.compare.run import compare
+from solomonic.compare.suites import Run, Suite
 from solomonic.theory.solomonoff import compiled, reference
 from solomonic.theory.solomonoff.inference import log2_of, uniform
 
@@ -64,5 +72,22 @@ def main(length: int = 12) -> None:
             )
 
 
+DIALS = {"d_model": 32, "n_layers": 2, "window": 16, "capacity": 16, "state_size": 16}
+SIZES = {
+    "steps": 300,
+    "batch_size": 16,
+    "samples": 128,
+    "options": {"length": 64, "lengths": (64, 256)},
+    "lrs": (1e-2,),
+}
+
+
+def tasks() -> None:
+    runs = {name: Run(name, dials=DIALS, **SIZES) for name in ("context_tree", "universal")}
+    suite = Suite("prediction", ("transformer", "mamba2", "gated_deltanet", "bmojo"), runs, 1, cost_lengths=(64,))
+    command = "python benchmarks/solomonoff.py tasks"
+    print(compare(suite, Path("runs/prediction"), torch.device("cpu"), os.cpu_count() or 1, command))
+
+
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    tasks() if sys.argv[1:] == ["tasks"] else main(*map(int, sys.argv[1:]))

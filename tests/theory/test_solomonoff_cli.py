@@ -1,6 +1,7 @@
 """`solomonic solomonoff` as a person meets it."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -43,6 +44,17 @@ def test_model(capsys, tmp_path):
     assert numbers["next"]["1"]["model"] == pytest.approx(pair[-1, 1].item(), abs=1e-6)
     assert numbers["bits"]["model"] == pytest.approx(1 - sum(pair[i, b].log2().item() for i, b in enumerate((1, 1, 0))))
     assert "model" in capsys.readouterr().out
+
+
+def test_without_the_compiler(capsys, monkeypatch):
+    for name in ("compiled", "inference"):
+        monkeypatch.delitem(sys.modules, f"solomonic.theory.solomonoff.{name}", raising=False)
+        monkeypatch.delattr(f"solomonic.theory.solomonoff.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    assert main(["solomonoff", "01"]) == 2
+    assert capsys.readouterr().err == (
+        "solomonic: solomonoff needs numba, which is not installed: pip install 'solomonic[theory]'\n"
+    )
 
 
 @pytest.mark.parametrize(
