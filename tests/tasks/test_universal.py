@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from solomonic import tasks
+from solomonic.theory.solomonoff.context_tree import code_lengths
 from solomonic.theory.solomonoff.reference import continuation
 
 from .samples import drawn, rng, rows
@@ -39,22 +40,22 @@ def test_bound_is_the_bound_of_every_beginning():
     batch = task.test_batch(20, 128, rng(2))
     assert torch.equal(batch.targets, torch.from_numpy(bits))
     bound = batch.bound.double().cumsum(1).numpy()
-    assert bound == pytest.approx(1 + np.minimum(asked * log2(6), np.arange(1, 129)), abs=1e-3)
-    assert batch.bound.min() >= 0 and bound[:, -1].min() < 64 < bound[:, -1].max()
+    assert bound == pytest.approx(1 + np.minimum(asked * log2(6), code_lengths(bits, 8).cumsum(1)), abs=1e-3)
+    assert batch.bound.min() > -1e-6 and bound[:, -1].min() < 40 < bound[:, -1].max()
 
 
 def test_bound_holds_for_the_exact_predictor():
-    """-log2 of the even mixture of what a search found (no more than M) with coins is within the bound."""
+    """-log2 of the even mixture of what a search found (no more than M) with context trees is within the bound."""
     compiled = pytest.importorskip("solomonic.theory.solomonoff.compiled")
     from solomonic.theory.solomonoff.inference import log2_of, uniform
 
     task, held = tasks.task("universal", length=3), 0
     bits, _, programs = task.draw(100, 3, rng(4))
     bound = task.test_batch(100, 3, rng(4)).bound.double().sum(1).numpy()
-    for row, program, most in zip(bits, programs, bound):
+    for row, program, trees, most in zip(bits, programs, code_lengths(bits, 8).sum(1), bound):
         if len(program) <= 8:
             printed = compiled.search(row, uniform(8, 16 * 3)).printed
-            assert -np.logaddexp2(log2_of(printed) - 1, -4) <= most + 1e-4
+            assert -np.logaddexp2(log2_of(printed) - 1, -trees - 1) <= most + 1e-4
             held += 1
     assert held > 5
 

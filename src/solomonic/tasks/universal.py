@@ -11,9 +11,10 @@ a row. Every bit is scored by its code length. So a model that loses the fewest 
 universal predictor does, Solomonoff's M under this limit of steps.
 
 M itself is not computable, but how many bits it loses is bounded on every row (Solomonoff 1978): with n instructions
-drawn before the bit at t was printed, M(x_1..x_t) >= 6^-n, so n log2 6 bits at most, and the even mixture of M with
-fair coins loses at most 1 + min(n log2 6, t) bits. The bound of a test batch is this one, from t - 1 to t: a regret
-above 0 is what a model loses beyond what universal prediction guarantees. It is no lower bound: the regret may be negative.
+drawn before the bit at t was printed, M(x_1..x_t) >= 6^-n. So the even mixture of M with context-tree weighting, which
+loses c bits on x_1..x_t, loses at most 1 + min(n log2 6, c) bits. The bound of a test batch is this one, from t - 1 to t:
+a regret above 0 is what a model loses beyond what that mixture guarantees. M itself may do better, as any number of
+programs print the same: the regret may be negative.
 """
 
 from collections.abc import Iterable
@@ -23,11 +24,13 @@ from math import log2
 import numpy as np
 from torch import Tensor
 
+from ..theory.solomonoff.context_tree import code_lengths
 from ..theory.solomonoff.reference import INSTRUCTIONS, Machine, Stopped
 from . import _bits, _check
 from .base import Batch, Task
 
 STEPS = 16  # of the machine, a bit
+DEPTH = 8  # of the context trees beside M
 
 
 class Universal(Task):
@@ -54,7 +57,7 @@ class Universal(Task):
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         bits, drawn, _ = self.draw(size, length, rng)
-        known = 1 + np.minimum(drawn * log2(6), np.arange(1, length + 1))
+        known = 1 + np.minimum(drawn * log2(6), code_lengths(bits, DEPTH).cumsum(1))
         return _bits.rows(bits, np.diff(known, axis=1, prepend=0.0))
 
     def draw(self, size: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[str]]:
