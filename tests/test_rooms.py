@@ -13,7 +13,8 @@ MAY = {
     "mixers": {"ops", "layers"},
     "model": {"mixers", "layers", "ops"},
     "presets": {"model", "mixers"},
-    "tasks": {"corpus"},
+    "tasks": {"corpus", "theory"},
+    "theory": set(),
     "train": {"model", "tasks"},
     "compare": {"model", "presets", "tasks", "train", "__init__"},
     "formats": {"model", "mixers"},
@@ -51,7 +52,7 @@ PACKAGES = {
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
     "memory": {"torch", "numpy", "pymilvus"},
-    "theory": {"numpy", "scipy", "matplotlib"},
+    "theory": {"numpy", "scipy", "numba", "matplotlib", "av"},
     "probe": {"torch", "numpy", "scipy", "matplotlib"},
     "tensors": {"torch", "safetensors"},
 }

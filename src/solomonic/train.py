@@ -180,3 +180,16 @@ def evaluate(
             count[part] += np.isfinite(score).sum(0)
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total / count, np.nan)
+
+
+def bound(task: Task, length: int, samples: int, seed: int = 0, batch_size: int = 8) -> np.ndarray | None:
+    """Mean `Batch.bound` at each position of the rows that `evaluate` reads; None where the task knows none."""
+    rng, total, count = np.random.default_rng([seed, length]), np.zeros(length), np.zeros(length)
+    for first in range(0, samples, batch_size):
+        known = task.test_batch(min(batch_size, samples - first), length, rng).bound
+        if known is None:
+            return None
+        total += np.nansum(known.double().numpy(), 0)
+        count += np.isfinite(known.numpy()).sum(0)
+    with np.errstate(invalid="ignore"):
+        return np.where(count > 0, total / count, np.nan)

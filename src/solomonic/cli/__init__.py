@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return chosen.run(chosen, arguments)
     except ModuleNotFoundError as error:
-        print(f"solomonic: {_extra(chosen.command, error)}", file=sys.stderr)
+        print(f"solomonic: {_extra(chosen.extra, chosen.command, error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever reads the output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,13 +59,12 @@ def parser() -> Parser:
             summary = file.__doc__.splitlines()[0].rstrip(".")
             command = commands.add_parser(module.name, help=summary[0].lower() + summary[1:], description=file.__doc__)
             file.arguments(command)
-            command.set_defaults(run=file.run)
+            command.set_defaults(run=file.run, extra=getattr(file, "EXTRA", module.name))
     return top
 
 
-def _extra(command: str, error: ModuleNotFoundError) -> str:
-    """What to install for a command whose library is not there: the extra that its file names, else that of its name."""
+def _extra(extra: str, command: str, error: ModuleNotFoundError) -> str:
+    """What to install for a command whose library is not there. An extra is named as its command, or by its `EXTRA`."""
     if (error.name or "").startswith("solomonic"):
         raise error
-    extra = getattr(importlib.import_module(f"{__name__}.{command}"), "EXTRA", command)
     return f"{command} needs {error.name}, which is not installed: pip install 'solomonic[{extra}]'"

@@ -24,7 +24,7 @@ from ..model import LanguageModel
 from ..presets import preset
 from ..tasks import Task, task
 from ..tasks.base import IGNORE
-from ..train import Diverged, TrainConfig, evaluate, fit
+from ..train import Diverged, TrainConfig, bound, evaluate, fit
 from .suites import Run, Suite
 
 
@@ -99,30 +99,39 @@ def run_cell(
 
 def scores(model: LanguageModel, problem: Task, run: Run) -> list[dict[str, Any]]:
     """One entry a length. Where the task is by position, all lengths are read off one reading of the longest, so that
-    they are of the same rows, and entries of growing positions are added."""
+    they are of the same rows, and entries of growing positions are added. Where the task knows the best predictor, its
+    score on those rows stands beside, and the regret: what is lost beyond it."""
     lengths = run.lengths or problem.lengths
     longest = max(lengths)
 
-    def entry(metric: str, values: np.ndarray, length: int, **more) -> dict[str, Any]:
-        return {"metric": metric, "value": float(np.nanmean(values)), "length": length} | more
+    def entry(metric: str, values: np.ndarray, known: np.ndarray | None, length: int, **more) -> dict[str, Any]:
+        value = float(np.nanmean(values))
+        if known is not None:
+            more |= {"bound": float(np.nanmean(known)), "regret": value - float(np.nanmean(known))}
+        return {"metric": metric, "value": value, "length": length} | more
 
     if not problem.by_position:
         found = []
         for length in lengths:
             samples = max(run.least_samples, min(run.samples, run.samples * problem.length // length))
             values = evaluate(model, problem, length, samples)
-            found.append(entry(problem.metric, values, length, state_bytes=model.state_bytes(length), samples=samples))
+            known = bound(problem, length, samples)
+            sizes = {"state_bytes": model.state_bytes(length), "samples": samples}
+            found.append(entry(problem.metric, values, known, length, **sizes))
         return found
     values = evaluate(model, problem, longest, run.samples, batch_size=run.samples)
+    known = bound(problem, longest, run.samples, batch_size=run.samples)
+
+    def part(begin: int, end: int) -> tuple[np.ndarray, np.ndarray | None]:
+        return values[begin:end], None if known is None else known[begin:end]
+
     found = [
-        entry(problem.metric, values[:n], n, state_bytes=model.state_bytes(n), samples=run.samples) for n in lengths
+        entry(problem.metric, *part(0, n), n, state_bytes=model.state_bytes(n), samples=run.samples) for n in lengths
     ]
     begin = 0
     for position in sorted({min(longest, int(2 ** (i / 2))) for i in range(8, 60)}):
-        part = values[begin:position]
-        found.append(
-            entry(f"{problem.metric}_at", part, longest, position=position, state_bytes=model.state_bytes(longest))
-        )
+        sizes = {"position": position, "state_bytes": model.state_bytes(longest)}
+        found.append(entry(f"{problem.metric}_at", *part(begin, position), longest, **sizes))
         begin = position
     return found
 

@@ -147,7 +147,7 @@ class Task:
 
     @property
     def lower_is_better(self) -> bool:
-        return self.metric.startswith("bits_per_byte")
+        return self.metric.startswith("bits_per_")
 
     @property
     def unit(self) -> str:
@@ -213,7 +213,7 @@ def choose(cells: list[dict]) -> list[Task]:
         here = [c for c in unique if c["task"] == name]
         metrics = [s["metric"] for c in here for s in c["scores"] if isinstance(s.get("metric"), str)]
         metric = next((m for m in metrics if not m.endswith("_at")), "accuracy")
-        sign = -1 if metric.startswith("bits_per_byte") else 1
+        sign = -1 if metric.startswith("bits_per_") else 1
 
         def quality(group: list[dict]) -> tuple[float, float]:
             at = stat(score(c, metric, c.get("train_length")) for c in group)
@@ -274,17 +274,21 @@ def trained(task: Task) -> list[tuple[float, str]]:
 def quality_against_length(task: Task) -> dict | None:
     lengths = task.lengths()
     series = lines(task, lengths, task.value, fixed)
-    chance = [(n, s.mean) for n in lengths if (s := stat(score(c, task.metric, n, "chance") for c in task.cells))]
+    known = {
+        what: [(n, s.mean) for n in lengths if (s := stat(score(c, task.metric, n, what) for c in task.cells))]
+        for what in ("chance", "bound")
+    }
+    dotted = next((what for what, there in known.items() if there), None)
     what = "prediction" if task.lower_is_better else "recall" if task.metric == "accuracy" else "the score"
     return chart(
         f"quality:{task.name}",
         f"Does {what} hold beyond the training length?",
-        seeds_note(task) + ("; dotted: chance" if chance else ""),
+        seeds_note(task) + (f"; dotted: {dotted}" if dotted else ""),
         LENGTH,
         task.axis,
         series,
         marks=trained(task),
-        reference=chance,
+        reference=known.get(dotted, []),
     )
 
 

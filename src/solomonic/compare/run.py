@@ -78,7 +78,8 @@ def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, di
 def summary(line: dict[str, Any]) -> str:
     """One line for the terminal: what the cell scored at its training length and at its longest."""
     scores = [s for s in line["scores"] if s["metric"] == line["metric"]]
-    shown = ", ".join(f"{s['value']:.3f} at {s['length']}" for s in (scores[:1] + scores[-1:])) or line["diverged"]
+    ends = [(f" (bound {s['bound']:.3f})" if "bound" in s else "", s) for s in (scores[:1] + scores[-1:])]
+    shown = ", ".join(f"{s['value']:.3f} at {s['length']}{known}" for known, s in ends) or line["diverged"]
     return f"{line['arch']:<15}{line['task']:<18}lr {line['lr']:<6g}{line['train_seconds']:5.0f} s  {shown}"
 
 

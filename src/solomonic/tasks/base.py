@@ -21,6 +21,7 @@ class Batch:
 
     tokens: Tensor  # (B, T) int64 in [0, V)
     targets: Tensor  # (B, T) int64 in [0, V), or IGNORE
+    bound: Tensor | None = None  # (B, T) float32, test batches: what the best predictor scores, where that is known
 
 
 class Task(ABC):

@@ -36,14 +36,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..corpus import files as every_file
 from ..corpus import library
-from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from . import _bits, _check, _draw
+from .base import Batch, Task
 
 PIECE = 16 * 1024  # bytes
 LARGEST = 256 * 1024**2  # bytes
@@ -117,8 +115,7 @@ class Text(Task):
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, T, V), (B, T) -> (B, T) float32: -log2 p(target), bits; NaN where IGNORE."""
-        nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORE)
-        return (nats / np.log(2)).view_as(targets).masked_fill(targets == IGNORE, torch.nan)
+        return _bits.code_length(logits, targets)
 
     def label(self, token: int) -> str:
         shown = {ord("\n"): "⏎", ord(" "): "␣", ord("\t"): "⇥"}
