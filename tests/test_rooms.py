@@ -28,6 +28,7 @@ MAY = {
     "spelling": set(),
     "files": set(),
     "tensors": set(),
+    "theory": set(),
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
@@ -46,6 +47,7 @@ PACKAGES = {
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
     "tensors": {"torch", "safetensors"},
+    "theory": {"numpy", "scipy", "matplotlib", "av"},
 }
 BY_NOBODY = {"cli", "__main__"}
 

@@ -13,6 +13,8 @@ import sys
 from .. import __version__
 from ..train import Diverged, Interrupted
 
+THEORY = ("identify", "solomonoff", "texture")  # commands whose libraries are in the extra `theory`
+
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str):
@@ -64,7 +66,8 @@ def parser() -> Parser:
 
 
 def _extra(command: str, error: ModuleNotFoundError) -> str:
-    """What to install for a command whose library is not there. An extra is named as its command, but for `hf`."""
+    """What to install for a command whose library is not there. An extra is named as its command, but for `theory`."""
     if (error.name or "").startswith("solomonic"):
         raise error
-    return f"{command} needs {error.name}, which is not installed: pip install 'solomonic[{command}]'"
+    extra = "theory" if command in THEORY else command
+    return f"{command} needs {error.name}, which is not installed: pip install 'solomonic[{extra}]'"

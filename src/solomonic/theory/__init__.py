@@ -1,0 +1,1 @@
+"""The theory that the architecture comes from: Solomonoff inference and stochastic realization."""
