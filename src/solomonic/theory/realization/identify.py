@@ -56,8 +56,8 @@ def identify(
 ) -> Identified:
     """A model in innovations form of outputs y (T, p), inputs u (T, m).
 
-    Each channel is centred and divided by its spread. The least squared prediction errors are sought from two starts,
-    canonical variates and a long autoregression, and the better result is taken. `criterion` "fit" weighs each output
+    Each channel is centred and divided by its spread. The least squared prediction errors are sought from three starts,
+    canonical variates, a long and a short autoregression, and the best result is taken. `criterion` "fit" weighs each output
     by its spread, "likelihood" by the noise. `focus` "simulation" chooses A, B, C, D so that the inputs alone predict
     best (output error), and K after it. `bilinear` fits a bilinear model from the linear one.
 
@@ -82,8 +82,10 @@ def identify(
     found = subspace.hankel(y, u, lags)
     scores = subspace.scores(found, y, u, most)
     n = int(np.argmin(scores)) if order is None else order
-    starts = [found.state, subspace.predictor_state(y, u, lags)]
-    tried = [_refined(subspace.realize(state, lags, y, u, n)[0], y, u, rounds, focus) for state in starts if n]
+    starts = [subspace.realize(found.state, lags, y, u, n)[0]] if n else []
+    for length in {lags, max(2, -(-n // p))} if n else ():
+        starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
+    tried = [_refined(start, y, u, rounds, focus) for start in starts]
     parts = min(tried, key=lambda parts: _size(parts, y, u, rounds)) if n else _static(y, u)
     stable = None
     radius = 1 - 1 / len(y)  # slower than the record is long cannot be told from never
