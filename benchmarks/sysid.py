@@ -163,7 +163,7 @@ def main(folder: str, *orders: str) -> None:
                 print(f"  {method:28}", *shown, flush=True)
             for i, what in enumerate(("one step ahead", "simulated")):
                 scored = {method: np.nan_to_num(values, nan=-1e9)[i] for method, values in found.items()}
-                mine = max(value for method, value in scored.items() if method.startswith("solomonic"))
+                mine = scored[f"solomonic, for {('prediction', 'simulation')[i]}"]
                 best = max(((v, k) for k, v in scored.items() if not k.startswith("solomonic")), default=None)
                 if best and max(best[0], mine) > -100:
                     print(f"  {what}: {mine - best[0]:+.1f} points to the best peer ({best[1]})", flush=True)

@@ -125,12 +125,12 @@ def at_speed(texture: Texture, speed: float) -> Texture:
 
 
 def states(texture: Texture, rng: np.random.Generator, reverse: bool = False) -> Iterator[Array]:
-    """States (n,) without end, from the clip's last one; with `reverse` from its first one back in time.
+    """States (n,) without end, from the one after the clip's last; with `reverse` from the one before its first.
 
     Backwards runs the backward model, y_t = G^T xbar_t + vbar_t: a process of its own, not frames played in reverse.
     """
     model = texture.dynamics
-    n, x = texture.order, texture.states[-1]
+    n, x = texture.order, texture.A @ texture.states[-1] + root(texture.Q) @ rng.standard_normal(texture.order)
     if reverse:
         model = backward(model)
         x = np.linalg.solve(texture.Sigma, texture.states[0])

@@ -101,7 +101,8 @@ def scores(found: Hankel, y: Array, u: Array, most: int) -> Array:
     for n in range(min(most, found.state.shape[1]) + 1):
         e, _ = errors(realize(found.state, found.lags, y, u, n)[0], y, u)
         e = e[found.lags :]
-        R = e.T @ e / len(e) + 1e-12 * np.eye(p)
+        with np.errstate(over="ignore", invalid="ignore"):
+            R = e.T @ e / len(e) + 1e-12 * np.eye(p)
         score = len(e) * np.linalg.slogdet(R)[1] + n * (2 * p + m) * np.log(len(e)) if np.isfinite(R).all() else np.inf
         found_scores.append(score)
     return np.array(found_scores)
