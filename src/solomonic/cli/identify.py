@@ -35,6 +35,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if not chosen.no_picture:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
+    from tqdm import tqdm
+
     from ..theory.realization import fit, identify
     from ..theory.realization.file import save
     from ..theory.realization.series import check, check_time
@@ -58,17 +60,19 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         check_time(check(values[:, [at[time[0]]]], time), time[0])
     y, u = (check(values[:, [at[name] for name in some]], some) for some in (outputs, inputs))
     rows = round(chosen.train * len(y))
-    found = identify(
-        y[:rows],
-        u[:rows],
-        chosen.order,
-        lags=chosen.lags,
-        criterion=chosen.criterion,
-        focus=chosen.focus,
-        bilinear=chosen.bilinear,
-        outputs=outputs,
-        inputs=inputs,
-    )
+    with tqdm(bar_format="{desc}: {elapsed}", leave=False) as bar:
+        found = identify(
+            y[:rows],
+            u[:rows],
+            chosen.order,
+            lags=chosen.lags,
+            criterion=chosen.criterion,
+            focus=chosen.focus,
+            bilinear=chosen.bilinear,
+            outputs=outputs,
+            inputs=inputs,
+            report=bar.set_description_str,
+        )
     out = chosen.out or Path("runs/identify") / chosen.data.stem
     models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
     models = {name: model for name, model in models.items() if model is not None}

@@ -1,6 +1,6 @@
 """From a series to a model: order and first estimate from the past's canonical correlations, then prediction errors."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,13 +54,14 @@ def identify(
     bilinear: bool = False,
     outputs: Sequence[str] = (),
     inputs: Sequence[str] = (),
+    report: Callable[[str], object] = lambda stage: None,
 ) -> Identified:
     """A model in innovations form of outputs y (T, p), inputs u (T, m).
 
     Each channel is centred and divided by its spread. The least squared prediction errors are sought from three starts,
     canonical variates, a long and a short autoregression, and the best result is taken. `criterion` "fit" weighs each output
     by its spread, "likelihood" by the noise. `focus` "simulation" chooses A, B, C, D so that the inputs alone predict
-    best (output error), and K after it. `bilinear` fits a bilinear model from the linear one.
+    best (output error), and K after it. `bilinear` fits a bilinear model from the linear one. `report` is told each stage.
 
     ValueError for gaps (by row), constant or too short series and more states than the rows can carry.
     """
@@ -80,20 +81,24 @@ def identify(
     y, u = (y - scale.y_mean) / scale.y, (u - scale.u_mean) / scale.u
     lags, most = _lags(y, u, order, lags)
 
+    report("order")
     found = subspace.hankel(y, u, lags)
     scores = subspace.scores(found, y, u, most)
     n = int(np.argmin(scores)) if order is None else order
     starts = [subspace.realize(found.state, lags, y, u, n)[0]] if n else []
     for length in {lags, max(2, -(-n // p))} if n else ():
         starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
+    report(f"prediction errors, order {n}")
     parts = _best(starts, y, u, rounds, focus) if n else _static(y, u)
     stable = None
     radius = 1 - 1 / len(y)  # slower than the record is long cannot be told from never
     if spectral_radius(parts["A"]) >= 1:
+        report("nearest stable model")
         inside = parts | {"A": nearest_stable(parts["A"], radius)}
         stable = scale.model(refine(inside, y, u, ("B", "C", "D", "K", "x0"), rounds), y, u, outputs, inputs)
     more = None
     if bilinear and n:
+        report("bilinear model")
         start = parts | {"N": np.zeros((m, n, n))}
         more = scale.bilinear(refine(start, y, u, (*EVERYTHING, "N"), rounds), y, u, outputs, inputs)
     e, _ = errors(parts, y, u)
