@@ -182,11 +182,11 @@ def test_nearest_stable_moves_only_what_is_outside(radius):
 def test_sensitivities_are_derivatives():
     rng = np.random.default_rng(0)
     n, m, p, T = 3, 2, 2, 30
-    parts = {"A": 0.3 * rng.standard_normal((n, n)), "x0": rng.standard_normal(n)}
+    parts = {"A": 0.3 * rng.standard_normal((n, n)), "x0": rng.standard_normal(n), "c": rng.standard_normal(p)}
     for name, shape in {"B": (n, m), "C": (p, n), "D": (p, m), "K": (n, p), "N": (m, n, n)}.items():
         parts[name] = 0.2 * rng.standard_normal(shape)
     y, u = rng.standard_normal((T, p)), rng.standard_normal((T, m))
-    free = ("N", "K", "A", "x0", "D", "B", "C")
+    free = ("N", "K", "c", "A", "x0", "D", "B", "C")
     found, column = sensitivities(parts, free, *errors(parts, y, u), u), 0
     for name in free:
         for index in np.ndindex(parts[name].shape):

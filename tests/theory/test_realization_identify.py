@@ -83,6 +83,15 @@ def test_no_noise_gives_the_system_itself():
     np.testing.assert_allclose(found.D, model.D, atol=1e-4)
 
 
+def test_the_mean_of_a_transient_is_no_offset():
+    """A tank that fills from empty: neither channel's mean is where it rests."""
+    model = Linear([[0.95]], [[1.0]], [[1.0]], None, None, [[1.0]])
+    u = np.repeat([1.0, 3.0, 2.0], 30)[:, None]
+    found = identify(model.simulate(u), u, 1).model
+    assert found.poles[0] == pytest.approx(0.95, abs=1e-5)
+    np.testing.assert_allclose(found.simulate(np.zeros((400, 1)))[-1], 0, atol=1e-3)
+
+
 def test_white_noise_has_no_state():
     y = np.random.default_rng(0).standard_normal((500, 1))
     found = identify(y)

@@ -17,7 +17,7 @@ Array = np.ndarray
 LAGS, ORDERS = 20, 10  # looked at when nothing is said
 CRITERIA = {"fit": 0, "likelihood": 3}  # rounds of weighting
 FOCUS = ("prediction", "simulation")
-EVERYTHING = ("A", "B", "C", "D", "K", "x0")
+EVERYTHING = ("A", "B", "C", "D", "K", "x0", "c")
 FIRST = 20  # steps from each start, before the best is followed to its end
 
 
@@ -95,7 +95,7 @@ def identify(
     if spectral_radius(parts["A"]) >= 1:
         report("nearest stable model")
         inside = parts | {"A": nearest_stable(parts["A"], radius)}
-        stable = scale.model(refine(inside, y, u, ("B", "C", "D", "K", "x0"), rounds), y, u, outputs, inputs)
+        stable = scale.model(refine(inside, y, u, ("B", "C", "D", "K", "x0", "c"), rounds), y, u, outputs, inputs)
     more = None
     if bilinear and n:
         report("bilinear model")
@@ -151,7 +151,7 @@ def _best(starts: list[dict], y: Array, u: Array, rounds: int, focus: str) -> di
     for parts in starts:
         parts = _closed(parts, y, u, rounds)
         parts = parts | {"A": nearest_stable(parts["A"], 1 - 1 / len(y)), "K": np.zeros_like(parts["K"])}
-        parts = refine(refine(parts, y, u, ("B", "D", "x0")), y, u, ("A", "B", "C", "D", "x0"), rounds)
+        parts = refine(refine(parts, y, u, ("B", "D", "x0", "c")), y, u, ("A", "B", "C", "D", "x0", "c"), rounds)
         found.append(refine(parts, y, u, ("K",), rounds))
     return _least(found, y, u, rounds)
 
@@ -178,7 +178,7 @@ def _static(y: Array, u: Array) -> dict:
     p, m = y.shape[1], u.shape[1]
     D = np.linalg.lstsq(u, y, rcond=None)[0].T if m else np.zeros((p, 0))
     empty = {"A": (0, 0), "B": (0, m), "C": (p, 0), "K": (0, p), "N": (0, 0, 0), "x0": (0,)}
-    return {name: np.zeros(shape) for name, shape in empty.items()} | {"D": D}
+    return {name: np.zeros(shape) for name, shape in empty.items()} | {"D": D, "c": np.zeros(p)}
 
 
 class _Scale:
@@ -198,7 +198,7 @@ class _Scale:
             self.y[:, None] * D / self.u,
             K / self.y,
             e.T @ e / len(e),
-            self.y_mean,
+            self.y_mean + self.y * parts["c"],
             self.u_mean,
             outputs=outputs,
             inputs=inputs,

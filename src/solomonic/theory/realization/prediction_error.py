@@ -3,7 +3,9 @@
 Damped Gauss-Newton (Levenberg-Marquardt) on all entries of the matrices; the directions that only change the basis of
 the state cost nothing, and the damping leaves them alone (McKelvey, Helmersson, Ribarits 2004). The predictor is
 
-    x_{t+1} = (A + sum_i u_ti N_i) x_t + B u_t + K e_t,   e_t = y_t - C x_t - D u_t,   N (m, n, n), absent when linear.
+    x_{t+1} = (A + sum_i u_ti N_i) x_t + B u_t + K e_t,   e_t = y_t - C x_t - D u_t - c,
+
+with N (m, n, n) absent when linear, and c (p,) what the output's mean over these rows is off its resting point.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ HUGE = 1e6  # of standardised errors, those of a predictor that is not stable: a
 def errors(parts: dict[str, Array], y: Array, u: Array) -> tuple[Array, Array]:
     """The errors e (T, p) and states (T, n) of the predictor."""
     A, B, C, D, K, N, x = (parts[name] for name in ("A", "B", "C", "D", "K", "N", "x0"))
-    direct, closed = y - u @ D.T, A - K @ C
+    direct, closed = y - u @ D.T - parts.get("c", 0.0), A - K @ C
     drive = u @ B.T + direct @ K.T
     if len(N):
         closed = closed + np.tensordot(u, N, 1)
@@ -50,6 +52,8 @@ def sensitivities(parts: dict[str, Array], free: Sequence[str], e: Array, states
                 width = signal.shape[1]
                 for i in range(target.shape[1]):
                     block[:, i, i * width : (i + 1) * width] = sign * signal
+    if "c" in at:
+        direct[:, :, at["c"]] = -np.eye(p)
     drive += K @ direct
     first, closed = np.zeros((n, ends[-1])), A - K @ C
     if "x0" in at:

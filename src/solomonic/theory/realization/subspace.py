@@ -87,7 +87,7 @@ def realize(state: Array, lags: int, y: Array, u: Array, n: int) -> tuple[dict[s
     covariance = noise.T @ noise / len(noise)
     A, B, C, D = both[:n, :n], both[:n, n:], both[n:, :n], both[n:, n:]
     K, R = gain(Markov(A, C, covariance[:n, :n], covariance[:n, n:], covariance[n:, n:]))
-    parts = {"A": A, "B": B, "C": C, "D": D, "K": K, "N": np.zeros((0, n, n)), "x0": np.zeros(n)}
+    parts = {"A": A, "B": B, "C": C, "D": D, "K": K, "N": np.zeros((0, n, n)), "x0": np.zeros(n), "c": np.zeros(len(C))}
     return parts, R
 
 
