@@ -29,7 +29,6 @@ MAY = {
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},
     "memory": set(),
-    "theory": set(),
     "probe": {"model", "mixers", "ops"},
     "spelling": set(),
     "files": set(),

@@ -1,0 +1,52 @@
+"""A model as a JSON file: numbers exactly, nothing that runs."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ... import files
+from ...spelling import unknown
+from .bilinear import Bilinear
+from .linear import Linear
+
+FORMAT = "solomonic linear model 1"
+ARRAYS = ("A", "B", "C", "D", "K", "R", "y_mean", "u_mean")
+
+
+def save(model: Linear | Bilinear, path: str | Path) -> None:
+    """Whole or not at all. Floats are written so that they read back bit for bit."""
+    linear = model.linear if isinstance(model, Bilinear) else model
+    content = {"format": FORMAT, "outputs": linear.outputs, "inputs": linear.inputs}
+    content |= {name: getattr(linear, name).tolist() for name in ARRAYS}
+    if isinstance(model, Bilinear):
+        content["N"] = model.N.tolist()
+    files.write(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def load(path: str | Path) -> Linear | Bilinear:
+    """ValueError for a file that is no such model."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected a model as JSON, got {error}") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise ValueError(f"{path}: expected a file of format {FORMAT!r}")
+    known = {*ARRAYS, "outputs", "inputs", "N"}
+    for name in content:
+        if name not in known:
+            raise unknown(f"entry of {path}", name, known)
+    if missing := {*ARRAYS, "outputs", "inputs"} - content.keys():
+        raise ValueError(f"{path}: {', '.join(sorted(missing))} missing")
+    p, m, n = len(content["outputs"]), len(content["inputs"]), len(content["A"])
+    shapes = dict(zip(ARRAYS, ((n, n), (n, m), (p, n), (p, m), (n, p), (p, p), (p,), (m,))))
+    try:
+        arrays = {name: np.array(content[name], dtype=float).reshape(shape) for name, shape in shapes.items()}
+        N = np.array(content["N"], dtype=float).reshape(m, n, n) if "N" in content else None
+    except (TypeError, ValueError):
+        raise ValueError(f"{path}: expected matrices of one order, {p} outputs and {m} inputs") from None
+    model = Linear(**arrays, outputs=tuple(content["outputs"]), inputs=tuple(content["inputs"]))
+    return model if N is None else Bilinear(model, N)
+
+
+__all__ = ["load", "save"]

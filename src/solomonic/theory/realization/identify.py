@@ -1,0 +1,211 @@
+"""From a series to a model: order and first estimate from the past's canonical correlations, then prediction errors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...spelling import choose
+from . import subspace, whiteness
+from .bilinear import Bilinear
+from .linear import Linear, columns, spectral_radius
+from .prediction_error import errors, refine
+from .series import check
+from .stable import nearest_stable
+
+Array = np.ndarray
+LAGS, ORDERS = 20, 10  # looked at when nothing is said
+CRITERIA = {"fit": 0, "likelihood": 3}  # rounds of weighting
+FOCUS = ("prediction", "simulation")
+EVERYTHING = ("A", "B", "C", "D", "K", "x0", "c")
+FIRST = 20  # steps from each start, before the best is followed to its end
+
+
+@dataclass(frozen=True, eq=False)
+class Identified:
+    """A model and what is to be known about it. Arrays are over the rows it was fitted to."""
+
+    model: Linear
+    x0: Array  # its first state
+    innovations: Array  # (T, p)
+    correlations: Array  # canonical, of past and future (given the inputs), largest first
+    scores: Array  # BIC of the orders 0, 1, ...; the order is where it is least, unless it was given
+    lags: int
+    white: whiteness.Test
+    unexplained: whiteness.Test | None  # do past inputs still say something? None without inputs
+    stable: Linear | None  # the nearest stable model where `model` is not stable
+    bilinear: Bilinear | None
+
+    @property
+    def information(self) -> float:
+        """-1/2 sum log(1 - s_i^2) in nats, over the states: what the past says about the future (given the inputs)."""
+        s = np.minimum(self.correlations[: self.model.order], 1 - 1e-12)
+        return float(-0.5 * np.log1p(-(s**2)).sum())
+
+
+def identify(
+    y: Array,
+    u: Array | None = None,
+    order: int | None = None,
+    *,
+    lags: int | None = None,
+    criterion: str = "fit",
+    focus: str = "prediction",
+    bilinear: bool = False,
+    outputs: Sequence[str] = (),
+    inputs: Sequence[str] = (),
+    report: Callable[[str], object] = lambda stage: None,
+) -> Identified:
+    """A model in innovations form of outputs y (T, p), inputs u (T, m).
+
+    Each channel is centred and divided by its spread. The least squared prediction errors are sought from three starts,
+    canonical variates, a long and a short autoregression, and the best result is taken. `criterion` "fit" weighs each output
+    by its spread, "likelihood" by the noise. `focus` "simulation" chooses A, B, C, D so that the inputs alone predict
+    best (output error), and K after it. `bilinear` fits a bilinear model from the linear one. `report` is told each stage.
+
+    ValueError for gaps (by row), constant or too short series and more states than the rows can carry.
+    """
+    y = columns(y, "y")
+    u = np.zeros((len(y), 0)) if u is None else columns(u, "u")
+    p, m = y.shape[1], u.shape[1]
+    outputs = tuple(outputs) or tuple(f"y{i + 1}" for i in range(p))
+    inputs = tuple(inputs) or tuple(f"u{i + 1}" for i in range(m))
+    if not p or len(u) != len(y):
+        raise ValueError(f"expected outputs, and inputs of as many rows, got {y.shape} and {u.shape}")
+    rounds = choose("criterion", criterion, CRITERIA)
+    choose("focus", focus, dict.fromkeys(FOCUS))
+    if not m and (bilinear or focus == "simulation"):
+        raise ValueError("a bilinear model and the focus on simulation need inputs; none were given")
+    y, u = check(y, outputs), check(u, inputs)
+    scale = _Scale(y, u)
+    y, u = (y - scale.y_mean) / scale.y, (u - scale.u_mean) / scale.u
+    lags, most = _lags(y, u, order, lags)
+
+    report("order")
+    found = subspace.hankel(y, u, lags)
+    scores = subspace.scores(found, y, u, most)
+    n = int(np.argmin(scores)) if order is None else order
+    starts = [subspace.realize(found.state, lags, y, u, n)[0]] if n else []
+    for length in {lags, max(2, -(-n // p))} if n else ():
+        starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
+    report(f"prediction errors, order {n}")
+    parts = _best(starts, y, u, rounds, focus) if n else _static(y, u)
+    stable = None
+    radius = 1 - 1 / len(y)  # slower than the record is long cannot be told from never
+    if spectral_radius(parts["A"]) >= 1:
+        report("nearest stable model")
+        inside = parts | {"A": nearest_stable(parts["A"], radius)}
+        stable = scale.model(refine(inside, y, u, ("B", "C", "D", "K", "x0", "c"), rounds), y, u, outputs, inputs)
+    more = None
+    if bilinear and n:
+        report("bilinear model")
+        start = parts | {"N": np.zeros((m, n, n))}
+        more = scale.bilinear(refine(start, y, u, (*EVERYTHING, "N"), rounds), y, u, outputs, inputs)
+    e, _ = errors(parts, y, u)
+    tested = max(2 * n // p + 2, min(20, len(y) // 5))
+    return Identified(
+        scale.model(parts, y, u, outputs, inputs),
+        parts["x0"],
+        e * scale.y,
+        found.correlations,
+        scores,
+        lags,
+        whiteness.portmanteau(e, tested, 0 if m else 2 * n * p),  # inputs, not the noise, tell most of the parameters
+        whiteness.independence(e, u, min(tested, len(y) // (4 * m))) if m else None,
+        stable,
+        more,
+    )
+
+
+def _lags(y: Array, u: Array, order: int | None, lags: int | None) -> tuple[int, int]:
+    """Rows of past, and the highest order that is tried."""
+    (T, p), m = y.shape, u.shape[1]
+    longest = (T + 1) // (2 + 2 * (p + 2 * m))  # twice as many rows as columns to regress on
+    if longest < 2:
+        need = 2 * (2 + 2 * (p + 2 * m)) - 1
+        raise ValueError(f"expected at least {need} rows for {p} outputs and {m} inputs, got {T}")
+    carried = min(longest * p, int((T * p / 2 - p * m) / (2 * p + m + 1)))  # two numbers for each parameter
+    if order is not None and not 0 <= order <= carried:
+        raise ValueError(f"order: expected 0 to {carried}, what {T} rows of {p} outputs can carry, got {order}")
+    most = max(1, min(carried, ORDERS)) if order is None else max(order, min(carried, ORDERS))
+    if lags is None:
+        lags = min(longest, max(subspace.lags_of(y, u, min(longest, LAGS)), -(-most // p) + 1))
+    if not 2 <= lags <= longest:
+        raise ValueError(f"lags: expected 2 to {longest} for {T} rows, got {lags}")
+    if order is not None and order > lags * p:
+        raise ValueError(f"order: expected at most {lags * p} with {lags} lags of {p} outputs, got {order}")
+    return lags, min(most, lags * p)
+
+
+def _best(starts: list[dict], y: Array, u: Array, rounds: int, focus: str) -> dict:
+    """The best of what is reached from the starts: a few steps from each, then the best to its end.
+
+    For simulation each is followed to its end, and the least prediction error decides: the least simulation error often
+    is that of a model with slow poles that fit the drift of these rows alone.
+    """
+    if focus == "prediction":
+        return refine(
+            _least([_closed(parts, y, u, rounds, FIRST) for parts in starts], y, u, rounds), y, u, EVERYTHING, rounds
+        )
+    found = []
+    for parts in starts:
+        parts = _closed(parts, y, u, rounds)
+        parts = parts | {"A": nearest_stable(parts["A"], 1 - 1 / len(y)), "K": np.zeros_like(parts["K"])}
+        parts = refine(refine(parts, y, u, ("B", "D", "x0", "c")), y, u, ("A", "B", "C", "D", "x0", "c"), rounds)
+        found.append(refine(parts, y, u, ("K",), rounds))
+    return _least(found, y, u, rounds)
+
+
+def _closed(parts: dict, y: Array, u: Array, rounds: int, steps: int = 60) -> dict:
+    if spectral_radius(parts["A"] - parts["K"] @ parts["C"]) >= 1:
+        parts = parts | {"A": nearest_stable(parts["A"], 0.99), "K": np.zeros_like(parts["K"])}
+    return refine(parts, y, u, EVERYTHING, rounds, steps)
+
+
+def _least(found: list[dict], y: Array, u: Array, rounds: int) -> dict:
+    return min(found, key=lambda parts: _size(parts, y, u, rounds))
+
+
+def _size(parts: dict, y: Array, u: Array, rounds: int) -> float:
+    e, _ = errors(parts, y, u)
+    R = e.T @ e / len(e)
+    size = np.linalg.slogdet(R + 1e-12 * np.eye(len(R)))[1] if rounds else np.trace(R)
+    return float(size) if np.isfinite(size) else np.inf
+
+
+def _static(y: Array, u: Array) -> dict:
+    """Order 0: what the input says at once."""
+    p, m = y.shape[1], u.shape[1]
+    D = np.linalg.lstsq(u, y, rcond=None)[0].T if m else np.zeros((p, 0))
+    empty = {"A": (0, 0), "B": (0, m), "C": (p, 0), "K": (0, p), "N": (0, 0, 0), "x0": (0,)}
+    return {name: np.zeros(shape) for name, shape in empty.items()} | {"D": D, "c": np.zeros(p)}
+
+
+class _Scale:
+    """Means and spreads of the channels, and models in their units."""
+
+    def __init__(self, y: Array, u: Array):
+        self.y_mean, self.u_mean, self.y, self.u = y.mean(0), u.mean(0), y.std(0), u.std(0)
+
+    def model(self, parts: dict, y: Array, u: Array, outputs: tuple, inputs: tuple) -> Linear:
+        e, _ = errors(parts, y, u)
+        e = e * self.y
+        A, B, C, D, K = (parts[name] for name in "ABCDK")
+        return Linear(
+            A,
+            B / self.u,
+            self.y[:, None] * C,
+            self.y[:, None] * D / self.u,
+            K / self.y,
+            e.T @ e / len(e),
+            self.y_mean + self.y * parts["c"],
+            self.u_mean,
+            outputs=outputs,
+            inputs=inputs,
+        )
+
+    def bilinear(self, parts: dict, y: Array, u: Array, outputs: tuple, inputs: tuple) -> Bilinear:
+        return Bilinear(self.model(parts, y, u, outputs, inputs), parts["N"] / self.u[:, None, None])
+
+
+__all__ = ["CRITERIA", "FOCUS", "Identified", "identify"]

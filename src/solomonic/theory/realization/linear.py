@@ -1,0 +1,254 @@
+"""Linear models in state space.
+
+n states, m inputs, p outputs, T rows: x (T, n), u (T, m), y (T, p), e (T, p); row t is the time t.
+
+    x_{t+1} = A x_t + B u_t + K e_t          A (n, n)  B (n, m)  K (n, p)
+    y_t     = C x_t + D u_t + e_t            C (p, n)  D (p, m)  E e_t e_t^T = R (p, p)
+
+This is the innovations form: e_t is what the past did not say about y_t, K is the Kalman gain.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.linalg import solve_discrete_lyapunov
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A model in innovations form. y and u in its methods are in the data's units: the means are taken off and put back.
+
+    `B` and `D` may be left out (no inputs), `K` (output error) and the means too (zero). Errors: ValueError when the
+    shapes do not fit together.
+    """
+
+    A: Array
+    B: Array | None
+    C: Array
+    D: Array | None
+    K: Array | None
+    R: Array
+    y_mean: Array | None = None  # (p,)
+    u_mean: Array | None = None  # (m,)
+    outputs: tuple[str, ...] = field(default=(), kw_only=True)
+    inputs: tuple[str, ...] = field(default=(), kw_only=True)
+
+    def __post_init__(self):
+        n, p = np.shape(self.A)[0], np.shape(self.C)[0]
+        m = next((np.shape(M)[1] for M in (self.B, self.D) if M is not None), 0)
+        shapes = {"A": (n, n), "B": (n, m), "C": (p, n), "D": (p, m), "K": (n, p), "R": (p, p)}
+        for name, shape in (shapes | {"y_mean": (p,), "u_mean": (m,)}).items():
+            given = getattr(self, name)
+            value = np.zeros(shape) if given is None else np.array(given, dtype=float)
+            if value.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
+            object.__setattr__(self, name, value)
+        for name, count in (("outputs", p), ("inputs", m)):
+            names = tuple(getattr(self, name)) or tuple(
+                f"{name[0]}{i + 1}".replace("o", "y").replace("i", "u") for i in range(count)
+            )
+            if len(names) != count:
+                raise ValueError(f"{name}: expected {count} names, got {len(names)}")
+            object.__setattr__(self, name, names)
+
+    @property
+    def order(self) -> int:
+        return len(self.A)
+
+    @property
+    def poles(self) -> Array:
+        """Eigenvalues of A, largest modulus first."""
+        poles = np.linalg.eigvals(self.A)
+        return poles[np.argsort(-np.abs(poles), kind="stable")]
+
+    @property
+    def stable(self) -> bool:
+        return spectral_radius(self.A) < 1
+
+    @property
+    def noise(self) -> "Markov":
+        """The part that no input explains."""
+        return Markov(self.A, self.C, self.K @ self.R @ self.K.T, self.K @ self.R, self.R)
+
+    def transformed(self, T: Array) -> "Linear":
+        """The same model with the state x' = T^-1 x."""
+        back = np.linalg.inv(T)
+        return replace(self, A=back @ self.A @ T, B=back @ self.B, C=self.C @ T, K=back @ self.K)
+
+    def predict(self, y: Array, u: Array | None = None, x0: Array | None = None) -> tuple[Array, Array]:
+        """One-step predictions of y_t from everything before t and u_t (T, p); the states, one more than rows (T + 1, n).
+
+        Without `x0` the first state is the one that makes the squared errors least.
+        """
+        return filtered(self, *self._centred(y, u), x0, self.y_mean)
+
+    def innovations(self, y: Array, u: Array | None = None, x0: Array | None = None) -> Array:
+        """y minus its one-step predictions (T, p)."""
+        return np.atleast_2d(y) - self.predict(y, u, x0)[0]
+
+    def ahead(self, y: Array, u: Array | None = None, steps: int = 1, x0: Array | None = None) -> Array:
+        """Predictions of y_t from y to t - steps and u to t (T, p); rows before `steps` start from the first state."""
+        if steps < 1:
+            raise ValueError(f"steps: expected a whole number >= 1, got {steps}")
+        y, u = self._centred(y, u)
+        _, states = filtered(self, y, u, x0)
+        found = np.empty_like(y)
+        start = min(steps, len(y))
+        found[:start] = simulated(self, states[0], u[:start])[0]
+        x = states[1 : len(y) - steps + 1]  # what is known before row t, for each t at once
+        for k in range(steps - 1):
+            x = x @ self.A.T + u[1 + k : 1 + k + len(x)] @ self.B.T
+        found[steps:] = x @ self.C.T + u[steps:] @ self.D.T
+        return found + self.y_mean
+
+    def simulate(self, u: Array | int, x0: Array | None = None, rng: np.random.Generator | None = None) -> Array:
+        """Outputs (T, p) for the inputs alone, or for a number of rows where there are none; `rng` adds the noise.
+
+        Without `x0` the first state is zero, or with `rng` one of the stationary ones if there are no inputs.
+        """
+        rows = u if isinstance(u, (int, np.integer)) else len(u)
+        centred = np.zeros((rows, 0)) if isinstance(u, (int, np.integer)) else columns(u, "u") - self.u_mean
+        if centred.shape[1] != self.B.shape[1]:
+            raise ValueError(f"u: expected {self.B.shape[1]} inputs, got {centred.shape[1]}")
+        if x0 is None:
+            x0 = np.zeros(self.order)
+            if rng is not None and self.stable and not self.B.shape[1]:
+                x0 = root(self.noise.state_covariance) @ rng.standard_normal(self.order)
+        e = None if rng is None else rng.standard_normal((rows, len(self.C))) @ root(self.R).T
+        return simulated(self, x0, centred, e)[0] + self.y_mean
+
+    def initial_state(self, y: Array, u: Array | None = None) -> Array:
+        """The first state (n,) that makes the squared one-step errors least."""
+        return initial(self, *self._centred(y, u))
+
+    def _centred(self, y, u):
+        y = columns(y, "y")
+        u = np.zeros((len(y), 0)) if u is None else columns(u, "u")
+        if u.shape != (len(y), self.B.shape[1]) or y.shape[1] != len(self.C):
+            raise ValueError(
+                f"expected y with {len(self.C)} columns and u with {self.B.shape[1]}, as many rows each;"
+                f" got {y.shape} and {u.shape}"
+            )
+        return y - self.y_mean, u - self.u_mean
+
+
+@dataclass(frozen=True, eq=False)
+class Markov:
+    """A stochastic model with general noise, driven by white (w_t, v_t) of covariance [[Q, S], [S^T, R]].
+
+    x_{t+1} = A x_t + w_t,  y_t = C x_t + v_t;  Q (n, n), S (n, p), R (p, p).
+    """
+
+    A: Array
+    C: Array
+    Q: Array
+    S: Array
+    R: Array
+
+    @property
+    def state_covariance(self) -> Array:
+        """Sigma = A Sigma A^T + Q (n, n). ValueError for an unstable model, which has none."""
+        if (radius := spectral_radius(self.A)) >= 1:
+            raise ValueError(
+                f"expected a stable model, got a pole of modulus {radius:.6g}: a stationary state needs < 1"
+            )
+        return symmetric(solve_discrete_lyapunov(self.A, self.Q))
+
+    @property
+    def next_output(self) -> Array:
+        """G = E x_{t+1} y_t^T = A Sigma C^T + S (n, p)."""
+        return self.A @ self.state_covariance @ self.C.T + self.S
+
+    def covariances(self, lags: int) -> Array:
+        """L_k = E y_{t+k} y_t^T for k = 0 ... lags (lags + 1, p, p): L_0 = C Sigma C^T + R, L_k = C A^(k-1) G."""
+        found, x = [symmetric(self.C @ self.state_covariance @ self.C.T + self.R)], self.next_output
+        for _ in range(lags):
+            found.append(self.C @ x)
+            x = self.A @ x
+        return np.array(found)
+
+    def sample(self, rows: int, rng: np.random.Generator, x0: Array | None = None) -> Array:
+        """Outputs (rows, p) from the stationary state, or from `x0`."""
+        n = len(self.A)
+        x = root(self.state_covariance) @ rng.standard_normal(n) if x0 is None else x0
+        noise = rng.standard_normal((rows, n + len(self.C))) @ root(np.block([[self.Q, self.S], [self.S.T, self.R]])).T
+        states = np.empty((rows, n))
+        for t in range(rows):
+            states[t] = x
+            x = self.A @ x + noise[t, :n]
+        return states @ self.C.T + noise[:, n:]
+
+
+def filtered(model, y: Array, u: Array, x0: Array | None, offset: Array | float = 0.0) -> tuple[Array, Array]:
+    """The predictor x_{t+1} = A x_t + B u_t + K (y_t - C x_t - D u_t) over centred data."""
+    x = initial(model, y, u) if x0 is None else np.asarray(x0, dtype=float)
+    closed = model.A - model.K @ model.C
+    drive = y @ model.K.T + u @ (model.B - model.K @ model.D).T
+    states = recursion(closed, drive, x)
+    return states[:-1] @ model.C.T + u @ model.D.T + offset, states
+
+
+def simulated(model, x0: Array, u: Array, e: Array | None = None) -> tuple[Array, Array]:
+    """Outputs and states for centred inputs and, if given, innovations."""
+    drive = u @ model.B.T + (0 if e is None else e @ model.K.T)
+    states = recursion(model.A, drive, np.asarray(x0, dtype=float))
+    return states[:-1] @ model.C.T + u @ model.D.T + (0 if e is None else e), states
+
+
+def initial(model, y: Array, u: Array) -> Array:
+    """The least-squares first state: errors are linear in it, with C (A - K C)^t as coefficients."""
+    predicted, _ = filtered(model, y, u, np.zeros(model.order))
+    closed, rows, M = model.A - model.K @ model.C, [], model.C
+    for _ in range(len(y)):
+        rows.append(M)
+        M = M @ closed
+        if np.abs(M).max(initial=0) < 1e-12 or np.abs(M).max(initial=0) > 1e12:
+            break
+    used = len(rows)
+    return np.linalg.lstsq(np.concatenate(rows), (y - predicted)[:used].ravel(), rcond=None)[0]
+
+
+def recursion(A: Array, drive: Array, x0: Array) -> Array:
+    """x_0 = x0, x_{t+1} = A_t x_t + drive_t for vectors (T + 1, n) or matrices (T + 1, n, k); A (n, n) or (T, n, n)."""
+    states = np.empty((len(drive) + 1, *np.shape(x0)))
+    states[0] = x = x0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t, d in enumerate(drive):
+            states[t + 1] = x = (A[t] if A.ndim == 3 else A) @ x + d
+    return states
+
+
+def columns(values: Array, name: str) -> Array:
+    """(T,) or (T, k) as floats (T, k)."""
+    values = np.asarray(values, dtype=float)
+    values = values[:, None] if values.ndim == 1 else values
+    if values.ndim != 2:
+        raise ValueError(f"{name}: expected rows of numbers, got shape {values.shape}")
+    return values
+
+
+def spectral_radius(A: Array) -> float:
+    return float(np.abs(np.linalg.eigvals(A)).max(initial=0.0))
+
+
+def symmetric(M: Array) -> Array:
+    return (M + M.T) / 2
+
+
+def root(M: Array) -> Array:
+    """L with L L^T = M for a positive semidefinite M, which rounding may have made a little less."""
+    values, vectors = np.linalg.eigh(symmetric(M))
+    return vectors * np.sqrt(np.clip(values, 0, None))
+
+
+def fit(y: Array, predicted: Array) -> Array:
+    """100 (1 - ||y - predicted|| / ||y - mean||) of each column (p,): 100 is perfect, 0 no better than the mean."""
+    y, predicted = columns(y, "y"), columns(predicted, "predicted")
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.linalg.norm(y - predicted, axis=0)
+    return 100 * (1 - error / np.linalg.norm(y - y.mean(0), axis=0))
+
+
+__all__ = ["Linear", "Markov", "fit"]
