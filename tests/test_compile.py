@@ -24,11 +24,8 @@ LENGTH = 36  # two chunks of the scans, six blocks of the window
 # Operators outside PyTorch's core ATen set, by preset; docs/devices.md says why.
 DECODING = {"bmojo": {"aten.sort.stable", "aten.view.dtype"}}
 TRAINING = {
-    "sliding_window": {"aten.unfold.default"},
-    "samba": {"aten.unfold.default"},
     "gated_deltanet": {"aten.linalg_solve_triangular.default"},
-    "bmojo_f": {"aten.unfold.default"},
-    "bmojo": {"aten.unfold.default", "aten.sort.stable", "aten.view.dtype"},
+    "bmojo": {"aten.sort.stable", "aten.view.dtype"},
 }
 
 

@@ -21,7 +21,7 @@ from ..innovation import rank
 from ..place import Place, advance, extend
 from ..rotary import Scaling, rotary
 from ..selection import ABSENT
-from . import blocked, flash, reference
+from . import blocked, reference
 
 
 def _triton(*call):
@@ -32,7 +32,7 @@ def _triton(*call):
     return triton.attend(*call)
 
 
-BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "flash": flash.attend, "triton": _triton}
+BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "triton": _triton}
 """A backend attends; what it is given is the same for all:
 
 queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
