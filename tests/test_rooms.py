@@ -31,7 +31,7 @@ MAY = {
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
-    "ops": {"torch", "triton"},
+    "ops": {"torch", "triton", "fla"},
     "mixers": {"torch"},
     "layers": {"torch"},
     "model": {"torch"},
