@@ -42,7 +42,7 @@ PACKAGES = {
     "corpus": {"pyarrow"},
     "evaluate": {"torch", "numpy", "lm_eval", "jinja2", "tqdm"},
     "pretrain": {"torch", "numpy", "accelerate"},
-    "bench": {"torch", "transformers"},
+    "bench": {"torch", "transformers", "fla"},
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
     "tensors": {"torch", "safetensors"},
