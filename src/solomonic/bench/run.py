@@ -34,6 +34,7 @@ class Sizes:
     d_model: int = 256
     n_layers: int = 4
     n_heads: int = 4
+    n_kv_heads: int | None = None  # of models; None: as many as n_heads
     window: int = 64
     capacity: int = 64
     state_size: int = 32
