@@ -247,8 +247,8 @@ def _tile(x: Tensor, cut: Cut, G: int, scale: float | None = None) -> Tensor:
     B, T, _, D = x.shape
     x = pad(x, (0, 0, 0, 0, 0, cut.tiles * cut.rows - T)).reshape(B, cut.tiles, cut.rows, G, -1, D)
     x = x.permute(1, 0, 3, 2, 4, 5)
-    x = x.contiguous() if scale is None else torch.mul(x, scale, out=x.new_empty(x.shape))
-    return x.reshape(cut.tiles * B * G, -1, D)
+    x = x.contiguous() if scale is None else x.clone(memory_format=torch.contiguous_format).mul_(scale)
+    return x.view(cut.tiles * B * G, -1, D)
 
 
 def _untile(x: Tensor, cut: Cut, B: int, T: int, H: int) -> Tensor:
