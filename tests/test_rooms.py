@@ -36,7 +36,7 @@ MAY = {
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
-    "ops": {"torch", "triton"},
+    "ops": {"torch", "triton", "fla"},
     "mixers": {"torch"},
     "layers": {"torch"},
     "model": {"torch"},
@@ -47,7 +47,7 @@ PACKAGES = {
     "corpus": {"pyarrow"},
     "evaluate": {"torch", "numpy", "lm_eval", "jinja2", "tqdm"},
     "pretrain": {"torch", "numpy", "accelerate"},
-    "bench": {"torch", "transformers"},
+    "bench": {"torch", "transformers", "fla"},
     "hf": {"torch", "transformers", "safetensors"},
     "generate": {"torch"},
     "memory": {"torch", "numpy", "pymilvus"},

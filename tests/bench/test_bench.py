@@ -5,11 +5,15 @@ import json
 import pytest
 import torch
 
+from solomonic.bench import fla, flex
+from solomonic.bench.flex import FlexWindow
 from solomonic.bench.measure import Times, operations, peak_bytes, side_by_side
 from solomonic.bench.two_calls import TwoCalls
 from solomonic.cli import main
 from solomonic.mixers import build
+from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import BMojoConfig
+from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
 from solomonic.ops.place import fresh
 
@@ -58,11 +62,35 @@ def test_operations_and_memory_are_counted():
     assert peak_bytes(lambda: a.exp().sum(), CPU) == a.numel() * 4
 
 
-def test_the_command_measures_everything_and_writes_it(tmp_path, capsys):
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("length", [5, 40])
+def test_flex_attention_equals_our_window(length):
+    layer = build(AttentionConfig(n_heads=4, n_kv_heads=2, window=7), 32)
+    x, place = torch.randn(2, length, 32), fresh(2, length)
+    with torch.no_grad():
+        got, expected = FlexWindow(layer, compiled=False)(x, None, place)[0], layer(x, None, place)[0]
+    assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_of_flash_linear_attention_are_of_our_shape():
+    pytest.importorskip("fla")
+    config = GatedDeltaNetConfig(n_heads=2, key_dim=8, value_dim=16)
+    with torch.device("meta"):
+        theirs, simple = fla.gated_deltanet_layer(config, 32), fla.simple_gla_layer(config, 32)
+    ours = build(config, 32)
+    assert theirs.layer.head_k_dim == 8 and theirs.layer.head_v_dim == 16 and simple.layer.head_k_dim == 8
+    count = sum(p.numel() for p in theirs.parameters()) / sum(p.numel() for p in ours.parameters())
+    assert 0.95 < count < 1.05
+
+
+def test_the_command_measures_everything_and_writes_it(tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers")
+    monkeypatch.setattr(flex, "refusal", lambda work, device: "it would be compiled")
     assert main(["bench", *SMALL, "--json", str(tmp_path / "numbers.json")]) == 0
     rows = json.loads((tmp_path / "numbers.json").read_text())["rows"]
-    shown = capsys.readouterr().out
+    shown, said = capsys.readouterr()
+    assert "not measured: layer, prefill, sliding_window (FlexAttention): it would be compiled" in said
+    assert "not measured: layer, train, simple_gla (fla): flash-linear-attention's kernels are for CUDA" in said
     assert {(row["scope"], row["work"]) for row in rows} == {
         (scope, work) for scope in ("layer", "model") for work in ("train", "prefill", "decode")
     }

@@ -21,9 +21,11 @@ from ..mixers.mamba2 import Mamba2Config
 from ..model import LanguageModel, ModelConfig, state_tensors
 from ..ops.place import fresh
 from ..presets import preset
+from . import fla, flex
 from .measure import Work, floors, operations, peak_bytes, side_by_side
 from .two_calls import TwoCalls
 
+FLEX, FLA = "sliding_window (FlexAttention)", ("gated_deltanet (fla)", "simple_gla (fla)")
 MODELS = ("transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo")
 
 
@@ -32,6 +34,7 @@ class Sizes:
     d_model: int = 256
     n_layers: int = 4
     n_heads: int = 4
+    n_kv_heads: int | None = None  # of models; None: as many as n_heads
     window: int = 64
     capacity: int = 64
     state_size: int = 32
@@ -69,10 +72,22 @@ def rows(
     speed, bandwidth = floors(device, dtype)
     for scope in scopes:
         for work in works:
+            absent = absences(scope, work, device)
             for length in lengths:
                 cases = _layers(sizes, device, dtype) if scope == "layer" else _models(sizes, device, dtype)
                 made = {name: make for name, make in cases.items() if names is None or name in names}
+                made = {name: make for name, make in made.items() if name not in absent}
                 yield from _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth)
+
+
+def absences(scope: str, work: str, device: torch.device) -> dict[str, str]:
+    """The peers that cannot do this work on this device, and why."""
+    if scope != "layer":
+        return {}
+    if work == "decode":
+        return dict.fromkeys((FLEX, *FLA), "measured without a state, from which decoding goes on")
+    reasons = {FLEX: flex.refusal(work, device)} | dict.fromkeys(FLA, fla.refusal(work, device))
+    return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth) -> Iterator[Row]:
@@ -134,7 +149,7 @@ def _call(scope: str, module: Any, inputs: Tensor, state: Any, before: int) -> T
         return module(inputs, state)[0]
     if scope == "model":
         return module(inputs)
-    if not (hasattr(module, "init_state") or isinstance(module, TwoCalls)):
+    if not (hasattr(module, "init_state") or isinstance(module, (TwoCalls, flex.FlexWindow))):
         return module(inputs)
     place = fresh(*inputs.shape[:2], inputs.device)
     if state is not None:
@@ -165,6 +180,10 @@ def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
         return mamba2_layer(mamba2, sizes.d_model).to(device, dtype)
 
     made = {name: ours(config) for name, config in configs.items()}
+    window, delta = configs["sliding_window"], configs["gated_deltanet"]
+    made[FLEX] = lambda: flex.FlexWindow(build(window, sizes.d_model).to(device, dtype))
+    made[FLA[0]] = lambda: fla.gated_deltanet_layer(delta, sizes.d_model).to(device, dtype)
+    made[FLA[1]] = lambda: fla.simple_gla_layer(delta, sizes.d_model).to(device, dtype)
     made["bmojo_f (two calls)"] = lambda: TwoCalls(build(bmojo_f, sizes.d_model).to(device, dtype))
     made["mamba2 (transformers)"] = theirs
     return made
@@ -192,4 +211,4 @@ def _models(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
     return made | {"mamba2, no MLP": ours(bare), "mamba2, no MLP (transformers)": theirs}
 
 
-__all__ = ["MODELS", "Row", "Sizes", "rows"]
+__all__ = ["MODELS", "Row", "Sizes", "absences", "rows"]

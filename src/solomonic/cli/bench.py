@@ -6,6 +6,7 @@ is the share of the time that the operations or the bytes of the work would take
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -53,7 +54,7 @@ SIZES = {
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    from ..bench.run import Sizes, rows
+    from ..bench.run import Sizes, absences, rows
     from ..files import write
 
     where = device(chosen.device)
@@ -72,6 +73,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     sizes = Sizes(**{f.name: getattr(chosen, f.name) for f in fields(Sizes) if hasattr(chosen, f.name)})
     about = f"torch {torch.__version__}, {where}, {chosen.dtype or dtype}, {torch.get_num_threads()} threads"
     print(about)
+    for scope in chosen.scope:
+        for work in chosen.work:
+            for name, reason in absences(scope, work, where).items():
+                if chosen.only is None or name in chosen.only:
+                    print(f"not measured: {scope}, {work}, {name}: {reason}", file=sys.stderr)
     done, current = [], None
     try:
         for row in rows(sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only):

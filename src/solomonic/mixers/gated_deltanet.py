@@ -53,11 +53,17 @@ class GatedDeltaNet(Mixer):
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
     def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
-        y, _, state = self.innovate(x, state, place)
+        y, _, state = self._scan(x, state, place, innovate=False)
         return y, state
 
     def innovate(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, Tensor, State]:
         """`forward`, and between its results |v_t - S_{t-1} k_t| over all heads, (B, T) float32."""
+        y, errors, state = self._scan(x, state, place, innovate=True)
+        return y, errors.flatten(2).norm(dim=-1), state
+
+    def _scan(
+        self, x: Tensor, state: State | None, place: Place, innovate: bool
+    ) -> tuple[Tensor, Tensor | None, State]:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
@@ -65,10 +71,10 @@ class GatedDeltaNet(Mixer):
         q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, step, gate = self.gates(x).split([H, H, self.sizes[2]], -1)
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
-        y, errors, ssm = gated_delta(q, k, v, beta.float().sigmoid(), decay, state["ssm"], place)
+        y, errors, ssm = gated_delta(q, k, v, beta.float().sigmoid(), decay, state["ssm"], place, innovate=innovate)
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
         after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
-        return self.out(y), errors.flatten(2).norm(dim=-1), after
+        return self.out(y), errors, after
 
 
 def _unit(x: Tensor) -> Tensor:

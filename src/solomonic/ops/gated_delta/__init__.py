@@ -1,13 +1,21 @@
 """The gated delta rule: the scan of Gated DeltaNet."""
 
+import torch
 from torch import Tensor
 
 from ...spelling import choose
 from ..place import LEAST_LOG_DECAY, Place
 from ..precision import full_precision
-from . import chunked, reference
+from . import chunked, fla, reference
 
-BACKENDS = {"reference": reference.gated_delta, "chunked": chunked.gated_delta}
+BACKENDS = {"reference": reference.gated_delta, "chunked": chunked.gated_delta, "fla": fla.gated_delta}
+
+
+def fastest(k: Tensor, place: Place, innovate: bool) -> str:
+    """The backend: "fla" for several rows on an accelerator that it can serve, else "chunked", which compiles and decodes."""
+    if k.shape[1] == 1 or k.is_cpu or k.is_meta or torch.compiler.is_compiling():
+        return "chunked"
+    return "chunked" if fla.refusal(k, place, innovate) else "fla"
 
 
 def gated_delta(
@@ -18,17 +26,20 @@ def gated_delta(
     log_decay: Tensor,
     state: Tensor | None,
     place: Place,
-    backend: str = "chunked",
-) -> tuple[Tensor, Tensor, Tensor]:
+    backend: str | None = None,
+    innovate: bool = True,
+) -> tuple[Tensor, Tensor | None, Tensor]:
     """S_t = exp(g_t) S_{t-1} (I - b_t k_t k_t^T) + b_t v_t k_t^T, y_t = S_t q_t (arXiv 2412.06464).
 
     q, k (B, T, H, K); v (B, T, H, V); beta in [0, 1] and log_decay g <= 0 (B, T, H); state (B, H, V, K).
     Restarted where a document begins. Returns y (B, T, H, V), the innovations e_t = v_t - exp(g_t) S_{t-1} k_t
-    (B, T, H, V), and the state after the last real row, all float32.
+    (B, T, H, V), and the state after the last real row, all float32. Without `innovate` the innovations may be None.
+    `backend` None is `fastest`. ValueError for a backend that is not there, or that cannot serve the call.
     """
     q, k, v, beta, log_decay = (x.float() for x in (q, k, v, beta, log_decay))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
-        return choose("backend", backend, BACKENDS)(q, k, v, beta, log_decay, state, place)
+        scan = choose("backend", backend or fastest(k, place, innovate), BACKENDS)
+        return scan(q, k, v, beta, log_decay, state, place, innovate)

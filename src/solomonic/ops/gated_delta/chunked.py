@@ -15,7 +15,15 @@ from . import reference
 
 
 def gated_delta(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, chunk: int = 32
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    place: Place,
+    innovate: bool = True,
+    chunk: int = 32,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, T, H, V = v.shape
     if T == 1:

@@ -12,7 +12,7 @@ from ..place import Place
 
 
 def gated_delta(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, innovate: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     real = place.real()
     out, errors = [], []

@@ -162,7 +162,7 @@ class _Attend(torch.autograd.Function):
         N, R, scale = cut.tiles, H // G, D**-0.5
         dtype = (v_far if v is None else v).dtype
 
-        q, q_far, q_kept = (None if x is None else _tile(x, cut, G) * scale for x in (q, q_far, q_kept))
+        q, q_far, q_kept = (None if x is None else _tile(x, cut, G, scale) for x in (q, q_far, q_kept))
         queries = [q, q if q_far is None else q_far]
         keys = [None if x is None else t.cut(x, cut) for t, x in zip(near, (k, k_far))]
         values = [None if x is None else t.cut(x, cut) for t, x in zip(near, (v, v_far))]
@@ -173,11 +173,11 @@ class _Attend(torch.autograd.Function):
         if index is not None:
             at = _flat(index, cut, k_kept)
             k_set, v_set = (x.reshape(-1, D)[at].unflatten(0, (-1, index.shape[2])) for x in (k_kept, v_kept))
-            kept = _product(q_kept.view(len(k_set), -1, D), k_set.mT).to(_precise(dtype))
+            kept = _product(q_kept.reshape(len(k_set), -1, D), k_set.mT).to(_precise(dtype))
             if bias is not None:
                 extra = bias.gather(1, index.flatten(1)).view(B, N, 1, cut.blocks, 1, -1).transpose(0, 1)
                 kept.view(N, B, G, cut.blocks, -1, index.shape[2]).add_(extra)
-            logits.append(kept.view(N * B * G, cut.rows * R, -1))
+            logits.append(kept.reshape(N * B * G, cut.rows * R, -1))
         weight = torch.cat(logits, -1)
         weight.view(N, B, G, cut.rows, R, -1).masked_fill_(hidden[:, :, None, :, None], -torch.inf)
         mass = _untile(weight.logsumexp(-1, keepdim=True), cut, B, T, H)[..., 0] if massed else None
@@ -223,14 +223,14 @@ class _Attend(torch.autograd.Function):
         for d in (dk, dv):
             d[:] = [None if x is None else t.join(x, cut, shape[1]) for t, x, shape in zip(near, d, shapes)]
         if index is not None:
-            dy = dy.view(len(k_set), -1, D)
-            part = change(dy, v_set, _kept(weight, cut, index), mean.view(len(k_set), -1, 1))
+            dy = dy.reshape(len(k_set), -1, D)
+            part = change(dy, v_set, _kept(weight, cut, index), mean.reshape(len(k_set), -1, 1))
             if shapes[3] is not None:
                 by_set = part.view(N, B, G, cut.blocks, -1, index.shape[2]).sum((2, 4)).transpose(0, 1).reshape(B, -1)
                 dbias = by_set.new_zeros(shapes[3]).scatter_add_(1, index.flatten(1), by_set)
             part = part.to(dy.dtype)
             dq[2] = _product(part, k_set).view_as(q_kept)
-            k_part = _product(part.mT, q_kept.view(len(k_set), -1, D))
+            k_part = _product(part.mT, q_kept.reshape(len(k_set), -1, D))
             v_part = _kept(low, cut, index).mT @ dy
             for d, x in ((dk, k_part), (dv, v_part)):
                 d.append(x.new_zeros(shapes[2]).view(-1, D).index_add_(0, at, x.flatten(0, 1)).view(shapes[2]))
@@ -263,11 +263,13 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _tile(x: Tensor, cut: Cut, G: int) -> Tensor:
-    """(B, T, H, D) -> (n b g) (t r) d."""
+def _tile(x: Tensor, cut: Cut, G: int, scale: float | None = None) -> Tensor:
+    """(B, T, H, D) -> (n b g) (t r) d, times `scale`."""
     B, T, _, D = x.shape
     x = pad(x, (0, 0, 0, 0, 0, cut.tiles * cut.rows - T)).reshape(B, cut.tiles, cut.rows, G, -1, D)
-    return x.permute(1, 0, 3, 2, 4, 5).reshape(cut.tiles * B * G, -1, D)
+    x = x.permute(1, 0, 3, 2, 4, 5)
+    x = x.contiguous() if scale is None else x.clone(memory_format=torch.contiguous_format).mul_(scale)
+    return x.view(cut.tiles * B * G, -1, D)
 
 
 def _untile(x: Tensor, cut: Cut, B: int, T: int, H: int) -> Tensor:
