@@ -31,7 +31,7 @@ from solomonic.remember import remember
 SETTINGS = (
     "--d-model 128 --n-layers 4 --n-heads 4 --window 64 --capacity 64 --state-size 32 --length 512 --batch-size 8"
 )
-LENGTH, PIECES = 2048, 12
+LENGTH, PIECES = 2048, 8
 NAME = re.compile(rb"\b([A-Z][a-z]{2,}) ([A-Z][a-z]{3,})\b")
 
 
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=0.1)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--exact", action="store_true", help="search the store exactly")
     chosen = parser.parse_args()
     books = {path.name: path.read_bytes() for path in chosen.paths}
     learnt = {name: text[: len(text) // 3] for name, text in books.items()}
@@ -53,7 +54,7 @@ def main() -> None:
 
     sample = torch.from_numpy(tokenizer.encode(learnt[chosen.paths[0].name][:20_000]))
     shape = layout(model, chosen.layers, keep=chosen.keep, text=sample)
-    with open_store(str(chosen.out / "store"), shape, write=True) as store:
+    with open_store(str(chosen.out / "store"), shape, write=True, approximate=not chosen.exact) as store:
         began, attached = time.perf_counter(), Attached(model, store, k=chosen.k)
         for name, text in stored.items():
             remember(attached, tokenizer, name, text)
@@ -94,7 +95,7 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int):
     return load(out / "model")
 
 
-def names(model, attached, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int = 60) -> dict:
+def names(model, attached, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int = 40) -> dict:
     """Share of full names whose last name is the likeliest of ten, after a sentence that ends in the first name."""
     known = {pair for text in learnt.values() for pair in NAME.findall(text)}
     people = {}

@@ -48,6 +48,9 @@ def add_memory(command: argparse.ArgumentParser) -> None:
         "--found", type=int, default=4, metavar="K", help="tokens that a head finds in it for each token (default 4)"
     )
     command.add_argument(
+        "--approximate", action="store_true", help="search it approximately: faster, where it is large"
+    )
+    command.add_argument(
         "--rate", type=float, default=0.0, metavar="R", help="how fast what is stored fades, by its clock (default 0)"
     )
 
@@ -73,7 +76,7 @@ def remembering(
 
     if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
         raise ValueError(f"expected --found >= 1 and --rate >= 0, got {chosen.found} and {chosen.rate}")
-    with open_store(chosen.memory, write=name is not None, on_error=on_error) as store:
+    with open_store(chosen.memory, write=name is not None, on_error=on_error, approximate=chosen.approximate) as store:
         heard = Heard(store) if explain else None
         attached = Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
         if name is None:

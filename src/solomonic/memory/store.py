@@ -25,6 +25,7 @@ from .layout import (
     admission,
     entry_id,
 )
+from .lists import ApproximateIndex
 from .writer import Writer
 
 ON_ERROR = ("raise", "continue")
@@ -57,7 +58,12 @@ class Evicted:
 
 
 def open_store(
-    uri: str, layout: Layout | None = None, write: bool = False, on_error: str = "raise", backlog: int = 256 << 20
+    uri: str,
+    layout: Layout | None = None,
+    write: bool = False,
+    on_error: str = "raise",
+    backlog: int = 256 << 20,
+    approximate: bool = False,
 ) -> "Store":
     """The store at `uri`: `ram:`, a folder or `file:FOLDER`, `milvus:...`.
 
@@ -66,17 +72,20 @@ def open_store(
     "raise" an OSError at the next call that writes or searches, or "continue" without writing for good, and without
     finding anything for a minute, with a warning; `Store.flush` raises either way.
     backlog: bytes that may wait to be written before `save` waits for the disk.
+    approximate: search misses some of the best, and takes a fraction of the time in a large store (`lists`); Milvus,
+    which has indexes of its own, stays exact.
     ValueError for a layout of another model or shape, or a place that is something else; OSError if it cannot be had.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error of a store: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
-    return Store(open_engine(uri, layout, write), write, on_error, backlog)
+    return Store(open_engine(uri, layout, write), write, on_error, backlog, approximate)
 
 
 class Store:
     """Laws, tested on every engine:
 
-    - Search is its definition (`reference.search`), bit for bit, on every engine and whatever was written in between.
+    - Search, unless it is approximate, is its definition (`reference.search`), bit for bit, on every engine, whatever
+      was written in between.
     - What was written is found at once by the process that wrote it, and by every process once its document is
       complete and flushed.
     - After `forget`, every search and fetch equals, bit for bit, that of a store which never held the document.
@@ -87,8 +96,9 @@ class Store:
     Calls may come from several threads; a document is written by one.
     """
 
-    def __init__(self, engine: Engine, write: bool, on_error: str, backlog: int):
+    def __init__(self, engine: Engine, write: bool, on_error: str, backlog: int, approximate: bool):
         self.layout = engine.layout
+        self._kind = ApproximateIndex if approximate else ExactIndex
         self.writable = write
         self._engine, self._on_error = engine, on_error
         self._lock = threading.RLock()  # the store's own tables
@@ -441,7 +451,7 @@ class Store:
         self._refresh()
         if layer not in self._indexes:
             mine = self._waiting(layer, self._visible)
-            index = self._engine.index(layer, self._visible.keys(), mine.keys())
+            index = self._engine.index(layer, self._visible.keys(), mine.keys(), self._kind)
             for entry, tokens in mine.items():
                 index.add(Keys.of(entry >> 32, tokens))
             self._indexes[layer] = index

@@ -71,9 +71,11 @@ class Engine(ABC):
     def verify(self) -> list[str]:
         """What is damaged, a line each."""
 
-    def index(self, layer: int, documents: Collection[int], without: Collection[int]) -> ExactIndex:
-        """Over the keys of the documents' entries but for `without`."""
-        index = ExactIndex(self.layout[layer], DTYPES[self.layout.dtype])
+    def index(
+        self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex
+    ) -> ExactIndex:
+        """Over the keys of the documents' entries but for `without`; of that kind, where the engine has none itself."""
+        index = kind(self.layout[layer], DTYPES[self.layout.dtype])
         for keys in self.scan(layer, documents, without):
             index.add(keys)
         return index

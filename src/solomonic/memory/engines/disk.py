@@ -239,8 +239,10 @@ class DiskEngine(Engine):
     def size(self) -> int:
         return sum(one.stat().st_size for one in self.folder.iterdir() if one.name.startswith(FILE))
 
-    def index(self, layer: int, documents: Collection[int], without: Collection[int]) -> ExactIndex:
-        index = ExactIndex(self.layout[layer], DTYPES[self.layout.dtype], self._allocate)
+    def index(
+        self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex
+    ) -> ExactIndex:
+        index = kind(self.layout[layer], DTYPES[self.layout.dtype], self._allocate)
         with self._reads() as sql:
             count = sql.execute(f"SELECT sum(tokens) FROM keys_{self.layout[layer].layer}").fetchone()[0] or 0
         index.reserve(count)

@@ -170,7 +170,9 @@ class MilvusEngine(Engine):
                 problems.append(str(error))
         return problems
 
-    def index(self, layer: int, documents: Collection[int], without: Collection[int]) -> "MilvusIndex":
+    def index(
+        self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex
+    ) -> "MilvusIndex":
         return MilvusIndex(self, layer)
 
     def version(self) -> tuple[int, int]:

@@ -1,0 +1,78 @@
+"""Approximate search: nearly as good as exact, and a function of what is stored alone."""
+
+import pytest
+import torch
+
+from solomonic.memory import LayerLayout, Layout, Tokens, lists, open_store
+
+from .cases import same
+
+SHAPE = LayerLayout(0, heads=2, dim=8, block=4, admit=True)
+LAYOUT = Layout("model", (SHAPE,), "float32")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(lists, "LEAST", 256)
+    monkeypatch.setattr(lists, "TAIL", 50)
+    monkeypatch.setattr(lists, "PROBES", 6)
+
+
+def tokens(seed: int, count: int = 400) -> Tokens:
+    """Keys around 30 centres, as the tokens of a text are."""
+    random = torch.Generator().manual_seed(seed)
+    centre = torch.randn(30, 2, 8, generator=torch.Generator().manual_seed(0))
+    key = centre[torch.randint(30, (count,), generator=random)] + 0.4 * torch.randn(count, 2, 8, generator=random)
+    position, clock = torch.arange(count), torch.rand(count, generator=random).cumsum(0)
+    score = torch.randn(count, generator=random)
+    return Tokens(position, key, key, score, clock, position[:, None] + torch.tensor([0, 1]))
+
+
+def put(store, seed: int, parts: int = 1) -> int:
+    with store.document(f"{seed}") as document:
+        for part in torch.arange(400).chunk(parts):
+            document.write(0, tokens(seed)[part[0] : part[-1] + 1])
+            if parts > 1:
+                answers(store)  # the index grows while it is asked
+    return document.id
+
+
+def answers(store, **options) -> list:
+    query = tokens(99, 40).key
+    found = store.search(0, query, 5, now=store.clock(0), **options)
+    names = {document.id: document.name for document in store.documents()}
+    return [found.position, found.logit, [names.get(e >> 32) for e in found.entry.flatten().tolist()]]
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 0.02}, {"only": [2, 3]}])
+def test_it_finds_most_of_what_exact_search_finds(options):
+    with open_store("ram:", LAYOUT, write=True) as exact, open_store("ram:", LAYOUT, True, approximate=True) as store:
+        for seed in range(4):
+            put(exact, seed), put(store, seed)
+        expected, got = answers(exact, **options)[1], answers(store, **options)[1]
+        share = (got[..., None] == expected[..., None, :]).any(-1).float().mean()
+        assert 0.85 < share < 1  # with six of many lists
+
+
+def test_few_tokens_are_searched_exactly(monkeypatch):
+    monkeypatch.setattr(lists, "LEAST", 401)
+    with open_store("ram:", LAYOUT, write=True) as exact, open_store("ram:", LAYOUT, True, approximate=True) as store:
+        put(exact, 0), put(store, 0)
+        assert same(answers(store), answers(exact))
+
+
+def test_it_is_a_function_of_what_is_stored_alone(tmp_path):
+    """However it was written, whatever was forgotten, and read anew."""
+    with open_store(str(tmp_path / "a"), LAYOUT, True, approximate=True) as store:
+        for seed in (0, 1, 2):
+            put(store, seed)
+        expected = answers(store)
+    with open_store(str(tmp_path / "a"), approximate=True) as store:
+        assert same(answers(store), expected)
+    with open_store(str(tmp_path / "b"), LAYOUT, True, approximate=True) as store:
+        put(store, 0, parts=7)
+        gone = put(store, 5, parts=3)
+        put(store, 1, parts=2), put(store, 2, parts=9)
+        assert not same(answers(store), expected)
+        store.forget([gone])
+        assert same(answers(store), expected)
