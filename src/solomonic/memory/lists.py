@@ -42,9 +42,9 @@ class ApproximateIndex(ExactIndex):
                 found = self._listed(head, probed[head, i])
                 if wanted is not None:
                     found = found[torch.isin(self.age[found] >> 32, wanted)]
-                logit = self.key[head, found].float() @ query[i, head]
+                logit = self.key[head].index_select(0, found).float() @ query[i, head]
                 if self.layout.admit:
-                    logit += self.admission[found]
+                    logit += self.admission.index_select(0, found)
                 if rate:
                     logit += (rate * absolute(self.age[found], self.clock[found], began)).float()
                 top = logit.topk(min(count, len(found))).indices
