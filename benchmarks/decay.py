@@ -38,7 +38,6 @@ from solomonic.train import TrainConfig, fit
 
 BLOCK = 16  # of the model: its window, and an entry of the store
 TRAINED_AT = 256
-RATES = (0.004, 0.016, 0.064)
 
 
 # Streams
@@ -249,7 +248,19 @@ def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> L
 # Rules
 
 
-CLOCKS = ("tokens", "surprise", "excess", "shift", "cusum", "log_decay", "switch", "drift", "cusum 5")
+CLOCKS = (
+    "tokens",
+    "surprise",
+    "excess",
+    "shift",
+    "cusum",
+    "log_decay",
+    "switch",
+    "drift",
+    "cusum 5",
+    "overflow",
+    "overflow 5",
+)
 SLOW, FAST = 256, 16  # tokens that running means are over
 LEAST = torch.tensor([[8.0], [5.0]])  # that a CUSUM of standardised nats less 0.5 must reach
 
@@ -281,12 +292,11 @@ class Rule:
         return known + (f", refreshed if {self.refresh}" if self.refresh else "")
 
 
-def rules(rates=RATES) -> list[Rule]:
+def rules(clocks, rates, refreshed) -> list[Rule]:
     chosen = [Rule(newest=0), Rule(), Rule(order="age"), Rule(regime=True)]
     chosen += [Rule(newest=n) for n in (128, 256)]
-    chosen += [Rule(clock, rate) for clock in CLOCKS for rate in rates]
-    chosen += [Rule(clock, rate, "used") for clock in ("tokens", "cusum") for rate in rates[1:]]
-    chosen += [Rule(clock, rate, "good") for clock in ("tokens", "cusum") for rate in rates[1:]]
+    chosen += [Rule(clock, rate) for clock in clocks for rate in rates]
+    chosen += [Rule(clock, rate, how) for clock in refreshed for how in ("used", "good") for rate in rates]
     return chosen
 
 
@@ -294,7 +304,7 @@ class Clocks:
     """All clocks of B readers. `ticks` (clocks, B, T) of tokens whose nats are (B, T)."""
 
     def __init__(self, rows: int):
-        self.count, self.sum = 0, torch.zeros(2, rows)
+        self.count, self.sum, self.held = 0, *torch.zeros(2, 2, rows)
         self.mean, self.square, self.fast = torch.zeros(3, rows)
 
     def ticks(self, nats: Tensor, log_decay: Tensor, switched: Tensor) -> Tensor:
@@ -303,9 +313,9 @@ class Clocks:
         ticks = torch.zeros(len(CLOCKS), rows, length)
         ticks[0], ticks[1], ticks[6] = 1, nats, switched.float()
         ticks[5] = (-log_decay / length)[:, None]
-        for t in range(length):
+        for t in range(not self.count, length):  # nothing foretells the first token
             x = nats[:, t]
-            if self.count > FAST:
+            if self.count >= FAST:
                 spread = (self.square - self.mean**2).clamp_min(1e-4).sqrt()
                 ticks[2, :, t] = (x - self.mean).clamp_min(0)
                 ticks[3, :, t] = (self.fast - self.mean).clamp_min(0)
@@ -314,6 +324,9 @@ class Clocks:
                 jump = self.sum > LEAST
                 ticks[4, :, t], ticks[8, :, t] = jump.float()
                 self.sum = self.sum.masked_fill(jump, 0)
+                self.held = (self.held + (x - self.mean) / spread - 0.5).clamp_min(0)
+                ticks[9, :, t], ticks[10, :, t] = (self.held - LEAST).clamp_min(0)
+                self.held = torch.minimum(self.held, LEAST)
             self.count += 1
             slow, fast = max(1 / SLOW, 1 / self.count), max(1 / FAST, 1 / self.count)
             self.mean = self.mean + slow * (x - self.mean)
@@ -449,7 +462,7 @@ def speeds(model, stream: Stream) -> dict[str, float]:
     return {clock: max(speed, 1e-6) for clock, speed in found.items()}
 
 
-def chosen(tables: list[np.ndarray], rules: list[Rule]) -> dict[str, int]:
+def choose(tables: list[np.ndarray], rules: list[Rule]) -> dict[str, int]:
     """Of each family, the rule with the least nats; tables (B,) of one stream each."""
     mean, best = np.mean(tables, 0), {}
     for i, rule in enumerate(rules):
@@ -469,7 +482,7 @@ def table(streams, results, rules, near: int, folds) -> list[dict]:
             part[:skip] = False
     mean = lambda i, part: results[i][:, masks[i][part]].mean(1)
     for tune, report in folds:
-        best = chosen([mean(i, "all") for i in tune], rules)
+        best = choose([mean(i, "all") for i in tune], rules)
         for family, which in best.items():
             row = rows.setdefault(family, {"rule": family, "rate": [], "parts": {}})
             row["rate"].append(rules[which].newest or rules[which].rate)
@@ -500,7 +513,7 @@ def show(rows: list[dict], title: str) -> None:
     print(flush=True)
 
 
-def check(model, stream: Stream, clock: str, rate: float, k: int) -> float:
+def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int) -> float:
     """The largest difference in nats between `read` and `attach` on a store without a budget."""
     ours, _ = read(model, stream, [Rule(clock, rate)], {}, k, None)
     length = ours.shape[1]
@@ -508,7 +521,7 @@ def check(model, stream: Stream, clock: str, rate: float, k: int) -> float:
     tokens, found, state = torch.from_numpy(stream.tokens[:length])[None], [], None
     store = open_store("ram:", layout(model, layers, "float32"), write=True)
     with torch.inference_mode(), store, store.document(stream.name) as writing:
-        attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=clock)
+        attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
         for part in tokens.split(256, 1):
             logits, state = attached(part, state)
             found.append(logits)
@@ -524,6 +537,9 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=2000, help="of a stream; a series is read whole")
     parser.add_argument("--entries", type=int, default=40, help=f"a store's budget, of {BLOCK} tokens each; 0 for none")
+    parser.add_argument("--clocks", nargs="+", choices=CLOCKS, default=CLOCKS)
+    parser.add_argument("--refreshed", nargs="*", choices=CLOCKS, default=["tokens", "overflow"])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.004, 0.016, 0.064])
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--steps", type=int, help="of training")
     parser.add_argument("--check", action="store_true", help="hold the first 600 tokens against solomonic.attach")
@@ -547,19 +563,18 @@ def main() -> None:
     model = trained(task, args.steps or steps, batch, 1e-2)
     if args.check:
         first = replace(streams[0], tokens=streams[0].tokens[:600], regime=streams[0].regime[:600])
-        for clock in ("tokens", "surprise"):
-            print(
-                f"{clock}: differs from solomonic.attach by {check(model, first, clock, 0.01, args.k):.1e} nats at most"
-            )
-    speed, chosen_rules, results = speeds(model, streams[0]), rules(), []
+        for clock, theirs in (("tokens", "tokens"), ("surprise", "surprise"), ("overflow", "change")):
+            most = check(model, first, clock, theirs, 0.05, args.k)
+            print(f"{clock}: differs from solomonic.attach by {most:.1e} nats at most", flush=True)
+    speed, asked, results = speeds(model, streams[0]), rules(args.clocks, args.rates, args.refreshed), []
     print("speeds, a token: " + ", ".join(f"{clock} {s:.4g}" for clock, s in speed.items()), flush=True)
     for stream in streams:
         began = time.monotonic()
-        results.append(read(model, stream, chosen_rules, speed, args.k, args.entries or None)[0])
+        results.append(read(model, stream, asked, speed, args.k, args.entries or None)[0])
         known = "" if stream.best is None else f", who knows the source {stream.best[BLOCK:].mean():.3f}"
         print(f"{stream.name}: {results[-1].shape[1]} tokens, {time.monotonic() - began:.0f} s{known}", flush=True)
     each = range(len(streams))
-    rows = table(streams, results, chosen_rules, near, [([j for j in each if j != i] or [i], [i]) for i in each])
+    rows = table(streams, results, asked, near, [([j for j in each if j != i] or [i], [i]) for i in each])
     show(rows, f"{args.kind}, {args.entries or 'all'} entries, after a switch: {near} tokens")
     if args.json:
         args.json.write_text(json.dumps({"speeds": speed, "rows": rows}, indent=1, default=float))
