@@ -535,10 +535,12 @@ def main() -> None:
     parser.add_argument("kind", choices=("markov", "series", "text"))
     parser.add_argument("--data", type=Path, nargs="+", help="series: a folder; text: files (default: made)")
     parser.add_argument("--streams", type=int, default=4)
-    parser.add_argument("--tokens", type=int, default=2000, help="of a stream; a series is read whole")
+    parser.add_argument(
+        "--tokens", type=int, default=2000, help="of a stream; of a series, those about its last windows"
+    )
     parser.add_argument("--entries", type=int, default=40, help=f"a store's budget, of {BLOCK} tokens each; 0 for none")
     parser.add_argument("--clocks", nargs="+", choices=CLOCKS, default=CLOCKS)
-    parser.add_argument("--refreshed", nargs="*", choices=CLOCKS, default=["tokens", "overflow"])
+    parser.add_argument("--refreshed", nargs="*", choices=CLOCKS, default=["tokens", "overflow 5"])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.004, 0.016, 0.064])
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--steps", type=int, help="of training")
@@ -555,7 +557,11 @@ def main() -> None:
         found = series(args.data[0])
         task = Rows("series", LEVELS, series_rows([x[: int(SHARE * len(x))] for _, x, _ in found]))
         steps, batch, near = 220, 8, 128
-        streams = [Stream(name, x[int(SHARE * len(x)) :], regime[int(SHARE * len(x)) :]) for name, x, regime in found]
+        streams = []
+        for name, x, regime in found:
+            end = np.flatnonzero(regime)[-1] + args.tokens // 5
+            part = slice(max(int(SHARE * len(x)), end - args.tokens), end)
+            streams.append(Stream(name, x[part], regime[part]))
     else:
         parts = texts(args.data)
         task, steps, batch, near = Rows("text", 256, text_rows(parts)), 550, 8, 512
@@ -563,7 +569,7 @@ def main() -> None:
     model = trained(task, args.steps or steps, batch, 1e-2)
     if args.check:
         first = replace(streams[0], tokens=streams[0].tokens[:600], regime=streams[0].regime[:600])
-        for clock, theirs in (("tokens", "tokens"), ("surprise", "surprise"), ("overflow", "change")):
+        for clock, theirs in (("tokens", "tokens"), ("surprise", "surprise"), ("overflow 5", "change")):
             most = check(model, first, clock, theirs, 0.05, args.k)
             print(f"{clock}: differs from solomonic.attach by {most:.1e} nats at most", flush=True)
     speed, asked, results = speeds(model, streams[0]), rules(args.clocks, args.rates, args.refreshed), []

@@ -41,7 +41,7 @@ LONGEST = 256
 USUAL, FEWEST = 256, 16
 """Tokens over which the clock `change` takes the mean and deviation of surprise, and without which it stands still."""
 
-OVER, LEAST_VARIANCE = 8.0, 1e-4
+OVER, LEAST_VARIANCE = 5.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -340,7 +340,7 @@ def changes(nats: Tensor, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
         z = (x - m) / s - 1/2    m, s: mean and deviation of x over the 256 tokens before, or all, at least 16
         c <- max(0, c + z)       a cumulative sum (E. S. Page, Continuous Inspection Schemes, Biometrika 41, 1954)
-        tick = max(0, c - 8)     c <- min(c, 8): not an alarm at 8 but all that flows over it, so that it is continuous
+        tick = max(0, c - 5)     c <- min(c, 5): not an alarm at 5 but all that flows over it, so that it is continuous
 
     usual: (4,) count, m, mean of x squared and c, as the call before returned them; None where the document begins.
     """
