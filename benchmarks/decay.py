@@ -261,6 +261,11 @@ CLOCKS = (
     "overflow",
     "overflow 5",
 )
+"""What a token adds, x its surprise, of mean m and deviation s over the last 256 tokens: 1; x; max(0, x - m); max(0, f - m),
+f the mean of the last 16; a jump of 1 when the cumulative sum of (x - m) / s - 1/2 passes 8; what the fading memory of
+the layer forgets, in nats; 1 where the source is another one; max(0, f - m - 0.35 s); a jump at 5; what flows over 8, and
+over 5, of the same sum, which is held there instead of begun anew."""
+
 SLOW, FAST = 256, 16  # tokens that running means are over
 LEAST = torch.tensor([[8.0], [5.0]])  # that a CUSUM of standardised nats less 0.5 must reach
 

@@ -103,7 +103,7 @@ class Attached:
     """`model` with `store`: it is called as the model is, and goes wherever a model goes that is not trained.
 
     k: tokens that each head finds for each query, 0 for a store that is written and never read.
-    rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`).
+    rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`); docs/decay.md measures it.
     only: ids of documents to find tokens of, None for all.
     own: the document in the store that the state is of, if any: what is in sight is not found again.
     writing: the document to write what leaves the windows to; it is `own` then. B is 1 with it.
