@@ -8,8 +8,9 @@ the past alone, the same however the input was cut into calls. In one softmax wi
 but for tokens of its own document that it sees in its window (i - window < j) or in the eidetic memory (j in M(i)).
 With every token kept and found, that is B'MOJO with an eidetic memory without bounds; `tests/memory` holds it to that.
 
-A document's clock runs by what its tokens tell: `surprise`, -ln p of each given those before it, so that a nat is the
-unit and time passes faster where the source changes; or `tokens`, one each.
+A document's clock runs by what its tokens tell: `change`, how far their surprise departs from what was usual, so that it
+stands still while the source stays the same (`changes`); `surprise` itself, -ln p of each given those before it, in
+nats; or `tokens`, one each (docs/decay.md compares them).
 
 Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, S the most tokens of an entry.
 """
@@ -32,10 +33,15 @@ from .ops.memory_attention import Stored
 from .ops.place import Place
 from .spelling import unknown
 
-CLOCKS = ("surprise", "tokens")
+CLOCKS = ("change", "surprise", "tokens")
 
 LONGEST = 64
 """Tokens of one call, at most: what each of them finds is laid out for it."""
+
+USUAL, FEWEST = 256, 16
+"""Tokens over which the clock `change` takes the mean and deviation of surprise, and without which it stands still."""
+
+OVER, LEAST_VARIANCE = 5.0, 1e-4
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Attached:
     """`model` with `store`: it is called as the model is, and goes wherever a model goes that is not trained.
 
     k: tokens that each head finds for each query, 0 for a store that is written and never read.
-    rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`).
+    rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`); docs/decay.md measures it.
     only: ids of documents to find tokens of, None for all.
     own: the document in the store that the state is of, if any: what is in sight is not found again.
     writing: the document to write what leaves the windows to; it is `own` then. B is 1 with it.
@@ -119,7 +125,7 @@ class Attached:
         own: int | None = None,
         writing: Writing | None = None,
         spans: Callable[[Tensor], Tensor] | None = None,
-        clock: str = "surprise",
+        clock: str = "change",
         watch: Callable[[list[Passage]], None] | None = None,
     ):
         if type(k) is not int or k < 0:
@@ -145,6 +151,7 @@ class Attached:
         self.used: set[int] = set()
         self._time = torch.zeros(0, dtype=torch.float64)  # of the document's last tokens
         self._last: Tensor | None = None  # logits (V,) for the next token
+        self._usual: Tensor | None = None  # of the surprise so far, what `changes` goes on from
         self._waiting: list[Callable[[], None]] = []  # what is handed over once its clock is known
         blocks = self.model.blocks
         self._layers = [_Layer(self, shape, blocks[shape.layer].mixer.config) for shape in self.store.layout.layers]
@@ -180,22 +187,25 @@ class Attached:
     def _tick(self, tokens: Tensor, logits: Tensor) -> None:
         """The clock of `tokens` (T,), whose logits for what follows are (T, V)."""
         more = torch.ones(len(tokens), dtype=torch.float64)
-        if self.clock == "surprise":
+        if self.clock != "tokens":
             known = logits[:-1] if self._last is None else torch.cat([self._last[None], logits[:-1]])
             first = len(tokens) - len(known)  # 1 where the document begins, whose first token nothing foretells
             more[:first] = 0
             more[first:] = cross_entropy(known.float(), tokens[first:], reduction="none").double().cpu()
             self._last = logits[-1]
+        if self.clock == "change":
+            more[first:], self._usual = changes(more[first:], self._usual)
         before = self._time[-1] if len(self._time) else 0.0
         kept = max(layer.config.window + layer.config.block_size for layer in self._layers)
         self._time = torch.cat([self._time[-kept:], before + more.cumsum(0)])
 
     def saved(self) -> dict[str, Tensor]:
         """What `restore` needs, besides the model's state, to go on writing after an interruption."""
-        return {"time": self._time} | ({} if self._last is None else {"last": self._last})
+        known = {"time": self._time, "last": self._last, "usual": self._usual}
+        return {name: tensor for name, tensor in known.items() if tensor is not None}
 
     def restore(self, saved: dict[str, Tensor]) -> None:
-        self._time, self._last = saved["time"], saved.get("last")
+        self._time, self._last, self._usual = saved["time"], saved.get("last"), saved.get("usual")
 
     def finish(self, state: State) -> None:
         """Hand over what is still in sight where the document ends."""
@@ -317,6 +327,30 @@ def _passage(layer: int, entries: Entries, n: int, weight: Tensor) -> Passage:
     return Passage(layer, int(entries.document[n]), (int(span[:, 0].min()), int(span[:, 1].max())), float(weight))
 
 
+def changes(nats: Tensor, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """How much time passes at each token of surprise `nats` (T,), in standard deviations of surprise; both float64.
+
+        z = (x - m) / s - 1/2    m, s: mean and deviation of x over the 256 tokens before, or all, at least 16
+        c <- max(0, c + z)       a cumulative sum (E. S. Page, Continuous Inspection Schemes, Biometrika 41, 1954)
+        tick = max(0, c - 5)     c <- min(c, 5): not an alarm at 5 but all that flows over it, so that it is continuous
+
+    usual: (4,) count, m, mean of x squared and c, as the call before returned them; None where the document begins.
+    """
+    count, mean, square, total = (0.0,) * 4 if usual is None else usual.tolist()
+    ticks = []
+    for x in nats.tolist():
+        tick = 0.0
+        if count >= FEWEST:
+            spread = max(square - mean * mean, LEAST_VARIANCE) ** 0.5
+            total = max(0.0, total + (x - mean) / spread - 0.5)
+            tick, total = max(0.0, total - OVER), min(total, OVER)
+        count += 1
+        share = max(1 / USUAL, 1 / count)
+        mean, square = mean + share * (x - mean), square + share * (x * x - square)
+        ticks.append(tick)
+    return torch.tensor(ticks, dtype=torch.float64), torch.tensor([count, mean, square, total], dtype=torch.float64)
+
+
 def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor:
     """Positions (B, capacity) of M(i), -1 = none, for the row i after `position` (B,) tokens, whose state this is."""
     ring = attention["score"].shape[1]
@@ -331,4 +365,4 @@ def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor
     return where.masked_fill(best == -torch.inf, -1)[:, : config.capacity]
 
 
-__all__ = ["Attached", "Passage", "layout", "memory_at"]
+__all__ = ["CLOCKS", "Attached", "Passage", "changes", "layout", "memory_at"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from solomonic import LanguageModel
-from solomonic.attach import Attached, layout, memory_at
+from solomonic.attach import CLOCKS, Attached, changes, layout, memory_at
 from solomonic.memory import open_store
 from solomonic.mixers.bmojo import BMojoConfig
 
@@ -77,7 +77,7 @@ def test_few_found_of_few_kept_is_the_same_however_the_input_is_cut(case):
 def test_a_document_is_stored_whole_and_once(case, k):
     model, x = model_of(case), tokens(1, LENGTH)
     with open_store("ram:", layout(model, dtype="float32"), write=True) as store:
-        read(model, store, x, [13, 1, 47], k=k)
+        read(model, store, x, [13, 1, 47], k=k, clock="surprise")
         states = [None]
         with torch.no_grad():
             for part in x.split(1, 1):
@@ -94,6 +94,68 @@ def test_a_document_is_stored_whole_and_once(case, k):
                 nats = -model(x)[0].log_softmax(-1)[0, :-1].gather(1, x[0, 1:, None])[:, 0].double()
             clock = torch.cat([torch.zeros(1), nats.cumsum(0)])
             assert_close(entries.clock[entries.real][order].double(), clock, "clock")
+
+
+def switching(model):
+    """One of the nine likeliest tokens each time, and from the 41st on the least likely."""
+    x, state = tokens(1, 1), None
+    with torch.no_grad():
+        while (n := x.shape[1]) < LENGTH:
+            logits, state = model(x[:, -1:], state)
+            order = logits[:, -1].argsort(-1, descending=True)
+            x = torch.cat([x, order[:, [n * 5 % 9 if n < 40 else -1]]], 1)
+    return x
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_decay_is_the_same_however_the_input_is_cut(clock):
+    model = model_of("learned")
+    x = switching(model)
+    shape, results = layout(model, dtype="float32"), []
+    for cut in CUTS.values():
+        store = open_store("ram:", shape, write=True)
+        logits, _ = read(model, store, x, cut, k=2, rate=1.0, clock=clock)
+        results.append((logits, store.clock(0)))
+    (expected, ran), still = results[0], read(model, open_store("ram:", shape, write=True), x, [LENGTH], k=2)[0]
+    assert ran > 0
+    assert (expected - still).abs().max() > 1e-3
+    for got, time in results[1:]:
+        assert_close(got, expected, "logits")
+        assert time == pytest.approx(ran, rel=1e-4)
+
+
+def test_the_clock_of_change_stands_still_until_the_source_changes():
+    draw = torch.Generator().manual_seed(0)
+    before, after = (torch.empty(n, dtype=torch.float64).exponential_(generator=draw) for n in (2000, 40))
+    usual, at_switch = changes(before)
+    switched, later = changes(after + 2, at_switch)
+    assert usual[:16].sum() == 0
+    assert usual.mean() < 0.05
+    assert switched[10:].mean() > 0.5
+    assert (changes(before * 3 + 5)[0] - usual).abs().max() < 1e-6  # the unit is the deviation, and the mean is free
+    whole, end = changes(torch.cat([before, after + 2]))
+    assert torch.equal(whole, torch.cat([usual, switched]))
+    assert torch.equal(end, later)
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_writing_goes_on_where_it_was_saved(clock):
+    model, clocks = model_of("learned"), []
+    x = switching(model)
+    for cut in (LENGTH, 23):
+        store, state = open_store("ram:", layout(model, dtype="float32"), write=True), None
+        with torch.no_grad(), store.document("text") as writing:
+            saved = {}
+            for part in x.split([cut] * (LENGTH // cut) + [LENGTH % cut] * (LENGTH % cut > 0), 1):
+                attached = Attached(model, store, writing=writing, k=0, clock=clock)
+                if saved:
+                    attached.restore(saved)
+                _, state = attached(part, state)
+                saved = attached.saved()
+            attached.finish(state)
+        clocks.append(store.clock(0))
+    assert clocks[0] > 0
+    assert clocks[0] == pytest.approx(clocks[1], rel=1e-4)
 
 
 def store_shape(store, i):

@@ -1,0 +1,595 @@
+"""Which clock a store's decay should run by: streams whose source changes and comes back, every rule side by side.
+
+    python benchmarks/decay.py markov [--tokens N] [--json FILE]
+    python benchmarks/decay.py series --data FOLDER       # with *.csv (timestamp,value) and nab_windows.json
+    python benchmarks/decay.py text [--data FILE FILE ...]
+
+A small B'MOJO reads each stream once. What leaves its window is written to a store of which each head finds `k` tokens
+again, as `solomonic.attach` does it; `--check` holds the two against each other. A rule says how a stored token ages:
+by which clock, how fast, what is refreshed, what an entry must be to stay under a budget. All rules are rows of one
+batch. A rate is given as what a token's logit falls in a token's time of the clock's mean speed, so that all clocks are
+offered the same rates; which is best is chosen on streams that are not reported.
+
+    markov  random chains over 16 symbols, three likely successors each; four chains a stream, switch and return known
+    series  32 levels, quantiles of the first 15 %; a switch is where a labelled window begins, a return where it ends
+    text    bytes of three texts in turn
+"""
+
+import argparse
+import csv
+import json
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from solomonic import LanguageModel, preset
+from solomonic.attach import Attached, layout, memory_at
+from solomonic.corpus import library
+from solomonic.memory import open_store
+from solomonic.ops.memory_attention import Stored
+from solomonic.tasks.base import Batch, Task
+from solomonic.train import TrainConfig, fit
+
+BLOCK = 16  # of the model: its window, and an entry of the store
+TRAINED_AT = 256
+
+
+# Streams
+
+
+@dataclass
+class Stream:
+    """tokens (N,). regime (N,): which source each is of. best (N,): nats of one who knows the source, where known."""
+
+    name: str
+    tokens: np.ndarray
+    regime: np.ndarray
+    best: np.ndarray | None = None
+
+    def parts(self, near: int) -> dict[str, np.ndarray]:
+        """Masks (N,): the `near` tokens after each switch to a source not seen before, and to one that was; others."""
+        at = np.flatnonzero(np.diff(self.regime)) + 1
+        seen, new, back = {self.regime[0]}, np.zeros(len(self.tokens), bool), np.zeros(len(self.tokens), bool)
+        for begin, end in zip(at, [*at[1:], len(self.tokens)]):
+            (back if self.regime[begin] in seen else new)[begin : min(begin + near, end)] = True
+            seen.add(self.regime[begin])
+        return {"all": np.ones_like(new), "new": new, "back": back, "rest": ~new & ~back}
+
+
+SYMBOLS = 16
+SUCCESSORS = np.array([0.7, 0.2, 0.1])
+
+
+def chains(count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, 16, 16): each symbol has three likely successors, and in a twentieth of cases any."""
+    table = np.full((count, SYMBOLS, SYMBOLS), 0.05 / SYMBOLS)
+    for one in table:
+        for row in one:
+            row[rng.choice(SYMBOLS, 3, replace=False)] += 0.95 * SUCCESSORS
+    return table
+
+
+def walk(table: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """table (B, S, V, V), source (B, T) in [0, S) -> tokens (B, T), and their nats given the source."""
+    rows, length = source.shape
+    tokens, nats, now = np.zeros((rows, length), np.int64), np.zeros((rows, length)), np.zeros(rows, np.int64)
+    each = np.arange(rows)
+    for t in range(length):
+        p = table[each, source[:, t], now]
+        now = (p.cumsum(1) < rng.random((rows, 1))).sum(1).clip(max=SYMBOLS - 1)
+        tokens[:, t], nats[:, t] = now, -np.log(p[each, now])
+    return tokens, nats
+
+
+def turns(count: int, lengths: tuple[int, int], sources: int, rng: np.random.Generator) -> np.ndarray:
+    """(count,) in [0, sources): stretches of random length (log-uniform), each of another source than the last."""
+    regime, last = [], -1
+    while len(regime) < count:
+        last = int(rng.choice([s for s in range(sources) if s != last]))
+        regime += [last] * int(np.exp(rng.uniform(*np.log(lengths))))
+    return np.array(regime[:count])
+
+
+def markov_stream(seed: int, count: int) -> Stream:
+    rng = np.random.default_rng([7, seed])
+    regime = turns(count, (100, 800), 4, rng)
+    tokens, best = walk(chains(4, rng)[None], regime[None], rng)
+    return Stream(f"markov {seed}", tokens[0], regime, best[0])
+
+
+class Rows(Task):
+    """Rows that `draw` makes, (size, length) tokens, to be foretold."""
+
+    summary, lengths = "rows of a stream", (TRAINED_AT,)
+
+    def __init__(self, name: str, vocab_size: int, draw):
+        self.name, self.vocab_size, self.length, self.draw = name, vocab_size, TRAINED_AT, draw
+
+    def train_batch(self, size, rng, progress=1.0):
+        tokens = torch.from_numpy(self.draw(size, self.length + 1, rng))
+        return Batch(tokens[:, :-1], tokens[:, 1:])
+
+    def test_batch(self, size, length, rng):
+        return self.train_batch(size, rng)
+
+
+def markov_rows(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Half of the rows are of one chain, half switch to another one and come back."""
+    table = chains(2 * size, rng).reshape(size, 2, SYMBOLS, SYMBOLS)
+    cut = np.sort(rng.integers(length, size=(size, 2)), 1)
+    cut[rng.random(size) < 0.5] = length
+    t = np.arange(length)
+    return walk(table, ((t >= cut[:, :1]) & (t < cut[:, 1:])).astype(int), rng)[0]
+
+
+LEVELS = 32
+SHARE = 0.15  # of a series: what its levels are of, and what is trained on
+
+
+def series(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, levels, regime) of each series, at most 10,400 samples: regime 0, and 1, 2, ... in its labelled windows."""
+    windows = json.loads((folder / "nab_windows.json").read_text())
+    found = []
+    for path in sorted(folder.glob("*.csv")):
+        labelled = next(spans for name, spans in windows.items() if name.endswith("/" + path.name))
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        when, value = [row["timestamp"] for row in rows], np.array([float(row["value"]) for row in rows])
+        step = -(-len(value) // 10_400)
+        value, when = value[::step], when[::step]
+        edges = np.unique(np.quantile(value[: int(SHARE * len(value))], np.arange(1, LEVELS) / LEVELS))
+        regime = np.zeros(len(value), np.int64)
+        for i, (begin, end) in enumerate(labelled, 1):
+            regime[[begin <= t + ".000000" <= end for t in when]] = i
+        found.append((path.stem, np.searchsorted(edges, value), regime))
+    return found
+
+
+def waves(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Levels of made series: a wave, an autoregression about it, and a stretch in which both are others."""
+    t = np.arange(length)
+    rows = []
+    for _ in range(size):
+        sides = []
+        for _ in range(2):
+            wave = rng.normal(size=2) @ np.sin(
+                2 * np.pi * (t / np.exp(rng.uniform(2, 5.8, (2, 1))) + rng.random((2, 1)))
+            )
+            noise, x, a, size_ = rng.normal(size=length), 0.0, rng.uniform(0, 0.98), np.exp(rng.uniform(-4, 0))
+            kept = [x := a * x + size_ * n for n in noise]
+            sides.append(wave + np.array(kept) + rng.normal())
+        begin, end = np.sort(rng.integers(length, size=2)) if rng.random() < 0.5 else (length, length)
+        x = np.where((t >= begin) & (t < end), sides[1], sides[0])
+        rows.append(np.searchsorted(np.quantile(sides[0], np.arange(1, LEVELS) / LEVELS), x))
+    return np.array(rows)
+
+
+def series_rows(parts: list[np.ndarray]):
+    def draw(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        rows = waves(size // 2, length, rng)
+        for _ in range(size - len(rows)):
+            part = parts[int(rng.integers(len(parts)))]
+            begin = int(rng.integers(len(part) - length))
+            rows = np.concatenate([rows, part[None, begin : begin + length]])
+        return rows
+
+    return draw
+
+
+def texts(files: list[Path] | None) -> list[np.ndarray]:
+    """Bytes of three texts or more: the Python library's sources, its help, and made records; or files, and the sources."""
+    code = b"\n".join(path.read_bytes() for path in library()[:200])
+    if files:
+        return [np.frombuffer(x, np.uint8).astype(np.int64) for x in (*(file.read_bytes() for file in files), code)]
+    from pydoc_data.topics import topics
+
+    rng = np.random.default_rng(3)
+    names = ["".join(rng.choice([*"abcdefghiklmnoprstuvw"], 6)) for _ in range(200)]
+    made = "".join(
+        f"{1_700_000_000 + 7 * i} {rng.choice(names)} {rng.choice(names[:20])} {rng.integers(1000)}\n"
+        for i in range(20_000)
+    )
+    return [
+        np.frombuffer(x, np.uint8).astype(np.int64) for x in (code, "\n".join(topics.values()).encode(), made.encode())
+    ]
+
+
+def text_rows(parts: list[np.ndarray]):
+    """Rows of the first nine tenths of one text, half of them with a stretch of another one within."""
+
+    def draw(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        rows = []
+        for _ in range(size):
+            piece = []
+            for one in rng.choice(len(parts), 2, replace=False):
+                begin = int(rng.integers(len(parts[one]) * 9 // 10 - length))
+                piece.append(parts[one][begin : begin + length])
+            begin, end = np.sort(rng.integers(length, size=2)) if rng.random() < 0.5 else (length, length)
+            t = np.arange(length)
+            rows.append(np.where((t >= begin) & (t < end), piece[1], piece[0]))
+        return np.array(rows)
+
+    return draw
+
+
+def text_stream(parts: list[np.ndarray], seed: int, count: int) -> Stream:
+    """Of the last tenths, each text going on where it stopped."""
+    rng = np.random.default_rng([8, seed])
+    regime = turns(count, (1000, 4000), len(parts), rng)
+    tokens = np.zeros(count, np.int64)
+    for one, part in enumerate(parts):
+        held, mine = part[len(part) * 9 // 10 :], regime == one
+        tokens[mine] = np.resize(np.roll(held, -int(rng.integers(len(held)))), mine.sum())
+    return Stream(f"text {seed}", tokens, regime)
+
+
+def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> LanguageModel:
+    """Trained with slots for all of a row, as the store gives them; then 16."""
+    torch.manual_seed(0)
+    config = preset("bmojo", vocab_size=task.vocab_size, d_model=width, window=BLOCK, capacity=TRAINED_AT - BLOCK)
+    model, began = LanguageModel(config), time.monotonic()
+
+    def report(step: int, loss: float) -> None:
+        if step % (10 * max(1, steps // 100)) == 0:
+            print(f"{task.name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
+
+    fit(model, task, TrainConfig(steps, batch, lr), Path("runs/decay") / f"{task.name}.pt", report, save_every=0)
+    small = LanguageModel(replace(config, layers=tuple(replace(layer, capacity=16) for layer in config.layers)))
+    small.load_state_dict(model.state_dict())
+    return small.eval()
+
+
+# Rules
+
+
+CLOCKS = (
+    "tokens",
+    "surprise",
+    "excess",
+    "shift",
+    "cusum",
+    "log_decay",
+    "switch",
+    "drift",
+    "cusum 5",
+    "overflow",
+    "overflow 5",
+)
+"""What a token adds, x its surprise, of mean m and deviation s over the last 256 tokens: 1; x; max(0, x - m); max(0, f - m),
+f the mean of the last 16; a jump of 1 when the cumulative sum of (x - m) / s - 1/2 passes 8; what the fading memory of
+the layer forgets, in nats; 1 where the source is another one; max(0, f - m - 0.35 s); a jump at 5; what flows over 8, and
+over 5, of the same sum, which is held there instead of begun anew."""
+
+SLOW, FAST = 256, 16  # tokens that running means are over
+LEAST = torch.tensor([[8.0], [5.0]])  # that a CUSUM of standardised nats less 0.5 must reach
+
+
+@dataclass(frozen=True)
+class Rule:
+    """clock, rate: of the decay, 0 for none. refresh: an entry's clock is set to now when it is "used", with half of a
+    query's attention or more, or only when besides the prediction was better than usual, "good". order: what goes
+    first under a budget, the least "weight" or the greatest "age". newest: only that many tokens are found. regime:
+    only tokens of the same source are found (a control that knows it, as the clock "switch" does)."""
+
+    clock: str = "tokens"
+    rate: float = 0.0
+    refresh: str = ""
+    order: str = "weight"
+    newest: int | None = None
+    regime: bool = False
+
+    @property
+    def family(self) -> str:
+        """What of its kind is chosen from."""
+        if self.regime:
+            return "(only the source's own)"
+        if self.newest is not None:
+            return "newest only" if self.newest else "no store"
+        if not self.rate:
+            return "no decay, oldest go first" if self.order == "age" else "no decay"
+        known = "(switches known)" if self.clock == "switch" else self.clock
+        return known + (f", refreshed if {self.refresh}" if self.refresh else "")
+
+
+def rules(clocks, rates, refreshed) -> list[Rule]:
+    chosen = [Rule(newest=0), Rule(), Rule(order="age"), Rule(regime=True)]
+    chosen += [Rule(newest=n) for n in (128, 256)]
+    chosen += [Rule(clock, rate) for clock in clocks for rate in rates]
+    chosen += [Rule(clock, rate, how) for clock in refreshed for how in ("used", "good") for rate in rates]
+    return chosen
+
+
+class Clocks:
+    """All clocks of B readers. `ticks` (clocks, B, T) of tokens whose nats are (B, T)."""
+
+    def __init__(self, rows: int):
+        self.count, self.sum, self.held = 0, *torch.zeros(2, 2, rows)
+        self.mean, self.square, self.fast = torch.zeros(3, rows)
+
+    def ticks(self, nats: Tensor, log_decay: Tensor, switched: Tensor) -> Tensor:
+        """log_decay (B,) of the call; switched (T,) whether the source is another than before."""
+        rows, length = nats.shape
+        ticks = torch.zeros(len(CLOCKS), rows, length)
+        ticks[0], ticks[1], ticks[6] = 1, nats, switched.float()
+        ticks[5] = (-log_decay / length)[:, None]
+        for t in range(not self.count, length):  # nothing foretells the first token
+            x = nats[:, t]
+            if self.count >= FAST:
+                spread = (self.square - self.mean**2).clamp_min(1e-4).sqrt()
+                ticks[2, :, t] = (x - self.mean).clamp_min(0)
+                ticks[3, :, t] = (self.fast - self.mean).clamp_min(0)
+                ticks[7, :, t] = (self.fast - self.mean - 0.35 * spread).clamp_min(0)
+                self.sum = (self.sum + (x - self.mean) / spread - 0.5).clamp_min(0)
+                jump = self.sum > LEAST
+                ticks[4, :, t], ticks[8, :, t] = jump.float()
+                self.sum = self.sum.masked_fill(jump, 0)
+                self.held = (self.held + (x - self.mean) / spread - 0.5).clamp_min(0)
+                ticks[9, :, t], ticks[10, :, t] = (self.held - LEAST).clamp_min(0)
+                self.held = torch.minimum(self.held, LEAST)
+            self.count += 1
+            slow, fast = max(1 / SLOW, 1 / self.count), max(1 / FAST, 1 / self.count)
+            self.mean = self.mean + slow * (x - self.mean)
+            self.square = self.square + slow * (x**2 - self.square)
+            self.fast = self.fast + fast * (x - self.fast)
+        return ticks
+
+
+class Memories:
+    """The store of one layer under B rules, each with what it wrote (`ops.place.Store`), as `attach` and `memory.Store`
+    have it: tokens are handed over when their block is read, whole entries are found by their best token, and go."""
+
+    def __init__(self, model: LanguageModel, layer: int, rules: list[Rule], rate: Tensor, k: int, entries: int):
+        """rate: (B,) in the clocks' own units. entries: the budget."""
+        block = model.blocks[layer].mixer
+        heads, dim = block.config.kv_heads, block.project.dim
+        self.layer, self.config, self.rules, self.rate, self.k, self.entries = (
+            layer,
+            block.config,
+            rules,
+            rate,
+            k,
+            entries,
+        )
+        shape = (len(rules), entries + 1, BLOCK)
+        self.key, self.value = torch.zeros(2, *shape, heads, dim)
+        self.score, self.clock = torch.zeros(2, *shape)
+        self.position = torch.full(shape, -1)
+        self.regime = torch.full(shape, -1)
+        self.real = torch.zeros(shape[:2], dtype=torch.bool)
+        self.now = torch.zeros(len(rules))
+        self.newest = torch.tensor([2**30 if rule.newest is None else rule.newest for rule in rules])
+        self.by_age = torch.tensor([rule.order == "age" for rule in rules])
+        self.only = torch.tensor([rule.regime for rule in rules])
+        self.used = torch.tensor([bool(rule.refresh) for rule in rules])
+        self.good = torch.tensor([rule.refresh == "good" for rule in rules])
+
+    def begin(self, state, regime: int) -> None:
+        self.at = 0 if state is None else int(state["position"][0])
+        attention = None if state is None else state["layers"][self.layer]["attention"]
+        self.held = None if state is None else memory_at(self.config, attention, state["position"])
+        self.current, self.given = regime, None
+
+    def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:
+        self.new = k, v, score
+
+    def _weight(self, top: int) -> Tensor:
+        return logsigmoid(self.score[:, :top]) + self.rate[:, None, None] * (
+            self.clock[:, :top] - self.now[:, None, None]
+        )
+
+    def recall(self, q: Tensor, place) -> Stored | None:
+        top = int(self.real.any(0).sum())
+        if not top:
+            return None
+        rows, length, _, dim = q.shape
+        position = self.position[:, :top].flatten(1)
+        bias = self._weight(top).flatten(1)
+        there = self.real[:, :top].repeat_interleave(BLOCK, 1) & (self.at - position <= self.newest[:, None])
+        there &= ~self.only[:, None] | (self.regime[:, :top].flatten(1) == self.current)
+        key, value = (x[:, :top].flatten(1, 2) for x in (self.key, self.value))
+        logit = torch.einsum("bthd,bshd->bhts", q * dim**-0.5, key)
+        logit = logit + bias.masked_fill(~there, -torch.inf)[:, None, None]
+        least = logit.topk(min(self.k, logit.shape[-1]), -1).values[..., -1:]
+        member = (logit >= least).any(1) & there[:, None]
+        member = member.view(rows, length, top, BLOCK).any(-1).repeat_interleave(BLOCK, -1)
+        seen = (place.position[..., None] - position[:, None] < BLOCK) | (
+            (position[:, :, None] == self.held[:, None]).any(-1)[:, None]
+        )
+        visible = member & there[:, None] & ~seen
+
+        def watch(weight: Tensor) -> None:
+            self.given = weight.mean(2).sum(1).view(rows, top, BLOCK).sum(-1)
+
+        return Stored(q, key, value, bias, visible, watch if self.used.any() else None)
+
+    def end(self, ticks: Tensor, good: Tensor, regime: Tensor) -> None:
+        """ticks (B, T) of each row's own clock, good (B,): the call was foretold better than usual. regime (T,)."""
+        clock = self.now[:, None] + ticks.cumsum(1)
+        self.now = clock[:, -1]
+        if self.given is not None:
+            top = self.given.shape[1]
+            fresh = (self.given >= 0.5) & (self.used & (~self.good | good))[:, None] & self.real[:, :top]
+            self.clock[:, :top] = torch.where(fresh[..., None], self.now[:, None, None], self.clock[:, :top])
+        free = (~self.real).float().argmax(1)
+        each = torch.arange(len(self.rules))
+        k, v, score = self.new
+        self.key[each, free], self.value[each, free], self.score[each, free] = k, v, score
+        self.clock[each, free], self.regime[each, free] = clock, regime
+        self.position[each, free] = torch.arange(self.at, self.at + BLOCK)
+        self.real[each, free] = True
+        over = self.real.all(1)
+        if over.any():
+            weight = torch.where(self.by_age[:, None], self.position[:, :, 0].float(), self._weight(None).amax(-1))
+            self.real[each[over], weight[over].argmin(1)] = False
+
+
+@torch.inference_mode()
+def read(model, stream: Stream, rules: list[Rule], speed: dict[str, float], k: int, entries: int | None):
+    """Nats (B, N) of every token under each rule, and the mean speed of each clock where there is no decay."""
+    layer, length = len(model.blocks) - 1, len(stream.tokens) // BLOCK * BLOCK
+    which = torch.tensor([CLOCKS.index(rule.clock) for rule in rules])
+    rate = torch.tensor([rule.rate / speed.get(rule.clock, 1.0) if rule.rate else 0.0 for rule in rules])
+    memories = Memories(model, layer, rules, rate, k, entries or length // BLOCK)
+    stores, clocks = [None] * layer + [memories], Clocks(len(rules))
+    regime = torch.from_numpy(stream.regime)
+    switched = torch.cat([torch.zeros(1, dtype=torch.bool), regime.diff() != 0])
+    state, last, nats, ran, forgot = None, None, [], torch.zeros(len(CLOCKS)), torch.zeros(len(rules))
+    for begin in range(0, length, BLOCK):
+        part = torch.from_numpy(stream.tokens[begin : begin + BLOCK])
+        memories.begin(state, int(regime[begin]))
+        x, state = model.hidden(model.embed(part.expand(len(rules), -1)), state, stores=stores)
+        logits = model.head(x)
+        known = logits[:, :-1] if last is None else torch.cat([last[:, None], logits[:, :-1]], 1)
+        nll = cross_entropy(known.transpose(1, 2), part[-known.shape[1] :].expand(len(rules), -1), reduction="none")
+        nll = torch.cat([torch.zeros(len(rules), BLOCK - known.shape[1]), nll], 1)
+        last = logits[:, -1]
+        now = state["layers"][layer]["fading"]["log_decay"].mean(1)
+        good = nll.mean(1) < clocks.mean
+        ticks = clocks.ticks(nll, now - forgot, switched[begin : begin + BLOCK])
+        forgot = now
+        ran += ticks[:, rules.index(Rule())].sum(1) if Rule() in rules else 0
+        memories.end(ticks[which, torch.arange(len(rules))], good, regime[begin : begin + BLOCK])
+        nats.append(nll)
+    return torch.cat(nats, 1).numpy(), dict(zip(CLOCKS, (ran / length).tolist()))
+
+
+# Reports
+
+
+def speeds(model, stream: Stream) -> dict[str, float]:
+    _, found = read(model, stream, [Rule(newest=0), Rule()], {}, 1, None)
+    return {clock: max(speed, 1e-6) for clock, speed in found.items()}
+
+
+def choose(tables: list[np.ndarray], rules: list[Rule]) -> dict[str, int]:
+    """Of each family, the rule with the least nats; tables (B,) of one stream each."""
+    mean, best = np.mean(tables, 0), {}
+    for i, rule in enumerate(rules):
+        if rule.family not in best or mean[i] < mean[best[rule.family]]:
+            best[rule.family] = i
+    return best
+
+
+def table(streams, results, rules, near: int, folds) -> list[dict]:
+    """folds: (streams to choose on, streams to report); results: nats (B, N) of each stream.
+
+    Means over reported streams, and the difference from a fixed decay with its standard error over them."""
+    skip, rows = BLOCK, {}
+    masks = [{name: m[: r.shape[1]] for name, m in s.parts(near).items()} for s, r in zip(streams, results)]
+    for mask in masks:
+        for part in mask.values():
+            part[:skip] = False
+    mean = lambda i, part: results[i][:, masks[i][part]].mean(1)
+    for tune, report in folds:
+        best = choose([mean(i, "all") for i in tune], rules)
+        for family, which in best.items():
+            row = rows.setdefault(family, {"rule": family, "rate": [], "parts": {}})
+            row["rate"].append(rules[which].newest or rules[which].rate)
+            for part in ("all", "new", "back", "rest"):
+                row["parts"].setdefault(part, [])
+                row["parts"][part] += [
+                    (float(mean(i, part)[which]), float(mean(i, part)[best["tokens"]]))
+                    for i in report
+                    if masks[i][part].any()
+                ]
+    for row in rows.values():
+        for part, pairs in row["parts"].items():
+            ours, fixed = np.array(pairs).T if pairs else (np.array([np.nan]),) * 2
+            less = ours - fixed
+            error = less.std(ddof=1) / math.sqrt(len(less)) if len(less) > 1 else float("nan")
+            row["parts"][part] = {"nats": ours.mean(), "less": less.mean(), "error": error}
+    return sorted(rows.values(), key=lambda row: row["parts"]["all"]["nats"])
+
+
+def show(rows: list[dict], title: str) -> None:
+    print(f"\n{title}\n\n| rule | rate | all | new source | source come back | rest | all, against tokens |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        part = row["parts"]
+        rates = ", ".join(f"{rate:g}" for rate in sorted(set(row["rate"])))
+        cells = " | ".join(f"{part[name]['nats']:.3f}" for name in ("all", "new", "back", "rest"))
+        print(f"| {row['rule']} | {rates} | {cells} | {part['all']['less']:+.3f} ± {part['all']['error']:.3f} |")
+    print(flush=True)
+
+
+def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int) -> float:
+    """The largest difference in nats between `read` and `attach` on a store without a budget."""
+    ours, _ = read(model, stream, [Rule(clock, rate)], {}, k, None)
+    length = ours.shape[1]
+    layers = [len(model.blocks) - 1]
+    tokens, found, state = torch.from_numpy(stream.tokens[:length])[None], [], None
+    store = open_store("ram:", layout(model, layers, "float32"), write=True)
+    with torch.inference_mode(), store, store.document(stream.name) as writing:
+        attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
+        for part in tokens.split(256, 1):
+            logits, state = attached(part, state)
+            found.append(logits)
+        attached.finish(state)
+    nats = cross_entropy(torch.cat(found, 1)[0, :-1], tokens[0, 1:], reduction="none")
+    return float((nats - torch.from_numpy(ours[0, 1:])).abs().max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("kind", choices=("markov", "series", "text"))
+    parser.add_argument("--data", type=Path, nargs="+", help="series: a folder; text: files (default: made)")
+    parser.add_argument("--streams", type=int, default=4)
+    parser.add_argument(
+        "--tokens", type=int, default=2000, help="of a stream; of a series, those about its last windows"
+    )
+    parser.add_argument("--entries", type=int, default=40, help=f"a store's budget, of {BLOCK} tokens each; 0 for none")
+    parser.add_argument("--clocks", nargs="+", choices=CLOCKS, default=CLOCKS)
+    parser.add_argument("--refreshed", nargs="*", choices=CLOCKS, default=["tokens", "overflow 5"])
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.004, 0.016, 0.064])
+    parser.add_argument("--k", type=int, default=8)
+    parser.add_argument("--steps", type=int, help="of training")
+    parser.add_argument("--check", action="store_true", help="hold the first 600 tokens against solomonic.attach")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.kind == "markov":
+        task, steps, batch, near = Rows("markov", SYMBOLS, markov_rows), 500, 16, 64
+        streams = [markov_stream(seed, args.tokens) for seed in range(args.streams)]
+    elif args.kind == "series":
+        if not args.data:
+            parser.error("series: --data FOLDER is needed, with *.csv and nab_windows.json")
+        found = series(args.data[0])
+        task = Rows("series", LEVELS, series_rows([x[: int(SHARE * len(x))] for _, x, _ in found]))
+        steps, batch, near = 220, 8, 128
+        streams = []
+        for name, x, regime in found:
+            end = np.flatnonzero(regime)[-1] + args.tokens // 5
+            part = slice(max(int(SHARE * len(x)), end - args.tokens), end)
+            streams.append(Stream(name, x[part], regime[part]))
+    else:
+        parts = texts(args.data)
+        task, steps, batch, near = Rows("text", 256, text_rows(parts)), 550, 8, 512
+        streams = [text_stream(parts, seed, args.tokens) for seed in range(args.streams)]
+    model = trained(task, args.steps or steps, batch, 1e-2)
+    if args.check:
+        first = replace(streams[0], tokens=streams[0].tokens[:600], regime=streams[0].regime[:600])
+        for clock, theirs in (("tokens", "tokens"), ("surprise", "surprise"), ("overflow 5", "change")):
+            most = check(model, first, clock, theirs, 0.05, args.k)
+            print(f"{clock}: differs from solomonic.attach by {most:.1e} nats at most", flush=True)
+    speed, asked, results = speeds(model, streams[0]), rules(args.clocks, args.rates, args.refreshed), []
+    print("speeds, a token: " + ", ".join(f"{clock} {s:.4g}" for clock, s in speed.items()), flush=True)
+    for stream in streams:
+        began = time.monotonic()
+        results.append(read(model, stream, asked, speed, args.k, args.entries or None)[0])
+        known = "" if stream.best is None else f", who knows the source {stream.best[BLOCK:].mean():.3f}"
+        print(f"{stream.name}: {results[-1].shape[1]} tokens, {time.monotonic() - began:.0f} s{known}", flush=True)
+    each = range(len(streams))
+    rows = table(streams, results, asked, near, [([j for j in each if j != i] or [i], [i]) for i in each])
+    show(rows, f"{args.kind}, {args.entries or 'all'} entries, after a switch: {near} tokens")
+    if args.json:
+        args.json.write_text(json.dumps({"speeds": speed, "rows": rows}, indent=1, default=float))
+
+
+if __name__ == "__main__":
+    main()
