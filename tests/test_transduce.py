@@ -102,7 +102,7 @@ def test_other_documents_of_the_store_are_left_alone(model):
         assert len(store.documents()) == len(TRAIN) + 1
         one = Transducer(model, BYTES, TRAIN, settings, store, rows)
         found, near = scores(one.answers(QUESTIONS[0], ["memory", "vote"])), one.nearest(QUESTIONS[0])
-    alone = transducer(model, retrieval="store", steps=5, lr=1e-3)
+    alone = transducer(model, retrieval="store", steps=5, lr=3e-3)
     assert found == scores(alone.answers(QUESTIONS[0], ["memory", "vote"]))
     assert near == alone.nearest(QUESTIONS[0]) and len(set(near)) == 3
 
@@ -192,6 +192,8 @@ def test_what_does_not_fit_is_an_error(model):
         one.answers("x")
     with pytest.raises(ValueError, match="did you mean 'vote'"):
         one.answers("x", ["votes"])
+    with pytest.raises(ValueError, match="tuning: expected finite scores.* lower lr"):
+        transducer(model, stored=False, lr=1e30).answers("x", ["tuning"])
 
 
 # The command

@@ -60,7 +60,7 @@ class Settings:
     template: str = TEMPLATE
     neighbours: int = 8
     steps: int = 5
-    lr: float = 1e-3
+    lr: float = 3e-3
     found: int = 4
     retrieval: str = "hidden"
 
@@ -200,7 +200,7 @@ class Transducer:
         self._copy: LanguageModel | None = None  # that is tuned
 
     def answers(self, text: str, ways: Sequence[str] = WAYS) -> dict[str, Answer]:
-        """Of each of `ways`."""
+        """Of each of `ways`. ValueError for an unknown way, one that lacks a store, or tuning that diverged."""
         for way in ways:
             choose("way", way, dict.fromkeys(WAYS))
         if "memory" in ways and self._attached is None:
@@ -215,6 +215,8 @@ class Transducer:
         for way in ways:
             begun = time.perf_counter()
             scores, state = getattr(self, f"_{way}")(text, near)
+            if not all(map(math.isfinite, scores)):
+                raise ValueError(f"{way}: expected finite scores of labels, got {scores}; tune with a lower lr")
             label = self.labels[max(range(len(scores)), key=scores.__getitem__)]
             seconds = time.perf_counter() - begun + (searched if way in NEAR else 0.0)
             found[way] = Answer(label, scores, seconds, state)

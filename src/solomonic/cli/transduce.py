@@ -37,7 +37,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--ways", nargs="+", default=WAYS, metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all)")
     add("--neighbours", type=int, default=8, metavar="N", help="examples in context, tuned on, that vote (default 8)")
     add("--steps", type=int, default=5, metavar="N", help="of tuning (default 5)")
-    add("--lr", type=float, default=1e-3, metavar="X", help="learning rate of tuning (default 1e-3)")
+    add("--lr", type=float, default=3e-3, metavar="X", help="learning rate of tuning (default 3e-3)")
     add("--found", type=int, default=4, metavar="K", help="stored tokens that a head finds for each token (default 4)")
     add(
         "--retrieval",
