@@ -1,15 +1,13 @@
-"""Labelled sets for `solomonic transduce`, and models that know the form and not the classes.
+"""Labelled sets for `solomonic transduce`, and text to train a model on that shows it the form and not the classes.
 
-    python benchmarks/transduction.py --shakespeare FILE --books DIR --babi DIR --out data [--steps N]
+    python benchmarks/transduction.py --shakespeare FILE --books DIR --babi DIR --out data
 
 writes into data/
 
-    names.*.jsonl     names of two words, each of one of three novels alone, with the book
-    books.*.jsonl     sentences of the three novels with the book
     actions.*.jsonl   bAbI sentences with what is done in them
+    books.*.jsonl     sentences of three novels with the book
+    names.*.jsonl     names of two words, each of one of the novels alone, with the book
     form.jsonl        episodes of Shakespeare for `solomonic train`: a few classes under names drawn anew for each
-    words/            a model trained here for N steps: its tokens are the words of the names, put together at random,
-                      and it is asked for labels that it has seen with one of two words before
 
 each set in a training and a test half without a text in common. docs/transduction.md has the commands that follow, and
 the results.
@@ -21,16 +19,6 @@ import random
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
-
-import numpy as np
-import tokenizers
-import torch
-
-from solomonic import LanguageModel, preset
-from solomonic.folder import save
-from solomonic.tasks.base import IGNORE, Batch, Task
-from solomonic.tokenizer import Tokenizer
-from solomonic.train import TrainConfig, fit
 
 BOOKS = {"bleak-house": "bleak house", "ulysses": "ulysses", "war-and-peace": "war and peace"}
 SHORT = {file: name.split()[0] for file, name in BOOKS.items()}
@@ -115,60 +103,6 @@ def split(examples: list[tuple[str, str]], draw: random.Random) -> tuple[list, l
     return examples[: len(examples) // 2], examples[len(examples) // 2 :]
 
 
-class Episodes(Task):
-    """ "a b => y \\n": y is bound to one of the two words a and b, anew in every row; the other word is any.
-
-    What is asked for is y where that word has come before. Rows grow from 2 classes and 4 examples to 8 and 20.
-    """
-
-    name, summary, length, lengths = "episodes", "labels by a word in common", 100, (100,)
-
-    def __init__(self, words: list[int], labels: list[int], arrow: int, line: int):
-        self.words, self.labels, self.arrow, self.line = np.array(words), np.array(labels), arrow, line
-        self.vocab_size = max(*words, *labels, arrow, line) + 1
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        grown = min(1.0, progress / 0.7)
-        return self.rows(size, round(2 * 4**grown), round(4 * 5**grown), rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self.rows(size, 8, length // 5, rng)
-
-    def rows(self, size: int, classes: int, count: int, rng: np.random.Generator) -> Batch:
-        tokens = np.empty((size, count, 5), dtype=np.int64)
-        targets = np.full_like(tokens, IGNORE)
-        for row in range(size):
-            keys = rng.choice(self.words, classes, replace=False)
-            labels = rng.choice(self.labels, classes, replace=False)
-            which = rng.integers(classes, size=count)
-            pair = np.stack([keys[which], rng.choice(np.setdiff1d(self.words, keys), count)], 1)
-            tokens[row, :, :2] = rng.permuted(pair, axis=1)
-            tokens[row, :, 2], tokens[row, :, 3], tokens[row, :, 4] = self.arrow, labels[which], self.line
-            again = np.array([which[i] in which[:i] for i in range(count)])
-            targets[row, again, 2] = labels[which][again]
-        if (targets == IGNORE).all((1, 2)).any():
-            return self.rows(size, classes, count, rng)
-        return Batch(*(torch.from_numpy(x.reshape(size, -1)) for x in (tokens, targets)))
-
-
-def train_on_words(folder: Path, pairs: list[tuple[str, str]], steps: int) -> None:
-    """A tokenizer of the words of `pairs` and a model that has learnt to look labels up by a word."""
-    torch.manual_seed(0)
-    words = sorted({word for text, _ in pairs for word in text.split()})
-    labels = sorted({*SHORT.values()}) + [f"label{i}" for i in range(29)]
-    vocabulary = {word: i for i, word in enumerate(["?", "=>", "\n", *labels, *words])}
-    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
-    space, line = (tokenizers.Regex(pattern) for pattern in (" +", "\n"))
-    pre = tokenizers.pre_tokenizers
-    inner.pre_tokenizer = pre.Sequence([pre.Split(space, "removed"), pre.Split(line, "isolated")])
-    tokenizer = Tokenizer(inner)
-    task = Episodes(*([vocabulary[x] for x in some] for some in (words, labels)), vocabulary["=>"], vocabulary["\n"])
-    model = LanguageModel(preset("bmojo", vocab_size=tokenizer.vocab_size))
-    report = lambda step, loss: print(f"step {step}, loss {loss:.3f}", flush=True) if step * 20 % steps == 0 else None
-    fit(model, task, TrainConfig(steps, 32, 1e-2), folder.with_suffix(".run"), report)
-    save(folder, model.eval(), tokenizer)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shakespeare", type=Path, required=True, metavar="FILE")
@@ -177,23 +111,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--episodes", type=int, default=20_000, metavar="N")
     parser.add_argument("--each", type=int, default=200, metavar="N", help="sentences of each book (200)")
-    parser.add_argument("--steps", type=int, default=800, metavar="N", help="of the model of words (800)")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
     written = {"form": form(chosen.shakespeare.read_text(), chosen.episodes, draw)}
-    named = names(chosen.books, 100, random.Random(0))
     for name, examples in (
         ("books", books(chosen.books, chosen.each, draw)),
         ("actions", actions(chosen.babi)),
-        ("names", named),
+        ("names", names(chosen.books, 100, random.Random(0))),
     ):
         for part, those in zip(("train", "test"), split(examples, draw)):
             written[f"{name}.{part}"] = [{"text": text, "label": label} for text, label in those]
             print(name, part, dict(Counter(label for _, label in those)))
     for name, rows in written.items():
         (chosen.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train_on_words(chosen.out / "words", named, chosen.steps)
 
 
 if __name__ == "__main__":
