@@ -1,0 +1,217 @@
+"""Answer questions by labelled examples: memory, context, fine-tuning for one question, and the model without any.
+
+    solomonic transduce MODEL --train examples.jsonl --test questions.jsonl --json answers.json
+
+A line of either file is an object with a text and a label. Of the training set's labels the likeliest answers; of
+labels that differ in length, by the mean over their tokens. What Ctrl-C or a crash left incomplete in the file of
+--json goes on by the same command; more --ways, or a larger --limit, add to it.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import time
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..spelling import choose
+from ._device import DTYPES, device
+from ._table import table
+
+WAYS = ("memory", "context", "tuning", "none", "vote")
+SAVED = 20.0  # seconds between two savings of --json
+
+
+def arguments(command: argparse.ArgumentParser) -> None:
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = command.add_argument
+    add("model", metavar="MODEL", type=Path, help="folder of the model")
+    add("--train", required=True, metavar="FILE", help="labelled examples, JSON lines")
+    add("--test", required=True, metavar="FILE", help="questions with the labels that are right, JSON lines")
+    add("--fields", nargs=2, default=("text", "label"), metavar="F", help="of text and label (default text label)")
+    add("--ways", nargs="+", default=WAYS, metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all)")
+    add("--neighbours", type=int, default=8, metavar="N", help="examples in context, tuned on, that vote (default 8)")
+    add("--steps", type=int, default=5, metavar="N", help="of tuning (default 5)")
+    add("--lr", type=float, default=3e-3, metavar="X", help="learning rate of tuning (default 3e-3)")
+    add("--found", type=int, default=4, metavar="K", help="stored tokens that a head finds for each token (default 4)")
+    add(
+        "--retrieval",
+        default="hidden",
+        metavar="HOW",
+        help="of neighbours: hidden, by the nearest hidden states, or store, by what its layers attend to most "
+        "(default hidden)",
+    )
+    add("--store", metavar="URI", help="to keep the examples in (default: in memory, for this run)")
+    add("--template", metavar="T", help=r"how an example is written (default '{text}\n=> {label}\n')")
+    add("--limit", type=int, metavar="N", help="the first N questions (default: all)")
+    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
+    add("--json", type=Path, metavar="FILE", help="write every answer to this file; resume from it")
+
+
+def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from ..folder import fingerprint, load
+    from ..transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
+
+    ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(chosen.ways)]
+    template = TEMPLATE if chosen.template is None else chosen.template.replace("\\n", "\n").replace("\\t", "\t")
+    settings = Settings(template, chosen.neighbours, chosen.steps, chosen.lr, chosen.found, chosen.retrieval)
+    stored = "memory" in ways or settings.retrieval == "store"
+    if chosen.limit is not None and chosen.limit < 1:
+        raise ValueError(f"--limit: expected a whole number >= 1, got {chosen.limit}")
+    if chosen.store is not None and not stored:
+        raise ValueError("--store is for --ways memory and --retrieval store; ask for one of them")
+    train, test = (examples(path, tuple(chosen.fields)) for path in (chosen.train, chosen.test))
+    labels = check(train, test)
+    questions = test[: chosen.limit]
+    model, tokenizer = load(chosen.model, device(chosen.device), choose("dtype", chosen.dtype, {"auto": None} | DTYPES))
+    same = {  # in every run that adds to a file
+        "model": fingerprint(model),
+        "train": _digest(train),
+        "test": _digest(test),
+        "settings": asdict(settings),
+    }
+    answers = _before(chosen.json, same, len(test))
+
+    with ExitStack() as opened:
+        store, documents = None, ()
+        if stored:
+            store = opened.enter_context(_store(chosen.store or "ram:", model))
+            with tqdm(total=len(train), unit="example", desc="store", dynamic_ncols=True) as bar:
+                documents = remember_examples(store, model, tokenizer, train, settings, bar.update)
+        transducer = Transducer(model, tokenizer, train, settings, store, documents)
+        if settings.retrieval == "hidden" and NEAR & {*ways}:
+            with tqdm(total=len(train), unit="example", desc="examples", dynamic_ncols=True) as bar:
+                transducer.prepare(bar.update)
+        held = {way: transducer.bytes_of(way) for way in ways}
+
+        def found(complete: bool) -> dict[str, Any]:
+            seen = {example.text for example in train}
+            commonest = Counter(example.label for example in train).most_common(1)[0][0]
+            asked = [i for i in sorted(answers) if i < len(questions)]
+            return same | {
+                "labels": labels,
+                "examples": len(train),
+                "questions": len(asked),
+                "of_them_in_train": sum(test[i].text in seen for i in asked),
+                "chance": 1 / len(labels),
+                "majority": sum(test[i].label == commonest for i in asked) / max(len(asked), 1),
+                "device": str(model.embedding.weight.device),
+                "versions": {"solomonic": __version__, "torch": torch.__version__},
+                "complete": complete,
+                "ways": {way: _summary(answers, test, asked, way, held[way]) for way in ways},
+                "answers": [
+                    {"question": i, "source": test[i].source, "label": test[i].label} | answers[i]
+                    for i in sorted(answers)
+                ],
+            }
+
+        complete, saved = False, time.monotonic()
+        try:
+            todo = [(i, way) for i in range(len(questions)) for way in ways if way not in answers.get(i, ())]
+            with tqdm(total=len(todo), unit="answer", dynamic_ncols=True, disable=not todo) as bar:
+                for i, question in enumerate(questions):
+                    missing = [way for way in ways if way not in answers.get(i, ())]
+                    if missing:
+                        new = transducer.answers(question.text, missing)
+                        answers.setdefault(i, {}).update({way: asdict(answer) for way, answer in new.items()})
+                        bar.update(len(missing))
+                    if chosen.json and time.monotonic() - saved > SAVED:
+                        _save(chosen.json, found(False))
+                        saved = time.monotonic()
+            complete = True
+        finally:
+            if answers:
+                result = found(complete)
+                if chosen.json:
+                    _save(chosen.json, result)
+                print(_shown(result, ways))
+    return 0
+
+
+def _store(uri: str, model):
+    """The store at `uri` as it is, made where it is not there."""
+    from ..attach import layout
+    from ..memory import open_store
+
+    try:
+        open_store(uri).close()
+    except (ValueError, OSError):
+        return open_store(uri, layout(model), write=True)
+    return open_store(uri, write=True)
+
+
+def _digest(examples: list) -> str:
+    rows = json.dumps([(example.text, example.label) for example in examples])
+    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
+
+
+def _before(path: Path | None, same: dict[str, Any], count: int) -> dict[int, dict[str, Any]]:
+    """The answers that the file of an earlier run has, by question. ValueError where it is another run's."""
+    if path is None or not path.exists():
+        return {}
+    if path.is_dir():
+        raise ValueError(f"--json: expected a file, {path} is a folder")
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        was = {name: read[name] for name in same}
+        answers = {a["question"]: {way: a[way] for way in WAYS if way in a} for a in read["answers"]}
+        sound = all(
+            type(i) is int
+            and 0 <= i < count
+            and all(
+                isinstance(a["label"], str) and type(a["seconds"]) is float and type(a["state"]) is int
+                for a in by_way.values()
+            )
+            for i, by_way in answers.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sound, was = False, same
+    if was != same:
+        other = next(name for name in same if was[name] != same[name])
+        raise ValueError(f"--json: {path} has the answers of a run with another {other}; name another file")
+    if not sound:
+        raise ValueError(f"--json: expected a file of answers to go on with, or none, got {path}; name another file")
+    return answers
+
+
+def _save(path: Path, result: dict[str, Any]) -> None:
+    from ..files import write
+
+    write(path, json.dumps(result, indent=1) + "\n")
+
+
+def _summary(answers: dict, test: list, asked: list[int], way: str, held: int) -> dict[str, Any]:
+    """accuracy and its standard error, over the questions that are answered; the largest state; bytes of examples."""
+    mine = [(answers[i][way], test[i].label) for i in asked if way in answers[i]]
+    if not mine:
+        return {"questions": 0}
+    accuracy = sum(answer["label"] == label for answer, label in mine) / len(mine)
+    return {
+        "questions": len(mine),
+        "accuracy": accuracy,
+        "error": math.sqrt(accuracy * (1 - accuracy) / len(mine)),
+        "seconds": sum(answer["seconds"] for answer, _ in mine) / len(mine),
+        "state_bytes": max(answer["state"] for answer, _ in mine),
+        "store_bytes": held,
+    }
+
+
+def _shown(result: dict[str, Any], ways: list[str]) -> str:
+    asked = f"{result['examples']:,} examples of {len(result['labels'])} labels; {result['questions']:,} questions"
+    least = f"accuracy by chance {result['chance']:.3f}, of the commonest label {result['majority']:.3f}"
+    lines = [f"{asked}; {least}"]
+    if result["of_them_in_train"]:
+        lines.append(f"{result['of_them_in_train']:,} questions stand in the training set, word for word")
+    names = ("questions", "accuracy", "error", "seconds", "state_bytes", "store_bytes")
+    rows = [[way, *(result["ways"][way].get(name) for name in names)] for way in ways]
+    head = ("way", "questions", "accuracy", "standard error", "seconds each", "state bytes", "store bytes")
+    return "\n".join([*lines, table(head, rows)])
