@@ -104,6 +104,7 @@ class Attached:
 
     k: tokens that each head finds for each query, 0 for a store that is written and never read.
     rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`); docs/decay.md measures it.
+    offset: added to the logit of everything stored: below 0, a model that sees too much in the store is held back.
     only: ids of documents to find tokens of, None for all.
     own: the document in the store that the state is of, if any: what is in sight is not found again.
     writing: the document to write what leaves the windows to; it is `own` then. B is 1 with it.
@@ -121,6 +122,7 @@ class Attached:
         *,
         k: int = 4,
         rate: float = 0.0,
+        offset: float = 0.0,
         only: Collection[int] | None = None,
         own: int | None = None,
         writing: Writing | None = None,
@@ -135,6 +137,7 @@ class Attached:
         if store.layout.model != fingerprint(model):
             raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
         self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
+        self.offset = offset
         self.clock, self.watch = clock, watch
         self._begin(own, writing, spans)
 
@@ -319,7 +322,7 @@ class _Layer:
                 total = given.new_zeros(len(ids)).index_add(0, at[0].flatten(), given.flatten())
                 attached.watch([_passage(which, entries, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
 
-        return Stored(q, key, value, bias[at].flatten(2, 3), visible.flatten(2, 3), watch)
+        return Stored(q, key, value, (bias[at] + attached.offset).flatten(2, 3), visible.flatten(2, 3), watch)
 
 
 def _passage(layer: int, entries: Entries, n: int, weight: Tensor) -> Passage:
