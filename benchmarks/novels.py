@@ -3,7 +3,7 @@
     python benchmarks/novels.py PATH... [--out runs/novels]
 
 PATH are novels as text files. A byte-level B'MOJO of about a million parameters is trained on the first third of each. The
-last twentieth of each stays unseen; all before it is added to a store. Then, with and without the store, in rows of 2,048
+last twentieth of each stays unseen; all before it is added to a store. Then, with and without the store, in rows of 1,024
 bytes that begin from nothing: bits per byte of passages that the store has and the weights have not (the second half), and
 of the unseen end; and names: the first name of a person whose full name stands in the store, and not in what the weights
 have learnt, at least 10 rows of training away: is the true last name likelier than nine of others?
@@ -31,7 +31,7 @@ from solomonic.remember import remember
 SETTINGS = (
     "--d-model 128 --n-layers 4 --n-heads 4 --window 64 --capacity 64 --state-size 32 --length 512 --batch-size 8"
 )
-LENGTH, PIECES = 2048, 8
+LENGTH, PIECES = 1024, 6
 NAME = re.compile(rb"\b([A-Z][a-z]{2,}) ([A-Z][a-z]{3,})\b")
 
 
