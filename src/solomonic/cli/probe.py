@@ -58,7 +58,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if best is None or len(best) < LEAST:
         got = f"the longest has {len(best)}" if best is not None else "there is none"
         raise ValueError(f"expected a document of {LEAST} tokens or more, and --tokens as large; {got}")
-    with tqdm(total=work(model, len(best)), unit="token", unit_scale=True, dynamic_ncols=True) as bar:
+    with tqdm(total=work(model, len(best), chosen.generate), unit="token", unit_scale=True, dynamic_ncols=True) as bar:
         found = study(model, best, chosen.generate, chosen.directions, bar.update)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     versions = {"solomonic": __version__, "torch": torch.__version__}

@@ -39,9 +39,10 @@ def fading_memory(mixer: Mixer) -> Mixer | None:
     return mixer if mixer.is_fading else None
 
 
-def work(model: LanguageModel, length: int) -> int:
+def work(model: LanguageModel, length: int, generate: int = 64) -> int:
     """Tokens that `study` will tell of for a text of `length`, for a progress bar."""
-    return min(length, GRAMIAN_TOKENS) + length + (1 + len(_plan(model))) * (length - 1)
+    changed = 4 * generate * sum(map(len, memories(model).values()))
+    return min(length, GRAMIAN_TOKENS) + length + (1 + len(_plan(model))) * (length - 1) + changed
 
 
 @torch.no_grad()
@@ -63,7 +64,7 @@ def study(
     found["fading"] = fading(model, text[:, :GRAMIAN_TOKENS], report)
     found["systems"] = systems(model, text, directions, report)
     found |= ablations(model, text, report)
-    found["interventions"] = interventions(model, text, generate) if memories(model) else []
+    found["interventions"] = interventions(model, text, generate, report) if memories(model) else []
     return found
 
 
@@ -175,7 +176,9 @@ def ablations(model: LanguageModel, text: Tensor, report: Report = lambda tokens
     return {"bits_per_token": float(whole.mean()), "mass": mass, "ablations": rows, "groups": list(MEMORIES)}
 
 
-def interventions(model: LanguageModel, text: Tensor, length: int = 64) -> list[dict[str, Any]]:
+def interventions(
+    model: LanguageModel, text: Tensor, length: int = 64, report: Report = lambda tokens: None
+) -> list[dict[str, Any]]:
     """Generate `length` tokens after the first half of the text, with one memory of a layer taken away or held still.
 
     `agrees`: tokens that are those of the intact model before the first that is not; `divergence`: nats, the mean over
@@ -194,6 +197,7 @@ def interventions(model: LanguageModel, text: Tensor, length: int = 64) -> list[
                 with watch(model, without):
                     own, _ = _go_on(model, first, state, length, held=held)
                     _, changed = _go_on(model, first, state, length, held=held, forced=intact)
+                report(2 * length)
                 same = next((i for i, (a, b) in enumerate(zip(intact, own)) if a != b), length)
                 kl = (reference.exp() * (reference - changed)).sum(-1).mean()
                 entry = {"layer": layer, "memory": name, "how": how, "agrees": same, "divergence": float(kl)}
