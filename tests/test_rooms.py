@@ -25,7 +25,7 @@ MAY = {
     "bench": {"model", "presets", "mixers", "ops"},
     "attach": {"model", "mixers", "ops", "memory", "folder"},
     "remember": {"attach", "memory", "model", "tensors", "tokenizer"},
-    "transduce": {"attach", "remember", "memory", "evaluate", "model", "tokenizer"},
+    "transduce": {"attach", "remember", "memory", "evaluate", "corpus", "model", "tokenizer"},
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},

@@ -18,7 +18,6 @@ examples and the settings, not on other questions; with no example stored, `memo
 """
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from .attach import Attached, Passage
+from .corpus import json_lines
 from .evaluate.score import continuations, reading
 from .memory import Store
 from .model import LanguageModel
@@ -107,13 +107,7 @@ def examples(path: str | Path, fields: tuple[str, str] = ("text", "label")) -> l
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: expected JSON lines in UTF-8, got what is no text ({error})") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: expected a JSON object, got what is no JSON ({error})") from None
+    for number, entry in json_lines(path, lines):
         text, label = (entry.get(name) if isinstance(entry, dict) else None for name in fields)
         label = str(label) if type(label) is int else label
         if not isinstance(text, str) or not isinstance(label, str) or not label:

@@ -1,5 +1,7 @@
 """`solomonic memory`, on the store that it is for: the one on the disk."""
 
+import sys
+
 import pytest
 
 from solomonic.cli import main
@@ -75,3 +77,10 @@ def test_a_place_that_is_no_store(tmp_path, capsys):
         assert code == 2 and message in err and err.count("\n") == 1
     assert [path.name for path in (tmp_path / "else").iterdir()] == ["letter.txt"]
     assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_client_names_its_own_extra(capsys, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    monkeypatch.delitem(sys.modules, "solomonic.memory.engines.milvus", raising=False)
+    code, _, err = said(capsys, "list", "--store", f"milvus:{tmp_path}/a.db#books")
+    assert code == 2 and "solomonic[milvus]" in err and len(err.splitlines()) == 1

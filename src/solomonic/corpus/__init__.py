@@ -11,6 +11,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 LINES, PARQUET = (".jsonl", ".ndjson"), ".parquet"
 LIBRARY_LEAVES_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "encodings", "__pycache__"}
@@ -93,7 +94,8 @@ def _documents(path: Path, field: str, named: bool) -> Iterator[Document]:
             yield Document(str(path), 0, file.read())
 
 
-def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]:
+def json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, Any]]:
+    """(number from 1, what it says) of each line of `path` with something on it. ValueError for what is no JSON."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -101,6 +103,11 @@ def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number}: expected a JSON object, got what is no JSON ({error})") from None
+        yield number, entry
+
+
+def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]:
+    for number, entry in json_lines(path, lines):
         text = entry.get(field) if isinstance(entry, dict) else None
         if not isinstance(text, str):
             has = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
@@ -109,4 +116,4 @@ def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]
             yield Document(str(path), number, text.encode("utf-8", "surrogatepass"))
 
 
-__all__ = ["Document", "documents", "files", "is_binary", "library"]
+__all__ = ["Document", "documents", "files", "is_binary", "json_lines", "library"]

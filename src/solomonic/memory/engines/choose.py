@@ -23,5 +23,8 @@ def open_engine(uri: str, layout: Layout | None, write: bool) -> Engine:
     if scheme == "milvus":
         from .milvus import MilvusEngine
 
-        return MilvusEngine.open(rest, layout, write)
+        try:
+            return MilvusEngine.open(rest, layout, write)
+        except ModuleNotFoundError as error:  # whichever command asks, the extra is this one
+            raise ValueError(f"{uri}: it needs {error.name}; pip install 'solomonic[milvus]'") from None
     raise unknown("kind of store", scheme, SCHEMES)
