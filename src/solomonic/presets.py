@@ -34,6 +34,7 @@ class Dials:
     fading: str
     score: str
     tied: bool
+    conv: int
 
     def attention(self, window: int | None = None) -> AttentionConfig:
         return AttentionConfig(self.n_heads, self.n_kv_heads, window)
@@ -64,6 +65,7 @@ class Dials:
             tied=self.tied,
             n_heads=self.n_heads,
             n_kv_heads=self.n_kv_heads,
+            conv=self.conv,
         )
 
 
@@ -103,6 +105,7 @@ def preset(
     fading: str = "mamba2",
     score: str = "learned",
     tied: bool = True,
+    conv: int = 0,
     d_ff: int | None = None,
     tie_embeddings: bool = False,
 ) -> ModelConfig:
@@ -111,6 +114,7 @@ def preset(
     n_heads None: heads of 64 dims from width 256 on, four below.
     capacity: slots of the eidetic memory a layer, 0 for B'MOJO-F; block: how often it is renewed, None = the window.
     state_size: rows of the fading memory's state; fading: its mixer; score: one of `mixers.bmojo.SCORES`.
+    conv: width of the short convolution of B'MOJO layers, 0 for none.
     d_ff None: as many parameters as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
 
     Embeddings enter at size 1 (scaled by the root of d_model): at the small size that is usual with a tied head the
@@ -130,7 +134,9 @@ def preset(
             f"{name}: expected n_heads >= 1 and d_model a multiple of 2 x n_heads, "
             f"got d_model={d_model}, n_heads={n_heads}"
         )
-    dials = Dials(d_model, n_layers, n_heads, n_kv_heads, window, capacity, block, state_size, fading, score, tied)
+    dials = Dials(
+        d_model, n_layers, n_heads, n_kv_heads, window, capacity, block, state_size, fading, score, tied, conv
+    )
     layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]
     if d_ff is None:
         column = 3 * d_model

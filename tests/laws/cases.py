@@ -54,6 +54,7 @@ MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items
     "bmojo-kalman-delta": BMojoConfig(fading=KALMAN, window=7, capacity=6, block=5, score="delta", n_kv_heads=2),
     "bmojo-no-fading": BMojoConfig(window=6, capacity=5, block=4),
     "bmojo-block-of-one": BMojoConfig(fading=MAMBA, window=3, capacity=4, block=1),
+    "bmojo-conv": BMojoConfig(fading=MAMBA, window=7, capacity=6, block=5, conv=3, n_kv_heads=2),
     "bmojo-span": BMojoConfig(fading=MAMBA, window=4, span=9, capacity=7, n_kv_heads=2),
     **{
         f"bmojo-{score}": BMojoConfig(fading=DELTA, window=7, capacity=6, block=5, score=score, n_kv_heads=2)

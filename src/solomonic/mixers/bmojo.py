@@ -7,7 +7,9 @@
     stored    k_j, v_j of a store                   what `Place.store` finds for the queries, where there is one
 
 Queries and keys are RMS-normed a head and, but for the eidetic and stored groups, rotated. `tied` shares Wq, Wk, Wv
-between x and f (the published layer); untied, the fading memory has its own three. Without capacity the layer is
+between x and f (the published layer); untied, the fading memory has its own three. With `conv`, x is what entered the
+layer plus a short convolution of it (arXiv 2512.17351), so that a key tells what came before its token: what a later
+query looks for, if it is to find what followed (docs/log.md measures it). Without capacity the layer is
 B'MOJO-F; without a fading memory too, sliding-window attention; without a window and a span of 1, the SSM's readout.
 """
 
@@ -53,6 +55,7 @@ class BMojoConfig(MixerConfig):
     n_kv_heads: int | None = None  # None: as many as n_heads
     rotary_base: float = 10000.0
     qk_norm: bool = True
+    conv: int = 0  # width of the short convolution, 0 for none
 
     def __post_init__(self):
         if str(self.score) not in SCORES:
@@ -60,7 +63,8 @@ class BMojoConfig(MixerConfig):
         self.require(
             self.fading is None or isinstance(self.fading, MixerConfig), "fading: a mixer's configuration or None"
         )
-        self.require_whole(n_heads=1, n_kv_heads=1, window=0, capacity=0, block=1, span=0)
+        self.require_whole(n_heads=1, n_kv_heads=1, window=0, capacity=0, block=1, span=0, conv=0)
+        self.require(self.conv != 1, "conv 0 or >= 2")
         self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
         self.require(self.rotary_base > 0, "rotary_base > 0")
         self.require(self.window >= 1 or (self.fading is not None and self.fading_span >= 1), "window >= 1")
@@ -91,6 +95,7 @@ class BMojo(Mixer):
         super().__init__(d_model, config)
         from . import MIXERS
 
+        self.conv = ShortConvolution(d_model, config.conv) if config.conv else None
         self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
         self.out = nn.Linear(config.n_heads * self.project.dim, d_model, bias=False)
         self.fading = self.project_fading = None
@@ -122,6 +127,8 @@ class BMojo(Mixer):
             dtype=dtype,
         )
         state = {"attention": state}
+        if self.conv is not None:
+            state["conv"] = self.conv.init_state(batch, device, dtype)
         if self.fading is not None:
             state["fading"] = self.fading.init_state(batch, length, device, dtype)
         if self.learns:
@@ -134,6 +141,9 @@ class BMojo(Mixer):
         config = self.config
         state = state or {}
         after: State = {}
+        if self.conv is not None:
+            near, after["conv"] = self.conv(x, state.get("conv"), place)
+            x = x + near
         q, (k, v) = self.project.query(x), self.project.key_value(x)
         fading = errors = f = None
         if self.fading is not None:
@@ -170,7 +180,7 @@ class BMojo(Mixer):
 
     def compose(self, states: list[State], lengths: Tensor, how: str) -> State:
         after: State = {}
-        for name in ("admit", "predictor"):
+        for name in ("conv", "admit", "predictor"):
             if name in states[0]:
                 after[name] = join([s[name] for s in states], lengths)
         if self.fading is not None:
