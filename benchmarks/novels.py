@@ -15,11 +15,14 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import tokenizers
 import torch
 
+from solomonic import preset
 from solomonic.attach import Attached, layout
 from solomonic.evaluate.score import continuations
 from solomonic.evaluate.text import bits_per_byte, spans
@@ -28,9 +31,10 @@ from solomonic.generate import Session, stream
 from solomonic.memory import open_store
 from solomonic.remember import remember
 
-SETTINGS = (
-    "--d-model 128 --n-layers 4 --n-heads 4 --window 64 --capacity 64 --state-size 32 --length 512 --batch-size 8"
-)
+SIZES = {"d_model": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "window": 32, "conv": 4}
+LOOKS = 1  # the one layer with an eidetic memory of 64 tokens, and a store
+VOCABULARY = 2048
+SETTINGS = "--length 384 --batch-size 12 --lr 6e-3 --lookup 0.45"
 LENGTH, PIECES = 1024, 6
 NAME = re.compile(rb"\b([A-Z][a-z]{2,}) ([A-Z][a-z]{3,})\b")
 
@@ -39,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/novels"))
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--keep", type=float, default=0.1)
     parser.add_argument("--layers", type=int, nargs="+", default=[1, 3])
     parser.add_argument("--k", type=int, default=4)
@@ -90,7 +94,18 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int):
     (out / "learnt").mkdir(parents=True, exist_ok=True)
     for name, text in learnt.items():
         (out / "learnt" / name).write_bytes(text)
-    command = ["train", str(out / "learnt"), "--out", str(out / "model"), *SETTINGS.split(), "--lr", "4e-3", "--resume"]
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    pieces = tokenizers.trainers.BpeTrainer(vocab_size=VOCABULARY - 1, initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator([text.decode("utf-8", "replace") for text in learnt.values()], pieces)
+    inner.save(str(out / "tokenizer.json"))
+    config = preset("bmojo", vocab_size=VOCABULARY, capacity=64, **SIZES)
+    layers = tuple(layer if i == LOOKS else replace(layer, capacity=0) for i, layer in enumerate(config.layers))
+    (out / "model.json").write_text(json.dumps(replace(config, layers=layers).to_dict()))
+    command = ["train", str(out / "learnt"), "--out", str(out / "model"), "--model", str(out / "model.json")]
+    command += ["--tokenizer", str(out / "tokenizer.json"), *SETTINGS.split(), "--resume"]
     subprocess.run([sys.executable, "-m", "solomonic", *command, "--steps", str(steps)], check=True)
     return load(out / "model")
 

@@ -21,7 +21,7 @@ MAY = {
     "tokenizer": set(),
     "folder": {"model", "formats", "tensors", "tokenizer", "__init__"},
     "corpus": set(),
-    "pretrain": {"model", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
+    "pretrain": {"model", "ops", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
     "bench": {"model", "presets", "mixers", "ops"},
     "attach": {"model", "mixers", "ops", "memory", "folder"},
     "remember": {"attach", "memory", "model", "tensors", "tokenizer"},

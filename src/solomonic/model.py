@@ -104,16 +104,22 @@ class LanguageModel(nn.Module):
                     last.weight /= (2 * len(self.blocks)) ** 0.5
 
     def forward(
-        self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None, segments: Tensor | None = None
+        self,
+        tokens: Tensor,
+        state: State | None = None,
+        *,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        stores: Sequence[Store | None] | None = None,
     ) -> tuple[Tensor, State]:
         """tokens (B, T) int64, state of the tokens before, mask (B, T) bool, segments (B, T) int64 non-decreasing.
 
         Returns logits (B, T, V) and the state after the last real token. Without `segments` the tokens continue the
         state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
-        are those of the real token before it, and mean nothing where there is none. Raises ValueError for arguments
-        of another shape or type, or a state of another configuration.
+        are those of the real token before it, and mean nothing where there is none. `stores` are the blocks'
+        `Place.store`. Raises ValueError for arguments of another shape or type, or a state of another configuration.
         """
-        x, state = self.hidden(self.embed(tokens, mask), state, mask=mask, segments=segments)
+        x, state = self.hidden(self.embed(tokens, mask), state, mask=mask, segments=segments, stores=stores)
         return self.head(x), state
 
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:

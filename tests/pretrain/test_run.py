@@ -12,7 +12,7 @@ from solomonic.folder import load
 from solomonic.pretrain.checkpoint import load as load_checkpoint
 from solomonic.tensors import read_tensors, write_tensors
 
-from .texts import SHORT, SMALL, checkpoint, same, write_text
+from .texts import SHORT, SMALL, checkpoint, losses_of, same, write_text
 
 
 @pytest.fixture
@@ -22,10 +22,6 @@ def text(tmp_path):
 
 def train(text, out, *words, small=SMALL) -> int:
     return main(["train", str(text), "--out", str(out), "--steps", "8", *small, *SHORT, *words])
-
-
-def losses(out) -> list[float]:
-    return json.loads((out / "training.json").read_text())["losses"]
 
 
 def test_ends_in_a_folder_with_card_and_scores(text, tmp_path, capsys):
@@ -54,7 +50,7 @@ def test_stopped_and_resumed_equals_uninterrupted(text, tmp_path, words, monkeyp
     monkeypatch.undo()
     assert len(checkpoint(tmp_path / "parts")[0]["run.losses"]) == 5
     assert train(text, tmp_path / "parts", "--resume", *words) == 0
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert same(checkpoint(tmp_path / "parts")[0], checkpoint(tmp_path / "whole")[0])
 
 
@@ -73,7 +69,7 @@ class _context:
 def test_micro_batches_change_the_losses_by_rounding(text, tmp_path, words):
     assert train(text, tmp_path / "one", *words) == 0
     assert train(text, tmp_path / "four", "--accumulate", "4", *words) == 0
-    assert losses(tmp_path / "four") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    assert losses_of(tmp_path / "four") == pytest.approx(losses_of(tmp_path / "one"), abs=1e-5)
 
 
 def test_carried_state_changes_what_is_learnt_and_is_in_the_checkpoint(text, tmp_path):
@@ -99,7 +95,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(text,
 def test_from_the_weights_of_a_folder(text, tmp_path):
     assert train(text, tmp_path / "first") == 0
     assert train(text, tmp_path / "second", "--from", str(tmp_path / "first"), small=[]) == 0
-    assert losses(tmp_path / "second")[0] < losses(tmp_path / "first")[0]
+    assert losses_of(tmp_path / "second")[0] < losses_of(tmp_path / "first")[0]
 
 
 def test_from_a_file_of_settings(text, tmp_path):
@@ -149,7 +145,7 @@ def test_resuming_with_other_data_is_refused_and_before_a_checkpoint_it_is_read(
     (out / "run" / "checkpoint.safetensors").unlink()
     assert train(other, out, "--resume") == 0
     assert train(other, tmp_path / "alone") == 0
-    assert losses(out) == losses(tmp_path / "alone")
+    assert losses_of(out) == losses_of(tmp_path / "alone")
 
 
 def test_a_finished_run_is_left_alone(text, tmp_path, capsys):
@@ -196,7 +192,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, ca
     monkeypatch.undo()
     assert train(text, tmp_path / "out", "--save-every", "2", "--resume") == 0
     assert train(text, tmp_path / "whole", "--save-every", "2") == 0
-    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+    assert losses_of(tmp_path / "out") == losses_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

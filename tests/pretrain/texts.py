@@ -40,3 +40,7 @@ def checkpoint(out: Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def losses_of(out: Path) -> list[float]:
+    return json.loads((out / "training.json").read_text())["losses"]

@@ -57,6 +57,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument("--length", type=int, default=256, metavar="N", help="tokens a row (256)")
     how.add_argument("--accumulate", type=int, default=1, metavar="N", help="micro-batches a step (1)")
     how.add_argument("--carry", action="store_true", help="carry the state through documents longer than a row")
+    how.add_argument(
+        "--lookup",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="share of rows that read again what others hold, for a store (0)",
+    )
     how.add_argument("--lr", type=float, default=2e-3, metavar="X", help="highest learning rate (2e-3)")
     how.add_argument("--warmup", type=float, default=0.05, metavar="X", help="share of the steps (0.05)")
     how.add_argument("--weight-decay", type=float, default=0.1, metavar="X", help="of matrices (0.1)")

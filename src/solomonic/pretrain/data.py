@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -102,6 +102,15 @@ def read(folder: Path) -> Data:
     return Data(*sides, content["digest"])
 
 
+class Batch(NamedTuple):
+    """tokens, targets, segments (B, T) int64; may_see (B, B) bool: which rows each finds tokens of, None for none."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    segments: np.ndarray
+    may_see: np.ndarray | None = None
+
+
 class Rows:
     """What each step reads: B rows of T tokens, and the tokens after each of them.
 
@@ -126,8 +135,8 @@ class Rows:
         """Whether the rows of this step go on from nothing."""
         return not self.carry or step % self.epoch == 0
 
-    def batch(self, step: int, rows: slice = slice(None)) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """tokens, targets, segments, each (B, T) int64, of some of the rows of step 0, 1, ..."""
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """Of some of the rows of step 0, 1, ..."""
         documents, offsets, shift, row = self._order(step // self.epoch)
         step %= self.epoch
         chosen = np.arange(self.batch_size)[rows]
@@ -138,7 +147,7 @@ class Rows:
         place = shift + first[:, None] * self.length + np.arange(self.length + 1)
         segment = offsets.searchsorted(place, side="right") - 1
         tokens = self.tokens.values[self.tokens.starts[documents[segment]] + place - offsets[segment]].astype(np.int64)
-        return tokens[:, :-1], tokens[:, 1:], segment[:, :-1]
+        return Batch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
         """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows."""
@@ -163,4 +172,4 @@ def _dtype(tokenizer: Tokenizer) -> type:
     return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
 
 
-__all__ = ["Data", "Rows", "Tokens", "origin", "prepare", "read"]
+__all__ = ["Batch", "Data", "Rows", "Tokens", "origin", "prepare", "read"]

@@ -25,10 +25,12 @@ from torch.nn.functional import cross_entropy
 
 from ..evaluate.text import bits_per_byte, spans
 from ..model import LanguageModel, ModelConfig, map_state, state_tensors
+from ..ops.neighbours import Neighbours
 from ..tokenizer import Tokenizer
 from ..train import Diverged, Interrupted, TrainConfig, build_optimizer, has_bfloat16
 from . import checkpoint
-from .data import Data, Rows
+from .data import Batch, Data, Rows
+from .lookup import FOUND, LookupRows
 
 LENGTHS = (1, 4, 32)
 """At how many times the training length the finished model is scored, where held-out documents reach."""
@@ -41,6 +43,7 @@ class RunConfig(TrainConfig):
     length: int = 512
     accumulate: int = 1
     carry: bool = False  # truncated backpropagation through time: rows go on with the state of the step before
+    lookup: float = 0.0  # share of the rows that read again what others hold, found as in a store (`lookup`)
     precision: str | None = None  # "no" or "bf16"; None: bf16 where the device has it
     fsdp: bool = False  # shard parameters, gradients and optimizer (FSDP2) instead of copying them (DDP)
     log_every: int = 10  # steps
@@ -135,6 +138,13 @@ def train(
     if config.carry and model.state_bytes(2 * config.length) != model.state_bytes(2**20):
         raise ValueError("the state of full attention grows without bound, so it is not carried; leave --carry out")
     rows = Rows(data.train, config.length, config.batch_size, config.seed, config.carry)
+    if config.lookup:
+        if config.batch_size // parts < 2:
+            raise ValueError(
+                "--lookup: expected two rows or more in a micro-batch, got one; rows find those beside them"
+            )
+        rows = LookupRows(rows, config.lookup, config.steps, tokenizer.vocab_size, tokenizer.end)
+        lookers = _lookers(model)
     share = config.batch_size // parts
     mine = [slice((m * world + rank) * share, (m * world + rank + 1) * share) for m in range(config.accumulate)]
     tied, settings = model.config.tie_embeddings, model.config
@@ -195,9 +205,13 @@ def train(
             model.train()
             total = 0.0
             for m, part in enumerate(mine):
-                tokens, targets, segments = (torch.from_numpy(x).to(accelerator.device) for x in rows.batch(step, part))
+                batch = rows.batch(step, part)
+                stores = _stores(lookers, batch, accelerator.device) if config.lookup else None
+                tokens, targets, segments = (
+                    torch.from_numpy(x).to(accelerator.device) for x in (batch.tokens, batch.targets, batch.segments)
+                )
                 with exchange(m == config.accumulate - 1), accelerator.autocast():
-                    logits, state = model(tokens, states[m], segments=segments)
+                    logits, state = model(tokens, states[m], segments=segments, stores=stores)
                     loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / config.accumulate
                     accelerator.backward(loss)
                 total = total + loss.detach()
@@ -230,6 +244,24 @@ def train(
         progress.scores = _scores(model, tokenizer, data, config)
         save()
     return _whole(bare, settings, accelerator.is_main_process), progress
+
+
+def _lookers(model: LanguageModel) -> list[bool | None]:
+    """Of each layer, whether scores count in its eidetic memory; None for one that has none, and looks nothing up."""
+    mixers = [block.mixer for block in model.blocks]
+    found = [getattr(mixer, "learns", None) if getattr(mixer.config, "capacity", 0) else None for mixer in mixers]
+    if all(one is None for one in found):
+        raise ValueError(
+            "--lookup: expected a model with an eidetic memory, whose layers look things up; got one without"
+        )
+    return found
+
+
+def _stores(lookers: list[bool | None], batch: Batch, device: torch.device) -> list[Neighbours | None] | None:
+    if batch.may_see is None:
+        return None
+    may_see = torch.from_numpy(batch.may_see).to(device)
+    return [None if admit is None else Neighbours(may_see, FOUND, admit) for admit in lookers]
 
 
 def _held_out(data: Data, length: int, most: int) -> Any:
