@@ -406,6 +406,7 @@ class Memories:
         def watch(weight: Tensor) -> None:
             self.given = weight.mean(2).sum(1).view(rows, top, BLOCK).sum(-1)
 
+        key, value, bias = (x[:, None].expand(-1, length, *x.shape[1:]) for x in (key, value, bias))
         return Stored(q, key, value, bias, visible, watch if self.used.any() else None)
 
     def end(self, ticks: Tensor, good: Tensor, regime: Tensor) -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/store.py engines [TOKENS...]    write, reopen, search, fetch: in RAM, on disk, and in LanceDB
     python benchmarks/store.py indexes [TOKENS...]    exact search against usearch and FAISS: build, latency, recall
+    python benchmarks/store.py decode [TOKENS...]     a decoded token with and without a store, by the size of the model
 
 Engines that are not installed are left out. Each number is the best of several, on one thread.
 """
@@ -12,9 +13,13 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 import torch
 
+from solomonic import LanguageModel, preset
+from solomonic.attach import Attached, layout
+from solomonic.generate import Session, stream
 from solomonic.memory import LayerLayout, Layout, Tokens, open_store
 from solomonic.memory.index import ExactIndex, Keys
 
@@ -24,10 +29,10 @@ K = 16
 CENTRES = 4096
 
 
-def tokens(count: int, seed: int = 0) -> Tokens:
+def tokens(count: int, seed: int = 0, heads: int = SHAPE.heads, dim: int = SHAPE.dim) -> Tokens:
     """Keys around `CENTRES` centres, RMS-normed a head, as a layer's are; every second token of a document."""
     random = torch.Generator().manual_seed(seed)
-    centres = torch.randn(CENTRES, SHAPE.heads, SHAPE.dim, generator=torch.Generator().manual_seed(99))
+    centres = torch.randn(CENTRES, heads, dim, generator=torch.Generator().manual_seed(99))
     key = centres[torch.randint(CENTRES, (count,), generator=random)]
     key = key + 0.7 * torch.randn(key.shape, generator=random)
     key = torch.nn.functional.rms_norm(key, key.shape[-1:])
@@ -153,6 +158,41 @@ def lancedb_row(folder: str, size: int) -> list[float]:
     ]
 
 
+SIZES = ((128, 3, 4, 2), (256, 6, 4, 2), (512, 8, 8, 2), (768, 12, 12, 4))  # width, layers, heads, key/value heads
+
+
+def decode(sizes: list[int], count: int = 48) -> None:
+    """Untrained models, a store of one layer, approximate search; the median of tokens decoded with and without in turns."""
+    print(f"{'parameters':>12}{'stored':>12}{'without, ms':>14}{'with, ms':>12}{'share of the store':>20}")
+    for width, layers, heads, groups in SIZES:
+        torch.manual_seed(0)
+        config = preset(
+            "bmojo", vocab_size=2048, d_model=width, n_layers=layers, n_heads=heads, n_kv_heads=groups, window=64
+        )
+        model = LanguageModel(config).eval()
+        shape = layout(model, [layers // 2])
+        one = shape.layers[0]
+        for size in sizes:
+            with open_store("ram:", shape, write=True, approximate=True) as store:
+                for document, first in enumerate(range(0, size, 10_000)):
+                    with store.document(f"{document}") as writing:
+                        writing.write(one.layer, tokens(10_000, document, one.heads, one.dim))
+                attached, session = Attached(model, store), Session().then(list(range(300)))
+                took = {"without": [], "with": []}
+                for _ in range(3):
+                    for which, reader in (("without", model), ("with", attached)):
+                        last = time.perf_counter()
+                        for i, _ in enumerate(stream(reader, session, max_tokens=count)):
+                            now = time.perf_counter()
+                            if i:  # the first one reads the prompt
+                                took[which].append(1e3 * (now - last))
+                            last = now
+                ms = {which: median(times) for which, times in took.items()}
+                number = sum(p.numel() for p in model.parameters())
+                share = 1 - ms["without"] / ms["with"]
+                print(f"{number:>12,}{size:>12,}{ms['without']:>14.2f}{ms['with']:>12.2f}{share:>20.0%}", flush=True)
+
+
 def indexes(sizes: list[int]) -> None:
     """Of one head: of its best `K` tokens by inner product, the share that an approximate index finds."""
     print(f"{'index':<22}{'tokens':>10}{'build s':>10}{'bytes/token':>13}{'search 1 ms':>13}{'recall':>9}")
@@ -210,4 +250,4 @@ def indexes(sizes: list[int]) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, *sizes = sys.argv[1:] or ["engines"]
-    {"engines": engines, "indexes": indexes}[what]([int(size) for size in sizes] or [10_000, 100_000])
+    {"engines": engines, "indexes": indexes, "decode": decode}[what]([int(size) for size in sizes] or [10_000, 100_000])
