@@ -24,6 +24,7 @@ MAY = {
     "pretrain": {"model", "ops", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
     "bench": {"model", "presets", "mixers", "ops"},
     "attach": {"model", "mixers", "ops", "memory", "folder"},
+    "hedge": {"model"},
     "remember": {"attach", "memory", "model", "tensors", "tokenizer"},
     "transduce": {"attach", "remember", "memory", "evaluate", "corpus", "model", "tokenizer"},
     "generate": {"model", "folder", "tensors", "tokenizer"},

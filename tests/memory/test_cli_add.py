@@ -85,10 +85,11 @@ def test_evaluated_with_and_without(place, capsys):
     said(capsys, *add(place))
     score = ("eval", place / "model", "--data", place / "texts", "--lengths", "64", "--json", place / "bits.json")
     bits = []
-    for more in ((), ("--memory", place / "store")):
+    memory = ("--memory", place / "store")
+    for more in ((), memory, (*memory, "--hedge"), (*memory, "--hedge", "--rate", "0.1")):
         assert said(capsys, *score, *more)[0] == 0
         bits.append(json.loads((place / "bits.json").read_text())["text"][0]["bits_per_byte"])
-    assert bits[0] != bits[1]
+    assert len(set(bits)) == 4
 
 
 def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
@@ -97,6 +98,7 @@ def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
     batch = ("generate", place / "model", "--batch", place / "prompts.txt", "--temperature", "0", "--max-tokens", "8")
     code, out, _ = said(capsys, *batch, "--memory", place / "store")
     assert code == 0 and len(out.splitlines()) == 2 and out != said(capsys, *batch)[1]
+    assert said(capsys, *batch, "--memory", place / "store", "--hedge")[0] == 0
     monkeypatch.setattr("solomonic.cli.chat._lines", lambda: iter(["hello", "/state", "/quit"]))
     code, out, err = said(
         capsys, "chat", place / "model", "--max-tokens", "5", "--memory", place / "store", "--explain"
@@ -118,7 +120,8 @@ def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
         (("memory", "search", "x", "--model", "{}/model", "--store", "{}/other"), "one of this model"),
         (("generate", "{}/model", "x", "--memory", "{}/none"), "none"),
         (("generate", "{}/model", "x", "--memory", "{}/store", "--found", "0"), "--found >= 1"),
-        (("generate", "{}/model", "x", "--explain"), "--explain and --remember are for --memory"),
+        (("generate", "{}/model", "x", "--memory", "{}/store", "--hedge", "--remember", "t"), "leave one of them out"),
+        (("generate", "{}/model", "x", "--explain"), "--explain, --remember and --hedge are for --memory"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, error):

@@ -53,6 +53,9 @@ def add_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--rate", type=float, default=0.0, metavar="R", help="how fast what is stored fades, by its clock (default 0)"
     )
+    command.add_argument(
+        "--hedge", action="store_true", help="mix with the model alone, and without --rate, by how well each foretold"
+    )
 
 
 @contextmanager
@@ -65,21 +68,27 @@ def remembering(
     """
     explain, name = getattr(chosen, "explain", False), getattr(chosen, "remember", None)
     if chosen.memory is None:
-        if explain or name is not None:
-            raise ValueError("--explain and --remember are for --memory, the store that they speak of")
+        if explain or name is not None or chosen.hedge:
+            raise ValueError("--explain, --remember and --hedge are for --memory, the store that they speak of")
         yield model
         return
     from ..attach import Attached
+    from ..hedge import Hedged
     from ..memory import open_store
     from ..remember import Talk
     from ._passages import Heard
 
     if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
         raise ValueError(f"expected --found >= 1 and --rate >= 0, got {chosen.found} and {chosen.rate}")
+    if chosen.hedge and name is not None:
+        raise ValueError("--hedge reads a store and --remember writes one; leave one of them out")
     with open_store(chosen.memory, write=name is not None, on_error=on_error, approximate=chosen.approximate) as store:
         heard = Heard(store) if explain else None
         attached = Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
-        if name is None:
+        if chosen.hedge:
+            fresh = [Attached(model, store, k=chosen.found, watch=heard)] if chosen.rate else []
+            yield Hedged([model, *fresh, attached])
+        elif name is None:
             yield attached
         else:
             with store.document(name, session=chosen.session) as writing:
