@@ -30,7 +30,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from solomonic import LanguageModel, preset
 from solomonic.attach import Attached, layout, memory_at
-from solomonic.corpus import library
+from solomonic.folder import load
+from solomonic.hedge import Hedged
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
 from solomonic.tasks.base import Batch, Task
@@ -182,57 +183,24 @@ def series_rows(parts: list[np.ndarray]):
     return draw
 
 
-def texts(files: list[Path] | None) -> list[np.ndarray]:
-    """Bytes of three texts or more: the Python library's sources, its help, and made records; or files, and the sources."""
-    code = b"\n".join(path.read_bytes() for path in library()[:200])
-    if files:
-        return [np.frombuffer(x, np.uint8).astype(np.int64) for x in (*(file.read_bytes() for file in files), code)]
-    from pydoc_data.topics import topics
-
-    rng = np.random.default_rng(3)
-    names = ["".join(rng.choice([*"abcdefghiklmnoprstuvw"], 6)) for _ in range(200)]
-    made = "".join(
-        f"{1_700_000_000 + 7 * i} {rng.choice(names)} {rng.choice(names[:20])} {rng.integers(1000)}\n"
-        for i in range(20_000)
-    )
-    return [
-        np.frombuffer(x, np.uint8).astype(np.int64) for x in (code, "\n".join(topics.values()).encode(), made.encode())
-    ]
-
-
-def text_rows(parts: list[np.ndarray]):
-    """Rows of the first nine tenths of one text, half of them with a stretch of another one within."""
-
-    def draw(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        rows = []
-        for _ in range(size):
-            piece = []
-            for one in rng.choice(len(parts), 2, replace=False):
-                begin = int(rng.integers(len(parts[one]) * 9 // 10 - length))
-                piece.append(parts[one][begin : begin + length])
-            begin, end = np.sort(rng.integers(length, size=2)) if rng.random() < 0.5 else (length, length)
-            t = np.arange(length)
-            rows.append(np.where((t >= begin) & (t < end), piece[1], piece[0]))
-        return np.array(rows)
-
-    return draw
-
-
 def text_stream(parts: list[np.ndarray], seed: int, count: int) -> Stream:
-    """Of the last tenths, each text going on where it stopped."""
+    """Each text goes on where it stopped, from a place drawn at random."""
     rng = np.random.default_rng([8, seed])
-    regime = turns(count, (1000, 4000), len(parts), rng)
+    regime = turns(count, (500, 2500), len(parts), rng)
     tokens = np.zeros(count, np.int64)
     for one, part in enumerate(parts):
-        held, mine = part[len(part) * 9 // 10 :], regime == one
-        tokens[mine] = np.resize(np.roll(held, -int(rng.integers(len(held)))), mine.sum())
+        mine = regime == one
+        begin = int(rng.integers(len(part) - count))
+        tokens[mine] = part[begin : begin + mine.sum()]
     return Stream(f"text {seed}", tokens, regime)
 
 
 def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> LanguageModel:
     """Trained with slots for all of a row, as the store gives them; then 16."""
     torch.manual_seed(0)
-    config = preset("bmojo", vocab_size=task.vocab_size, d_model=width, window=BLOCK, capacity=TRAINED_AT - BLOCK)
+    config = preset("bmojo", vocab_size=task.vocab_size, d_model=width, window=BLOCK, capacity=TRAINED_AT - BLOCK, conv=4)
+    first, last = config.layers  # with a short convolution, the first could look up alone what the store has of the last
+    config = replace(config, layers=(replace(first, capacity=0), last))
     model, began = LanguageModel(config), time.monotonic()
 
     def report(step: int, loss: float) -> None:
@@ -240,9 +208,15 @@ def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> L
             print(f"{task.name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
     fit(model, task, TrainConfig(steps, batch, lr), Path("runs/decay") / f"{task.name}.pt", report, save_every=0)
-    small = LanguageModel(replace(config, layers=tuple(replace(layer, capacity=16) for layer in config.layers)))
+    small = LanguageModel(replace(config, layers=(replace(first, capacity=0), replace(last, capacity=16))))
     small.load_state_dict(model.state_dict())
     return small.eval()
+
+
+def looks(model: LanguageModel) -> int:
+    """The layer with an eidetic memory."""
+    (layer,) = (i for i, block in enumerate(model.blocks) if block.mixer.config.capacity)
+    return layer
 
 
 # Rules
@@ -283,10 +257,13 @@ class Rule:
     order: str = "weight"
     newest: int | None = None
     regime: bool = False
+    hedged: bool = False
 
     @property
     def family(self) -> str:
         """What of its kind is chosen from."""
+        if self.hedged:
+            return "hedged: " + ("alone, all" if not self.rate else f"alone, all, {self.clock}")
         if self.regime:
             return "(only the source's own)"
         if self.newest is not None:
@@ -303,6 +280,21 @@ def rules(clocks, rates, refreshed) -> list[Rule]:
     chosen += [Rule(clock, rate) for clock in clocks for rate in rates]
     chosen += [Rule(clock, rate, how) for clock in refreshed for how in ("used", "good") for rate in rates]
     return chosen
+
+
+def hedge(results: np.ndarray, asked: list[Rule], share: float = 0.03) -> tuple[np.ndarray, list[Rule]]:
+    """What `solomonic.hedge` makes of the nats (B, N) of readers, for every rule that only fades and its rates."""
+    alone, whole = asked.index(Rule(newest=0)), asked.index(Rule())
+    rules = [rule for rule in asked if rule == Rule(rule.clock, rule.rate)]
+    mixed = []
+    for rule in rules:
+        p = np.exp(-results[sorted({alone, whole, asked.index(rule)})])
+        weight, found = np.full(len(p), 1 / len(p)), np.zeros(p.shape[1])
+        for t in range(p.shape[1]):
+            found[t] = weight @ p[:, t]
+            weight = (1 - share) * weight * p[:, t] / found[t] + share / len(p)
+        mixed.append(-np.log(found))
+    return np.concatenate([results, mixed]), [replace(rule, hedged=True) for rule in rules]
 
 
 class Clocks:
@@ -433,11 +425,11 @@ class Memories:
 @torch.inference_mode()
 def read(model, stream: Stream, rules: list[Rule], speed: dict[str, float], k: int, entries: int | None):
     """Nats (B, N) of every token under each rule, and the mean speed of each clock where there is no decay."""
-    layer, length = len(model.blocks) - 1, len(stream.tokens) // BLOCK * BLOCK
+    layer, length = looks(model), len(stream.tokens) // BLOCK * BLOCK
     which = torch.tensor([CLOCKS.index(rule.clock) for rule in rules])
     rate = torch.tensor([rule.rate / speed.get(rule.clock, 1.0) if rule.rate else 0.0 for rule in rules])
     memories = Memories(model, layer, rules, rate, k, entries or length // BLOCK)
-    stores, clocks = [None] * layer + [memories], Clocks(len(rules))
+    stores, clocks = [memories if i == layer else None for i in range(len(model.blocks))], Clocks(len(rules))
     regime = torch.from_numpy(stream.regime)
     switched = torch.cat([torch.zeros(1, dtype=torch.bool), regime.diff() != 0])
     state, last, nats, ran, forgot = None, None, [], torch.zeros(len(CLOCKS)), torch.zeros(len(rules))
@@ -519,27 +511,32 @@ def show(rows: list[dict], title: str) -> None:
     print(flush=True)
 
 
-def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int) -> float:
-    """The largest difference in nats between `read` and `attach` on a store without a budget."""
-    ours, _ = read(model, stream, [Rule(clock, rate)], {}, k, None)
-    length = ours.shape[1]
-    layers = [len(model.blocks) - 1]
+def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int, hedged: bool = False) -> float:
+    """The largest difference in nats between `read` and the library on a store without a budget."""
+    layers, asked = [looks(model)], [Rule(newest=0), Rule(), Rule(clock, rate)]
+    ours, _ = read(model, stream, asked, {}, k, None)
+    ours = hedge(ours, asked)[0][-1] if hedged else ours[-1]
+    length = len(ours)
     tokens, found, state = torch.from_numpy(stream.tokens[:length])[None], [], None
     store = open_store("ram:", layout(model, layers, "float32"), write=True)
     with torch.inference_mode(), store, store.document(stream.name) as writing:
-        attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
+        reader = attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
+        if hedged:
+            reader = Hedged([model, Attached(model, store, k=k, own=writing.id), attached])
         for part in tokens.split(256, 1):
-            logits, state = attached(part, state)
+            logits, state = reader(part, state)
             found.append(logits)
-        attached.finish(state)
+        attached.finish(state["readers"][-1] if hedged else state)
     nats = cross_entropy(torch.cat(found, 1)[0, :-1], tokens[0, 1:], reduction="none")
-    return float((nats - torch.from_numpy(ours[0, 1:])).abs().max())
+    return float((nats - torch.from_numpy(ours[1:])).abs().max())
 
 
 def main() -> None:
+    global BLOCK
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kind", choices=("markov", "series", "text"))
-    parser.add_argument("--data", type=Path, nargs="+", help="series: a folder; text: files (default: made)")
+    parser.add_argument("--data", type=Path, nargs="+", help="series: a folder; text: files")
+    parser.add_argument("--model", type=Path, help="text: a folder with a model of one layer that looks things up")
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument(
         "--tokens", type=int, default=2000, help="of a stream; of a series, those about its last windows"
@@ -569,24 +566,35 @@ def main() -> None:
             part = slice(max(int(SHARE * len(x)), end - args.tokens), end)
             streams.append(Stream(name, x[part], regime[part]))
     else:
-        parts = texts(args.data)
-        task, steps, batch, near = Rows("text", 256, text_rows(parts)), 550, 8, 512
+        if not args.data or not args.model:
+            parser.error("text: --model FOLDER and --data FILES are needed")
+        model, tokenizer = load(args.model)
+        BLOCK, near = model.blocks[looks(model)].mixer.config.block_size, 256
+        texts = [path.read_bytes() for path in args.data]
+        parts = [tokenizer.encode(text[len(text) // 3 :]) for text in texts]  # what benchmarks/novels.py leaves out
         streams = [text_stream(parts, seed, args.tokens) for seed in range(args.streams)]
-    model = trained(task, args.steps or steps, batch, 1e-2)
+    if args.kind != "text":
+        model = trained(task, args.steps or steps, batch, 1e-2)
     if args.check:
         first = replace(streams[0], tokens=streams[0].tokens[:600], regime=streams[0].regime[:600])
-        for clock, theirs in (("tokens", "tokens"), ("surprise", "surprise"), ("overflow 5", "change")):
-            most = check(model, first, clock, theirs, 0.05, args.k)
-            print(f"{clock}: differs from solomonic.attach by {most:.1e} nats at most", flush=True)
+        for clock, theirs, hedged in (
+            ("tokens", "tokens", False),
+            ("surprise", "surprise", False),
+            ("overflow 5", "change", False),
+            ("overflow 5", "change", True),
+        ):
+            most = check(model, first, clock, theirs, 0.05, args.k, hedged)
+            print(f"{clock}, hedged {hedged}: differs from the library by {most:.1e} nats at most", flush=True)
     speed, asked, results = speeds(model, streams[0]), rules(args.clocks, args.rates, args.refreshed), []
     print("speeds, a token: " + ", ".join(f"{clock} {s:.4g}" for clock, s in speed.items()), flush=True)
     for stream in streams:
         began = time.monotonic()
-        results.append(read(model, stream, asked, speed, args.k, args.entries or None)[0])
+        found, mixed = hedge(read(model, stream, asked, speed, args.k, args.entries or None)[0], asked)
+        results.append(found)
         known = "" if stream.best is None else f", who knows the source {stream.best[BLOCK:].mean():.3f}"
         print(f"{stream.name}: {results[-1].shape[1]} tokens, {time.monotonic() - began:.0f} s{known}", flush=True)
     each = range(len(streams))
-    rows = table(streams, results, asked, near, [([j for j in each if j != i] or [i], [i]) for i in each])
+    rows = table(streams, results, [*asked, *mixed], near, [([j for j in each if j != i] or [i], [i]) for i in each])
     show(rows, f"{args.kind}, {args.entries or 'all'} entries, after a switch: {near} tokens")
     if args.json:
         args.json.write_text(json.dumps({"speeds": speed, "rows": rows}, indent=1, default=float))

@@ -5,8 +5,9 @@ and forgetting another document leaves it as it is.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,11 +34,13 @@ def remember(
     name: str,
     data: bytes,
     *,
+    cuts: Sequence[int] = (),
     session: str | None = None,
     report: Callable[[int], None] = lambda bytes: None,
 ) -> Document | None:
     """Read `data`, text, into the store of `attached` as the document `name`; None where it is there: nothing changes.
 
+    cuts: bytes at which no token goes on, in their order: where what is asked later ends, and an answer begins.
     Resumed at its last save point where an interruption left it incomplete. `report` is told how many bytes more are
     read, at first those that need not be read again.
     """
@@ -45,7 +48,8 @@ def remember(
     known = store.find(name, mark, session)
     if known is not None and known.complete:
         return None
-    tokens = torch.from_numpy(tokenizer.encode(data))
+    edges = [0, *cuts, len(data)]
+    tokens = torch.from_numpy(np.concatenate([tokenizer.encode(data[a:b]) for a, b in zip(edges, edges[1:])]))
     with store.document(name, session=session, digest=mark) as writing, torch.inference_mode():
         spans = Spans(tokenizer, tokens)
         reader = attached.write(writing, spans)

@@ -144,8 +144,9 @@ def remember_examples(
     """The documents of `train` in `store`, one each, in their order; those that are not there yet are read into it."""
     attached, found = Attached(model, store), []
     for example in train:
-        data = (settings.question(example.text) + settings.answer(example.label)).encode("utf-8", "replace")
-        document = remember(attached, tokenizer, example.source or example.text, data)
+        question = settings.question(example.text).encode("utf-8", "replace")
+        data = question + settings.answer(example.label).encode("utf-8", "replace")
+        document = remember(attached, tokenizer, example.source or example.text, data, cuts=[len(question)])
         document = document or store.find(example.source or example.text, digest(data))
         found.append(document.id)
         report(1)

@@ -10,7 +10,7 @@ from solomonic.memory import open_store
 from solomonic.remember import Spans, remember
 from solomonic.tokenizer import Tokenizer
 
-from ..evaluate.models import bpe
+from ..evaluate.models import TEXT, bpe
 from .cases import same
 
 TEXTS = ["Ahab went down to the sea in a ship.\n" * 40, "The whale was white; whiter than snow is.\n" * 60]
@@ -104,3 +104,22 @@ def test_an_empty_document_is_one_too(model):
     with open_store("ram:", layout(model), write=True) as store:
         assert remember(Attached(model, store), BYTES, "empty", b"").tokens == 0
         assert np.array_equal([d.complete for d in store.documents()], [True])
+
+
+def test_a_cut_is_where_a_token_ends():
+    """What is asked later ends there: the answer's first token is the one that the question is followed by."""
+    tokenizer, data = bpe(), TEXT.encode()[:60]
+    edges = Spans(tokenizer, torch.from_numpy(tokenizer.encode(data))).edges.tolist()
+    cut = next(a + 1 for a, b in zip(edges, edges[1:]) if a and b - a > 1)  # inside a token
+    torch.manual_seed(0)
+    model = LanguageModel(preset("bmojo", vocab_size=tokenizer.vocab_size, d_model=16, n_layers=1, window=4, capacity=3))
+    positions = {}
+    for cuts in ((), (cut,)):
+        with open_store("ram:", layout(model, dtype="float32"), write=True) as store:
+            document = remember(Attached(model, store), tokenizer, "a", data, cuts=cuts)
+            entries = [document.id << 32 | n for n in range(document.tokens)]
+            found = store.fetch(0, entries)
+            edges = {(int(a), int(b)) for a, b in found.span[found.real].tolist()}
+            positions[cuts] = {a for a, _ in edges}
+            assert store.passage(document.id, 0, len(data))[0] == data.decode()
+    assert cut not in positions[()] and cut in positions[cut,]
