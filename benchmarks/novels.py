@@ -1,12 +1,13 @@
 """A library read once: what a store of whole novels is worth to a model that has not learnt them, and what it costs.
 
-    python benchmarks/novels.py PATH... [--out runs/novels]
+    python benchmarks/novels.py PATH... [--out runs/novels] [--steps N]
 
-PATH are novels as text files. A byte-level B'MOJO of about a million parameters is trained on the first third of each. The
-last twentieth of each stays unseen; all before it is added to a store. Then, with and without the store, in rows of 1,024
-bytes that begin from nothing: bits per byte of passages that the store has and the weights have not (the second half), and
-of the unseen end; and names: the first name of a person whose full name stands in the store, and not in what the weights
-have learnt, at least 10 rows of training away: is the true last name likelier than nine of others?
+PATH are novels as text files. A B'MOJO of about a million parameters, of which one layer looks things up, is trained on the
+first third of each with `solomonic train --lookup`. The last twentieth of each stays unseen; all before it is added to a
+store. Then, without the store, with it, and with both mixed (`solomonic.hedge`), in rows of 1,024 tokens that begin from
+nothing: bits per byte of passages that the store has and the weights have not (the second half), and of the unseen end;
+and names: the first name of a person whose full name stands in the store, and not in what the weights have learnt, at
+least 10 rows of training away: is the true last name likelier than nine of others?
 """
 
 import argparse
@@ -28,14 +29,16 @@ from solomonic.evaluate.score import continuations
 from solomonic.evaluate.text import bits_per_byte, spans
 from solomonic.folder import load
 from solomonic.generate import Session, stream
+from solomonic.hedge import Hedged
 from solomonic.memory import open_store
 from solomonic.remember import remember
 
 SIZES = {"d_model": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "window": 32, "conv": 4}
 LOOKS = 1  # the one layer with an eidetic memory of 64 tokens, and a store
 VOCABULARY = 2048
-SETTINGS = "--length 384 --batch-size 12 --lr 6e-3 --lookup 0.45"
-LENGTH, PIECES = 1024, 6
+ROW, BYTES = 384, 4  # tokens of a row in training; bytes of a token, at most on average
+SETTINGS = f"--length {ROW} --batch-size 12 --lr 6e-3 --lookup 0.45"
+LENGTH, PIECES = 1024, 8
 NAME = re.compile(rb"\b([A-Z][a-z]{2,}) ([A-Z][a-z]{3,})\b")
 
 
@@ -44,9 +47,8 @@ def main() -> None:
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/novels"))
     parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--keep", type=float, default=0.1)
-    parser.add_argument("--layers", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--keep", type=float, default=1.0)
+    parser.add_argument("--k", type=int, default=2)
     parser.add_argument("--exact", action="store_true", help="search the store exactly")
     chosen = parser.parse_args()
     books = {path.name: path.read_bytes() for path in chosen.paths}
@@ -57,25 +59,32 @@ def main() -> None:
     print(f"{size:,} parameters, {sum(map(len, stored.values())):,} bytes to store", flush=True)
 
     sample = torch.from_numpy(tokenizer.encode(learnt[chosen.paths[0].name][:20_000]))
-    shape = layout(model, chosen.layers, keep=chosen.keep, text=sample)
-    with open_store(str(chosen.out / "store"), shape, write=True, approximate=not chosen.exact) as store:
+    shape = layout(model, keep=chosen.keep, text=sample)
+    with open_store(
+        str(chosen.out / f"store {chosen.keep:g}"), shape, write=True, approximate=not chosen.exact
+    ) as store:
         began, attached = time.perf_counter(), Attached(model, store, k=chosen.k)
         for name, text in stored.items():
             remember(attached, tokenizer, name, text)
             print(f"{name}: {len(text):,} bytes, {time.perf_counter() - began:.0f} s", flush=True)
         stats = store.stats()
-        tokens = sum(map(len, stored.values()))
+        read = sum(len(tokenizer.encode(text)) for text in stored.values())
+        size_of = sum(map(len, stored.values()))
         found = {
             "parameters": size,
-            "bytes": tokens,
-            "kept": stats["tokens"] / len(shape.layers) / tokens,
-            "store bytes per token read": stats["size"] / tokens,
+            "bytes": size_of,
+            "tokens": read,
+            "seconds to add": time.perf_counter() - began,
+            "kept": stats["tokens"] / len(shape.layers) / read,
+            "store bytes per token": stats["size"] / read,
+            "store bytes per byte of text": stats["size"] / size_of,
         }
+        readers = {"without": model, "with": attached, "hedged": Hedged([model, attached])}
         again = {name: text[len(text) // 2 :] for name, text in stored.items()}
         ends = {name: books[name][len(text) :] for name, text in stored.items()}
         for title, texts in (("passages of the store", again), ("unseen ends", ends)):
             pieces = spans([tokenizer.encode(text) for text in texts.values()], LENGTH, PIECES)
-            for which, reader in (("without", model), ("with", attached)):
+            for which, reader in readers.items():
                 began = time.perf_counter()
                 bits = bits_per_byte(reader, tokenizer, pieces, LENGTH, batch_tokens=LENGTH)
                 half = bits.by_position[LENGTH // 2 :].mean()
@@ -84,9 +93,9 @@ def main() -> None:
                     f"{title}, {which}: {bits.mean:.4f}, second half {half:.4f}, {time.perf_counter() - began:.0f} s",
                     flush=True,
                 )
-        found |= names(model, attached, tokenizer, stored, learnt)
+        found |= names(readers, tokenizer, stored, learnt)
         found |= cost(model, attached, tokenizer, again)
-    (chosen.out / "novels.json").write_text(json.dumps(found, indent=1))
+    (chosen.out / f"novels {chosen.keep:g}.json").write_text(json.dumps(found, indent=1))
     print(json.dumps(found, indent=1))
 
 
@@ -110,12 +119,12 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int):
     return load(out / "model")
 
 
-def names(model, attached, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int = 40) -> dict:
+def names(readers, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int = 40) -> dict:
     """Share of full names whose last name is the likeliest of ten, after a sentence that ends in the first name."""
     known = {pair for text in learnt.values() for pair in NAME.findall(text)}
     people = {}
     for name, text in stored.items():
-        for match in NAME.finditer(text[len(learnt[name]) + 10 * 512 :]):
+        for match in NAME.finditer(text[len(learnt[name]) + 10 * ROW * BYTES :]):
             if match.groups() not in known:
                 people.setdefault(match.groups(), []).append(name)
     often = sorted((pair for pair, where in people.items() if len(where) >= 3), key=lambda p: (-len(people[p]), p))[
@@ -129,11 +138,11 @@ def names(model, attached, tokenizer, stored: dict[str, bytes], learnt: dict[str
         groups.append(
             (
                 tokenizer.encode(b"It was then that he saw " + first),
-                [tokenizer.encode(b" " + c + b" ") for c in choices],
+                [tokenizer.encode(b" " + c) for c in choices],
             )
         )
     shares = {}
-    for which, reader in (("without", model), ("with", attached)):
+    for which, reader in readers.items():
         scores = continuations(reader, groups, batch=1)
         right = [
             np.argmax([p / len(c) for (p, _), c in zip(row, choices)]) == 0 for row, (_, choices) in zip(scores, groups)

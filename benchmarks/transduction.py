@@ -1,24 +1,41 @@
-"""Labelled sets for `solomonic transduce`, and text to train a model on that shows it the form and not the classes.
+"""A model that has learnt to answer by labelled examples, and labelled sets for `solomonic transduce` that it has not seen.
 
-    python benchmarks/transduction.py --shakespeare FILE --books DIR --babi DIR --out data
+    python benchmarks/transduction.py data --books DIR --babi DIR --out data
+    python benchmarks/transduction.py model --shakespeare FILE --books DIR --out model [--steps N]
 
-writes into data/
+`data` writes, each in a training and a test half without a text in common,
 
     actions.*.jsonl   bAbI sentences with what is done in them
     books.*.jsonl     sentences of three novels with the book
     names.*.jsonl     names of two words, each of one of the novels alone, with the book
-    form.jsonl        episodes of Shakespeare for `solomonic train`: a few classes under names drawn anew for each
 
-each set in a training and a test half without a text in common. docs/transduction.md has the commands that follow, and
-the results.
+`model` trains a B'MOJO on episodes: classes under names drawn anew for each, told by one of a few words among others that
+tell nothing. A row has some examples and finds those in the other rows of its episode (`ops.neighbours`), as a question finds
+stored ones: the first answer of a row has nothing else to go by. Episodes grow, from texts of one word and two classes. No
+text, class or name of the sets is in them. docs/transduction.md has the commands that follow, and the results.
 """
 
 import argparse
 import json
 import random
 import re
+import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+from torch.nn.functional import cross_entropy
+
+from solomonic import LanguageModel, folder, preset
+from solomonic.ops.neighbours import Neighbours
+from solomonic.pretrain.data import Rows, Tokens
+from solomonic.pretrain.lookup import LookupRows
+from solomonic.tasks.base import IGNORE
+from solomonic.tokenizer import Tokenizer
+from solomonic.train import TrainConfig, build_optimizer
 
 BOOKS = {"bleak-house": "bleak house", "ulysses": "ulysses", "war-and-peace": "war and peace"}
 SHORT = {file: name.split()[0] for file, name in BOOKS.items()}
@@ -27,34 +44,137 @@ ACTIONS = {
     "take": ("got", "grabbed", "picked", "took"),
     "drop": ("discarded", "dropped", "left", "put"),
 }
-EXAMPLE = "{}\n=> {}\n"
+TOKENS, LONG = 3072, 480  # of a step, and of an episode
+VOCABULARY, LOOKS, FOUND = 2048, 1, 4  # the layer that looks things up, and how many tokens a head finds
 
 
-def form(text: str, count: int, draw: random.Random) -> list[dict[str, str]]:
-    """Episodes: each class is a word that its texts have in common; three in four documents, the rest plain text."""
-    words = re.findall(r"[A-Za-z']+", text)
-    places = defaultdict(list)
-    for at, word in enumerate(words):
-        places[word.lower()].append(at)
-    keys = [word for word, at in places.items() if len(word) > 3 and len(at) > 5]
-    unseen = {word for name in (*ACTIONS, *BOOKS.values()) for word in name.split()}
-    names = [word for word in places if 2 < len(word) < 9 and word.isalpha() and word not in unseen]
-    found = []
-    for number in range(count):
-        if number % 4 == 3:
-            start = draw.randrange(len(text) - 256)
-            found.append({"text": text[start : start + 256]})
-            continue
-        classes = list(zip(draw.sample(keys, n := draw.randint(2, 4)), draw.sample(names, n)))
-        lines = []
-        for _ in range(draw.randint(6, 14)):
-            key, name = draw.choice(classes)
-            at = draw.choice(places[key])
-            lines.append(
-                EXAMPLE.format(" ".join(words[max(0, at - draw.randint(0, 2)) : at + 1 + draw.randint(0, 2)]), name)
-            )
-        found.append({"text": "".join(lines)})
-    return found
+class Words:
+    """What episodes are made of: words of a text, and where they stand."""
+
+    def __init__(self, text: str):
+        self.words = re.findall(r"[A-Za-z']+", text)
+        self.places = defaultdict(list)
+        for at, word in enumerate(self.words):
+            self.places[word.lower()].append(at)
+        self.keys = [word for word, at in self.places.items() if len(word) > 3 and 5 < len(at) < 600]
+        unseen = {word for name in (*ACTIONS, *BOOKS.values()) for word in name.split()}
+        self.names = [w for w in self.places if 2 < len(w) < 9 and w.isalpha() and w not in unseen]
+
+
+class Episode:
+    """grown: from 0, two classes told by one word each and nothing else in a text, to 1, four told by three each."""
+
+    def __init__(self, words: Words, grown: float, draw: random.Random):
+        self.words, self.draw = words, draw
+        most = 1 + round(2 * grown)
+        named = draw.sample(words.names, draw.randint(2, 2 + round(2 * grown)))
+        self.classes = [(draw.sample(words.keys, draw.randint(1, most)), name) for name in named]
+        self.others = draw.sample(words.keys, draw.randint(4, 12))
+        self.longest = round(6 * max(0.0, grown - 0.15) / 0.85)
+        self.made = draw.random() < 0.5  # of words that come again in other classes, or as they stand in the text
+
+    def example(self) -> tuple[str, str]:
+        draw, half = self.draw, self.longest // 2
+        keys, name = draw.choice(self.classes)
+        key = draw.choice(keys)
+        if self.made:
+            text = [draw.choice(self.others) for _ in range(draw.randint(0, self.longest))]
+            text.insert(draw.randint(0, len(text)), key)
+        else:
+            at = draw.choice(self.words.places[key])
+            text = self.words.words[max(0, at - draw.randint(0, half)) : at + 1 + draw.randint(0, half)]
+        return f"{' '.join(text)}\n=> ", f"{name}\n"
+
+
+class Episodes:
+    """What a step reads: rows of some episodes, where answers are scored, and a few of plain text."""
+
+    def __init__(self, text: str, tokenizer: Tokenizer):
+        self.words, self.tokenizer, self.plain = Words(text), tokenizer, tokenizer.encode(text)
+        self.draw = random.Random(0)
+
+    def row(self, episode: Episode, length: int) -> tuple[list[int], list[int]]:
+        tokens, targets = [], []
+        while len(tokens) <= length:
+            question, answer = (self.tokenizer.encode(part).tolist() for part in episode.example())
+            tokens += question + answer
+            targets += [IGNORE] * len(question) + answer
+        return tokens[: length + 1], targets[: length + 1]
+
+    def batch(self, grown: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """tokens, targets (B, T), may_see (B, B), and (B,) whether a row is of an episode."""
+        length = self.draw.choice([24, 48] if grown < 0.5 else [24, 48, 96])
+        each, rows, of = max(2, min(16, LONG // length)), [], []
+        for number in range(max(1, TOKENS * 5 // 6 // (length * each))):
+            episode = Episode(self.words, grown, self.draw)
+            rows += [self.row(episode, length) for _ in range(each)]
+            of += [number] * each
+        for _ in range(max(1, TOKENS // 6 // length)):
+            at = self.draw.randrange(len(self.plain) - length - 1)
+            rows.append((self.plain[at : at + length + 1].tolist(),) * 2)
+            of.append(-1)
+        tokens, targets, of = (torch.tensor(x) for x in (*zip(*rows), of))
+        may_see = (of[:, None] == of) & ~torch.eye(len(of), dtype=torch.bool)
+        return tokens[:, :-1], targets[:, 1:], may_see, of >= 0
+
+
+def model(chosen: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    text = chosen.shakespeare.read_text()
+    tokenizer = pieces([text, *(body(chosen.books, file)[:200_000] for file in BOOKS)])
+    episodes = Episodes(text, tokenizer)
+    torch.manual_seed(0)
+    config = preset(
+        "bmojo", vocab_size=VOCABULARY, d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, window=32, capacity=96, conv=4
+    )
+    layers = tuple(x if i == LOOKS else replace(x, capacity=0) for i, x in enumerate(config.layers))
+    net = LanguageModel(replace(config, layers=layers))
+    train = TrainConfig(chosen.steps, 1, 6e-3)
+    optimizer = build_optimizer(net, train)
+    plain = Rows(Tokens(episodes.plain, np.array([0]), len(text)), 384, 12, 0, carry=False)
+    copying = LookupRows(plain, 0.5, 10 * WARM, VOCABULARY, tokenizer.end)
+    began, right = time.monotonic(), []
+    for step in range(chosen.steps):
+        stores = answers = None
+        if step < WARM:
+            batch = copying.batch(step)
+            tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
+        else:
+            grown = min(1.0, (step - WARM) / (0.7 * (chosen.steps - WARM)))
+            tokens, targets, may_see, answers = episodes.batch(grown)
+            stores = [Neighbours(may_see, FOUND, True) if i == LOOKS else None for i in range(len(layers))]
+        for group in optimizer.param_groups:
+            group["lr"] = train.rate(step)
+        logits, _ = net(tokens, stores=stores)
+        weight = (targets != IGNORE).float()
+        if answers is not None:
+            weight = torch.where(answers[:, None], weight, 0.3)
+            begins = (targets != IGNORE) & answers[:, None]
+            begins[:, 1:] &= targets[:, :-1] == IGNORE
+            right.append((logits.argmax(-1) == targets)[begins].float().mean().item())
+        nats = cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORE, reduction="none")
+        optimizer.zero_grad()
+        (nats * weight).sum().div(weight.sum()).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), train.clip)
+        optimizer.step()
+        if step % 50 == 49:
+            shown = f", answers that begin right {np.mean(right[-50:]):.3f}" if right else ""
+            print(f"step {step + 1} of {chosen.steps}{shown}, {time.monotonic() - began:.0f} s", flush=True)
+    folder.save(chosen.out, net.eval(), tokenizer)
+
+
+WARM = 150
+"""Steps on random tokens of which a passage comes back (`pretrain.lookup`), before the first episode."""
+
+
+def pieces(texts: list[str]) -> Tokenizer:
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=VOCABULARY - 1, initial_alphabet=alphabet, show_progress=False)
+    inner.train_from_iterator(texts, trainer)
+    return Tokenizer(inner)
 
 
 def names(folder: Path, each: int, draw: random.Random) -> list[tuple[str, str]]:
@@ -103,28 +223,36 @@ def split(examples: list[tuple[str, str]], draw: random.Random) -> tuple[list, l
     return examples[: len(examples) // 2], examples[len(examples) // 2 :]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shakespeare", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--books", type=Path, required=True, metavar="DIR", help="with " + ", ".join(BOOKS))
-    parser.add_argument("--babi", type=Path, required=True, metavar="DIR", help="bAbI tasks, qa*.txt")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--episodes", type=int, default=20_000, metavar="N")
-    parser.add_argument("--each", type=int, default=200, metavar="N", help="sentences of each book (200)")
-    chosen = parser.parse_args()
+def data(chosen: argparse.Namespace) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
-    written = {"form": form(chosen.shakespeare.read_text(), chosen.episodes, draw)}
     for name, examples in (
         ("books", books(chosen.books, chosen.each, draw)),
         ("actions", actions(chosen.babi)),
         ("names", names(chosen.books, 100, random.Random(0))),
     ):
         for part, those in zip(("train", "test"), split(examples, draw)):
-            written[f"{name}.{part}"] = [{"text": text, "label": label} for text, label in those]
+            rows = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in those)
+            (chosen.out / f"{name}.{part}.jsonl").write_text(rows)
             print(name, part, dict(Counter(label for _, label in those)))
-    for name, rows in written.items():
-        (chosen.out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="what", required=True)
+    for what in (data, model):
+        command = commands.add_parser(what.__name__)
+        command.set_defaults(call=what)
+        command.add_argument("--books", type=Path, required=True, metavar="DIR", help="with " + ", ".join(BOOKS))
+        command.add_argument("--out", type=Path, required=True, metavar="DIR")
+        if what is data:
+            command.add_argument("--babi", type=Path, required=True, metavar="DIR", help="bAbI tasks, qa*.txt")
+            command.add_argument("--each", type=int, default=200, metavar="N", help="sentences of each book (200)")
+        else:
+            command.add_argument("--shakespeare", type=Path, required=True, metavar="FILE")
+            command.add_argument("--steps", type=int, default=1500, metavar="N")
+    chosen = parser.parse_args()
+    chosen.call(chosen)
 
 
 if __name__ == "__main__":
