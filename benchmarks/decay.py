@@ -385,7 +385,8 @@ class Memories:
         there = self.real[:, :top].repeat_interleave(BLOCK, 1) & (self.at - position <= self.newest[:, None])
         there &= ~self.only[:, None] | (self.regime[:, :top].flatten(1) == self.current)
         key, value = (x[:, :top].flatten(1, 2) for x in (self.key, self.value))
-        logit = torch.einsum("bthd,bshd->bhts", q * dim**-0.5, key)
+        q_groups = q.unflatten(2, (key.shape[2], -1)) * dim**-0.5
+        logit = torch.einsum("btgrd,bsgd->bgrts", q_groups, key).flatten(1, 2)
         logit = logit + bias.masked_fill(~there, -torch.inf)[:, None, None]
         least = logit.topk(min(self.k, logit.shape[-1]), -1).values[..., -1:]
         member = (logit >= least).any(1) & there[:, None]

@@ -25,3 +25,18 @@ def test_a_convolution_along_a_direction_is_its_product_with_it():
             expected = torch.autograd.grad((plain @ direction * weight).sum(), given)
             for got, wanted in zip(torch.autograd.grad((short * weight).sum(), given), expected):
                 torch.testing.assert_close(got, wanted)
+
+
+def test_the_convolution_of_rows_without_packing_is_that_of_one_document():
+    """Two ways through the code: `packed` with nothing packed, and not."""
+    torch.manual_seed(0)
+    conv = ShortConvolution(6, 4)
+    x, state = torch.randn(2, 9, 6, requires_grad=True), torch.randn(2, 3, 6, requires_grad=True)
+    position = torch.arange(20, 29)[None]
+    plain = conv(x, state, Place(position, torch.full((2,), 29), aligned=False, packed=True))[0]
+    fused = conv(x, state, Place(position, torch.full((2,), 29), aligned=False))[0]
+    torch.testing.assert_close(fused, plain)
+    given, weight = [x, state, conv.weight], torch.randn(2, 9, 6)
+    expected = torch.autograd.grad((plain * weight).sum(), given)
+    for got, wanted in zip(torch.autograd.grad((fused * weight).sum(), given), expected):
+        torch.testing.assert_close(got, wanted)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .ops.place import Place, advance, extend
 
@@ -58,12 +59,15 @@ class ShortConvolution(nn.Module):
         """(B, T, D), the (B, width - 1, D) rows before -> (B, T, D), rows."""
         T, past = x.shape[1], self.width - 1
         extended = extend(state, x, past)
-        y = x * self.weight[:, 0, past]
-        for lag in range(1, self.width):
-            row = extended[:, past - lag : past - lag + T]
-            if place.packed:
-                row = torch.where((place.position >= lag)[..., None], row, 0)
-            y = y + row * self.weight[:, 0, past - lag]
+        if place.packed or T == 1 or not extended.is_cpu or extended.dtype != self.weight.dtype:
+            y = x * self.weight[:, 0, past]
+            for lag in range(1, self.width):
+                row = extended[:, past - lag : past - lag + T]
+                if place.packed:
+                    row = torch.where((place.position >= lag)[..., None], row, 0)
+                y = y + row * self.weight[:, 0, past - lag]
+        else:
+            y = _Convolve.apply(extended, self.weight[:, 0])
         return y if self.bias is None else y + self.bias, advance(extended, place, past)
 
     def along(self, direction: Tensor, x: Tensor, state: Tensor | None, place: Place) -> tuple[Tensor, Tensor]:
@@ -76,6 +80,29 @@ class ShortConvolution(nn.Module):
             row = each[:, past - lag : past - lag + T, past - lag]
             y = y + (torch.where(place.position >= lag, row, 0) if place.packed else row)
         return y if self.bias is None else y + self.bias @ direction, advance(extended, place, past)
+
+
+class _Convolve(torch.autograd.Function):
+    """The same without its intermediate results: `extended` (B, width - 1 + T, D), `weight` (D, width) -> (B, T, D)."""
+
+    @staticmethod
+    def forward(ctx, extended: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(extended, weight)
+        past = weight.shape[1] - 1
+        y = extended[:, past:] * weight[:, past]
+        for lag in range(1, past + 1):
+            y.addcmul_(extended[:, past - lag : -lag], weight[:, past - lag])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+        extended, weight = ctx.saved_tensors
+        width, T = weight.shape[1], dy.shape[1]
+        dx = torch.zeros_like(extended)
+        for n in range(width):
+            dx[:, n : n + T].addcmul_(dy, weight[:, n])
+        return dx, torch.stack([(dy * extended[:, n : n + T]).sum((0, 1)) for n in range(width)], -1)
 
 
 class SwiGLU(nn.Module):

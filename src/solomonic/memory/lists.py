@@ -3,7 +3,7 @@
 Each head's keys are assigned to the nearest of about sqrt(n) centroids, and a query scores the keys of the `PROBES`
 centroids that it agrees with most. Centroids and assignments are a function of what is stored, in the order of its age,
 and of nothing else: not of the order in which it was written, nor of what was forgotten. What is found is scored by the
-definition, as in exact search; what is missed is the approximation.
+definition, as in exact search; what is missed is the approximation. The keys are held twice, as they came and by list.
 """
 
 import torch
@@ -39,12 +39,13 @@ class ApproximateIndex(ExactIndex):
         wanted = None if only is None else torch.tensor(sorted(only), dtype=torch.int64)
         for head in range(g):
             for i in range(n):
-                found = self._listed(head, probed[head, i])
-                if wanted is not None:
-                    found = found[torch.isin(self.age[found] >> 32, wanted)]
-                logit = self.key[head].index_select(0, found).float() @ query[i, head]
+                found, key, admission = self._listed(head, probed[head, i])
+                logit = key.float() @ query[i, head]
                 if self.layout.admit:
-                    logit += self.admission.index_select(0, found)
+                    logit += admission
+                if wanted is not None:
+                    inside = torch.isin(self.age[found] >> 32, wanted)
+                    found, logit = found[inside], logit[inside]
                 if rate:
                     logit += (rate * absolute(self.age[found], self.clock[found], began)).float()
                 top = logit.topk(min(count, len(found))).indices
@@ -59,12 +60,18 @@ class ApproximateIndex(ExactIndex):
             error=0.0,
         )
 
-    def _listed(self, head: int, probed: Tensor) -> Tensor:
-        """Rows of the keys that belong to the centroids `probed` (P,)."""
-        begin, end = self._edges[head, probed].tolist(), self._edges[head, probed + 1].tolist()
-        parts = [self._order[head, b:e] for b, e in zip(begin, end)]
-        tail = torch.isin(self._which[head, self._laid : self.size], probed).nonzero()[:, 0] + self._laid
-        return torch.cat([*parts, tail])
+    def _listed(self, head: int, probed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, keys and admissions, (M,), (M, D), (M,), of what belongs to the centroids `probed` (P,)."""
+        edges = self._edges[head, torch.stack([probed, probed + 1])].tolist()
+        laid = (self._order[head], self._laid_key[head], self._laid_admission[head])
+        parts = [[x[begin:end] for begin, end in zip(*edges)] for x in laid]
+        if self.size > self._laid:
+            asked = torch.zeros(self.centroid.shape[1], dtype=torch.bool)
+            asked[probed] = True
+            tail = asked[self._which[head, self._laid : self.size]].nonzero()[:, 0] + self._laid
+            for part, x in zip(parts, (tail, self.key[head, tail], self.admission[tail])):
+                part.append(x)
+        return tuple(map(torch.cat, parts))
 
     def _lay_out(self) -> None:
         """Lists of all rows, but for a tail that is only assigned."""
@@ -83,6 +90,11 @@ class ApproximateIndex(ExactIndex):
             sizes = torch.stack([which.bincount(minlength=count) for which in self._which])
             self._edges = torch.nn.functional.pad(sizes.cumsum(1), (1, 0))
             self._laid = self.size
+            # once more in the order of the lists, each of which is then read as one piece
+            self._laid_key = self._allocate((*self._order.shape, self.layout.dim), dtype=self.dtype)
+            for key, mine, order in zip(self._laid_key, self.key, self._order):
+                torch.index_select(mine, 0, order, out=key)
+            self._laid_admission = self.admission[self._order]
 
     def _nearest(self, key: Tensor) -> Tensor:
         """(G, M, D) -> (G, M): by distance, in batches of one shape, whose products are rounded alike."""
