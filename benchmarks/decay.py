@@ -198,8 +198,12 @@ def text_stream(parts: list[np.ndarray], seed: int, count: int) -> Stream:
 def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> LanguageModel:
     """Trained with slots for all of a row, as the store gives them; then 16."""
     torch.manual_seed(0)
-    config = preset("bmojo", vocab_size=task.vocab_size, d_model=width, window=BLOCK, capacity=TRAINED_AT - BLOCK, conv=4)
-    first, last = config.layers  # with a short convolution, the first could look up alone what the store has of the last
+    config = preset(
+        "bmojo", vocab_size=task.vocab_size, d_model=width, window=BLOCK, capacity=TRAINED_AT - BLOCK, conv=4
+    )
+    first, last = (
+        config.layers
+    )  # with a short convolution, the first could look up alone what the store has of the last
     config = replace(config, layers=(replace(first, capacity=0), last))
     model, began = LanguageModel(config), time.monotonic()
 

@@ -112,7 +112,9 @@ def test_a_cut_is_where_a_token_ends():
     edges = Spans(tokenizer, torch.from_numpy(tokenizer.encode(data))).edges.tolist()
     cut = next(a + 1 for a, b in zip(edges, edges[1:]) if a and b - a > 1)  # inside a token
     torch.manual_seed(0)
-    model = LanguageModel(preset("bmojo", vocab_size=tokenizer.vocab_size, d_model=16, n_layers=1, window=4, capacity=3))
+    model = LanguageModel(
+        preset("bmojo", vocab_size=tokenizer.vocab_size, d_model=16, n_layers=1, window=4, capacity=3)
+    )
     positions = {}
     for cuts in ((), (cut,)):
         with open_store("ram:", layout(model, dtype="float32"), write=True) as store:

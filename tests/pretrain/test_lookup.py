@@ -1,7 +1,5 @@
 """Training with a store of the batch: what a row finds is what an attached store gives, and nothing gives a copy away."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
