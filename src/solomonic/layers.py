@@ -70,17 +70,6 @@ class ShortConvolution(nn.Module):
             y = _Convolve.apply(extended, self.weight[:, 0])
         return y if self.bias is None else y + self.bias, advance(extended, place, past)
 
-    def along(self, direction: Tensor, x: Tensor, state: Tensor | None, place: Place) -> tuple[Tensor, Tensor]:
-        """`forward` times `direction` (D,), (B, T), and rows; of each row one product, instead of `width` of its size."""
-        T, past = x.shape[1], self.width - 1
-        extended = extend(state, x, past)
-        each = extended @ (self.weight[:, 0] * direction[:, None]).to(x.dtype)  # (B, past + T, width)
-        y = each[:, past:, past]
-        for lag in range(1, self.width):
-            row = each[:, past - lag : past - lag + T, past - lag]
-            y = y + (torch.where(place.position >= lag, row, 0) if place.packed else row)
-        return y if self.bias is None else y + self.bias @ direction, advance(extended, place, past)
-
 
 class _Convolve(torch.autograd.Function):
     """The same without its intermediate results: `extended` (B, width - 1 + T, D), `weight` (D, width) -> (B, T, D)."""

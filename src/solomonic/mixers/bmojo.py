@@ -193,8 +193,8 @@ class BMojo(Mixer):
         """(B, T) float32; writes the scores' own states into `after`."""
         kind = self.config.score
         if kind == "learned":
-            score, after["admit"] = self.admit_conv.along(self.admit.weight[0], x, state.get("admit"), place)
-            return (score + self.admit.bias).float()
+            convolved, after["admit"] = self.admit_conv(x, state.get("admit"), place)
+            return self.admit(convolved)[..., 0].float()
         if kind in ("norm", "cosine"):
             score, after["predictor"] = innovation(f, kind, state.get("predictor"), place)
             return score.detach()
