@@ -2,7 +2,7 @@
 
     python benchmarks/decay.py markov [--tokens N] [--json FILE]
     python benchmarks/decay.py series --data FOLDER       # with *.csv (timestamp,value) and nab_windows.json
-    python benchmarks/decay.py text [--data FILE FILE ...]
+    python benchmarks/decay.py text --model FOLDER --data FILE FILE ...   # of benchmarks/novels.py, and its novels
 
 A small B'MOJO reads each stream once. What leaves its window is written to a store of which each head finds `k` tokens
 again, as `solomonic.attach` does it; `--check` holds the two against each other. A rule says how a stored token ages:
@@ -12,7 +12,9 @@ offered the same rates; which is best is chosen on streams that are not reported
 
     markov  random chains over 16 symbols, three likely successors each; four chains a stream, switch and return known
     series  32 levels, quantiles of the first 15 %; a switch is where a labelled window begins, a return where it ends
-    text    bytes of three texts in turn
+    text    texts in turn, read by a model that has learnt to use a store
+
+A hedged rule mixes three readers, `solomonic.hedge`: the model alone, with the whole store, and with the store that fades.
 """
 
 import argparse
@@ -212,7 +214,8 @@ def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> L
             print(f"{task.name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
     fit(model, task, TrainConfig(steps, batch, lr), Path("runs/decay") / f"{task.name}.pt", report, save_every=0)
-    small = LanguageModel(replace(config, layers=(replace(first, capacity=0), replace(last, capacity=16))))
+    first, last = config.layers
+    small = LanguageModel(replace(config, layers=(first, replace(last, capacity=16))))
     small.load_state_dict(model.state_dict())
     return small.eval()
 

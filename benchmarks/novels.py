@@ -16,19 +16,18 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tokenizers
 import torch
+from lookup_common import bpe, decoded, looking
 
 from solomonic import preset
 from solomonic.attach import Attached, layout
 from solomonic.evaluate.score import continuations
 from solomonic.evaluate.text import bits_per_byte, spans
 from solomonic.folder import load
-from solomonic.generate import Session, stream
+from solomonic.generate import Session
 from solomonic.hedge import Hedged
 from solomonic.memory import open_store
 from solomonic.remember import remember
@@ -103,16 +102,10 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int):
     (out / "learnt").mkdir(parents=True, exist_ok=True)
     for name, text in learnt.items():
         (out / "learnt" / name).write_bytes(text)
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    pieces = tokenizers.trainers.BpeTrainer(vocab_size=VOCABULARY - 1, initial_alphabet=alphabet, show_progress=False)
-    inner.train_from_iterator([text.decode("utf-8", "replace") for text in learnt.values()], pieces)
+    inner = bpe([text.decode("utf-8", "replace") for text in learnt.values()], VOCABULARY)
     inner.save(str(out / "tokenizer.json"))
-    config = preset("bmojo", vocab_size=VOCABULARY, capacity=64, **SIZES)
-    layers = tuple(layer if i == LOOKS else replace(layer, capacity=0) for i, layer in enumerate(config.layers))
-    (out / "model.json").write_text(json.dumps(replace(config, layers=layers).to_dict()))
+    config = looking(preset("bmojo", vocab_size=VOCABULARY, capacity=64, **SIZES), LOOKS)
+    (out / "model.json").write_text(json.dumps(config.to_dict()))
     command = ["train", str(out / "learnt"), "--out", str(out / "model"), "--model", str(out / "model.json")]
     command += ["--tokenizer", str(out / "tokenizer.json"), *SETTINGS.split(), "--resume"]
     subprocess.run([sys.executable, "-m", "solomonic", *command, "--steps", str(steps)], check=True)
@@ -155,16 +148,7 @@ def names(readers, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes]
 def cost(model, attached, tokenizer, texts: dict[str, bytes], count: int = 64) -> dict:
     """Milliseconds of a written token with and without the store, in turns."""
     session = Session().then(tokenizer.encode(next(iter(texts.values()))[:512]).tolist())
-    took = {"without": [], "with": []}
-    for _ in range(3):
-        for which, reader in (("without", model), ("with", attached)):
-            last = time.perf_counter()
-            for i, _ in enumerate(stream(reader, session, max_tokens=count)):
-                now = time.perf_counter()
-                if i:  # the first one reads the prompt
-                    took[which].append(1e3 * (now - last))
-                last = now
-    ms = {which: float(np.median(times)) for which, times in took.items()}
+    ms = decoded({"without": model, "with": attached}, session, count)
     share = 1 - ms["without"] / ms["with"]
     print(f"ms a token: {ms}, share of the store {share:.0%}", flush=True)
     return {"ms a token": ms, "share of retrieval": share}

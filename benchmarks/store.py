@@ -13,13 +13,13 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 import torch
+from lookup_common import decoded
 
 from solomonic import LanguageModel, preset
 from solomonic.attach import Attached, layout
-from solomonic.generate import Session, stream
+from solomonic.generate import Session
 from solomonic.memory import LayerLayout, Layout, Tokens, open_store
 from solomonic.memory.index import ExactIndex, Keys
 
@@ -178,16 +178,7 @@ def decode(sizes: list[int], count: int = 48) -> None:
                     with store.document(f"{document}") as writing:
                         writing.write(one.layer, tokens(10_000, document, one.heads, one.dim))
                 attached, session = Attached(model, store), Session().then(list(range(300)))
-                took = {"without": [], "with": []}
-                for _ in range(3):
-                    for which, reader in (("without", model), ("with", attached)):
-                        last = time.perf_counter()
-                        for i, _ in enumerate(stream(reader, session, max_tokens=count)):
-                            now = time.perf_counter()
-                            if i:  # the first one reads the prompt
-                                took[which].append(1e3 * (now - last))
-                            last = now
-                ms = {which: median(times) for which, times in took.items()}
+                ms = decoded({"without": model, "with": attached}, session, count)
                 number = sum(p.numel() for p in model.parameters())
                 share = 1 - ms["without"] / ms["with"]
                 print(f"{number:>12,}{size:>12,}{ms['without']:>14.2f}{ms['with']:>12.2f}{share:>20.0%}", flush=True)

@@ -21,12 +21,11 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import tokenizers
 import torch
+from lookup_common import bpe, looking
 from torch.nn.functional import cross_entropy
 
 from solomonic import LanguageModel, folder, preset
@@ -121,14 +120,13 @@ class Episodes:
 def model(chosen: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     text = chosen.shakespeare.read_text()
-    tokenizer = pieces([text, *(body(chosen.books, file)[:200_000] for file in BOOKS)])
+    tokenizer = Tokenizer(bpe([text, *(body(chosen.books, file)[:200_000] for file in BOOKS)], VOCABULARY))
     episodes = Episodes(text, tokenizer)
     torch.manual_seed(0)
     config = preset(
         "bmojo", vocab_size=VOCABULARY, d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, window=32, capacity=96, conv=4
     )
-    layers = tuple(x if i == LOOKS else replace(x, capacity=0) for i, x in enumerate(config.layers))
-    net = LanguageModel(replace(config, layers=layers))
+    net = LanguageModel(looking(config, LOOKS))
     train = TrainConfig(chosen.steps, 1, 6e-3)
     optimizer = build_optimizer(net, train)
     plain = Rows(Tokens(episodes.plain, np.array([0]), len(text)), 384, 12, 0, carry=False)
@@ -142,7 +140,7 @@ def model(chosen: argparse.Namespace) -> None:
         else:
             grown = min(1.0, (step - WARM) / (0.7 * (chosen.steps - WARM)))
             tokens, targets, may_see, answers = episodes.batch(grown)
-            stores = [Neighbours(may_see, FOUND, True) if i == LOOKS else None for i in range(len(layers))]
+            stores = [Neighbours(may_see, FOUND, True) if i == LOOKS else None for i in range(len(net.blocks))]
         for group in optimizer.param_groups:
             group["lr"] = train.rate(step)
         logits, _ = net(tokens, stores=stores)
@@ -165,16 +163,6 @@ def model(chosen: argparse.Namespace) -> None:
 
 WARM = 150
 """Steps on random tokens of which a passage comes back (`pretrain.lookup`), before the first episode."""
-
-
-def pieces(texts: list[str]) -> Tokenizer:
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = tokenizers.decoders.ByteLevel()
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=VOCABULARY - 1, initial_alphabet=alphabet, show_progress=False)
-    inner.train_from_iterator(texts, trainer)
-    return Tokenizer(inner)
 
 
 def names(folder: Path, each: int, draw: random.Random) -> list[tuple[str, str]]:
