@@ -1,7 +1,7 @@
 """A model with a long-term store: what leaves its windows is kept on disk, and comes back when a query matches it.
 
     S(p)   the tokens j < p + block - window of a document that passed the innovation test: score_j >= least
-    R(i)   of each head, the k tokens of the store with the largest logits for query i, with the rest of their blocks
+    R(i)   of each head, the k tokens of the store with the largest logits for query i
 
 At every multiple p of `block` the layer hands over what leaves its window before the next one: S(p) is a function of
 the past alone, the same however the input was cut into calls. In one softmax with all else, query i attends to R(i),
@@ -12,7 +12,8 @@ A document's clock runs by what its tokens tell: `change`, how far their surpris
 stands still while the source stays the same (`changes`); `surprise` itself, -ln p of each given those before it, in
 nats; or `tokens`, one each (docs/decay.md compares them).
 
-Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, S the most tokens of an entry.
+Letters: B rows, T tokens of a call, H query heads and G key/value heads of dim D, E = H k tokens found for a query, S the
+most tokens of an entry.
 """
 
 import copy
@@ -26,6 +27,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from .folder import fingerprint
 from .memory import Entries, LayerLayout, Layout, Store, Tokens, Writing
+from .memory.index import entry_of
 from .mixers.bmojo import BMojo, BMojoConfig
 from .model import LanguageModel, State
 from .ops.innovation import rank
@@ -295,34 +297,41 @@ class _Layer:
         which, store = self.shape.layer, attached.store
         query = (q.detach().float() * D**-0.5).view(B * T, self.shape.heads, -1, D).transpose(1, 2).flatten(0, 1)
         now = store.clock(which) if attached.rate else 0.0
-        found = store.search(which, query, attached.k, attached.rate, attached.only, now).entry.view(B, T, -1)
-        found = found.sort(-1).values  # an entry that several heads find is seen once
-        found[..., 1:] = found[..., 1:].masked_fill(found[..., 1:] == found[..., :-1], -1)
-        ids, at = found.unique(return_inverse=True)
+        found = store.search(which, query, attached.k, attached.rate, attached.only, now)
+        age = (
+            torch.where(found.entry < 0, -1, (found.entry >> 32 << 32) | found.position).view(B, T, -1).sort(-1).values
+        )
+        age[..., 1:] = age[..., 1:].masked_fill(
+            age[..., 1:] == age[..., :-1], -1
+        )  # what several heads find is seen once
+        ids, at = entry_of(age, self.shape.block).unique(return_inverse=True)
         if ids[-1] < 0:
             return None
         entries = store.fetch(which, ids)
         attached.used.update(entries.document[ids >= 0].tolist())
-        visible = entries.real[at]  # (B, T, entry, S), as all below
+        position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
+        there = entries.real[at] & (entries.position[at] == position[..., None])  # (B, T, E, S)
+        visible, row = there.any(-1), there.int().argmax(-1)
         if attached.own is not None:
-            mine, position = (entries.document == attached.own)[at][..., None], entries.position[at]
-            seen = place.position[..., None, None] - position < self.config.window
+            mine = (entries.document == attached.own)[at]
+            seen = place.position[..., None] - position < self.config.window
             if self.held is not None:
-                seen = seen | (position[..., None] == self.held[:, None, None, None]).any(-1)
+                seen = seen | (position[..., None] == self.held[:, None, None]).any(-1)
             visible = visible & ~(mine & seen)
-        bias = logsigmoid(entries.score) if self.shape.admit else torch.zeros_like(entries.score)
+        score, clock = entries.score[at, row], entries.clock[at, row]
+        bias = logsigmoid(score) if self.shape.admit else torch.zeros_like(score)
         if attached.rate:
-            bias = bias + attached.rate * (entries.clock - now)
-        key, value = (x.to(q.dtype)[at].flatten(2, 3) for x in (entries.key, entries.value))
+            bias = bias + attached.rate * (clock - now)
+        key, value = (x[at, row].to(q.dtype) for x in (entries.key, entries.value))
         watch = None
         if attached.watch is not None:
 
             def watch(weight: Tensor) -> None:
-                given = weight[0].float().mean(1).unflatten(-1, visible.shape[2:]).sum(-1) / T  # (T, entry)
+                given = weight[0].float().mean(1) / T  # (T, E)
                 total = given.new_zeros(len(ids)).index_add(0, at[0].flatten(), given.flatten())
                 attached.watch([_passage(which, entries, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
 
-        return Stored(q, key, value, (bias[at] + attached.offset).flatten(2, 3), visible.flatten(2, 3), watch)
+        return Stored(q, key, value, bias + attached.offset, visible, watch)
 
 
 def _passage(layer: int, entries: Entries, n: int, weight: Tensor) -> Passage:

@@ -76,3 +76,13 @@ def test_it_is_a_function_of_what_is_stored_alone(tmp_path):
         assert not same(answers(store), expected)
         store.forget([gone])
         assert same(answers(store), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 0.02}])
+def test_whole_numbers_are_multiplied_alike_without_a_kernel_for_them(options, monkeypatch):
+    with open_store("ram:", LAYOUT, True, approximate=True) as store:
+        for seed in range(2):
+            put(store, seed, parts=3)
+        expected = answers(store, **options)
+        monkeypatch.setattr(lists, "whole_product", lists.float_product)
+        assert same(answers(store, **options), expected)

@@ -166,7 +166,8 @@ def logits(query: Tensor, key: Tensor, admission: Tensor, clock: Tensor, admit: 
     x = query.double() * key.double()
     while (d := x.shape[-1]) > 1:  # a sum whose order depends on D alone
         half = (d + 1) // 2
-        x = torch.cat([x[..., : d - half] + x[..., half:], x[..., d - half : half]], -1)
+        paired = x[..., : d - half] + x[..., half:]
+        x = torch.cat([paired, x[..., d - half : half]], -1) if d % 2 else paired
     total = x[..., 0]
     if admit:
         total = total + admission.double()

@@ -112,6 +112,11 @@ class Tokens:
     def join(self, later: "Tokens") -> "Tokens":
         return Tokens(*(torch.cat([getattr(self, f.name), getattr(later, f.name)]) for f in fields(self)))
 
+    @classmethod
+    def none(cls, layout: LayerLayout, dtype: str) -> "Tokens":
+        heads = {"key": (layout.heads, layout.dim), "value": (layout.heads, layout.dim), "span": (2,)}
+        return cls(*(torch.zeros(0, *heads.get(name, ()), dtype=kind) for name, kind in _types(dtype).items()))
+
     def checked(self, layout: LayerLayout, dtype: str) -> "Tokens":
         """A copy on the CPU, as it is stored. ValueError for other shapes, or numbers that `dtype` cannot hold."""
         m = len(self.position)
@@ -185,7 +190,7 @@ class Document:
 
     def ran(self, layer: int) -> float:
         """How far the clock of `layer` ran in this document."""
-        return dict(self.clock).get(layer, 0.0)
+        return next((ran for which, ran in self.clock if which == layer), 0.0)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .engines import Engine, Unreachable, open_engine
 from .index import ExactIndex, Keys, absolute, best, entry_of, logits
@@ -230,22 +231,20 @@ class Store:
                 here |= self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
             here = {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
             began = self._began(layer)
-        n, size = len(ids), max((len(tokens) for tokens in here.values()), default=0)
-        heads = (n, size, shape.heads, shape.dim)
-        key, value = torch.zeros(heads), torch.zeros(heads)
-        score, clock = torch.zeros(n, size), torch.zeros(n, size)
-        position, span = torch.full((n, size), -1), torch.zeros(n, size, 2, dtype=torch.int64)
-        real = torch.zeros(n, size, dtype=torch.bool)
-        for row, entry in enumerate(ids):
-            if entry not in here:
-                continue
-            tokens = here[entry]
-            m = len(tokens)
-            key[row, :m], value[row, :m], score[row, :m] = tokens.key, tokens.value, tokens.score
-            clock[row, :m] = (began[entry >> 32] + tokens.clock.double()).float()
-            position[row, :m], span[row, :m], real[row, :m] = tokens.position, tokens.span, True
+        none = Tokens.none(shape, self.layout.dtype)
+        found = [here.get(entry, none) for entry in ids]
+
+        def laid(name: str, filler: float = 0) -> Tensor:
+            parts = [getattr(tokens, name) for tokens in (*found, none)]  # one more, for where there are none
+            return pad_sequence(parts, batch_first=True, padding_value=filler)[:-1]
+
+        position, clock = laid("position", -1), laid("clock")
+        real = position >= 0
+        start = torch.tensor([began.get(entry >> 32, 0.0) for entry in ids], dtype=torch.float64)[:, None]
+        clock = (start + clock.double()).float().masked_fill(~real, 0)
         document = torch.tensor([entry >> 32 if entry in here else -1 for entry in ids], dtype=torch.int64)
-        return Entries(*(x.to(device) for x in (key, value, score, clock, position, real, document, span)))
+        parts = laid("key").float(), laid("value").float(), laid("score"), clock, position, real, document, laid("span")
+        return Entries(*(x.to(device) for x in parts))
 
     def documents(self) -> list[Document]:
         """All documents that have been saved, in the order in which they were begun."""
@@ -430,7 +429,7 @@ class Store:
         count, sure = k + 8, False
         while not sure:
             found = index.candidates(query, count, rate, began, only)
-            clock = absolute(found.age, found.clock, began)
+            clock = absolute(found.age, found.clock, began) if rate else found.clock.double()
             logit = logits(query[:, :, None], found.key, found.admission, clock, admit, rate)
             age, top, sure = best(found, logit, k)
             count *= 2
