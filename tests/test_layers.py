@@ -2,7 +2,7 @@
 
 import torch
 
-from solomonic.layers import ShortConvolution
+from solomonic.layers import RMSNorm, ShortConvolution
 from solomonic.ops.place import Place
 
 
@@ -18,4 +18,16 @@ def test_the_convolution_of_rows_without_packing_is_that_of_one_document():
     given, weight = [x, state, conv.weight], torch.randn(2, 9, 6)
     expected = torch.autograd.grad((plain * weight).sum(), given)
     for got, wanted in zip(torch.autograd.grad((fused * weight).sum(), given), expected):
+        torch.testing.assert_close(got, wanted)
+
+
+def test_the_norm_and_its_gradients_are_those_of_torch():
+    torch.manual_seed(0)
+    norm, x, dy = RMSNorm(6), torch.randn(3, 5, 6, requires_grad=True), torch.randn(3, 5, 6)
+    torch.nn.init.normal_(norm.weight)
+    plain = torch.nn.functional.rms_norm(x, (6,), norm.weight, norm.eps)
+    given, ours = [x, norm.weight], norm(x)
+    torch.testing.assert_close(ours, plain)
+    expected = torch.autograd.grad(plain, given, dy)
+    for got, wanted in zip(torch.autograd.grad(ours, given, dy), expected):
         torch.testing.assert_close(got, wanted)
