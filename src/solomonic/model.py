@@ -5,6 +5,7 @@ Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import isfinite
 from typing import Any, ClassVar
 
@@ -263,17 +264,21 @@ class LanguageModel(nn.Module):
             raise ValueError(f"state: expected what a call returned, got {type(state).__name__}; {remedy}") from None
         if batch is None:
             batch = next((t.shape[0] for t in came.values() if t.dim()), 0)
-        expected = dict(state_tensors(self.init_state(batch, 0, "meta")))
-        if came.keys() != expected.keys():
-            odd = sorted(came.keys() ^ expected.keys())[0]
-            raise ValueError(f"state: {odd} is {'missing' if odd in expected else 'not of this model'}; {remedy}")
-        for name, tensor in expected.items():
-            got, want = list(came[name].shape), list(tensor.shape)
+        if came.keys() != self._expected.keys():
+            odd = sorted(came.keys() ^ self._expected.keys())[0]
+            raise ValueError(f"state: {odd} is {'missing' if odd in self._expected else 'not of this model'}; {remedy}")
+        for name, (shape, kind) in self._expected.items():
+            got, want = list(came[name].shape), [batch, *shape]
             if want[1:2] == [0]:  # an unbounded mixer's rows, as many in its keys as in its values
                 want[1:2] = came[name.removesuffix(".v") + ".k" if name.endswith(".v") else name].shape[1:2]
-            kind = "floating point" if tensor.is_floating_point() else tensor.dtype
-            if got != want or came[name].is_floating_point() != tensor.is_floating_point():
+            if got != want or came[name].is_floating_point() != kind.is_floating_point:
+                kind = "floating point" if kind.is_floating_point else kind
                 raise ValueError(f"state: expected {name} of shape {want}, {kind}, got {_shape(came[name])}; {remedy}")
+
+    @cached_property
+    def _expected(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Of every tensor of a state, the shape but for the batch, and the type."""
+        return {name: (x.shape[1:], x.dtype) for name, x in state_tensors(self.init_state(1, 0, "meta"))}
 
 
 def state_tensors(state: State, name: str = "state") -> Iterator[tuple[str, Tensor]]:

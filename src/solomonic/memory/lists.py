@@ -22,13 +22,13 @@ from .index import Candidates, ExactIndex, absolute
 
 LEAST = 1 << 14  # tokens, below which search is exact
 PROBES = 16
-MORE = 16  # that are scored by the definition besides those that are asked for
+MORE = 8  # that are scored by the definition besides those that are asked for
 PIECE = 32
 TOGETHER = 8  # queries that are looked up at a time
 SAMPLE = 1 << 14  # keys that centroids are the means of
 ROUNDS = 6
 TAIL = 1 << 12  # tokens looked through one by one, before the lists are laid out anew
-BATCH = 1 << 12
+BATCH = 1 << 9  # keys that are assigned at a time: with what they are compared to, they fit the cache
 
 
 def float_product(a: Tensor, b: Tensor) -> Tensor:
@@ -38,6 +38,11 @@ def float_product(a: Tensor, b: Tensor) -> Tensor:
 
 whole_product = getattr(torch, "_int_mm", float_product)
 """(M, D) @ (D, K) of int8, summed in int32. Not a public name of torch, hence the other."""
+
+
+def rounded(key: Tensor, scale: Tensor) -> Tensor:
+    """Keys to int8, in units of `scale`."""
+    return (key.float() / scale).round().clamp(-127, 127).to(torch.int8)
 
 
 class ApproximateIndex(ExactIndex):
@@ -149,7 +154,7 @@ class ApproximateIndex(ExactIndex):
             parts = [self.key[:, b : min(b + BATCH, self.size)] for b in range(known, self.size, BATCH)]
             self._which = torch.cat([self._which, *map(self._nearest, parts)], 1)
             if self._laid and self.size - self._laid <= TAIL:
-                self._tail = torch.cat([self._tail, *map(self._rounded, parts)], 1)
+                self._tail = torch.cat([self._tail, *(rounded(part, self._scale[:, None]) for part in parts)], 1)
         if not self._laid or self.size - self._laid > TAIL:
             self._lay()
 
@@ -164,26 +169,26 @@ class ApproximateIndex(ExactIndex):
         self._bias = torch.full((slots,), -torch.inf)  # of a padded one
         self._code = self._allocate((slots, self.layout.dim), dtype=torch.int8)
         self._code.zero_()
-        rounded = torch.cat([self._rounded(part) for part in self.key[:, : self.size].split(BATCH, 1)], 1)
-        for which, begun, mine in zip(self._which, begin, rounded, strict=True):
+        for head, (which, begun) in enumerate(zip(self._which, begin, strict=True)):
             order = which.argsort(stable=True)
             slot = begun[which[order]] + torch.arange(self.size)
-            self._row[slot], self._code[slot] = order, mine[order]
+            self._row[slot] = order
             self._bias[slot] = self.admission[order] if self.layout.admit else 0.0
+            for mine, where in zip(order.split(BATCH), slot.split(BATCH), strict=True):
+                self._code[where] = rounded(self.key[head, mine], self._scale[head])
         self._code = self._code.view(-1, PIECE * self.layout.dim)
         self._row, self._bias = self._row.view(-1, PIECE), self._bias.view(-1, PIECE)
         self._laid, self._tail = self.size, self._tail[:, :0]
 
-    def _rounded(self, key: Tensor) -> Tensor:
-        """(G, M, D) -> int8, in the units of `_scale`."""
-        return (key.float() / self._scale[:, None]).round().clamp(-127, 127).to(torch.int8)
-
     def _nearest(self, key: Tensor) -> Tensor:
         """(G, M, D) -> (G, M): by distance, in batches of one shape, whose products are rounded alike."""
-        m = key.shape[1]
+        m, group = key.shape[1], min(32, self.centroid.shape[1])  # powers of two, both
         key = pad(key.float(), (0, 0, 0, BATCH - m))
         offset = self.centroid.square().sum(-1)[:, None] / 2
-        return (torch.bmm(key, self.centroid.transpose(1, 2)) - offset).argmax(-1)[:, :m]
+        agreement = torch.baddbmm(offset, key, self.centroid.transpose(1, 2), beta=-1).unflatten(-1, (-1, group))
+        most = agreement.amax(-1).argmax(-1, keepdim=True)  # torch's argmax of long rows is slow
+        inside = agreement.gather(2, most[..., None].expand(-1, -1, -1, group)).argmax(-1)
+        return (most * group + inside)[:, :m, 0]
 
     def _means(self, of: int) -> None:
         """Centroids of the `of` oldest tokens, by Lloyd's iterations from some of them; and the keys' range, by dims."""
