@@ -12,13 +12,13 @@ products are scored at all.
 Letters: G heads, n tokens, N queries a head, D dims, C centroids; a piece is `PIECE` rows of one list, the last one padded.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .index import Candidates, ExactIndex, absolute
+from .index import Candidates, ExactIndex
 
 LEAST = 1 << 14  # tokens, below which search is exact
 PROBES = 16
@@ -45,6 +45,24 @@ def rounded(key: Tensor, scale: Tensor) -> Tensor:
     return (key.float() / scale).round().clamp(-127, 127).to(torch.int8)
 
 
+@dataclass(frozen=True)
+class Fading:
+    """What a call adds to logits, besides `rate` times the document's own clock: to those of `known` documents, `added`."""
+
+    rate: float
+    known: Tensor  # (M,) int64, rising
+    added: Tensor  # (M,) float32, -inf for a document that is not wanted
+
+    @classmethod
+    def of(cls, rate: float, began: dict[int, float], only: set[int] | None) -> "Fading":
+        known = sorted(began)
+        added = [rate * began[one] if only is None or one in only else -torch.inf for one in known]
+        return cls(rate, torch.tensor(known, dtype=torch.int64), torch.tensor(added, dtype=torch.float32))
+
+    def shift(self, document: Tensor) -> Tensor:
+        return self.added[torch.searchsorted(self.known, document).clamp_max(len(self.known) - 1)]
+
+
 class ApproximateIndex(ExactIndex):
     centroid: Tensor | None = None  # (G, C, D) float32
 
@@ -59,31 +77,21 @@ class ApproximateIndex(ExactIndex):
             return super().candidates(query, count, rate, began, only)
         self._lay_out()
         n, g, d = query.shape
-        wanted = None if only is None else torch.tensor(sorted(only), dtype=torch.int64)
-
-        def judged(logit: Tensor, rows: Tensor) -> Tensor:
-            """Logits with what depends on the call, -inf where a row is not wanted."""
-            if wanted is not None:
-                logit = logit.masked_fill(~torch.isin(self.age[rows] >> 32, wanted), -torch.inf)
-            if rate:
-                logit = logit + (rate * absolute(self.age[rows], self.clock[rows], began)).float()
-            return logit
-
-        special = judged if rate or wanted is not None else None
         agreement = torch.bmm(query.transpose(0, 1), self.centroid.transpose(1, 2))  # (G, N, C)
         probed = agreement.topk(min(PROBES, agreement.shape[-1]), dim=-1).indices.transpose(0, 1).flatten(0, 1)
         scaled = (query * self._scale).flatten(0, 1)
         unit = scaled.abs().amax(1).clamp_min(1e-30) / 127
         code = (scaled / unit[:, None]).round().to(torch.int8)  # (N G, D)
         count = min(count + MORE, self.size)
+        fades = None if only is None and not rate else Fading.of(rate, began, only)
         found = [
-            self._listed(first % g, g, code[at], unit[at], probed[at], count, special)
+            self._listed(first % g, g, code[at], unit[at], probed[at], count, fades)
             for first in range(0, n * g, TOGETHER)
             for at in [slice(first, first + TOGETHER)]
         ]
         rows, logit = (torch.cat(x).view(n, g, count) for x in zip(*found, strict=True))
         if self.size > self._laid:
-            tail, theirs = self._unlisted(code.view(n, g, d), unit.view(n, g, 1), probed.view(n, g, -1), special)
+            tail, theirs = self._unlisted(code.view(n, g, d), unit.view(n, g, 1), probed.view(n, g, -1), fades)
             logit, best = torch.cat([logit, theirs], -1).topk(count, dim=-1)
             rows = torch.cat([rows, tail], -1).gather(-1, best)
         there = logit > -torch.inf
@@ -97,11 +105,11 @@ class ApproximateIndex(ExactIndex):
         )
 
     def _listed(
-        self, head: int, heads: int, code: Tensor, unit: Tensor, probed: Tensor, count: int, judged: Callable | None
+        self, head: int, heads: int, code: Tensor, unit: Tensor, probed: Tensor, count: int, fades: "Fading | None"
     ) -> tuple[Tensor, Tensor]:
         """Of m queries code (m, D), of heads that follow one another: rows with the largest logits, and these (m, count).
 
-        unit (m,): what a product of codes is worth. probed (m, P). judged: logits and rows to what the call makes of them.
+        unit (m,): what a product of codes is worth. probed (m, P).
         """
         m, lists = len(code), (torch.arange(head, head + len(code)) % heads)[:, None] * self.centroid.shape[1] + probed
         begin = self._edges[lists]
@@ -117,8 +125,9 @@ class ApproximateIndex(ExactIndex):
         parts = self._code.index_select(0, piece).view(-1, code.shape[1]).split((each * PIECE).tolist())
         product = torch.cat([whole_product(part, one[:, None]) for part, one in zip(parts, code, strict=True)])
         logit = self._bias.index_select(0, piece).addcmul_(product.view(total, PIECE).float(), unit[of][:, None])
-        if judged is not None:
-            logit = judged(logit, self._row[piece])
+        if fades is not None:
+            logit += fades.shift(self._documents)[self._document[piece]]
+            logit.add_(self._clock.index_select(0, piece), alpha=fades.rate)
 
         # the best `count` rows are in the best `count` pieces
         most = torch.full((m, max(count, int(each.max()))), -torch.inf)
@@ -126,9 +135,9 @@ class ApproximateIndex(ExactIndex):
         most, at = most.topk(count, dim=-1)
         at = (at + first[:, None]).clamp_max(total - 1)
         top, best = logit[at].masked_fill(most[..., None] == -torch.inf, -torch.inf).flatten(1).topk(count, dim=-1)
-        return self._row[piece[at]].flatten(1).gather(-1, best), top
+        return self._row[piece[at]].flatten(1).gather(-1, best).long(), top
 
-    def _unlisted(self, code: Tensor, unit: Tensor, probed: Tensor, judged: Callable | None) -> tuple[Tensor, Tensor]:
+    def _unlisted(self, code: Tensor, unit: Tensor, probed: Tensor, fades: "Fading | None") -> tuple[Tensor, Tensor]:
         """All rows of the tail and their logits, as `_listed`: code (N, G, D), unit (N, G, 1), probed (N, G, P)."""
         product = torch.stack([whole_product(c, q) for c, q in zip(self._tail, code.permute(1, 2, 0), strict=True)])
         logit = product.permute(2, 0, 1).float() * unit  # (N, G, tail)
@@ -137,8 +146,9 @@ class ApproximateIndex(ExactIndex):
         asked = torch.zeros(*code.shape[:2], self.centroid.shape[1], dtype=torch.bool).scatter_(2, probed, True)
         asked = asked.gather(2, self._which[:, self._laid : self.size].expand(len(code), -1, -1))
         rows = torch.arange(self._laid, self.size).expand_as(logit)
-        if judged is not None:
-            logit = judged(logit, rows)
+        if fades is not None:
+            logit = logit + fades.shift(self.age[self._laid : self.size] >> 32)
+            logit = logit + fades.rate * self.clock[self._laid : self.size]
         return rows, logit.masked_fill(~asked, -torch.inf)
 
     def _lay_out(self) -> None:
@@ -165,19 +175,22 @@ class ApproximateIndex(ExactIndex):
         self._edges = pad((-(-sizes // PIECE)).flatten().cumsum(0), (1, 0))  # pieces, of all heads
         slots = int(self._edges[-1]) * PIECE
         begin = self._edges[:-1].view(heads, count) * PIECE - (sizes.cumsum(1) - sizes)
-        self._row = torch.zeros(slots, dtype=torch.int64)
+        self._row = torch.zeros(slots, dtype=torch.int32)
         self._bias = torch.full((slots,), -torch.inf)  # of a padded one
+        self._documents, document = (self.age[: self.size] >> 32).unique(return_inverse=True)
+        self._document, self._clock = torch.zeros(slots, dtype=torch.int32), torch.zeros(slots)
         self._code = self._allocate((slots, self.layout.dim), dtype=torch.int8)
         self._code.zero_()
         for head, (which, begun) in enumerate(zip(self._which, begin, strict=True)):
             order = which.argsort(stable=True)
             slot = begun[which[order]] + torch.arange(self.size)
-            self._row[slot] = order
+            self._row[slot], self._document[slot] = order.int(), document[order].int()
+            self._clock[slot] = self.clock[order]
             self._bias[slot] = self.admission[order] if self.layout.admit else 0.0
             for mine, where in zip(order.split(BATCH), slot.split(BATCH), strict=True):
                 self._code[where] = rounded(self.key[head, mine], self._scale[head])
-        self._code = self._code.view(-1, PIECE * self.layout.dim)
-        self._row, self._bias = self._row.view(-1, PIECE), self._bias.view(-1, PIECE)
+        for name in ("_row", "_bias", "_document", "_clock", "_code"):
+            setattr(self, name, getattr(self, name).view(slots // PIECE, -1))
         self._laid, self._tail = self.size, self._tail[:, :0]
 
     def _nearest(self, key: Tensor) -> Tensor:
