@@ -477,10 +477,10 @@ def choose(tables: list[np.ndarray], rules: list[Rule]) -> dict[str, int]:
     return best
 
 
-def table(streams, results, rules, near: int, folds) -> list[dict]:
+def table(streams, results, rules, near: int, folds, against: str) -> list[dict]:
     """folds: (streams to choose on, streams to report); results: nats (B, N) of each stream.
 
-    Means over reported streams, and the difference from a fixed decay with its standard error over them."""
+    Means over reported streams, and the difference from the rule `against` with its standard error over them."""
     skip, rows = BLOCK, {}
     masks = [{name: m[: r.shape[1]] for name, m in s.parts(near).items()} for s, r in zip(streams, results)]
     for mask in masks:
@@ -495,7 +495,7 @@ def table(streams, results, rules, near: int, folds) -> list[dict]:
             for part in ("all", "new", "back", "rest"):
                 row["parts"].setdefault(part, [])
                 row["parts"][part] += [
-                    (float(mean(i, part)[which]), float(mean(i, part)[best["tokens"]]))
+                    (float(mean(i, part)[which]), float(mean(i, part)[best[against]]))
                     for i in report
                     if masks[i][part].any()
                 ]
@@ -508,14 +508,15 @@ def table(streams, results, rules, near: int, folds) -> list[dict]:
     return sorted(rows.values(), key=lambda row: row["parts"]["all"]["nats"])
 
 
-def show(rows: list[dict], title: str) -> None:
-    print(f"\n{title}\n\n| rule | rate | all | new source | source come back | rest | all, against tokens |")
-    print("|---|---|---|---|---|---|---|")
+def show(rows: list[dict], title: str, against: str) -> None:
+    print(f"\n{title}; less than: {against}\n")
+    print("| rule | rate | all | new | back | rest | all, less | new, less | back, less |\n" + "|---" * 9 + "|")
     for row in rows:
         part = row["parts"]
         rates = ", ".join(f"{rate:g}" for rate in sorted(set(row["rate"])))
         cells = " | ".join(f"{part[name]['nats']:.3f}" for name in ("all", "new", "back", "rest"))
-        print(f"| {row['rule']} | {rates} | {cells} | {part['all']['less']:+.3f} ± {part['all']['error']:.3f} |")
+        less = " | ".join(f"{part[p]['less']:+.4f} ± {part[p]['error']:.4f}" for p in ("all", "new", "back"))
+        print(f"| {row['rule']} | {rates} | {cells} | {less} |")
     print(flush=True)
 
 
@@ -602,8 +603,10 @@ def main() -> None:
         known = "" if stream.best is None else f", who knows the source {stream.best[BLOCK:].mean():.3f}"
         print(f"{stream.name}: {results[-1].shape[1]} tokens, {time.monotonic() - began:.0f} s{known}", flush=True)
     each = range(len(streams))
-    rows = table(streams, results, [*asked, *mixed], near, [([j for j in each if j != i] or [i], [i]) for i in each])
-    show(rows, f"{args.kind}, {args.entries or 'all'} entries, after a switch: {near} tokens")
+    folds = [([j for j in each if j != i] or [i], [i]) for i in each]
+    for against in ("no decay", "tokens"):
+        rows = table(streams, results, [*asked, *mixed], near, folds, against)
+        show(rows, f"{args.kind}, {args.entries or 'all'} entries, after a switch: {near} tokens", against)
     if args.json:
         args.json.write_text(json.dumps({"speeds": speed, "rows": rows}, indent=1, default=float))
 
