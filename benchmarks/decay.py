@@ -14,7 +14,8 @@ offered the same rates; which is best is chosen on streams that are not reported
     series  32 levels, quantiles of the first 15 %; a switch is where a labelled window begins, a return where it ends
     text    texts in turn, read by a model that has learnt to use a store
 
-A hedged rule mixes three readers, `solomonic.hedge`: the model alone, with the whole store, and with the store that fades.
+A hedged rule mixes readers, `solomonic.hedge`: the model alone, with the whole store, with the store that fades, and with
+what is newest only.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from solomonic.ops.memory_attention import Stored
 from solomonic.tasks.base import Batch, Task
 from solomonic.train import TrainConfig, fit
 
+NEWEST = 256  # tokens that a hedged reader of what is new finds
 BLOCK = 16  # of the model: its window, and an entry of the store
 TRAINED_AT = 256
 
@@ -264,13 +266,13 @@ class Rule:
     order: str = "weight"
     newest: int | None = None
     regime: bool = False
-    hedged: bool = False
+    hedged: str = ""  # with what else
 
     @property
     def family(self) -> str:
         """What of its kind is chosen from."""
         if self.hedged:
-            return "hedged: " + ("alone, all" if not self.rate else f"alone, all, {self.clock}")
+            return f"hedged: {self.hedged}" + (f", {self.clock}" if self.rate else "")
         if self.regime:
             return "(only the source's own)"
         if self.newest is not None:
@@ -283,25 +285,28 @@ class Rule:
 
 def rules(clocks, rates, refreshed) -> list[Rule]:
     chosen = [Rule(newest=0), Rule(), Rule(order="age"), Rule(regime=True)]
-    chosen += [Rule(newest=n) for n in (128, 256)]
+    chosen += [Rule(newest=n) for n in (128, NEWEST)]
     chosen += [Rule(clock, rate) for clock in clocks for rate in rates]
     chosen += [Rule(clock, rate, how) for clock in refreshed for how in ("used", "good") for rate in rates]
     return chosen
 
 
+WITH = {"alone, all": (Rule(newest=0), Rule()), "alone, all, newest": (Rule(newest=0), Rule(), Rule(newest=NEWEST))}
+
+
 def hedge(results: np.ndarray, asked: list[Rule], share: float = 0.03) -> tuple[np.ndarray, list[Rule]]:
     """What `solomonic.hedge` makes of the nats (B, N) of readers, for every rule that only fades and its rates."""
-    alone, whole = asked.index(Rule(newest=0)), asked.index(Rule())
-    rules = [rule for rule in asked if rule == Rule(rule.clock, rule.rate)]
-    mixed = []
-    for rule in rules:
-        p = np.exp(-results[sorted({alone, whole, asked.index(rule)})])
-        weight, found = np.full(len(p), 1 / len(p)), np.zeros(p.shape[1])
-        for t in range(p.shape[1]):
-            found[t] = weight @ p[:, t]
-            weight = (1 - share) * weight * p[:, t] / found[t] + share / len(p)
-        mixed.append(-np.log(found))
-    return np.concatenate([results, mixed]), [replace(rule, hedged=True) for rule in rules]
+    mixed, rules = [], []
+    for hedged, others in WITH.items():
+        for rule in (rule for rule in asked if rule == Rule(rule.clock, rule.rate)):
+            p = np.exp(-results[sorted({asked.index(one) for one in (*others, rule)})])
+            weight, found = np.full(len(p), 1 / len(p)), np.zeros(p.shape[1])
+            for t in range(p.shape[1]):
+                found[t] = weight @ p[:, t]
+                weight = (1 - share) * weight * p[:, t] / found[t] + share / len(p)
+            mixed.append(-np.log(found))
+            rules.append(replace(rule, hedged=hedged))
+    return np.concatenate([results, mixed]), rules
 
 
 class Clocks:
@@ -397,7 +402,6 @@ class Memories:
         logit = logit + bias.masked_fill(~there, -torch.inf)[:, None, None]
         least = logit.topk(min(self.k, logit.shape[-1]), -1).values[..., -1:]
         member = (logit >= least).any(1) & there[:, None]
-        member = member.view(rows, length, top, BLOCK).any(-1).repeat_interleave(BLOCK, -1)
         seen = (place.position[..., None] - position[:, None] < BLOCK) | (
             (position[:, :, None] == self.held[:, None]).any(-1)[:, None]
         )
@@ -522,7 +526,7 @@ def show(rows: list[dict], title: str, against: str) -> None:
 
 def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int, hedged: bool = False) -> float:
     """The largest difference in nats between `read` and the library on a store without a budget."""
-    layers, asked = [looks(model)], [Rule(newest=0), Rule(), Rule(clock, rate)]
+    layers, asked = [looks(model)], [Rule(newest=0), Rule(), Rule(newest=NEWEST), Rule(clock, rate)]
     ours, _ = read(model, stream, asked, {}, k, None)
     ours = hedge(ours, asked)[0][-1] if hedged else ours[-1]
     length = len(ours)
@@ -531,7 +535,8 @@ def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int, h
     with torch.inference_mode(), store, store.document(stream.name) as writing:
         reader = attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
         if hedged:
-            reader = Hedged([model, Attached(model, store, k=k, own=writing.id), attached])
+            whole, newest = (Attached(model, store, k=k, own=writing.id, newest=n) for n in (None, NEWEST))
+            reader = Hedged([model, whole, newest, attached])
         for part in tokens.split(256, 1):
             logits, state = reader(part, state)
             found.append(logits)

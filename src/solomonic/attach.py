@@ -109,6 +109,7 @@ class Attached:
     offset: added to the logit of everything stored: below 0, a model that sees too much in the store is held back.
     only: ids of documents to find tokens of, None for all.
     own: the document in the store that the state is of, if any: what is in sight is not found again.
+    newest: only `own`'s last so many tokens before the block are found, without asking the store's index; None for all.
     writing: the document to write what leaves the windows to; it is `own` then. B is 1 with it.
     spans: the byte spans (M, 2) of the document's tokens at positions (M,), for what is written; None: a byte a token.
     clock: what the clock of the document that is written runs by, one of `CLOCKS`.
@@ -127,6 +128,7 @@ class Attached:
         offset: float = 0.0,
         only: Collection[int] | None = None,
         own: int | None = None,
+        newest: int | None = None,
         writing: Writing | None = None,
         spans: Callable[[Tensor], Tensor] | None = None,
         clock: str = "change",
@@ -134,12 +136,18 @@ class Attached:
     ):
         if type(k) is not int or k < 0:
             raise ValueError(f"k: expected a whole number >= 0, got {k!r}")
+        if newest is not None and (type(newest) is not int or newest < 1):
+            raise ValueError(f"newest: expected a whole number >= 1, or None, got {newest!r}")
+        if newest is not None and own is None and writing is None:
+            raise ValueError(
+                "newest: expected a document of the store's to find the last tokens of; pass own or writing"
+            )
         if clock not in CLOCKS:
             raise unknown("clock", clock, CLOCKS)
         if store.layout.model != fingerprint(model):
             raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
         self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
-        self.offset = offset
+        self.offset, self.newest = offset, newest
         self.clock, self.watch = clock, watch
         self._begin(own, writing, spans)
 
@@ -297,13 +305,14 @@ class _Layer:
         which, store = self.shape.layer, attached.store
         query = (q.detach().float() * D**-0.5).view(B * T, self.shape.heads, -1, D).transpose(1, 2).flatten(0, 1)
         now = store.clock(which) if attached.rate else 0.0
-        found = store.search(which, query, attached.k, attached.rate, attached.only, now)
-        age = (
-            torch.where(found.entry < 0, -1, (found.entry >> 32 << 32) | found.position).view(B, T, -1).sort(-1).values
-        )
-        age[..., 1:] = age[..., 1:].masked_fill(
-            age[..., 1:] == age[..., :-1], -1
-        )  # what several heads find is seen once
+        if attached.newest is None:
+            found = store.search(which, query, attached.k, attached.rate, attached.only, now)
+            age = torch.where(found.entry < 0, -1, (found.entry >> 32 << 32) | found.position)
+        else:
+            age = self._newest(query, now)
+        age = age.reshape(B, T, -1).sort(-1).values
+        again = age[..., 1:] == age[..., :-1]  # what several heads find is seen once
+        age[..., 1:] = age[..., 1:].masked_fill(again, -1)
         ids, at = entry_of(age, self.shape.block).unique(return_inverse=True)
         if ids[-1] < 0:
             return None
@@ -332,6 +341,23 @@ class _Layer:
                 attached.watch([_passage(which, entries, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
 
         return Stored(q, key, value, bias + attached.offset, visible, watch)
+
+    def _newest(self, query: Tensor, now: float) -> Tensor:
+        """As a search among the last tokens before the block: (N, G, D) -> document << 32 | position (N, G, k), -1 for none."""
+        attached, block = self.attached, self.config.block_size
+        end = self.before // block * block
+        first = max(0, end - attached.newest)
+        ids = attached.own << 32 | torch.arange(first // block, end // block + 1)
+        entries = attached.store.fetch(self.shape.layer, ids)
+        real = entries.real & (entries.position >= first) & (entries.position < end)
+        logit = torch.einsum("ngd,mgd->ngm", query, entries.key[real].to(query.device))
+        if self.shape.admit:
+            logit = logit + logsigmoid(entries.score[real]).to(query.device)
+        if attached.rate:
+            logit = logit + attached.rate * (entries.clock[real].to(query.device) - now)
+        order = logit.argsort(dim=-1, descending=True, stable=True)[..., : attached.k]
+        age = (attached.own << 32 | entries.position[real]).to(query.device)[order]
+        return torch.nn.functional.pad(age, (0, attached.k - age.shape[-1]), value=-1)
 
 
 def _passage(layer: int, entries: Entries, n: int, weight: Tensor) -> Passage:

@@ -73,6 +73,30 @@ def test_few_found_of_few_kept_is_the_same_however_the_input_is_cut(case):
 
 
 @cases
+def test_what_is_newest_alone_is_found_however_the_input_is_cut(case):
+    model, x = model_of(case), tokens(1, LENGTH)
+    shape = layout(model, dtype="float32")
+
+    def got(cut, **options):
+        return read(model, open_store("ram:", shape, write=True), x, CUTS[cut], k=2, rate=0.01, **options)[0]
+
+    whole = got("at once")
+    assert_close(got("at once", newest=LENGTH), whole, "logits")
+    near = got("at once", newest=20)
+    assert (near - whole).abs().max() > 1e-3
+    assert_close(near[:, :20], whole[:, :20], "logits")
+    for cut in CUTS:
+        assert_close(got(cut, newest=20), near, "logits")
+
+
+@pytest.mark.parametrize("options", [{"newest": 0, "own": 1}, {"newest": 20}])
+def test_what_is_newest_needs_a_document_and_a_number(options):
+    model = model_of("learned")
+    with open_store("ram:", layout(model), write=True) as store, pytest.raises(ValueError, match="newest: expected"):
+        Attached(model, store, **options)
+
+
+@cases
 @pytest.mark.parametrize("k", [0, 1])
 def test_a_document_is_stored_whole_and_once(case, k):
     model, x = model_of(case), tokens(1, LENGTH)
