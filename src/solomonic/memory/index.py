@@ -115,9 +115,10 @@ class ExactIndex:
         count = min(count, size)
         q = query.transpose(0, 1).contiguous()  # (G, N, D)
         step = max(1, SCORED // max(1, g * padded))
-        found = [self._largest(q[:, begin : begin + step], bias, count) for begin in range(0, n, step)]
-        rows = torch.cat([row for row, _ in found], 1) if found else torch.zeros(g, 0, count, dtype=torch.int64)
-        rounded = torch.cat([logit for _, logit in found], 1) if found else torch.zeros(g, 0, count)
+        rows, rounded = torch.zeros(g, n, count, dtype=torch.int64), torch.zeros(g, n, count)
+        for begin in range(0, n, step):
+            part = slice(begin, begin + step)
+            rows[:, part], rounded[:, part] = self._largest(q[:, part], bias, count)
         key = self.key[torch.arange(g)[:, None, None], rows].float()
         largest = bias[bias > -torch.inf].abs().max().item() if (bias > -torch.inf).any() else 0.0
         scale = query.norm(dim=-1).max().item() * self.norm + largest if n else 0.0

@@ -161,10 +161,10 @@ class ApproximateIndex(ExactIndex):
             self._tail = torch.zeros(self.layout.heads, 0, self.layout.dim, dtype=torch.int8)
         known = self._which.shape[1]
         if known < self.size:
-            parts = [self.key[:, b : min(b + BATCH, self.size)] for b in range(known, self.size, BATCH)]
-            self._which = torch.cat([self._which, *map(self._nearest, parts)], 1)
+            fresh = self.key[:, known : self.size]
+            self._which = torch.cat([self._which, self._nearest(fresh)], 1)
             if self._laid and self.size - self._laid <= TAIL:
-                self._tail = torch.cat([self._tail, *(rounded(part, self._scale[:, None]) for part in parts)], 1)
+                self._tail = torch.cat([self._tail, rounded(fresh, self._scale[:, None])], 1)
         if not self._laid or self.size - self._laid > TAIL:
             self._lay()
 
@@ -195,13 +195,19 @@ class ApproximateIndex(ExactIndex):
 
     def _nearest(self, key: Tensor) -> Tensor:
         """(G, M, D) -> (G, M): by distance, in batches of one shape, whose products are rounded alike."""
-        m, group = key.shape[1], min(32, self.centroid.shape[1])  # powers of two, both
-        key = pad(key.float(), (0, 0, 0, BATCH - m))
+        heads, m, dim = key.shape
+        group = min(32, self.centroid.shape[1])  # powers of two, both
         offset = self.centroid.square().sum(-1)[:, None] / 2
-        agreement = torch.baddbmm(offset, key, self.centroid.transpose(1, 2), beta=-1).unflatten(-1, (-1, group))
-        most = agreement.amax(-1).argmax(-1, keepdim=True)  # torch's argmax of long rows is slow
-        inside = agreement.gather(2, most[..., None].expand(-1, -1, -1, group)).argmax(-1)
-        return (most * group + inside)[:, :m, 0]
+        nearest = torch.empty(heads, m, dtype=torch.int64)
+        batch = torch.zeros(heads, BATCH, dim)
+        for begin in range(0, m, BATCH):
+            part = key[:, begin : begin + BATCH]
+            batch[:, : part.shape[1]] = part
+            agreement = torch.baddbmm(offset, batch, self.centroid.transpose(1, 2), beta=-1).unflatten(-1, (-1, group))
+            most = agreement.amax(-1).argmax(-1, keepdim=True)  # torch's argmax of long rows is slow
+            inside = agreement.gather(2, most[..., None].expand(-1, -1, -1, group)).argmax(-1)
+            nearest[:, begin : begin + BATCH] = (most * group + inside)[:, : part.shape[1], 0]
+        return nearest
 
     def _means(self, of: int) -> None:
         """Centroids of the `of` oldest tokens, by Lloyd's iterations from some of them; and the keys' range, by dims."""
@@ -211,7 +217,7 @@ class ApproximateIndex(ExactIndex):
         count = 1 << (of.bit_length() // 2)
         self.centroid = sample[:, :: sample.shape[1] // count][:, :count].clone()
         for _ in range(ROUNDS):
-            which = torch.cat([self._nearest(part) for part in sample.split(BATCH, 1)], 1)
+            which = self._nearest(sample)
             total = torch.zeros_like(self.centroid).scatter_add_(1, which[..., None].expand_as(sample), sample)
             number = torch.stack([w.bincount(minlength=count) for w in which])[..., None]
             self.centroid = torch.where(number > 0, total / number.clamp_min(1), self.centroid)
