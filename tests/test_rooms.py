@@ -53,7 +53,7 @@ PACKAGES = {
     "hf": {"torch", "transformers", "safetensors"},
     "transduce": {"torch", "numpy"},
     "generate": {"torch"},
-    "memory": {"torch", "numpy", "pymilvus"},
+    "memory": {"torch", "numpy", "pymilvus", "numba"},
     "theory": {"numpy", "scipy", "numba", "matplotlib", "av"},
     "probe": {"torch", "numpy", "scipy", "matplotlib"},
     "tensors": {"torch", "safetensors"},

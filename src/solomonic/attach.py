@@ -195,7 +195,7 @@ class Attached:
                 for hand_over in self._waiting:
                     hand_over()
                 self._waiting.clear()
-        return torch.cat(logits, 1), state
+        return torch.cat(logits, 1) if len(logits) > 1 else logits[0], state
 
     def _tick(self, tokens: Tensor, logits: Tensor) -> None:
         """The clock of `tokens` (T,), whose logits for what follows are (T, V)."""
@@ -251,10 +251,10 @@ class _Layer:
 
     def begin(self, state: State | None) -> None:
         """Before a call that goes on from `state`."""
-        self.before = 0 if state is None else int(state["position"][0])
-        self.attention = None if state is None else state["layers"][self.shape.layer]["attention"]
-        self.held = None
+        self.before, self.attention, self.held = 0, None, None
         if state is not None and self.attached.own is not None:
+            self.before = int(state["position"][0])
+            self.attention = state["layers"][self.shape.layer]["attention"]
             self.held = memory_at(self.config, self.attention, state["position"])
 
     def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:
@@ -306,41 +306,41 @@ class _Layer:
         query = (q.detach().float() * D**-0.5).view(B * T, self.shape.heads, -1, D).transpose(1, 2).flatten(0, 1)
         now = store.clock(which) if attached.rate else 0.0
         if attached.newest is None:
-            found = store.search(which, query, attached.k, attached.rate, attached.only, now)
-            age = torch.where(found.entry < 0, -1, (found.entry >> 32 << 32) | found.position)
+            age = store.search(which, query, attached.k, attached.rate, attached.only, now).age
         else:
             age = self._newest(query, now)
-        age = age.reshape(B, T, -1).sort(-1).values
-        again = age[..., 1:] == age[..., :-1]  # what several heads find is seen once
-        age[..., 1:] = age[..., 1:].masked_fill(again, -1)
-        ids, at = entry_of(age, self.shape.block).unique(return_inverse=True)
-        if ids[-1] < 0:
+        ages = _distinct(age.reshape(B * T, -1).tolist())  # what several heads find is seen once
+        if max(ages) < 0:
             return None
-        entries = store.fetch(which, ids)
-        attached.used.update(entries.document[ids >= 0].tolist())
-        position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
-        there = entries.real[at] & (entries.position[at] == position[..., None])  # (B, T, E, S)
-        visible, row = there.any(-1), there.int().argmax(-1)
+        found = store.read(which, ages).view(B, T, -1)
+        attached.used.update(age >> 32 for age in {*ages} - {-1})
+        visible = found.real.to(q.device)
         if attached.own is not None:
-            mine = (entries.document == attached.own)[at]
-            seen = place.position[..., None] - position < self.config.window
-            if self.held is not None:
-                seen = seen | (position[..., None] == self.held[:, None, None]).any(-1)
-            visible = visible & ~(mine & seen)
-        score, clock = entries.score[at, row], entries.clock[at, row]
-        bias = logsigmoid(score) if self.shape.admit else torch.zeros_like(score)
+            visible = visible & ~self._in_sight(torch.tensor(ages, device=q.device).view(B, T, -1), place)
+        bias = logsigmoid(found.score) if self.shape.admit else torch.zeros_like(found.score)
         if attached.rate:
-            bias = bias + attached.rate * (clock - now)
-        key, value = (x[at, row].to(q.dtype) for x in (entries.key, entries.value))
+            bias = bias + attached.rate * (found.clock - now)
+        if attached.offset:
+            bias = bias + attached.offset
         watch = None
         if attached.watch is not None:
 
             def watch(weight: Tensor) -> None:
-                given = weight[0].float().mean(1) / T  # (T, E)
-                total = given.new_zeros(len(ids)).index_add(0, at[0].flatten(), given.flatten())
-                attached.watch([_passage(which, entries, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
+                given = weight[0].float().mean(1).flatten().cpu() / T  # (T E,), of the first row
+                entries, of = entry_of(torch.tensor(ages), self.shape.block).unique(return_inverse=True)
+                total = given.new_zeros(len(entries)).index_add(0, of[: len(given)], given)
+                blocks = store.fetch(which, entries)
+                attached.watch([_passage(which, blocks, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
 
-        return Stored(q, key, value, bias + attached.offset, visible, watch)
+        return Stored(q, found.key.to(q), found.value.to(q), bias.to(q.device), visible, watch)
+
+    def _in_sight(self, age: Tensor, place: Place) -> Tensor:
+        """Of ages (B, T, E): whether the query sees the token in its window or in the eidetic memory already."""
+        position = age & 0xFFFFFFFF
+        seen = place.position[..., None] - position < self.config.window
+        if self.held is not None:
+            seen = seen | (position[..., None] == self.held[:, None, None]).any(-1)
+        return (age >> 32 == self.attached.own) & seen
 
     def _newest(self, query: Tensor, now: float) -> Tensor:
         """As a search among the last tokens before the block: (N, G, D) -> document << 32 | position (N, G, k), -1 for none."""
@@ -358,6 +358,15 @@ class _Layer:
         order = logit.argsort(dim=-1, descending=True, stable=True)[..., : attached.k]
         age = (attached.own << 32 | entries.position[real]).to(query.device)[order]
         return torch.nn.functional.pad(age, (0, attached.k - age.shape[-1]), value=-1)
+
+
+def _distinct(ages: list[list[int]]) -> list[int]:
+    """Each one of a row once, rising, and -1 in place of the others."""
+    distinct = []
+    for row in ages:
+        mine = sorted({*row} - {-1})
+        distinct += mine + [-1] * (len(row) - len(mine))
+    return distinct
 
 
 def _passage(layer: int, entries: Entries, n: int, weight: Tensor) -> Passage:

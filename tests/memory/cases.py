@@ -88,6 +88,8 @@ def answers(store, rough: bool = False) -> list:
                 entries.span,
             ]
             out += [[names.get(document) for document in entries.document.tolist()]]
+            read = store.read(layer, found.age.flatten().tolist())
+            out += [read.key, read.value, read.score, read.clock, read.real]
     return out
 
 

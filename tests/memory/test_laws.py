@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from solomonic.memory.recent import Recent
 from solomonic.memory.reference import search as defined
 
 from .cases import LAYOUT, answers, beside, kept, opened, put, queries, same, tokens_of
@@ -72,6 +73,27 @@ def test_fetch_gives_the_tokens_of_an_entry(uri):
         assert (entries.document[:-1] == document).all()
         assert store.clock(1) == began + float(tokens.clock[-1])
         assert not store.fetch(1, [(99 << 32) | 1]).real.any()
+
+        missing = [(document << 32) | 10**6, (99 << 32) | 1, -1]
+        read = store.read(1, [*((document << 32) | tokens.position).tolist(), *missing])
+        assert read.real.tolist() == len(tokens) * [True] + 3 * [False]
+        for name in ("key", "value", "score", "clock"):
+            assert torch.equal(getattr(read, name)[:-3], getattr(entries, name)[real])
+
+
+def test_the_entries_that_were_read_last_are_kept():
+    tokens = kept(tokens_of(0))
+    recent = Recent(room=3 * tokens.nbytes())
+    for entry in range(3):
+        recent.put(1, entry, tokens)
+    assert recent.get(1, 0) is tokens and recent.get(3, 0) is None
+    recent.put(1, 3, tokens)  # instead of what was asked for longest ago
+    assert [recent.get(1, entry) is tokens for entry in range(4)] == [True, False, True, True]
+    recent.drop(1, 2)
+    recent.put(1, 4, tokens)
+    assert [recent.get(1, entry) is tokens for entry in range(5)] == [True, False, False, True, True]
+    recent.clear()
+    assert recent.get(1, 0) is None
 
 
 def test_all_is_there_after_reopening(uri):

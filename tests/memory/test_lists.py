@@ -1,5 +1,7 @@
 """Approximate search: nearly as good as exact, and a function of what is stored alone."""
 
+import sys
+
 import pytest
 import torch
 
@@ -86,3 +88,32 @@ def test_whole_numbers_are_multiplied_alike_without_a_kernel_for_them(options, m
         expected = answers(store, **options)
         monkeypatch.setattr(lists, "whole_product", lists.float_product)
         assert same(answers(store, **options), expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 0.02}, {"only": [2, 3]}, {"only": [1], "rate": -0.01}, {"only": []}])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_the_compiled_search_gives_the_same_answers(dtype, options, monkeypatch):
+    pytest.importorskip("numba")
+    with open_store("ram:", Layout("model", (SHAPE,), dtype), True, approximate=True) as store:
+        for seed in range(3):
+            put(store, seed)
+        for parts in (1, 11):  # with no tail, and with one
+            put(store, 3 + parts, parts)
+            got = answers(store, **options)
+            with monkeypatch.context() as without:
+                without.setattr(lists, "compiled", lambda: None)
+                assert same(got, answers(store, **options))
+        assert store._indexes[0].size > store._indexes[0]._laid
+
+
+def test_without_numba_torch_searches(monkeypatch):
+    lists.compiled.cache_clear()
+    monkeypatch.delitem(sys.modules, "solomonic.memory.compiled", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    try:
+        assert lists.compiled() is None
+        with open_store("ram:", LAYOUT, True, approximate=True) as store:
+            put(store, 0)
+            assert (answers(store)[0] >= 0).all()
+    finally:
+        lists.compiled.cache_clear()

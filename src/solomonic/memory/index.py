@@ -19,6 +19,7 @@ from .layout import LayerLayout, Tokens, admission
 CHUNK = 1 << 10  # tokens scored at a time: their keys as float32 fit the cache
 GROUP = 64
 SCORED = 1 << 24  # logits kept at a time
+MORE = 8  # that are scored by the definition besides those that are asked for
 Allocate = Callable[..., Tensor]
 
 
@@ -98,10 +99,23 @@ class ExactIndex:
             kept = (~gone).nonzero()[:, 0]
             self.reserve(len(kept), kept)
 
+    def search(
+        self, query: Tensor, k: int, rate: float, began: dict[int, float], only: set[int] | None
+    ) -> tuple[Tensor, Tensor]:
+        """age and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`."""
+        count, sure = k + MORE, False
+        while not sure:
+            found = self.candidates(query, count, rate, began, only)
+            clock = absolute(found.age, found.clock, began) if rate else found.clock.double()
+            logit = logits(query[:, :, None], found.key, found.admission, clock, self.layout.admit, rate)
+            age, top, sure = best(found, logit, k)
+            count *= 2
+        return age, top
+
     def candidates(
         self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
     ) -> Candidates:
-        """query: (N, G, D) float32. began: the store's clock less `now` where each document begins."""
+        """query: (N, G, D) float32. began: the store's clock less `now` where each document begins, if it is to fade."""
         n, g, d = query.shape
         size = self.size
         padded = -(-size // GROUP) * GROUP

@@ -4,7 +4,9 @@ Shapes: M tokens of an entry, G key/value heads, D their width, S the most token
 """
 
 import json
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -101,7 +103,22 @@ class Tokens:
     span: Tensor
 
     def __len__(self) -> int:
-        return len(self.position)
+        return self.position.shape[0]
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """(M, 2 G D + 3) float32, of each token side by side key, value, score, clock, and 1 for a real one."""
+        told = torch.stack([self.score, self.clock, torch.ones_like(self.score)], 1)
+        return torch.cat([self.key.flatten(1).float(), self.value.flatten(1).float(), told], 1)
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        return self.position.tolist()
+
+    def row(self, position: int) -> int | None:
+        """Of the token at `position`."""
+        at = bisect_left(self._positions, position)
+        return at if self._positions[at : at + 1] == [position] else None
 
     def __getitem__(self, rows: slice) -> "Tokens":
         return Tokens(*(getattr(self, field.name)[rows] for field in fields(self)))
@@ -113,9 +130,9 @@ class Tokens:
         return Tokens(*(torch.cat([getattr(self, f.name), getattr(later, f.name)]) for f in fields(self)))
 
     @classmethod
-    def none(cls, layout: LayerLayout, dtype: str) -> "Tokens":
+    def blank(cls, layout: LayerLayout, dtype: str, count: int = 0) -> "Tokens":
         heads = {"key": (layout.heads, layout.dim), "value": (layout.heads, layout.dim), "span": (2,)}
-        return cls(*(torch.zeros(0, *heads.get(name, ()), dtype=kind) for name, kind in _types(dtype).items()))
+        return cls(*(torch.zeros(count, *heads.get(name, ()), dtype=kind) for name, kind in _types(dtype).items()))
 
     def checked(self, layout: LayerLayout, dtype: str) -> "Tokens":
         """A copy on the CPU, as it is stored. ValueError for other shapes, or numbers that `dtype` cannot hold."""
@@ -164,6 +181,46 @@ class Entries:
     real: Tensor
     document: Tensor
     span: Tensor
+
+
+@dataclass(frozen=True)
+class Read:
+    """What `Store.read` gives: tokens, in any shape (...) that `view` brings them to, of which `real` says which are there.
+
+    key, value: (..., G, D) float32. score, clock: (...) float32; the clock is the store's, of all documents so far.
+    """
+
+    packed: Tensor  # (..., 2 G D + 3), as `Tokens.packed`
+    began: list[float]  # in all, where the document of each begins
+    layout: LayerLayout
+
+    def view(self, *shape: int) -> "Read":
+        return Read(self.packed.view(*shape, self.packed.shape[-1]), self.began, self.layout)
+
+    @property
+    def key(self) -> Tensor:
+        return self.packed[..., : self._width].unflatten(-1, (self.layout.heads, self.layout.dim))
+
+    @property
+    def value(self) -> Tensor:
+        return self.packed[..., self._width : -3].unflatten(-1, (self.layout.heads, self.layout.dim))
+
+    @property
+    def score(self) -> Tensor:
+        return self.packed[..., -3]
+
+    @property
+    def clock(self) -> Tensor:
+        clock = self.packed[..., -2]
+        return (torch.tensor(self.began, dtype=torch.float64).view(clock.shape) + clock.double()).float()
+
+    @property
+    def real(self) -> Tensor:
+        return self.packed[..., -1] > 0
+
+    @property
+    def _width(self) -> int:
+        return self.layout.heads * self.layout.dim
 
 
 @dataclass(frozen=True)

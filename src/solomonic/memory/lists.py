@@ -13,7 +13,11 @@ Letters: G heads, n tokens, N queries a head, D dims, C centroids; a piece is `P
 """
 
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -22,7 +26,6 @@ from .index import Candidates, ExactIndex
 
 LEAST = 1 << 14  # tokens, below which search is exact
 PROBES = 16
-MORE = 8  # that are scored by the definition besides those that are asked for
 PIECE = 32
 TOGETHER = 8  # queries that are looked up at a time
 SAMPLE = 1 << 14  # keys that centroids are the means of
@@ -40,6 +43,23 @@ whole_product = getattr(torch, "_int_mm", float_product)
 """(M, D) @ (D, K) of int8, summed in int32. Not a public name of torch, hence the other."""
 
 
+@cache
+def compiled() -> ModuleType | None:
+    """The search of one query without torch's operations, where there is a numba to compile it."""
+    try:
+        return import_module(".compiled", __package__)
+    except ImportError:
+        return None
+
+
+@cache
+def halves(dtype: torch.dtype) -> np.ndarray:
+    """What each sixteen bits mean, float32; nothing for a type of 32."""
+    if dtype.itemsize != 2:
+        return np.empty(0, dtype=np.float32)
+    return torch.from_numpy(np.arange(1 << 16, dtype=np.uint16).view(np.int16)).view(dtype).float().numpy()
+
+
 def rounded(key: Tensor, scale: Tensor) -> Tensor:
     """Keys to int8, in units of `scale`."""
     return (key.float() / scale).round().clamp(-127, 127).to(torch.int8)
@@ -52,15 +72,24 @@ class Fading:
     rate: float
     known: Tensor  # (M,) int64, rising
     added: Tensor  # (M,) float32, -inf for a document that is not wanted
+    began: Tensor  # (M,) float64, the clock less `now` where it begins
 
     @classmethod
     def of(cls, rate: float, began: dict[int, float], only: set[int] | None) -> "Fading":
         known = sorted(began)
+        start = torch.tensor([began[one] for one in known], dtype=torch.float64)
         added = [rate * began[one] if only is None or one in only else -torch.inf for one in known]
-        return cls(rate, torch.tensor(known, dtype=torch.int64), torch.tensor(added, dtype=torch.float32))
+        return cls(rate, torch.tensor(known, dtype=torch.int64), torch.tensor(added, dtype=torch.float32), start)
 
     def shift(self, document: Tensor) -> Tensor:
         return self.added[torch.searchsorted(self.known, document).clamp_max(len(self.known) - 1)]
+
+    def arrays(self, documents: Tensor) -> tuple[np.ndarray, ...]:
+        """Of all `documents` what is added; and of the known ones, their ids, what is added, and where they begin."""
+        return tuple(x.numpy() for x in (self.shift(documents), self.known, self.added, self.began))
+
+
+NONE = tuple(np.empty(0, dtype) for dtype in (np.float32, np.int64, np.float32, np.float64))
 
 
 class ApproximateIndex(ExactIndex):
@@ -70,6 +99,38 @@ class ApproximateIndex(ExactIndex):
         super().remove(documents, entries)
         self.centroid = None
 
+    def search(
+        self, query: Tensor, k: int, rate: float, began: dict[int, float], only: set[int] | None
+    ) -> tuple[Tensor, Tensor]:
+        if self.size < LEAST or compiled() is None:
+            return super().search(query, k, rate, began, only)
+        self._lay_out()
+        fades = None if only is None and not rate else Fading.of(rate, began, only)
+        age, logit = compiled().nearest(
+            query.flatten(0, 1).numpy(),
+            *self._arrays,
+            NONE if fades is None else fades.arrays(self._documents),
+            float(rate),
+            self.layout.admit,
+            k,
+            min(PROBES, self.centroid.shape[1]),
+        )
+        return tuple(torch.from_numpy(x).view(*query.shape[:2], k) for x in (age, logit))
+
+    def _asked(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of queries (N, G, D): codes (N G, D), what a product of these is worth (N G,), lists to look at (N G, P).
+
+        The lists whose centroids' codes have the largest products with the query's; of equal ones the first.
+        """
+        n, g, d = query.shape
+        scaled = (query * self._scale).flatten(0, 1)
+        unit = scaled.abs().amax(1).clamp_min(1e-30) / 127
+        code = (scaled / unit[:, None]).round()
+        agreement = torch.bmm(code.view(n, g, d).transpose(0, 1), self._middle.float().transpose(1, 2)).long()
+        count = self._middle.shape[1]
+        order = (agreement * count - torch.arange(count)).topk(min(PROBES, count), dim=-1).indices
+        return code.to(torch.int8), unit, order.transpose(0, 1).flatten(0, 1)
+
     def candidates(
         self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
     ) -> Candidates:
@@ -77,12 +138,8 @@ class ApproximateIndex(ExactIndex):
             return super().candidates(query, count, rate, began, only)
         self._lay_out()
         n, g, d = query.shape
-        agreement = torch.bmm(query.transpose(0, 1), self.centroid.transpose(1, 2))  # (G, N, C)
-        probed = agreement.topk(min(PROBES, agreement.shape[-1]), dim=-1).indices.transpose(0, 1).flatten(0, 1)
-        scaled = (query * self._scale).flatten(0, 1)
-        unit = scaled.abs().amax(1).clamp_min(1e-30) / 127
-        code = (scaled / unit[:, None]).round().to(torch.int8)  # (N G, D)
-        count = min(count + MORE, self.size)
+        code, unit, probed = self._asked(query)
+        count = min(count, self.size)
         fades = None if only is None and not rate else Fading.of(rate, began, only)
         found = [
             self._listed(first % g, g, code[at], unit[at], probed[at], count, fades)
@@ -167,6 +224,18 @@ class ApproximateIndex(ExactIndex):
                 self._tail = torch.cat([self._tail, rounded(fresh, self._scale[:, None])], 1)
         if not self._laid or self.size - self._laid > TAIL:
             self._lay()
+        if known < self.size:
+            self._arrays = self._for_compiled()
+
+    def _for_compiled(self) -> tuple:
+        """What `compiled.nearest` reads besides queries."""
+        code = self._code.view(-1, self.layout.dim)
+        key = self.key if self.dtype.itemsize == 4 else self.key.view(torch.int16)
+        places = (x.flatten() for x in (self._row, self._bias, self._document, self._clock))
+        lists = tuple(x.numpy() for x in (self._edges * PIECE, code, *places))
+        tail = self._laid, self._which.numpy(), self._tail.contiguous().numpy()
+        keys = key.numpy(), halves(self.dtype), *(x.numpy() for x in (self.admission, self.age, self.clock))
+        return (self._scale.numpy(), self._middle.numpy()), lists, tail, keys
 
     def _lay(self) -> None:
         """The lists of each head one after the other, each in whole pieces."""
@@ -221,6 +290,7 @@ class ApproximateIndex(ExactIndex):
             total = torch.zeros_like(self.centroid).scatter_add_(1, which[..., None].expand_as(sample), sample)
             number = torch.stack([w.bincount(minlength=count) for w in which])[..., None]
             self.centroid = torch.where(number > 0, total / number.clamp_min(1), self.centroid)
+        self._middle = rounded(self.centroid, self._scale[:, None])  # (G, C, D)
 
 
 __all__ = ["ApproximateIndex"]

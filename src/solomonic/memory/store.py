@@ -3,7 +3,7 @@
 import threading
 import time as clocks
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .engines import Engine, Unreachable, open_engine
-from .index import ExactIndex, Keys, absolute, best, entry_of, logits
+from .index import ExactIndex, Keys, absolute, entry_of
 from .layout import (
     DTYPES,
     MOST_DOCUMENTS,
@@ -22,11 +22,13 @@ from .layout import (
     Entries,
     Layout,
     Piece,
+    Read,
     Tokens,
     admission,
     entry_id,
 )
 from .lists import ApproximateIndex
+from .recent import Recent
 from .writer import Writer
 
 ON_ERROR = ("raise", "continue")
@@ -36,11 +38,24 @@ AWAY = 60.0
 
 @dataclass(frozen=True)
 class Found:
-    """Each (N, G, k). entry: int64, -1 for none. position: int64, of the token. logit: float32, falling."""
+    """age: document << 32 | position of the tokens that were found, (N, G, k) int64, -1 for none. block: tokens an entry.
 
-    entry: Tensor
-    position: Tensor
+    logit: (N, G, k) float32, falling.
+    """
+
+    age: Tensor
+    block: int
     logit: Tensor
+
+    @property
+    def entry(self) -> Tensor:
+        """(N, G, k) int64, -1 for none."""
+        return entry_of(self.age, self.block)
+
+    @property
+    def position(self) -> Tensor:
+        """(N, G, k) int64, of the token in its document, -1 for none."""
+        return torch.where(self.age < 0, -1, self.age & 0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,9 @@ class Store:
         self._said = False  # whether the writer's error has been raised, or warned of
         self._version = engine.version()
         self._visible = {document.id: document for document in engine.documents() if document.complete}
+        self._starts: dict[int, dict[int, float]] = {}  # of a layer, what `_began` gives until `_visible` changes
+        self._recent = Recent()
+        self._blank = {one.layer: 0 * Tokens.blank(one, self.layout.dtype, 1).packed[0] for one in self.layout.layers}
         self._last = engine.last_document()
         self._writer = Writer(engine.commit, self._committed, backlog) if write else None
 
@@ -154,7 +172,7 @@ class Store:
                 before = Document(self._last, name, session, when, digest)
             writing = Writing(self, replace(before, sources=tuple(sorted({*before.sources, *sources}))), resumed)
             self._open[before.id] = writing
-            self._visible[before.id] = writing.document
+            self._show(writing.document)
             self._add({before.id})
             return writing
 
@@ -211,8 +229,7 @@ class Store:
             none = torch.full((len(query), shape.heads, k), -1)
             found = none, torch.full(none.shape, -torch.inf)
         age, logit = found
-        position = torch.where(age < 0, -1, age & 0xFFFFFFFF)
-        return Found(entry_of(age, shape.block).to(device), position.to(device), logit.to(device))
+        return Found(age.to(device), shape.block, logit.to(device))
 
     @torch.inference_mode(False)
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
@@ -225,13 +242,8 @@ class Store:
         ids = entries.tolist() if isinstance(entries, Tensor) else list(entries)
         with self._lock:
             self._refresh()
-            with self._pend:
-                here = {entry: self._pending[layer, entry] for entry in ids if (layer, entry) in self._pending}
-            if missing := sorted({entry for entry in ids if entry >= 0} - here.keys()):
-                here |= self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
-            here = {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
-            began = self._began(layer)
-        none = Tokens.none(shape, self.layout.dtype)
+            here, began = self._entries(layer, ids), self._began(layer)
+        none = Tokens.blank(shape, self.layout.dtype)
         found = [here.get(entry, none) for entry in ids]
 
         def laid(name: str, filler: float = 0) -> Tensor:
@@ -245,6 +257,19 @@ class Store:
         document = torch.tensor([entry >> 32 if entry in here else -1 for entry in ids], dtype=torch.int64)
         parts = laid("key").float(), laid("value").float(), laid("score"), clock, position, real, document, laid("span")
         return Entries(*(x.to(device) for x in parts))
+
+    @torch.inference_mode(False)
+    def read(self, layer: int, ages: Sequence[int]) -> Read:
+        """The tokens `ages`, document << 32 | position, as they were at the last search. ValueError for a damaged entry."""
+        block = self.layout[layer].block
+        entries = [entry_id(age >> 32, (age & 0xFFFFFFFF) // block) for age in ages]
+        with self._lock:
+            here, began = self._entries(layer, set(entries)), self._began(layer)
+        packed = []
+        for age, entry in zip(ages, entries, strict=True):
+            row = here[entry].row(age & 0xFFFFFFFF) if entry in here else None
+            packed.append(self._blank[layer] if row is None else here[entry].packed[row])
+        return Read(torch.stack(packed), [began.get(age >> 32, 0.0) for age in ages], self.layout[layer])
 
     def documents(self) -> list[Document]:
         """All documents that have been saved, in the order in which they were begun."""
@@ -353,6 +378,7 @@ class Store:
                 tokens, taken = tokens + count, taken + nbytes
             if gone:
                 self._engine.evict(gone)
+                self._recent.clear()
                 for layer in gone.keys() & self._indexes.keys():
                     self._indexes[layer].remove(entries=gone[layer])
             return Evicted(sum(map(len, gone.values())), tokens, taken)
@@ -423,17 +449,10 @@ class Store:
     def _search(
         self, layer: int, query: Tensor, k: int, rate: float, only: Collection[int] | None, now: float
     ) -> tuple[Tensor, Tensor]:
-        index, admit = self._index(layer), self.layout[layer].admit
-        began = {document: start - now for document, start in self._began(layer).items()}
-        only = None if only is None else set(only)
-        count, sure = k + 8, False
-        while not sure:
-            found = index.candidates(query, count, rate, began, only)
-            clock = absolute(found.age, found.clock, began) if rate else found.clock.double()
-            logit = logits(query[:, :, None], found.key, found.admission, clock, admit, rate)
-            age, top, sure = best(found, logit, k)
-            count *= 2
-        return age, top
+        index, began = self._index(layer), self._began(layer)
+        if rate:
+            began = {document: start - now for document, start in began.items()}
+        return index.search(query, k, rate, began, None if only is None else set(only))
 
     def _committed(self, batch: Batch) -> None:
         with self._pend:
@@ -445,6 +464,23 @@ class Store:
         """Entries that the engine does not keep yet."""
         with self._pend:
             return {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
+
+    def _entries(self, layer: int, entries: Collection[int]) -> dict[int, Tokens]:
+        """Those that are there. Under the lock, as is all that puts one into `_pending`."""
+        with self._pend:
+            here = {entry: self._pending[layer, entry] for entry in entries if (layer, entry) in self._pending}
+        wanted = {entry for entry in entries if entry >= 0} - here.keys()
+        here |= {entry: t for entry in wanted if (t := self._recent.get(layer, entry)) is not None}
+        if missing := sorted(wanted - here.keys()):
+            read = self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
+            for entry, tokens in read.items():
+                self._recent.put(layer, entry, tokens)
+            here |= read
+        return {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
+
+    def _show(self, document: Document) -> None:
+        self._visible[document.id] = document
+        self._starts.clear()
 
     def _index(self, layer: int) -> ExactIndex:
         self._refresh()
@@ -475,23 +511,29 @@ class Store:
         known = {document.id: document for document in self._engine.documents() if document.complete}
         if version[1] != self._version[1]:
             self._indexes.clear()
+            self._recent.clear()
         new = known.keys() - self._visible.keys()
         self._visible, self._version = known, version
+        self._starts.clear()
         self._add(new)
 
     def _began(self, layer: int) -> dict[int, float]:
-        """The store's clock where each document begins: what all before it have run."""
-        total, began = 0.0, {}
-        for document in sorted(self._visible):
-            began[document] = total
-            total += self._visible[document].ran(layer)
-        return began
+        """The store's clock where each document begins: what all before it have run. Not to be changed."""
+        if layer not in self._starts:
+            total, began = 0.0, {}
+            for document in sorted(self._visible):
+                began[document] = total
+                total += self._visible[document].ran(layer)
+            self._starts[layer] = began
+        return self._starts[layer]
 
     def _drop(self, documents: set[int]) -> None:
         """From all that this process remembers."""
         for document in documents:
             self._visible.pop(document, None)
             self._open.pop(document, None)
+        self._starts.clear()
+        self._recent.clear()
         with self._pend:
             for key in [key for key in self._pending if key[1] >> 32 in documents]:
                 del self._pending[key]
@@ -575,7 +617,7 @@ class Writing:
                 tokens=self.document.tokens + len(tokens),
                 clock=tuple(sorted({**dict(self.document.clock), layer: ran}.items())),
             )
-            store._visible[self.id] = self.document
+            store._show(self.document)
             if not len(tokens):
                 return
             if layer in store._indexes:
@@ -586,6 +628,7 @@ class Writing:
                     part = tail.join(part)
                 with store._pend:
                     store._pending[layer, entry] = part
+                store._recent.drop(layer, entry)
                 self._dirty.add((layer, entry))
             self._last[layer] = entry, part
 
@@ -641,7 +684,7 @@ class Writing:
             return
         with store._lock:
             self.document = replace(self.document, complete=complete)
-            store._visible[self.id] = self.document
+            store._show(self.document)
             entries = tuple((*key, store._pending[key]) for key in sorted(self._dirty))
             self._dirty.clear()
             self.state, self._saved = state, True

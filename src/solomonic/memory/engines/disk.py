@@ -170,15 +170,16 @@ class DiskEngine(Engine):
 
     def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
         shape, found = self.layout[layer], {}
-        with self._reads() as sql, _snapshot(sql):
-            for entry in entries:
-                row = sql.execute(
+        with self._reads() as sql:
+            for begin in range(0, len(entries), SCAN):
+                some = entries[begin : begin + SCAN]
+                rows = sql.execute(
                     "SELECT k.id, tokens, position, score, clock, key, k.seal, v.id, value, span, v.seal"
-                    f" FROM keys_{shape.layer} k LEFT JOIN values_{shape.layer} v ON v.id = k.id WHERE k.id = ?",
-                    (entry,),
-                ).fetchone()
-                if row is not None:
-                    found[entry] = self._tokens(row, shape)
+                    f" FROM keys_{shape.layer} k LEFT JOIN values_{shape.layer} v ON v.id = k.id"
+                    f" WHERE k.id IN ({', '.join('?' * len(some))})",
+                    some,
+                ).fetchall()
+                found |= {row[0]: self._tokens(row, shape) for row in rows}
         return found
 
     def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
@@ -510,12 +511,11 @@ def _hold(path: Path) -> int:
 
 def _seal(row: tuple, layer: int = -1) -> bytes:
     """A digest of a row; each value with its type and length, so that no two rows read alike."""
-    digest = blake2b(struct.pack("<q", layer), digest_size=16)
+    parts = [struct.pack("<q", layer)]
     for value in row:
         data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
-        digest.update(struct.pack("<cq", type(value).__name__[:1].encode(), len(data)))
-        digest.update(data)
-    return digest.digest()
+        parts += struct.pack("<cq", type(value).__name__[:1].encode(), len(data)), data
+    return blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def _token_bytes(shape: LayerLayout, dtype: str) -> tuple[int, int]:

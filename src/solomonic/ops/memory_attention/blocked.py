@@ -46,15 +46,15 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
 def _with_store(y: Tensor, mass: Tensor, stored) -> Tensor:
     """One softmax over what gave y (B, T, H, D), its normaliser's logarithm `mass` (B, T, H), and what is stored."""
     G, D = stored.key.shape[3:]
-    q = stored.query.unflatten(2, (G, -1)) * D**-0.5
-    logit = torch.einsum("btgrd,btegd->btgre", q, stored.key.to(q.dtype)).float() + stored.bias[:, :, None, None]
-    logit = logit.flatten(2, 3).masked_fill(~stored.visible[:, :, None], -torch.inf)
-    weight = torch.cat([mass[..., None], logit], -1).softmax(-1)
+    q = stored.query.unflatten(2, (G, -1)) * D**-0.5  # (B, T, G, R, D)
+    key, value = (x.to(y.dtype).transpose(2, 3) for x in (stored.key, stored.value))  # (B, T, G, E, D)
+    bias = stored.bias.masked_fill(~stored.visible, -torch.inf)[:, :, None, None]
+    logit = (q.to(y.dtype) @ key.mT).float() + bias  # (B, T, G, R, E)
+    weight = torch.cat([mass.unflatten(2, (G, -1))[..., None], logit], -1).softmax(-1)
     if stored.watch:
-        stored.watch(weight[..., 1:])
+        stored.watch(weight[..., 1:].flatten(2, 3))
     weight = weight.to(y.dtype)
-    found = torch.einsum("btgre,btegd->btgrd", weight[..., 1:].unflatten(2, (G, -1)), stored.value.to(y.dtype))
-    return weight[..., :1] * y + found.flatten(2, 3)
+    return weight[..., :1].flatten(2, 3) * y + (weight[..., 1:] @ value).flatten(2, 3)
 
 
 class Cut(NamedTuple):
