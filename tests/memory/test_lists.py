@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from solomonic.memory import LayerLayout, Layout, Tokens, lists, open_store
+from solomonic.memory import LayerLayout, Layout, Tokens, centroids, lists, open_store
 
 from .cases import same
 
@@ -17,7 +17,9 @@ LAYOUT = Layout("model", (SHAPE,), "float32")
 def small(monkeypatch):
     monkeypatch.setattr(lists, "LEAST", 256)
     monkeypatch.setattr(lists, "TAIL", 50)
-    monkeypatch.setattr(lists, "PROBES", 6)
+    monkeypatch.setattr(lists, "PROBES", 8)
+    monkeypatch.setattr(centroids, "NEAR", 16)
+    monkeypatch.setattr(centroids, "EACH", 8)
 
 
 def tokens(seed: int, count: int = 400) -> Tokens:
@@ -53,7 +55,7 @@ def test_it_finds_most_of_what_exact_search_finds(options):
             put(exact, seed), put(store, seed)
         expected, got = answers(exact, **options)[1], answers(store, **options)[1]
         share = (got[..., None] == expected[..., None, :]).any(-1).float().mean()
-        assert 0.85 < share < 1  # with six of many lists
+        assert 0.85 < share < 1  # with eight of 64 lists
 
 
 def test_few_tokens_are_searched_exactly(monkeypatch):

@@ -71,11 +71,11 @@ def _look(code, unit, begin, end, lists, added, falls, rows, best):
     fade, worst = len(added) > 0, _least(best)
     least = best[worst]
     for place in range(begin, end):
-        logit = _product(code, codes, place) * unit
+        logit = _product(code, codes, place) * unit + bias[place]
         if fade:
             logit = logit + added[document[place]] + falls * clock[place]
-        if logit > least and logit + bias[place] > least:  # a bias is 0 at most
-            best[worst], rows[worst] = logit + bias[place], row[place]
+        if logit > least:
+            best[worst], rows[worst] = logit, row[place]
             worst = _least(best)
             least = best[worst]
 

@@ -1,6 +1,6 @@
 """Approximate search over the keys of one layer: an inverted file (Sivic and Zisserman, 2003) of rounded keys.
 
-Each head's keys are assigned to the nearest of about sqrt(n) centroids, and a query looks at the keys of the `PROBES`
+Each head's keys are assigned to the nearest of about 2 sqrt(n) centroids, and a query looks at the keys of the `PROBES`
 centroids that it agrees with most. It does so in whole numbers: keys and query are rounded to eight bits, whose products
 take a fifth of the time and half of the room. The best of these are then scored by the definition, as in exact search;
 what is missed is the approximation.
@@ -22,16 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .centroids import BATCH, Means
 from .index import Candidates, ExactIndex
 
 LEAST = 1 << 14  # tokens, below which search is exact
 PROBES = 16
 PIECE = 32
 TOGETHER = 8  # queries that are looked up at a time
-SAMPLE = 1 << 14  # keys that centroids are the means of
-ROUNDS = 6
+SAMPLE = 1 << 17  # keys that centroids are the means of
 TAIL = 1 << 12  # tokens looked through one by one, before the lists are laid out anew
-BATCH = 1 << 9  # keys that are assigned at a time: with what they are compared to, they fit the cache
 
 
 def float_product(a: Tensor, b: Tensor) -> Tensor:
@@ -93,11 +92,11 @@ NONE = tuple(np.empty(0, dtype) for dtype in (np.float32, np.int64, np.float32, 
 
 
 class ApproximateIndex(ExactIndex):
-    centroid: Tensor | None = None  # (G, C, D) float32
+    _middle: Tensor | None = None  # codes of the lists' centroids, (G, C, D) int8
 
     def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
         super().remove(documents, entries)
-        self.centroid = None
+        self._middle = None
 
     def search(
         self, query: Tensor, k: int, rate: float, began: dict[int, float], only: set[int] | None
@@ -113,9 +112,9 @@ class ApproximateIndex(ExactIndex):
             float(rate),
             self.layout.admit,
             k,
-            min(PROBES, self.centroid.shape[1]),
+            min(PROBES, self._middle.shape[1]),
         )
-        return tuple(torch.from_numpy(x).view(*query.shape[:2], k) for x in (age, logit))
+        return tuple(torch.from_numpy(x.reshape(*query.shape[:2], k)) for x in (age, logit))
 
     def _asked(self, query: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of queries (N, G, D): codes (N G, D), what a product of these is worth (N G,), lists to look at (N G, P).
@@ -168,7 +167,7 @@ class ApproximateIndex(ExactIndex):
 
         unit (m,): what a product of codes is worth. probed (m, P).
         """
-        m, lists = len(code), (torch.arange(head, head + len(code)) % heads)[:, None] * self.centroid.shape[1] + probed
+        m, lists = len(code), (torch.arange(head, head + len(code)) % heads)[:, None] * self._middle.shape[1] + probed
         begin = self._edges[lists]
         number = (self._edges[lists + 1] - begin).flatten()
         each = number.view(m, -1).sum(1)
@@ -200,7 +199,7 @@ class ApproximateIndex(ExactIndex):
         logit = product.permute(2, 0, 1).float() * unit  # (N, G, tail)
         if self.layout.admit:
             logit = logit + self.admission[self._laid : self.size]
-        asked = torch.zeros(*code.shape[:2], self.centroid.shape[1], dtype=torch.bool).scatter_(2, probed, True)
+        asked = torch.zeros(*code.shape[:2], self._middle.shape[1], dtype=torch.bool).scatter_(2, probed, True)
         asked = asked.gather(2, self._which[:, self._laid : self.size].expand(len(code), -1, -1))
         rows = torch.arange(self._laid, self.size).expand_as(logit)
         if fades is not None:
@@ -211,15 +210,15 @@ class ApproximateIndex(ExactIndex):
     def _lay_out(self) -> None:
         """Lists of all rows, but for a tail that is only assigned."""
         of = 1 << (self.size.bit_length() - 1)
-        if self.centroid is None or of != self._of:
-            self._means(of)
+        if self._middle is None or of != self._of:
+            self._choose(of)
             self._of, self._laid = of, 0
             self._which = torch.zeros(self.layout.heads, 0, dtype=torch.int64)
             self._tail = torch.zeros(self.layout.heads, 0, self.layout.dim, dtype=torch.int8)
         known = self._which.shape[1]
         if known < self.size:
             fresh = self.key[:, known : self.size]
-            self._which = torch.cat([self._which, self._nearest(fresh)], 1)
+            self._which = torch.cat([self._which, self._means.nearest(fresh)], 1)
             if self._laid and self.size - self._laid <= TAIL:
                 self._tail = torch.cat([self._tail, rounded(fresh, self._scale[:, None])], 1)
         if not self._laid or self.size - self._laid > TAIL:
@@ -239,7 +238,7 @@ class ApproximateIndex(ExactIndex):
 
     def _lay(self) -> None:
         """The lists of each head one after the other, each in whole pieces."""
-        heads, count = self.centroid.shape[:2]
+        heads, count = self._middle.shape[:2]
         sizes = torch.stack([which.bincount(minlength=count) for which in self._which])
         self._edges = pad((-(-sizes // PIECE)).flatten().cumsum(0), (1, 0))  # pieces, of all heads
         slots = int(self._edges[-1]) * PIECE
@@ -262,35 +261,13 @@ class ApproximateIndex(ExactIndex):
             setattr(self, name, getattr(self, name).view(slots // PIECE, -1))
         self._laid, self._tail = self.size, self._tail[:, :0]
 
-    def _nearest(self, key: Tensor) -> Tensor:
-        """(G, M, D) -> (G, M): by distance, in batches of one shape, whose products are rounded alike."""
-        heads, m, dim = key.shape
-        group = min(32, self.centroid.shape[1])  # powers of two, both
-        offset = self.centroid.square().sum(-1)[:, None] / 2
-        nearest = torch.empty(heads, m, dtype=torch.int64)
-        batch = torch.zeros(heads, BATCH, dim)
-        for begin in range(0, m, BATCH):
-            part = key[:, begin : begin + BATCH]
-            batch[:, : part.shape[1]] = part
-            agreement = torch.baddbmm(offset, batch, self.centroid.transpose(1, 2), beta=-1).unflatten(-1, (-1, group))
-            most = agreement.amax(-1).argmax(-1, keepdim=True)  # torch's argmax of long rows is slow
-            inside = agreement.gather(2, most[..., None].expand(-1, -1, -1, group)).argmax(-1)
-            nearest[:, begin : begin + BATCH] = (most * group + inside)[:, : part.shape[1], 0]
-        return nearest
-
-    def _means(self, of: int) -> None:
+    def _choose(self, of: int) -> None:
         """Centroids of the `of` oldest tokens, by Lloyd's iterations from some of them; and the keys' range, by dims."""
         oldest = self.age[: self.size].argsort()[:of]
         sample = self.key[:, oldest[:: max(1, of // SAMPLE)]].float()
         self._scale = sample.abs().amax(1).clamp_min(1e-30) / 127  # (G, D)
-        count = 1 << (of.bit_length() // 2)
-        self.centroid = sample[:, :: sample.shape[1] // count][:, :count].clone()
-        for _ in range(ROUNDS):
-            which = self._nearest(sample)
-            total = torch.zeros_like(self.centroid).scatter_add_(1, which[..., None].expand_as(sample), sample)
-            number = torch.stack([w.bincount(minlength=count) for w in which])[..., None]
-            self.centroid = torch.where(number > 0, total / number.clamp_min(1), self.centroid)
-        self._middle = rounded(self.centroid, self._scale[:, None])  # (G, C, D)
+        self._means = Means.of(sample, 1 << (of.bit_length() // 2 + 1))
+        self._middle = rounded(self._means.mean, self._scale[:, None])
 
 
 __all__ = ["ApproximateIndex"]

@@ -1,0 +1,56 @@
+"""Means of keys: the nearest one, and a way to it that depends on nothing else."""
+
+import pytest
+import torch
+
+from solomonic.memory import centroids
+from solomonic.memory.centroids import Means
+
+
+def keys(count: int) -> torch.Tensor:
+    """Around 50 centres, of two heads."""
+    random = torch.Generator().manual_seed(0)
+    centre = torch.randn(50, 2, 8, generator=random)
+    key = centre[torch.randint(50, (count,), generator=random)]
+    return (key + 0.3 * torch.randn(key.shape, generator=random)).transpose(0, 1)
+
+
+def distances(key: torch.Tensor, means: Means) -> torch.Tensor:
+    return (key[:, :, None].double() - means.mean[:, None].double()).square().sum(-1)
+
+
+def test_few_means_are_all_compared():
+    key = keys(700)
+    means = Means.of(key, 32)
+    assert torch.equal(means.nearest(key), distances(key, means).argmin(-1))
+
+
+def test_iterations_bring_means_to_their_keys(monkeypatch):
+    key = keys(700)
+    far = [distances(key, Means.of(key, 32)).amin(-1).mean()]
+    monkeypatch.setattr(centroids, "ROUNDS", 0)
+    far.append(distances(key, Means.of(key, 32)).amin(-1).mean())
+    assert far[0] < 0.8 * far[1]
+
+
+@pytest.fixture
+def anchored(monkeypatch):
+    monkeypatch.setattr(centroids, "NEAR", 32)
+    monkeypatch.setattr(centroids, "EACH", 8)
+
+
+def test_many_means_are_found_by_anchors(anchored):
+    key = keys(3000)
+    means = Means.of(key, 128)
+    distance = distances(key, means)
+    found = distance.gather(-1, means.nearest(key)[..., None])[..., 0]
+    assert (found == distance.amin(-1)).float().mean() > 0.9
+    assert found.mean() < 1.05 * distance.amin(-1).mean()
+
+
+def test_a_key_has_its_mean_whatever_is_beside_it(anchored):
+    key = keys(3000)
+    means = Means.of(key, 128)
+    expected = means.nearest(key)
+    for begin, end in ((0, 1), (37, 300), (1000, 3000)):
+        assert torch.equal(means.nearest(key[:, begin:end]), expected[:, begin:end])
