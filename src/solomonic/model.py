@@ -161,7 +161,8 @@ class LanguageModel(nn.Module):
             if trace is not None:
                 trace.append(_rows(x, rank))
                 x = _rows(trace[-1], order)
-            x, after = block(x, before[i], place if stores is None else replace(place, store=stores[i]))
+            here = place if stores is None or stores[i] is None else replace(place, store=stores[i])
+            x, after = block(x, before[i], here)
             layers.append(after)
         return _rows(self.norm(x), rank), {"position": place.end, "segment": segment, "layers": layers}
 

@@ -9,8 +9,6 @@ Letters: G heads, Q queries and heads, heads in turn, D dims, n tokens, C lists 
 import numpy as np
 from numba import njit
 
-from .index import MORE
-
 
 def _compiled(**options):
     def decorate(function):
@@ -129,8 +127,8 @@ def _settle(query, head, rows, keys, fades, rate, admit, ages, logits):
 
 
 @_compiled()
-def nearest(query, centres, lists, tail, keys, fades, rate, admit, k, probes):
-    """Ages and logits (Q, k) of the best of each query by the definition, among the best by rounded products.
+def nearest(query, centres, lists, tail, keys, fades, rate, admit, k, count, probes):
+    """Ages and logits (Q, k) of the best of each query by the definition, among the `count` best by rounded products.
 
     query    (Q, D) float32
     centres  the unit of the codes of each head's keys (G, D); codes of the lists' centroids (G, C, D)
@@ -142,7 +140,7 @@ def nearest(query, centres, lists, tail, keys, fades, rate, admit, k, probes):
     """
     (scale, middle), edges, falls = centres, lists[0], np.float32(rate)
     heads, per_head = middle.shape[:2]
-    codes, rows = np.empty_like(query), np.full((len(query), k + MORE), -1, dtype=np.int64)
+    codes, rows = np.empty_like(query), np.full((len(query), count), -1, dtype=np.int64)
     unit, best = np.empty(len(query), dtype=np.float32), np.full(rows.shape, -np.inf, dtype=np.float32)
     asked = np.empty((len(query), probes), dtype=np.int64)
     for q in range(len(query)):

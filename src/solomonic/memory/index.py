@@ -19,7 +19,6 @@ from .layout import LayerLayout, Tokens, admission
 CHUNK = 1 << 10  # tokens scored at a time: their keys as float32 fit the cache
 GROUP = 64
 SCORED = 1 << 24  # logits kept at a time
-MORE = 8  # that are scored by the definition besides those that are asked for
 Allocate = Callable[..., Tensor]
 
 
@@ -56,6 +55,9 @@ class Candidates:
 
 class ExactIndex:
     """Keys of one layer in memory. Tokens in any order; removed by document or by entry."""
+
+    more = 8
+    """Tokens that are scored by the definition besides those that are asked for."""
 
     def __init__(self, layout: LayerLayout, dtype: torch.dtype, allocate: Allocate = torch.empty):
         self.layout, self.dtype = layout, dtype
@@ -103,7 +105,7 @@ class ExactIndex:
         self, query: Tensor, k: int, rate: float, began: dict[int, float], only: set[int] | None
     ) -> tuple[Tensor, Tensor]:
         """age and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`."""
-        count, sure = k + MORE, False
+        count, sure = k + self.more, False
         while not sure:
             found = self.candidates(query, count, rate, began, only)
             clock = absolute(found.age, found.clock, began) if rate else found.clock.double()

@@ -29,7 +29,7 @@ LEAST = 1 << 14  # tokens, below which search is exact
 PROBES = 16
 PIECE = 32
 TOGETHER = 8  # queries that are looked up at a time
-SAMPLE = 1 << 17  # keys that centroids are the means of
+SAMPLE = 1 << 18  # keys that centroids are the means of
 TAIL = 1 << 12  # tokens looked through one by one, before the lists are laid out anew
 
 
@@ -92,6 +92,7 @@ NONE = tuple(np.empty(0, dtype) for dtype in (np.float32, np.int64, np.float32, 
 
 
 class ApproximateIndex(ExactIndex):
+    more = 4
     _middle: Tensor | None = None  # codes of the lists' centroids, (G, C, D) int8
 
     def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
@@ -112,6 +113,7 @@ class ApproximateIndex(ExactIndex):
             float(rate),
             self.layout.admit,
             k,
+            k + self.more,
             min(PROBES, self._middle.shape[1]),
         )
         return tuple(torch.from_numpy(x.reshape(*query.shape[:2], k)) for x in (age, logit))

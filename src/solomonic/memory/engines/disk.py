@@ -252,12 +252,16 @@ class DiskEngine(Engine):
         return index
 
     def version(self) -> tuple[int, int]:
-        with self._reads() as sql:
-            changes = sql.execute("PRAGMA data_version").fetchone()[0]
+        with self._reading:
+            try:  # at every search, so without `_reads`
+                changes = self._reader.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error:
+                with self._errors(OSError):
+                    raise
             if changes != self._changes:
-                self._changes = changes
-                self._removals = int(_about(sql, "removals", self._uri))
-        return changes, self._removals
+                with self._reads() as sql:
+                    self._changes, self._removals = changes, int(_about(sql, "removals", self._uri))
+        return self._changes, self._removals
 
     def compact(self) -> None:
         with self._writing:
