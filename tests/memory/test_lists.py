@@ -18,6 +18,7 @@ def small(monkeypatch):
     monkeypatch.setattr(lists, "LEAST", 256)
     monkeypatch.setattr(lists, "TAIL", 50)
     monkeypatch.setattr(lists, "PROBES", 8)
+    monkeypatch.setattr(lists, "LOOKED", 0)
     monkeypatch.setattr(centroids, "NEAR", 16)
     monkeypatch.setattr(centroids, "EACH", 8)
 
@@ -56,6 +57,17 @@ def test_it_finds_most_of_what_exact_search_finds(options):
         expected, got = answers(exact, **options)[1], answers(store, **options)[1]
         share = (got[..., None] == expected[..., None, :]).any(-1).float().mean()
         assert 0.85 < share < 1  # with eight of 64 lists
+
+
+def test_where_all_lists_are_looked_at_only_rounding_misses_any(monkeypatch):
+    monkeypatch.setattr(lists, "LOOKED", 1600)
+    with open_store("ram:", LAYOUT, write=True) as exact, open_store("ram:", LAYOUT, True, approximate=True) as store:
+        for seed in range(4):
+            put(exact, seed), put(store, seed)
+        expected, got = answers(exact)[1], answers(store)[1]
+        assert (got == expected).float().mean() > 0.99
+        monkeypatch.setattr(lists, "compiled", lambda: None)
+        assert torch.equal(answers(store)[1], got)
 
 
 def test_few_tokens_are_searched_exactly(monkeypatch):

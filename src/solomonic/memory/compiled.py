@@ -53,6 +53,10 @@ def _rounded(query, scale, code):
 @_compiled()
 def _ask(code, middle, asked):
     """Writes the lists `asked` (P,) of a head whose centroids have the largest products; of equal ones the first."""
+    if 8 * len(asked) > len(middle):
+        every = np.array([np.int64(_product(code, middle, at)) * len(middle) - at for at in range(len(middle))])
+        asked[:] = np.argsort(every)[len(middle) - len(asked) :]
+        return
     agreement = np.full(len(asked), np.iinfo(np.int64).min)
     least = 0
     for at in range(len(middle)):
