@@ -120,6 +120,16 @@ def test_the_compiled_search_gives_the_same_answers(dtype, options, monkeypatch)
         assert store._indexes[0].size > store._indexes[0]._laid
 
 
+@pytest.mark.parametrize("looked", [0, 1600])
+def test_a_query_that_is_no_number_finds_nothing(looked, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(lists, "LOOKED", looked)
+    with open_store("ram:", LAYOUT, True, approximate=True) as store:
+        put(store, 0), put(store, 1, parts=11)
+        for number in (torch.nan, torch.inf):
+            assert (store.search(0, torch.full((2, 2, 8), number), 3).entry == -1).all()
+
+
 def test_without_numba_torch_searches(monkeypatch):
     lists.compiled.cache_clear()
     monkeypatch.delitem(sys.modules, "solomonic.memory.compiled", raising=False)

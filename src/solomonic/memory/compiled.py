@@ -146,7 +146,7 @@ def nearest(query, centres, lists, tail, keys, fades, rate, admit, k, count, pro
     heads, per_head = middle.shape[:2]
     codes, rows = np.empty_like(query), np.full((len(query), count), -1, dtype=np.int64)
     unit, best = np.empty(len(query), dtype=np.float32), np.full(rows.shape, -np.inf, dtype=np.float32)
-    asked = np.empty((len(query), probes), dtype=np.int64)
+    asked = np.zeros((len(query), probes), dtype=np.int64)
     for q in range(len(query)):
         unit[q] = _rounded(query[q], scale[q % heads], codes[q])
         _ask(codes[q], middle[q % heads], asked[q])
