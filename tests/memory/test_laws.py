@@ -81,6 +81,17 @@ def test_fetch_gives_the_tokens_of_an_entry(uri):
             assert torch.equal(getattr(read, name)[:-3], getattr(entries, name)[real])
 
 
+def test_what_reading_makes_of_entries_is_not_kept_with_them(tmp_path):
+    with opened(f"ram:{tmp_path}") as store:
+        put(store, "a", 0)
+        with store.document("b") as document:
+            document.write(1, tokens_of(1))
+            answers(store)
+        answers(store)
+        kept = [tokens for layer in (1, 3) for tokens in store._engine._entries[layer].values()]
+        assert len(kept) > 10 and not any("packed" in vars(tokens) for tokens in kept)
+
+
 def test_the_entries_that_were_read_last_are_kept():
     tokens = kept(tokens_of(0))
     recent = Recent(room=3 * tokens.nbytes())

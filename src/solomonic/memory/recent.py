@@ -6,7 +6,7 @@ ROOM = 64 << 20
 
 
 class Recent:
-    """Up to `room` bytes of entries; the one that was asked for longest ago goes first."""
+    """Up to `room` bytes of entries as they are stored; the one that was asked for longest ago goes first."""
 
     def __init__(self, room: int = ROOM):
         self._room, self._size = room, 0

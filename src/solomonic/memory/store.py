@@ -466,16 +466,19 @@ class Store:
             return {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
 
     def _entries(self, layer: int, entries: Collection[int]) -> dict[int, Tokens]:
-        """Those that are there. Under the lock, as is all that puts one into `_pending`."""
+        """Those that are there, as copies: what reading makes of them goes with them, whatever the engine keeps.
+
+        Under the lock, as is all that puts one into `_pending`.
+        """
         with self._pend:
-            here = {entry: self._pending[layer, entry] for entry in entries if (layer, entry) in self._pending}
+            here = {e: replace(self._pending[layer, e]) for e in entries if (layer, e) in self._pending}
         wanted = {entry for entry in entries if entry >= 0} - here.keys()
         here |= {entry: t for entry in wanted if (t := self._recent.get(layer, entry)) is not None}
         if missing := sorted(wanted - here.keys()):
             read = self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
             for entry, tokens in read.items():
-                self._recent.put(layer, entry, tokens)
-            here |= read
+                here[entry] = replace(tokens)
+                self._recent.put(layer, entry, here[entry])
         return {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
 
     def _show(self, document: Document) -> None:
