@@ -14,7 +14,7 @@ from torch import Tensor
 NEAR = 1024
 EACH = 64  # means to an anchor
 ROUNDS = 6
-BATCH = 1 << 9  # keys at a time: with what they are compared to, they fit the cache
+BATCH = 1 << 7  # keys at a time: few, since a block of new ones has hardly two of an anchor
 
 
 class Means:
@@ -26,6 +26,7 @@ class Means:
             self._anchors = [_lloyd(one, one[::EACH].clone()) for one in mean]
             distance = torch.stack([torch.cdist(a, m) for a, m in zip(self._anchors, mean, strict=True)])
             self._near = distance.topk(NEAR, dim=-1, largest=False).indices.sort(-1).values  # (G, A, NEAR)
+            self._means_near = torch.stack([m[n] for m, n in zip(mean, self._near, strict=True)])  # (G, A, NEAR, D)
 
     @classmethod
     def of(cls, sample: Tensor, count: int) -> "Means":
@@ -44,9 +45,9 @@ class Means:
         for head, (mine, anchors) in enumerate(zip(key, self._anchors, strict=True)):
             anchor = _nearest(mine, anchors)
             rows = anchor.argsort(stable=True).split(anchor.bincount(minlength=len(anchors)).tolist())
-            for near, some in zip(self._near[head], rows, strict=True):
+            for near, mean, some in zip(self._near[head], self._means_near[head], rows, strict=True):
                 if len(some):
-                    nearest[head, some] = near[_nearest(mine[some], self.mean[head, near])]
+                    nearest[head, some] = near[_nearest(mine[some], mean)]
         return nearest
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .centroids import BATCH, Means
+from .centroids import Means
 from .index import Candidates, ExactIndex
 
 LEAST = 1 << 12  # tokens, below which search is exact
@@ -30,6 +30,7 @@ PROBES, LOOKED = 16, 1 << 13  # lists and tokens that a query looks at
 PIECE = 32
 TOGETHER = 8  # queries that are looked up at a time
 SAMPLE = 1 << 18  # keys that centroids are the means of
+BATCH = 1 << 9  # keys that are rounded at a time
 TAIL = 1 << 12  # tokens looked through one by one, before the lists are laid out anew
 
 
