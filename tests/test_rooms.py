@@ -30,7 +30,7 @@ MAY = {
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},
-    "memory": set(),
+    "memory": {"ops"},
     "probe": {"model", "mixers", "ops"},
     "spelling": set(),
     "files": set(),
@@ -38,7 +38,7 @@ MAY = {
     "__init__": {"model", "presets"},
 }
 PACKAGES = {
-    "ops": {"torch", "triton", "fla"},
+    "ops": {"torch", "triton", "fla", "numpy", "numba", "llvmlite"},
     "mixers": {"torch"},
     "layers": {"torch"},
     "model": {"torch"},

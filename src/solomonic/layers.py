@@ -2,8 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from .ops import rows
 from .ops.place import Place, advance, extend
 
 
@@ -16,32 +16,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        kind, weight = x.dtype, self.weight.float()
-        x = x.float()
-        if x.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _Norm.apply(x, weight, self.eps).to(kind)
-        return nn.functional.rms_norm(x, x.shape[-1:], weight, self.eps).to(kind)
-
-
-class _Norm(torch.autograd.Function):
-    """The same with its gradient written out: torch's, on a CPU, is of every operation that its norm is made of."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.eps = eps
-        return nn.functional.rms_norm(x, x.shape[-1:], weight, eps)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        size = x.shape[-1]
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(size).add_(ctx.eps).rsqrt_()
-        normed = x * scale
-        each = dy * normed
-        along = (each @ weight)[..., None] / size
-        return (dy * weight).addcmul_(normed, along, value=-1).mul_(scale), each.flatten(0, -2).sum(0), None
+        return rows.rms_norm(x.float(), self.weight.float(), self.eps).to(x.dtype)
 
 
 class GatedRMSNorm(RMSNorm):
@@ -55,25 +30,28 @@ class GatedRMSNorm(RMSNorm):
         self.groups, self.norm_first = groups, norm_first
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        gate = nn.functional.silu(gate.float())
-        y = x.float() if self.norm_first else x.float() * gate
+        kind, x, gate, weight = x.dtype, x.float(), gate.float(), self.weight.float()
+        if self.groups == 1 and not self.norm_first:
+            return rows.gated_norm(x, gate, weight, self.eps).to(kind)
+        gate = nn.functional.silu(gate)
+        y = x if self.norm_first else x * gate
         if self.groups == 1:
-            y = super().forward(y)
+            y = rows.rms_norm(y, weight, self.eps)
         else:
             parts = y.unflatten(-1, (self.groups, -1))
-            y = nn.functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * self.weight.float()
-        return (y * gate if self.norm_first else y).to(x.dtype)
+            y = nn.functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * weight
+        return (y * gate if self.norm_first else y).to(kind)
 
 
 class ShortConvolution(nn.Module):
-    """Depthwise causal convolution y_t = sum_l w_l x_{t-l} + bias over `width` rows of one document.
+    """Depthwise causal convolution y_t = sum_l w_l x_{t-l} + bias over `width` rows of one document; `activate`: its silu.
 
     `weight` (D, 1, width) is laid out as in `torch.nn.Conv1d`: its last column weighs the present row.
     """
 
-    def __init__(self, dim: int, width: int = 4, bias: bool = False):
+    def __init__(self, dim: int, width: int = 4, bias: bool = False, activate: bool = False):
         super().__init__()
-        self.dim, self.width = dim, width
+        self.dim, self.width, self.activate = dim, width, activate
         self.weight = nn.Parameter(torch.empty(dim, 1, width).uniform_(-(width**-0.5), width**-0.5))
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
@@ -84,39 +62,17 @@ class ShortConvolution(nn.Module):
         """(B, T, D), the (B, width - 1, D) rows before -> (B, T, D), rows."""
         T, past = x.shape[1], self.width - 1
         extended = extend(state, x, past)
-        if place.packed or T == 1 or not extended.is_cpu or extended.dtype != self.weight.dtype:
-            y = x * self.weight[:, 0, past]
-            for lag in range(1, self.width):
-                row = extended[:, past - lag : past - lag + T]
-                if place.packed:
-                    row = torch.where((place.position >= lag)[..., None], row, 0)
-                y = y + row * self.weight[:, 0, past - lag]
-        else:
-            y = _Convolve.apply(extended, self.weight[:, 0])
-        return y if self.bias is None else y + self.bias, advance(extended, place, past)
-
-
-class _Convolve(torch.autograd.Function):
-    """The same without its intermediate results: `extended` (B, width - 1 + T, D), `weight` (D, width) -> (B, T, D)."""
-
-    @staticmethod
-    def forward(ctx, extended: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(extended, weight)
-        past = weight.shape[1] - 1
-        y = extended[:, past:] * weight[:, past]
-        for lag in range(1, past + 1):
-            y.addcmul_(extended[:, past - lag : -lag], weight[:, past - lag])
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
-        extended, weight = ctx.saved_tensors
-        width, T = weight.shape[1], dy.shape[1]
-        dx = torch.zeros_like(extended)
-        for n in range(width):
-            dx[:, n : n + T].addcmul_(dy, weight[:, n])
-        return dx, torch.stack([(dy * extended[:, n : n + T]).sum((0, 1)) for n in range(width)], -1)
+        after = advance(extended, place, past)
+        weight = self.weight[:, 0]
+        if not place.packed:
+            return rows.convolve(extended, weight, self.bias, self.activate), after
+        y = x * weight[:, past]
+        for lag in range(1, self.width):
+            row = extended[:, past - lag : past - lag + T]
+            y = y + torch.where((place.position >= lag)[..., None], row, 0) * weight[:, past - lag]
+        if self.bias is not None:
+            y = y + self.bias
+        return nn.functional.silu(y) if self.activate else y, after
 
 
 class SwiGLU(nn.Module):
@@ -129,4 +85,4 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(nn.functional.silu(self.gate(x)) * self.up(x))
+        return self.down(rows.swiglu(self.gate(x), self.up(x)))

@@ -133,6 +133,7 @@ def test_a_query_that_is_no_number_finds_nothing(looked, monkeypatch):
 def test_without_numba_torch_searches(monkeypatch):
     lists.compiled.cache_clear()
     monkeypatch.delitem(sys.modules, "solomonic.memory.compiled", raising=False)
+    monkeypatch.delitem(sys.modules, "solomonic.ops.jit", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     try:
         assert lists.compiled() is None

@@ -7,20 +7,11 @@ Letters: G heads, Q queries and heads, heads in turn, D dims, n tokens, C lists 
 """
 
 import numpy as np
-from numba import njit
+
+from ..ops.jit import compiled
 
 
-def _compiled(**options):
-    def decorate(function):
-        try:
-            return njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # there is no folder to keep it in
-            return njit(nogil=True, **options)(function)
-
-    return decorate
-
-
-@_compiled(fastmath={"reassoc", "nsz"})
+@compiled(fastmath={"reassoc", "nsz"})
 def _product(query, code, i):
     total = np.float32(0)
     for d in range(len(query)):
@@ -28,7 +19,7 @@ def _product(query, code, i):
     return total
 
 
-@_compiled()
+@compiled()
 def _least(x):
     at = 0
     for i in range(1, len(x)):
@@ -37,7 +28,7 @@ def _least(x):
     return at
 
 
-@_compiled()
+@compiled()
 def _rounded(query, scale, code):
     """Writes the whole numbers `code` (D,) of a query, and gives what a product of theirs is worth."""
     most = np.float32(1e-30)
@@ -50,7 +41,7 @@ def _rounded(query, scale, code):
     return unit
 
 
-@_compiled()
+@compiled()
 def _ask(code, middle, asked):
     """Writes the lists `asked` (P,) of a head whose centroids have the largest products; of equal ones the first."""
     if 8 * len(asked) > len(middle):
@@ -66,7 +57,7 @@ def _ask(code, middle, asked):
             least = _least(agreement)
 
 
-@_compiled()
+@compiled()
 def _look(code, unit, begin, end, lists, added, falls, rows, best):
     """Puts among the `best` logits (c,), and into their `rows`, those of the places [begin, end) that belong there."""
     _, codes, row, bias, document, clock = lists
@@ -82,7 +73,7 @@ def _look(code, unit, begin, end, lists, added, falls, rows, best):
             least = best[worst]
 
 
-@_compiled()
+@compiled()
 def _look_late(code, unit, looked, head, tail, keys, fades, falls, admit, rows, best):
     """The same of those rows of the tail whose lists are `looked` (C,) at."""
     first, which, codes = tail
@@ -100,7 +91,7 @@ def _look_late(code, unit, looked, head, tail, keys, fades, falls, admit, rows, 
                 best[worst], rows[worst] = logit, row
 
 
-@_compiled()
+@compiled()
 def _settle(query, head, rows, keys, fades, rate, admit, ages, logits):
     """Writes the k best of `rows` by `index.logits`, which adds halves to halves; of equal ones the older first."""
     key, meaning, admission, age, clock = keys
@@ -130,7 +121,7 @@ def _settle(query, head, rows, keys, fades, rate, admit, ages, logits):
                 logit, logits[i] = logits[i], logit
 
 
-@_compiled()
+@compiled()
 def nearest(query, centres, lists, tail, keys, fades, rate, admit, k, count, probes):
     """Ages and logits (Q, k) of the best of each query by the definition, among the `count` best by rounded products.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
@@ -55,7 +55,7 @@ class GatedKalmaNet(Mixer):
         self.sizes = [keys, keys, values]
         self.qkv = nn.Linear(d_model, 2 * keys + values, bias=False)
         self.gates = nn.Linear(d_model, 3 * H + values, bias=False)
-        self.conv = ShortConvolution(2 * keys + values, config.conv_width)
+        self.conv = ShortConvolution(2 * keys + values, config.conv_width, activate=True)
         self.A_log, self.dt_bias = init_gates(H)
         self.norm = GatedRMSNorm(config.value_dim, norm_first=True)
         self.out = nn.Linear(values, d_model, bias=False)
@@ -79,7 +79,7 @@ class GatedKalmaNet(Mixer):
         state = state or dict.fromkeys(("conv", "h", "u", "log_decay"))
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
-        q, k, v = (x.unflatten(-1, (H, -1)).float() for x in silu(qkv).split(self.sizes, -1))
+        q, k, v = (x.unflatten(-1, (H, -1)).float() for x in qkv.split(self.sizes, -1))
         q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, alpha, step, gate = self.gates(x).split([H, H, H, self.sizes[2]], -1)
         weight, alpha = beta.float().sigmoid().square(), alpha.float().sigmoid()

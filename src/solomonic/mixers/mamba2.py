@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu, softplus
+from torch.nn.functional import softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
@@ -69,7 +69,7 @@ class Mamba2(Mixer):
         self.sizes = [inner, inner + 2 * shared, self.heads]
         self.split = [inner, shared, shared]
         self.project = nn.Linear(d_model, sum(self.sizes), config.bias)
-        self.conv = ShortConvolution(inner + 2 * shared, config.conv_width, config.conv_bias)
+        self.conv = ShortConvolution(inner + 2 * shared, config.conv_width, config.conv_bias, activate=True)
         self.A_log, self.dt_bias = init_gates(self.heads)
         self.D = nn.Parameter(torch.ones(self.heads))
         self.norm = GatedRMSNorm(inner, config.n_groups, config.norm_before_gate, config.norm_eps)
@@ -84,7 +84,7 @@ class Mamba2(Mixer):
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         z, xBC, dt = self.project(x).split(self.sizes, -1)
         xBC, conv = self.conv(xBC, state["conv"], place)
-        value, B, C = silu(xBC).split(self.split, -1)
+        value, B, C = xBC.split(self.split, -1)
         value = value.unflatten(-1, (self.heads, -1)).float()
         B, C = (x.unflatten(-1, (self.config.n_groups, -1)) for x in (B, C))
         dt = softplus(dt.float() + self.dt_bias)

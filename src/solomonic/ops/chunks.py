@@ -9,6 +9,15 @@ from torch.nn.functional import pad
 
 from .place import Place
 
+LEAST_LOG = -60.0
+"""Of what is kept, less than e^-60 is nothing: products of such numbers leave the range in which processors are fast."""
+
+
+def kept(log: Tensor, visible: Tensor | None = None) -> Tensor:
+    """exp(log), where it is not next to nothing and, if `visible` is given, where that is true; else 0."""
+    near = log > LEAST_LOG
+    return log.masked_fill(~(near if visible is None else near & visible), -torch.inf).exp()
+
 
 def cut(
     wide: tuple[Tensor, ...], narrow: tuple[Tensor, ...], place: Place, chunk: int
@@ -39,12 +48,12 @@ def decays(g: Tensor, document: Tensor | None) -> tuple[Tensor, Tensor, Tensor, 
     Q = g.shape[-1]
     total = g.cumsum(-1)
     visible = torch.ones(Q, Q, dtype=torch.bool, device=g.device).tril()
-    into, onward, keep = total.exp(), (total[..., -1:] - total).exp(), total[..., -1].exp()
+    into, onward, keep = kept(total), kept(total[..., -1:] - total), kept(total[..., -1])
     if document is not None:
         end = pad(document[..., -1], (1, 0))
         visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None]
         into = into * (document == end[:, :-1, None])[:, :, None]
         onward = onward * (document == end[:, 1:, None])[:, :, None]
         keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
-    decay = (total[..., :, None] - total[..., None, :]).masked_fill(~visible, -torch.inf).exp()
+    decay = kept(total[..., :, None] - total[..., None, :], visible)
     return decay, into, onward, keep

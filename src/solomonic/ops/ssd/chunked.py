@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..chunks import kept
 from ..place import Place
 
 GROUP = 64  # chunks whose states are carried by one (GROUP + 1)^2 product
@@ -39,15 +40,15 @@ def ssd(
 
     decay = total[..., :, None] - total[..., None, :]  # from row s to row t
     visible = torch.ones(Q, Q, dtype=torch.bool, device=v.device).tril()
-    into = total.exp()  # what the chunk's incoming state keeps at row t
-    onward = (total[..., -1:] - total).exp()  # what row s keeps at the chunk's end
+    into = kept(total)  # what the chunk's incoming state keeps at row t
+    onward = kept(total[..., -1:] - total)  # what row s keeps at the chunk's end
     if document is not None:
         document = document.view(-1, C, Q)
         end = pad(document[..., -1], (1, 0))
         visible = visible & (document[..., :, None] == document[..., None, :])[:, :, None, None]
         into = into * (document == end[:, :-1, None])[:, :, None, None]
         onward = onward * (document == end[:, 1:, None])[:, :, None, None]
-    weight = decay.masked_fill(~visible, -torch.inf).exp() * (q @ k.mT)[:, :, :, None]
+    weight = kept(decay, visible) * (q @ k.mT)[:, :, :, None]
     y = weight @ v  # b c g r t p
 
     added = (v * onward[..., None]).mT @ k[:, :, :, None]  # b c g r p n
@@ -61,7 +62,7 @@ def ssd(
         keep = log_keep[..., :, None].expand(*log_keep.shape, log_keep.shape[-1]).tril(-1).cumsum(-2)
         here = end[:, first : first + GROUP + 1]
         same = (here[:, :, None] == here[:, None, :]).tril()[:, None, None]
-        keep = keep.masked_fill(~same, -torch.inf).exp()
+        keep = kept(keep, same)
         states = torch.cat([state, added[:, part]], 1).permute(0, 2, 3, 1, 4, 5).flatten(4)  # b g r c pn
         states = (keep @ states).unflatten(4, (P, N)).permute(0, 3, 1, 2, 4, 5)  # b c g r p n
         incoming.append(states[:, :-1])

@@ -1,0 +1,74 @@
+"""What layers do to each row by itself, or to a row and the few before it: norms, gates, short convolutions."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from ...spelling import choose
+from . import reference, written
+
+LEAST = 1 << 14
+"""Numbers from which compiling pays: below it the way there takes longer than the operations of torch."""
+
+
+@cache
+def _compiled() -> ModuleType | None:
+    try:
+        return import_module(".compiled", __package__)
+    except ImportError:
+        return None
+
+
+def _need_compiled() -> ModuleType:
+    if (found := _compiled()) is None:
+        raise ValueError("backend 'compiled': numba is not installed; pip install 'solomonic[cpu]'")
+    return found
+
+
+BACKENDS: dict[str, Callable[[], ModuleType]] = {
+    "reference": lambda: reference,
+    "written": lambda: written,
+    "compiled": _need_compiled,
+}
+
+
+def fastest(x: Tensor) -> str:
+    """The backend for rows like x: on a CPU "compiled" where it is float32 and numba is there, else "written"."""
+    if not x.is_cpu or torch.compiler.is_compiling():
+        return "reference"
+    if x.numel() >= LEAST and x.dtype == torch.float32 and _compiled() is not None:
+        return "compiled"
+    return "written"
+
+
+def _backend(name: str | None, x: Tensor) -> ModuleType:
+    return choose("backend", name or fastest(x), BACKENDS)()
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
+    """x (..., D) / rms(x) * weight (D,), rms(x)^2 = mean(x^2) + eps (arXiv 1910.07467)."""
+    return _backend(backend, x).rms_norm(x, weight, eps)
+
+
+def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
+    """The norm of x * silu(gate), all (..., D) (Mamba-2, arXiv 2405.21060)."""
+    return _backend(backend, x).gated_norm(x, gate, weight, eps)
+
+
+def swiglu(gate: Tensor, up: Tensor, backend: str | None = None) -> Tensor:
+    """silu(gate) * up, all (..., D) (arXiv 2002.05202)."""
+    return _backend(backend, gate).swiglu(gate, up)
+
+
+def convolve(
+    extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool = False, backend: str | None = None
+) -> Tensor:
+    """y_t = sum_n weight_n x_{t - W + 1 + n} + bias, a channel by itself, and where `activate` its silu.
+
+    extended (B, W - 1 + T, D): the rows before, and T new ones; weight (D, W); bias (D,) -> (B, T, D).
+    """
+    return _backend(backend, extended).convolve(extended, weight, bias, activate)

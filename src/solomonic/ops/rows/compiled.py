@@ -1,0 +1,434 @@
+"""Rows as numba compiles them: each is read once and written once, in as many parts as torch has threads.
+
+A function on rows lo .. hi does the work; the one after it runs it in parts. Loops write to one array each, and division
+follows numpy: else they are not vectorised. Rows lie `step` numbers apart in an array without axes.
+"""
+
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import prange, types
+from numba.extending import intrinsic
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..jit import compiled, threads
+
+F = np.float32
+FAST = {"fastmath": {"contract", "nsz", "reassoc", "arcp"}, "error_model": "numpy"}
+LEAST = 1 << 14  # numbers a part
+
+
+@intrinsic
+def _power(context, exponent):
+    """2 to a whole number, by its bits."""
+
+    def generate(context, builder, signature, arguments):
+        whole = ir.IntType(32)
+        bits = builder.shl(builder.add(builder.fptosi(arguments[0], whole), whole(127)), whole(23))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@intrinsic
+def _whole(context, x):
+    """Towards zero."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.sitofp(builder.fptosi(arguments[0], ir.IntType(32)), ir.FloatType())
+
+    return types.float32(types.float32), generate
+
+
+@compiled(**FAST)
+def exp(x):
+    """To the last bit or two of float32, by Cephes' polynomial; NaN stays NaN."""
+    x = F(-87) if x < F(-87) else x
+    x = F(88) if x > F(88) else x
+    turns = x * F(1.44269504)
+    turns = _whole(turns + (F(0.5) if turns > F(0) else F(-0.5)))
+    x = (x - turns * F(0.693359375)) + turns * F(2.12194440e-4)
+    y = F(1.9875691500e-4)
+    y = y * x + F(1.3981999507e-3)
+    y = y * x + F(8.3334519073e-3)
+    y = y * x + F(4.1665795894e-2)
+    y = y * x + F(1.6666665459e-1)
+    y = y * x + F(5.0000001201e-1)
+    return (y * x * x + x + F(1)) * _power(turns)
+
+
+@compiled(**FAST)
+def _sigmoid(x):
+    return F(1) / (F(1) + exp(-x))
+
+
+@compiled(**FAST)
+def _settle(r, hi, some, total):
+    """Adds the sum over some rows to the `total` (float64), after 256 rows and at the last: a long sum loses digits."""
+    if r % 256 == 255 or r == hi - 1:
+        for c in range(some.size):
+            total.flat[c] += some.flat[c]
+            some.flat[c] = F(0)
+
+
+@compiled(**FAST)
+def _norm(lo, hi, x, step, weight, eps, y):
+    D = len(weight)
+    for r in range(lo, hi):
+        a, out, total = x[r * step : r * step + D], y[r * D : r * D + D], F(0)
+        for c in range(D):
+            total += a[c] * a[c]
+        scale = F(1) / np.sqrt(total / F(D) + eps)
+        for c in range(D):
+            out[c] = a[c] * scale * weight[c]
+
+
+@compiled(parallel=True, **FAST)
+def _norm_parts(parts, rows, x, step, weight, eps, y):
+    for p in prange(parts):
+        _norm(rows * p // parts, rows * (p + 1) // parts, x, step, weight, eps, y)
+
+
+@compiled(**FAST)
+def _norm_back(lo, hi, x, step, weight, eps, dy, dy_step, dx, dweight):
+    D, some = len(weight), np.zeros(len(weight), F)
+    for r in range(lo, hi):
+        a, g, out = x[r * step : r * step + D], dy[r * dy_step : r * dy_step + D], dx[r * D : r * D + D]
+        total = along = F(0)
+        for c in range(D):
+            total += a[c] * a[c]
+            along += g[c] * weight[c] * a[c]
+        scale = F(1) / np.sqrt(total / F(D) + eps)
+        along *= scale * scale / F(D)
+        for c in range(D):
+            out[c] = scale * (g[c] * weight[c] - along * a[c])
+        for c in range(D):
+            some[c] += g[c] * a[c] * scale
+        _settle(r, hi, some, dweight)
+
+
+@compiled(parallel=True, **FAST)
+def _norm_back_parts(parts, rows, x, step, weight, eps, dy, dy_step, dx, dweight):
+    for p in prange(parts):
+        lo, hi = rows * p // parts, rows * (p + 1) // parts
+        _norm_back(lo, hi, x, step, weight, eps, dy, dy_step, dx, dweight[p])
+
+
+@compiled(**FAST)
+def _gated(lo, hi, x, step, z, z_step, weight, eps, y):
+    D = len(weight)
+    for r in range(lo, hi):
+        a, gate, out = x[r * step : r * step + D], z[r * z_step : r * z_step + D], y[r * D : r * D + D]
+        for c in range(D):
+            out[c] = a[c] * gate[c] * _sigmoid(gate[c])
+        total = F(0)
+        for c in range(D):
+            total += out[c] * out[c]
+        scale = F(1) / np.sqrt(total / F(D) + eps)
+        for c in range(D):
+            out[c] *= scale * weight[c]
+
+
+@compiled(parallel=True, **FAST)
+def _gated_parts(parts, rows, x, step, z, z_step, weight, eps, y):
+    for p in prange(parts):
+        _gated(rows * p // parts, rows * (p + 1) // parts, x, step, z, z_step, weight, eps, y)
+
+
+@compiled(**FAST)
+def _gated_back(lo, hi, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight):
+    D = len(weight)
+    open_, u, du, some = np.empty(D, F), np.empty(D, F), np.empty(D, F), np.zeros(D, F)
+    for r in range(lo, hi):
+        a, gate, g = x[r * step : r * step + D], z[r * z_step : r * z_step + D], dy[r * dy_step : r * dy_step + D]
+        for c in range(D):
+            open_[c] = _sigmoid(gate[c])
+        for c in range(D):
+            u[c] = a[c] * gate[c] * open_[c]
+        total = along = F(0)
+        for c in range(D):
+            total += u[c] * u[c]
+            along += g[c] * weight[c] * u[c]
+        scale = F(1) / np.sqrt(total / F(D) + eps)
+        along *= scale * scale / F(D)
+        for c in range(D):
+            du[c] = scale * (g[c] * weight[c] - along * u[c])
+        for c in range(D):
+            some[c] += g[c] * u[c] * scale
+        _settle(r, hi, some, dweight)
+        out = dx[r * D : r * D + D]
+        for c in range(D):
+            out[c] = du[c] * gate[c] * open_[c]
+        out = dz[r * D : r * D + D]
+        for c in range(D):
+            out[c] = du[c] * a[c] * open_[c] * (F(1) + gate[c] * (F(1) - open_[c]))
+
+
+@compiled(parallel=True, **FAST)
+def _gated_back_parts(parts, rows, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight):
+    for p in prange(parts):
+        lo, hi = rows * p // parts, rows * (p + 1) // parts
+        _gated_back(lo, hi, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight[p])
+
+
+@compiled(**FAST)
+def _swiglu(lo, hi, D, gate, gate_step, up, up_step, y):
+    for r in range(lo, hi):
+        a, b = gate[r * gate_step : r * gate_step + D], up[r * up_step : r * up_step + D]
+        out = y[r * D : r * D + D]
+        for c in range(D):
+            out[c] = a[c] * _sigmoid(a[c]) * b[c]
+
+
+@compiled(parallel=True, **FAST)
+def _swiglu_parts(parts, rows, D, gate, gate_step, up, up_step, y):
+    for p in prange(parts):
+        _swiglu(rows * p // parts, rows * (p + 1) // parts, D, gate, gate_step, up, up_step, y)
+
+
+@compiled(**FAST)
+def _swiglu_back(lo, hi, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup):
+    open_ = np.empty(D, F)
+    for r in range(lo, hi):
+        a, b = gate[r * gate_step : r * gate_step + D], up[r * up_step : r * up_step + D]
+        g = dy[r * dy_step : r * dy_step + D]
+        for c in range(D):
+            open_[c] = _sigmoid(a[c])
+        out = dup[r * D : r * D + D]
+        for c in range(D):
+            out[c] = g[c] * a[c] * open_[c]
+        out = dgate[r * D : r * D + D]
+        for c in range(D):
+            out[c] = g[c] * b[c] * open_[c] * (F(1) + a[c] * (F(1) - open_[c]))
+
+
+@compiled(parallel=True, **FAST)
+def _swiglu_back_parts(parts, rows, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup):
+    for p in prange(parts):
+        lo, hi = rows * p // parts, rows * (p + 1) // parts
+        _swiglu_back(lo, hi, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup)
+
+
+@compiled(**FAST)
+def _convolved(x, first, weight, bias, out):
+    """Of the rows of x from `first` on."""
+    W, D = weight.shape
+    for c in range(D):
+        out[c] = bias[c]
+    for n in range(W):
+        a, w = x[first + n], weight[n]
+        for c in range(D):
+            out[c] += w[c] * a[c]
+
+
+@compiled(**FAST)
+def _convolve(lo, hi, T, x, weight, bias, activate, y):
+    past = len(weight) - 1
+    for r in range(lo, hi):
+        out = y[r]
+        _convolved(x, r // T * (T + past) + r % T, weight, bias, out)
+        if activate:
+            for c in range(len(out)):
+                out[c] *= _sigmoid(out[c])
+
+
+@compiled(parallel=True, **FAST)
+def _convolve_parts(parts, T, x, weight, bias, activate, y):
+    rows = len(y)
+    for p in prange(parts):
+        _convolve(rows * p // parts, rows * (p + 1) // parts, T, x, weight, bias, activate, y)
+
+
+@compiled(**FAST)
+def _convolve_back(lo, hi, T, x, weight, bias, activate, dy, dy_step, dx, dweight):
+    """Rows lo .. hi of dx. A row of x is seen by W rows of y, whose gradients go round in `ring`."""
+    W, D = weight.shape
+    length = T + W - 1
+    ring, y = np.zeros((W, D), F), np.empty(D, F)
+    some = np.zeros((W + 1, D), F)  # the last of the bias
+    for at in range(lo, hi):
+        batch, e = at // length, at % length
+        if e == 0:
+            ring[:] = F(0)
+        for t in range(max(e - W + 1, 0) if at == lo else e, e + 1):
+            change = ring[t % W]
+            if t >= T:
+                change[:] = F(0)
+                continue
+            r = (batch * T + t) * dy_step
+            g = dy[r : r + D]
+            if activate:
+                _convolved(x, batch * length + t, weight, bias, y)
+                for c in range(D):
+                    open_ = _sigmoid(y[c])
+                    change[c] = g[c] * open_ * (F(1) + y[c] * (F(1) - open_))
+            else:
+                for c in range(D):
+                    change[c] = g[c]
+        if e < T:
+            change, out = ring[e % W], some[W]
+            for c in range(D):
+                out[c] += change[c]
+            for n in range(W):
+                a, out = x[at + n], some[n]
+                for c in range(D):
+                    out[c] += change[c] * a[c]
+        _settle(at, hi, some, dweight)
+        out = dx[at]
+        for c in range(D):
+            out[c] = F(0)
+        for n in range(W):
+            change, w = ring[(e - n) % W], weight[n]
+            for c in range(D):
+                out[c] += change[c] * w[c]
+
+
+@compiled(parallel=True, **FAST)
+def _convolve_back_parts(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight):
+    rows = len(dx)
+    for p in prange(parts):
+        lo, hi = rows * p // parts, rows * (p + 1) // parts
+        _convolve_back(lo, hi, T, x, weight, bias, activate, dy, dy_step, dx, dweight[p])
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return _Norm.apply(x, weight, eps)
+
+
+def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return _Gated.apply(x, gate, weight, eps)
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return _SwiGLU.apply(gate, up)
+
+
+def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
+    return _Convolve.apply(extended, weight, bias, activate)
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.eps = eps
+        y = _like(x)
+        _norm_parts(_parts(x), y[..., 0].numel(), *_rows(x), _numbers(weight), F(eps), _numbers(y).ravel())
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        parts, dx = _parts(x), _like(x)
+        dweight = np.zeros((parts, *weight.shape))
+        given = (*_rows(x), _numbers(weight), F(ctx.eps), *_rows(dy), _numbers(dx).ravel(), dweight)
+        _norm_back_parts(parts, dx[..., 0].numel(), *given)
+        return dx, _sum(dweight), None
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x, gate, weight)
+        ctx.eps = eps
+        y = _like(x)
+        given = (*_rows(x), *_rows(gate), _numbers(weight), F(eps), _numbers(y).ravel())
+        _gated_parts(_parts(x), y[..., 0].numel(), *given)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, gate, weight = ctx.saved_tensors
+        parts, dx, dgate = _parts(x), _like(x), _like(gate)
+        dweight = np.zeros((parts, *weight.shape))
+        given = (*_rows(x), *_rows(gate), _numbers(weight), F(ctx.eps), *_rows(dy))
+        out = (_numbers(dx).ravel(), _numbers(dgate).ravel(), dweight)
+        _gated_back_parts(parts, dx[..., 0].numel(), *given, *out)
+        return dx, dgate, _sum(dweight), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        y = _like(gate)
+        given = (gate.shape[-1], *_rows(gate), *_rows(up), _numbers(y).ravel())
+        _swiglu_parts(_parts(gate), y[..., 0].numel(), *given)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = ctx.saved_tensors
+        dgate, dup = _like(gate), _like(up)
+        given = (gate.shape[-1], *_rows(gate), *_rows(up), *_rows(dy), _numbers(dgate).ravel(), _numbers(dup).ravel())
+        _swiglu_back_parts(_parts(gate), dup[..., 0].numel(), *given)
+        return dgate, dup
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
+        ctx.save_for_backward(extended, weight, bias)
+        ctx.activate = activate
+        B, length, D = extended.shape
+        T = length - weight.shape[1] + 1
+        y = extended.new_empty(B, T, D)
+        given = (_flat(extended), _by_lag(weight), _bias(bias, D), activate)
+        _convolve_parts(_parts(y), T, *given, _flat(y))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        extended, weight, bias = ctx.saved_tensors
+        (_, T, D), parts, dx = dy.shape, _parts(dy), _like(extended)
+        dweight = np.zeros((parts, weight.shape[1] + 1, D))
+        given = (_flat(extended), _by_lag(weight), _bias(bias, D), ctx.activate, *_rows(dy))
+        _convolve_back_parts(parts, T, *given, _flat(dx), dweight)
+        dweight = _sum(dweight)
+        return dx, dweight[:-1].t(), None if bias is None else dweight[-1], None
+
+
+def _parts(x: Tensor) -> int:
+    return max(1, min(threads(), x.numel() // LEAST))
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape)
+
+
+def _numbers(x: Tensor) -> np.ndarray:
+    return x.detach().contiguous().numpy()
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    """(rows, D) of (..., D)."""
+    return _numbers(x).reshape(-1, x.shape[-1])
+
+
+def _rows(x: Tensor) -> tuple[np.ndarray, int]:
+    """The numbers of (..., D) where they lie, and how far apart two rows are."""
+    x = x.detach().reshape(-1, x.shape[-1])
+    if x.stride(1) != 1:
+        x = x.contiguous()
+    rows, D = x.shape
+    return x.as_strided(((rows - 1) * x.stride(0) + D,), (1,)).numpy(), x.stride(0)
+
+
+def _sum(parts: np.ndarray) -> Tensor:
+    return torch.from_numpy(parts.sum(0)).float()
+
+
+def _by_lag(weight: Tensor) -> np.ndarray:
+    return _numbers(weight.detach().t())
+
+
+def _bias(bias: Tensor | None, D: int) -> np.ndarray:
+    return np.zeros(D, F) if bias is None else _numbers(bias)
+
+
+__all__ = ["convolve", "exp", "gated_norm", "rms_norm", "swiglu"]
