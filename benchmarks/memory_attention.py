@@ -35,7 +35,7 @@ REPEATS = 20
 
 
 def recorded(place: Place, heads: int, groups: int, dim: int, dtype, window: int, capacity: int, state=None) -> tuple:
-    """What a backend is given by a call of random rows; the batch and the length are those of `place`."""
+    """What a backend is given by a call of random rows, turned; the batch and the length are those of `place`."""
     B, T = len(place.end), place.position.shape[1]
 
     def rows(n: int) -> Tensor:
@@ -56,7 +56,8 @@ def recorded(place: Place, heads: int, groups: int, dim: int, dtype, window: int
             backend="recorded",
         )
     del BACKENDS["recorded"]
-    return calls[0], state
+    queries, keys, *rest, rotation = calls[0]
+    return (*reference.turned(queries, keys, rotation), *rest, None), state
 
 
 def tied(call: tuple) -> tuple:

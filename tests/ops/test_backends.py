@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from solomonic.ops import rows
 from solomonic.ops.gated_delta import BACKENDS as GATED_DELTA
 from solomonic.ops.gated_delta import gated_delta
 from solomonic.ops.innovation import BACKENDS as INNOVATION
@@ -66,6 +67,15 @@ SCANS = [
 ]
 
 
+@pytest.fixture(params=["torch", "numba"])
+def engine(request, monkeypatch):
+    """What "blocked" is done by on a CPU: numba only above a size, and only where it is installed."""
+    if request.param == "torch":
+        monkeypatch.setattr(rows, "_compiled", lambda: None)
+    else:
+        monkeypatch.setattr(rows, "LEAST", 0)
+
+
 def outputs_and_gradients(call, inputs):
     inputs = [x.clone().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
     out = [x for _, x in leaves(call(*inputs))]
@@ -107,13 +117,38 @@ def test_scans(op, backends, inputs, length, kind):
     compare(op, backends, inputs(length, kind != "fresh"), place_of(kind, BATCH, length))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_ssd_with_a_step_and_a_skip(length, kind):
+    """Mamba-2's: S_t = exp(g_t) S_{t-1} + step_t v_t k_t^T, y_t = S_t q_t + skip v_t."""
+
+    def call(*given, backend):
+        *inputs, step, skip, place = given
+        return ssd(*inputs, place, backend, step=step, skip=skip)
+
+    inputs = [*ssd_inputs(length, kind != "fresh"), torch.rand(BATCH, length, 4), torch.randn(4)]
+    compare(call, SSD, inputs, place_of(kind, BATCH, length))
+
+
 @pytest.mark.parametrize("length", [5000])
 def test_ssd_over_many_chunk_groups(length):
     place = place_of("packed", 1, length)
     inputs = [x[:1] for x in ssd_inputs(length, True)]
     with torch.no_grad():
-        for got, expected in zip(ssd(*inputs, place), ssd(*inputs, place, backend="reference")):
-            assert_close(got, expected, "many chunks")
+        expected = ssd(*inputs, place, backend="reference")
+        for backend in ("chunked", "compiled"):
+            for got, wanted in zip(ssd(*inputs, place, backend=backend), expected):
+                assert_close(got, wanted, backend)
+
+
+def test_ssd_that_forgets_at_once():
+    """A decay of 20 a step, the most there is: what is left of the row before is next to nothing, and no NaN."""
+    v, k, q, decay, _ = ssd_inputs(100, False)
+    for backend in ("chunked", "compiled"):
+        y, state = ssd(v, k, q, torch.full_like(decay, -1e4), None, place_of("fresh", BATCH, 100), backend)
+        expected = v * (k * q).sum(-1).repeat_interleave(2, 2)[..., None]
+        assert_close(y, expected, backend)
+        assert state.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -186,7 +221,7 @@ def test_the_host_waits_for_nothing(length, kind):
 @pytest.mark.parametrize(
     "window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)]
 )
-def test_memory_attention(length, kind, window, span, block, capacity):
+def test_memory_attention(length, kind, window, span, block, capacity, engine):
     backends = [name for name in MEMORY_ATTENTION if refusal(name, torch.empty(6)) is None]  # triton: `test_triton.py`
     memory_attention_equals_reference(backends, length, kind, window, span, block, capacity)
 
@@ -219,7 +254,7 @@ def memory_attention_equals_reference(backends, length, kind, window, span, bloc
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 19])
-def test_memory_attention_with_a_store(length, kind):
+def test_memory_attention_with_a_store(length, kind, engine):
     place = place_of(kind, BATCH, length)
     state = history(place, kind, 4, 2, 6, 6, 6, 4, 5)
     visible = torch.rand(BATCH, length, 9) < 0.4
@@ -268,7 +303,7 @@ def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, cap
     )
 
 
-def test_init_state_is_what_none_means():
+def test_init_state_is_what_none_means(engine):
     place = place_of("fresh", 2, 9)
     inputs = [x[:2] for x in attention_inputs(9, 4, 2, 6, 3)]
     state = init_state(2, 2, 6, window=4, span=3, capacity=5)

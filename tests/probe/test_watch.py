@@ -97,7 +97,8 @@ def test_mass_and_a_missing_window_by_the_definition():
     finally:
         del BACKENDS["catch"]
         bmojo_file.memory_attention = original
-    (q, k, v, order, coordinate, bias, place, window, span, block, capacity, _) = caught[0]
+    (q, k, v, order, coordinate, bias, place, window, span, block, capacity, _, rotation) = caught[0]
+    q, k = reference.turned(q, k, rotation)
     chosen = select(order, coordinate, place, block, capacity)[0][0]
     rows = torch.arange(30)
 

@@ -91,7 +91,6 @@ class Mamba2(Mixer):
         if self.config.time_step_limit is not None:
             dt = dt.clamp(*self.config.time_step_limit)
         decay = -self.A_log.float().exp() * dt
-        y, ssm = ssd(value * dt[..., None], B, C, decay, state["ssm"], place)
-        y = y + value * self.D[:, None]
+        y, ssm = ssd(value, B, C, decay, state["ssm"], place, step=dt, skip=self.D.float())
         after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
         return self.out(self.norm(y.flatten(2), z).to(x.dtype)), after

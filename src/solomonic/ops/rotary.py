@@ -1,6 +1,7 @@
 """Rotary position embedding (Su et al., arXiv 2104.09864), halves rotated as in Llama."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,15 +12,35 @@ Scaling = tuple[float, float, float, float]
 all are slowed alike (position interpolation, arXiv 2306.15595)."""
 
 
-def rotary(x: Tensor, position: Tensor, base: float = 10000.0, scaling: Scaling | None = None) -> Tensor:
-    """Rotate (B, T, H, D) by `position` (B or 1, T): pairs (d, d + D/2) turn by position / base^(2d/D) radians."""
-    half = x.shape[-1] // 2
-    frequency = base ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    if scaling is not None:
-        factor, low, high, length = scaling
-        kept = ((length / (2 * math.pi) * frequency - low) / (high - low)).clamp(0, 1)
-        frequency = frequency * (kept + (1 - kept) / factor)
-    angle = (position[..., None].float() * frequency)[:, :, None]  # (B or 1, T, 1, D/2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    a, b = x[..., :half], x[..., half:]
+class Rotation(NamedTuple):
+    """Pairs (d, d + D/2) turn by position / base^(2d/D) radians."""
+
+    base: float = 10000.0
+    scaling: Scaling | None = None
+
+    def table(self, position: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (..., dim / 2) float32 at `position` (...)."""
+        half = dim // 2
+        frequency = self.base ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
+        if self.scaling is not None:
+            factor, low, high, length = self.scaling
+            kept = ((length / (2 * math.pi) * frequency - low) / (high - low)).clamp(0, 1)
+            frequency = frequency * (kept + (1 - kept) / factor)
+        angle = position[..., None].float() * frequency
+        return angle.cos(), angle.sin()
+
+    def __call__(self, x: Tensor, position: Tensor) -> Tensor:
+        """Rotate (B, T, H, D) by `position` (B or 1, T)."""
+        return turn(x, *self.table(position, x.shape[-1]))
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """(B, T, H, D) by the angles whose cosines and sines are (B or 1, T, D / 2)."""
+    cos, sin = (y[:, :, None].to(x.dtype) for y in (cos, sin))
+    a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+
+
+def rotary(x: Tensor, position: Tensor, base: float = 10000.0, scaling: Scaling | None = None) -> Tensor:
+    """Rotate (B, T, H, D) by `position` (B or 1, T)."""
+    return Rotation(base, scaling)(x, position)

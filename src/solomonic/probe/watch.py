@@ -114,6 +114,9 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
             weight = given.get("weight")
             if weight is not None:  # each key is written with its weight
                 row["k"] = row["k"] * weight[0].detach().float()[..., None]
+            step = settings.get("step")
+            if step is not None:
+                row["v"] = row["v"] * step[0].detach().float()[..., None]
             beta = given.get("beta")
             seen.scans[current[-1]].append(Scan(**row, beta=None if beta is None else beta[0].detach().float()))
             return scan(*call, **settings)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...spelling import choose
 from ..innovation import rank
 from ..place import Place, advance, extend
-from ..rotary import Scaling, rotary
+from ..rotary import Rotation, Scaling
 from ..selection import ABSENT
 from . import blocked, reference
 
@@ -39,21 +39,23 @@ class Stored(NamedTuple):
 
 
 def _triton(*call):
-    if call[-1] is not None:
+    if call[11] is not None:
         raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'blocked' serves every call")
     try:
         from . import triton
     except ImportError as error:
         raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'blocked'") from error
-    return triton.attend(*call[:-1])
+    return triton.attend(*call[:11], *call[12:])
 
 
 BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "triton": _triton}
 """A backend attends; what it is given is the same for all:
 
 queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
-last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S); stored, a
-`Stored` or None, last. Returns (B, T, H, D) and the carried candidates (B, capacity), -1 = none.
+last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S); place, window,
+span, block, capacity; stored, a `Stored` or None; the `Rotation` by which to turn queries and keys of the window and of
+the fading memory, None where they are turned already. Returns (B, T, H, D) and the carried candidates (B, capacity),
+-1 = none.
 """
 NO_TRITON = "the package triton is not installed"
 NOT_STORED = "its kernels do not attend to a store yet"
@@ -139,27 +141,20 @@ def memory_attention(
     B, T, G, D = k.shape
     if state is None:
         state = init_state(B, G, D, window=window, span=span, capacity=capacity, device=k.device, dtype=k.dtype)
-    rows = torch.arange(T, device=k.device)[None]
     after: dict[str, Tensor] = {}
-
-    def turned(x: Tensor) -> Tensor:
-        return rotary(x, torch.arange(T - x.shape[1], T, device=x.device)[None], base, scaling)
 
     def remembered(name: str, x: Tensor, size: int) -> Tensor:
         extended = extend(state[name], x, size)
         after[name] = advance(extended, place, size)
         return extended
 
-    k_all, v_all = (remembered("k", k, window), remembered("v", v, window)) if window else (k, v)
-    near = (rotary(q, rows, base, scaling), turned(k_all), v_all)
-    far = kept = (None, None, None)
+    near, far, kept = (q, k, v), (None, None, None), (None, None, None)
+    if window and not capacity:
+        near = (q, remembered("k", k, window), remembered("v", v, window))
     if fading is not None:
         q_fading, k_fading, v_fading = fading
-        far = (
-            near[0] if q_fading is q else rotary(q_fading, rows, base, scaling),
-            turned(remembered("k_fading", k_fading, window + span)),
-            remembered("v_fading", v_fading, window + span),
-        )
+        rows = remembered("k_fading", k_fading, window + span), remembered("v_fading", v_fading, window + span)
+        far = (q_fading, *rows)
     order = coordinate = bias = None
     if capacity:
         raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
@@ -169,14 +164,30 @@ def memory_attention(
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
         coordinate = torch.cat([slots, past], 1)
-        k_slots, v_slots = state["slot_k"].to(k.dtype), state["slot_v"].to(v.dtype)
-        kept = (q, torch.cat([k_slots, k_all], 1), torch.cat([v_slots, v_all], 1))
+        rows = [
+            torch.cat([state[f"slot_{x}"].to(y.dtype), state[x].to(y.dtype), y], 1) for x, y in (("k", k), ("v", v))
+        ]
+        kept, near = (q, *rows), (q, *(x[:, capacity:] for x in rows))
+        for name, x in zip("kv", near[1:]):
+            after[name] = advance(x, place, window)
     queries, keys, values = zip(near, far, kept, strict=True)
 
     if backend is None:
         backend = fastest(v) if stored is None else "blocked"
     y, carried = choose("backend", backend, BACKENDS)(
-        queries, keys, values, order, coordinate, bias, place, window, span, block, capacity, stored
+        queries,
+        keys,
+        values,
+        order,
+        coordinate,
+        bias,
+        place,
+        window,
+        span,
+        block,
+        capacity,
+        stored,
+        Rotation(base, scaling),
     )
     if capacity:
         held, at = carried >= 0, carried.clamp_min(0)

@@ -15,32 +15,60 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
+from ..layout import Layout
 from ..place import Place
 from ..selection import select
+from .softmax import Columns, Tile, change, room, softmax
 
 
-def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, stored=None):
+def attend(
+    queries,
+    keys,
+    values,
+    score,
+    coordinate,
+    bias,
+    place: Place,
+    window,
+    span,
+    block,
+    capacity,
+    stored=None,
+    rotation=None,
+):
     """See `memory_attention.BACKENDS`. Differentiable once."""
     given = [*queries, *keys, *values]
     if not window:
         given[0::3] = [None] * 3
-    kind = place.position.device.type
+    elif queries[1] is queries[0]:
+        given[1] = None  # the fading memory's queries are the window's: one gradient
+    if capacity and rotation is not None:
+        if queries[2] is queries[0]:
+            given[2] = None
+        if _ends(keys[0], keys[2]) and _ends(values[0], values[2]):
+            given[3] = given[6] = None
+    q, v = (queries[0], values[0]) if window else (queries[1], values[1])
+    kind = q.device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         lower = torch.get_autocast_dtype(kind)
         given = [None if x is None else x.to(lower) for x in given]
-    if window and queries[1] is queries[0]:
-        given[1] = None  # the fading memory's queries are the window's: one gradient
-    T = place.position.shape[1]
+    T = q.shape[1]
     cut = Cut.of(T, window, span, block)
-    index = carried = None
-    hidden = [tiles.hidden(cut, place.position) for tiles in _near(cut, window, span) if tiles]
+    cos = sin = index = unseen = carried = None
+    if rotation is not None:
+        cos, sin = rotation.table(torch.arange(-window - span, T, device=q.device), q.shape[3])
     if capacity:
         index, unseen, carried = _plan(score, coordinate, place, window, block, capacity, cut)
-        hidden.append(unseen)
-    shape = torch.broadcast_shapes(*(x.shape[:3] for x in hidden))
-    hidden = torch.cat([x.expand(*shape, -1) for x in hidden], -1) if len(hidden) > 1 else hidden[0]
-    y, mass = _Attend.apply(*given, bias, index, hidden, window, span, cut, stored is not None)
+    call = Call(cut, window, span, q.shape, v.shape[2])
+    y, mass = _Attend.apply(*given, bias, index, unseen, place.position, cos, sin, call, stored is not None)
     return y if stored is None else _with_store(y, mass, stored), carried
+
+
+def _ends(part: Tensor, whole: Tensor) -> bool:
+    """Whether one is known to be the last rows of the other, so that one gradient will do."""
+    if torch.compiler.is_compiling() or part._base is not whole:
+        return False
+    return part.data_ptr() == whole[:, -part.shape[1] :].data_ptr()
 
 
 def _with_store(y: Tensor, mass: Tensor, stored) -> Tensor:
@@ -81,54 +109,52 @@ class Tiles(NamedTuple):
     rows: int
     seen: int
 
-    def hidden(self, cut: Cut, position: Tensor) -> Tensor:
-        """(n, b, t, s): which of the keys of all tiles that a query's tile sees are not the query's."""
-        row = torch.arange(cut.rows, device=position.device)[:, None]
-        lag = row - torch.arange(self.first, self.first + self.seen * self.rows, device=position.device)
-        missing = cut.tiles * cut.rows - position.shape[1]
-        position = pad(position, (0, missing)).reshape(-1, cut.tiles, cut.rows, 1).transpose(0, 1)
-        return (lag < self.nearest) | (lag >= self.farthest) | (lag > position)
 
-    def fill(self, cut: Cut, length: int) -> tuple[int, int]:
-        """Rows to add before and behind `length` rows, whose first has coordinate -farthest."""
-        before = -self.farthest - self.first
-        return before, (cut.tiles + self.seen - 1) * self.rows - before - length
+class Call(NamedTuple):
+    """`shape` (B, T, H, D) of the queries, `heads` of keys."""
 
-    def cut(self, x: Tensor, cut: Cut) -> Tensor:
-        """(B, L, G, D) -> n b g s d."""
-        before, behind = self.fill(cut, x.shape[1])
-        x = x[:, max(-before, 0) : x.shape[1] - max(-behind, 0)]
-        if before > 0 or behind > 0:
-            x = pad(x, (0, 0, 0, 0, max(before, 0), max(behind, 0)))
-        return x.unflatten(1, (-1, self.rows)).permute(1, 0, 3, 2, 4).contiguous()
+    cut: Cut
+    window: int
+    span: int
+    shape: torch.Size
+    heads: int
 
-    def join(self, x: Tensor, cut: Cut, length: int) -> Tensor:
-        """The inverse of `cut`, with zeros for rows that no tile has."""
-        before, behind = self.fill(cut, length)
-        x = x.permute(1, 0, 3, 2, 4)  # b n s g d
-        whole = x.new_zeros(len(x), length + max(before, 0) + max(behind, 0), *x.shape[3:])
-        start = max(-before, 0)
-        inner = whole[:, start : start + x.shape[1] * self.rows].unflatten(1, x.shape[1:3])
-        inner.copy_(x)
-        return whole[:, max(before, 0) : max(before, 0) + length]
+    def tile(self) -> Tile:
+        return Tile(self.cut.tiles, self.shape[0], self.heads, self.cut.rows, self.shape[2] // self.heads)
 
+    def near(self) -> list[Tiles | None]:
+        """Of the window and of the fading memory; None for one that there is not."""
+        cut, found = self.cut, []
+        for nearest, farthest in ((0, self.window), (self.window, self.window + self.span)):
+            if nearest == farthest:
+                found.append(None)
+            elif cut.tiles == 1:
+                found.append(Tiles(nearest, farthest, -farthest, farthest - nearest + cut.rows, 1))
+            else:
+                earliest, latest = -(-(farthest - 1) // cut.rows), (cut.rows - 1 - nearest) // cut.rows
+                found.append(Tiles(nearest, farthest, -earliest * cut.rows, cut.rows, earliest + latest + 1))
+        return found
 
-def _near(cut: Cut, window: int, span: int) -> list[Tiles | None]:
-    """Of the window and of the fading memory; None for one that there is not."""
-    found: list[Tiles | None] = []
-    for nearest, farthest in ((0, window), (window, window + span)):
-        if nearest == farthest:
-            found.append(None)
-        elif cut.tiles == 1:
-            found.append(Tiles(nearest, farthest, -farthest, farthest - nearest + cut.rows, 1))
-        else:
-            earliest, latest = -(-(farthest - 1) // cut.rows), (cut.rows - 1 - nearest) // cut.rows
-            found.append(Tiles(nearest, farthest, -earliest * cut.rows, cut.rows, earliest + latest + 1))
-    return found
+    def layouts(self) -> tuple[Layout, list[Layout | None]]:
+        """Of queries; of the keys of the window and of the fading memory, whose first row has coordinate -farthest."""
+        cut, heads = self.cut, self.heads
+        return Layout(cut.tiles, cut.rows, 0, heads), [
+            None if t is None else Layout(cut.tiles + t.seen - 1, t.rows, -t.farthest - t.first, heads)
+            for t in self.near()
+        ]
+
+    def parts(self) -> list[tuple[int, slice, Columns]]:
+        """The number of the group, its lanes that the lanes of queries see, and which of its keys those are."""
+        each, found = self.shape[0] * self.heads, []
+        for i, tiles in enumerate(self.near()):
+            for j in range(tiles.seen if tiles else 0):
+                columns = Columns(tiles.nearest, tiles.farthest, tiles.first + j * tiles.rows, tiles.rows)
+                found.append((i, slice(j * each, (self.cut.tiles + j) * each), columns))
+        return found
 
 
 def _plan(score: Tensor, coordinate: Tensor, place: Place, window: int, block: int, capacity: int, cut: Cut):
-    """Candidates of each block (b, n m, s), which of them are hidden (n, b, t, s), what is carried on."""
+    """Candidates of each block (b, n m, s), which of them are hidden (b, n, t, s), what is carried on."""
     T, device = place.position.shape[1], score.device
     sets = select(score, coordinate, place, block, capacity)
     missing = cut.tiles * cut.blocks - sets.event.shape[1]
@@ -148,134 +174,131 @@ def _plan(score: Tensor, coordinate: Tensor, place: Place, window: int, block: i
     hidden = (at > row - window) | (at < row - position)
     if turn is not None:
         hidden = hidden | turn
-    return held, hidden.reshape(len(hidden), cut.tiles, cut.rows, -1).transpose(0, 1), sets.carried
+    return held, hidden.reshape(len(hidden), cut.tiles, cut.rows, -1), sets.carried
 
 
 class _Attend(torch.autograd.Function):
+    """Queries of None are the window's; keys and values of None, with a window, are the last rows of the eidetic ones."""
+
     @staticmethod
     def forward(
-        ctx, q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, index, hidden, window, span, cut, massed
+        ctx, q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, index, unseen, position, cos, sin, call, massed
     ):
         """y (B, T, H, D), and where `massed` the logarithm of its normaliser (B, T, H) float32, else None."""
-        near = _near(cut, window, span)
-        (B, T, H, D), G = (q_far if q is None else q).shape, (v_far if v is None else v).shape[2]
-        N, R, scale = cut.tiles, H // G, D**-0.5
-        dtype = (v_far if v is None else v).dtype
-
-        q, q_far, q_kept = (None if x is None else _tile(x, cut, G, scale) for x in (q, q_far, q_kept))
-        queries = [q, q if q_far is None else q_far]
-        keys = [None if x is None else t.cut(x, cut) for t, x in zip(near, (k, k_far))]
-        values = [None if x is None else t.cut(x, cut) for t, x in zip(near, (v, v_far))]
-        logits = [
-            _product(queries[i], keys[i][seen].flatten(0, 2).mT).to(_precise(dtype)) for i, seen, _ in _parts(near, N)
-        ]
-        at = k_set = v_set = None
+        ctx.call, ctx.shapes = (
+            call,
+            [None if x is None else x.shape for x in (q, q_far, q_kept, k, k_far, k_kept, bias)],
+        )
+        (B, T, H, D), tile, (rows, near) = call.shape, call.tile(), call.layouts()
+        if call.window and k is None:
+            k, v = (x[:, -call.window - T :] for x in (k_kept, v_kept))
+        tiled = [None if x is None else rows.lay(x, _turns(cos, sin, T), D**-0.5) for x in (q, q_far)]
+        queries = [tiled[0], tiled[0] if q_far is None else tiled[1]]
+        keys = [None if x is None else t.lay(x, _turns(cos, sin, x.shape[1])) for t, x in zip(near, (k, k_far))]
+        values = [None if x is None else t.lay(x) for t, x in zip(near, (v, v_far))]
+        sets = capacity = 0
+        at = k_set = v_set = kept = None
         if index is not None:
-            at = _flat(index, cut, k_kept)
-            k_set, v_set = (x.reshape(-1, D)[at].unflatten(0, (-1, index.shape[2])) for x in (k_kept, v_kept))
-            kept = _product(q_kept.reshape(len(k_set), -1, D), k_set.mT).to(_precise(dtype))
+            kept = rows.lay(q if q_kept is None else q_kept, None, D**-0.5)
+            at, capacity = _flat(index, call.cut, k_kept), index.shape[2]
+            k_set, v_set = (x.reshape(-1, D).index_select(0, at).view(-1, capacity, D) for x in (k_kept, v_kept))
+            sets = len(k_set)
+
+        parts = call.parts()
+        columns, dtype = [c for _, _, c in parts], queries[1].dtype
+        precise = torch.promote_types(dtype, torch.float32)
+        logits = room(tile, columns, sets, capacity, precise, position.device)
+        for (i, seen, _), logit in zip(parts, logits.near):
+            _product(queries[i], keys[i][seen].mT, logit)
+        if index is not None:
+            _product(kept.view(sets, -1, D), k_set.mT, logits.kept)
             if bias is not None:
-                extra = bias.gather(1, index.flatten(1)).view(B, N, 1, cut.blocks, 1, -1).transpose(0, 1)
-                kept.view(N, B, G, cut.blocks, -1, index.shape[2]).add_(extra)
-            logits.append(kept.reshape(N * B * G, cut.rows * R, -1))
-        weight = torch.cat(logits, -1)
-        weight.view(N, B, G, cut.rows, R, -1).masked_fill_(hidden[:, :, None, :, None], -torch.inf)
-        mass = _untile(weight.logsumexp(-1, keepdim=True), cut, B, T, H)[..., 0] if massed else None
-        weight = torch.softmax(weight, -1, out=weight)
-
-        low = weight.to(dtype)
-        y = None
-        for i, seen, columns in _parts(near, N):
-            y = _product(low[..., columns], values[i][seen].flatten(0, 2), y)
+                extra = bias.gather(1, index.flatten(1)).view(B, tile.count, 1, call.cut.blocks, 1, capacity)
+                shape = tile.count, B, tile.heads, call.cut.blocks, -1, capacity
+                logits.kept.view(shape).add_(extra.transpose(0, 1))
+        weights, mass = softmax(logits, tile, columns, position, unseen, massed)
+        y = torch.empty_like(queries[1])
+        for n, ((i, seen, _), weight) in enumerate(zip(parts, weights.near)):
+            _product(weight.to(dtype), values[i][seen], y, add=n > 0)
         if index is not None:
-            _product(_kept(low, cut, index), v_set, y.view(len(k_set), -1, D))
-        ctx.save_for_backward(q, q_far, q_kept, *keys, *values, k_set, v_set, index, at, weight, y)
-        ctx.settings = window, span, cut, B, T, [None if x is None else x.shape for x in (k, k_far, k_kept, bias)]
-        return _untile(y, cut, B, T, H), mass
+            _product(weights.kept.to(dtype), v_set, y.view(sets, -1, D), add=True)
+        ctx.save_for_backward(
+            *tiled, kept, *keys, *values, k_set, v_set, index, at, cos, sin, y, weights.kept, *weights.near
+        )
+        if massed:
+            mass = rows.lift(mass, mass.new_empty(B, T, H, 1))[..., 0]
+        return rows.lift(y, y.new_empty(B, T, H, D)), mass
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, dmass):
-        window, span, cut, B, T, shapes = ctx.settings
-        q, q_far, q_kept, *rest, k_set, v_set, index, at, weight, y = ctx.saved_tensors
-        queries, keys, values = [q, q if q_far is None else q_far], rest[:2], rest[2:]
-        near, N, H, D = _near(cut, window, span), cut.tiles, dy.shape[2], dy.shape[3]
-        G = queries[1].shape[0] // (N * B)
-        scale, dy = D**-0.5, _tile(dy, cut, G)
-
-        mean = (dy * y).sum(-1, keepdim=True, dtype=weight.dtype)
+        call, (*shapes, bias_shape) = ctx.call, ctx.shapes
+        q, q_far, kept, k, k_far, v, v_far, k_set, v_set, index, at, cos, sin, y, weight, *weights = ctx.saved_tensors
+        (_, T, _, D), tile, (rows, near) = call.shape, call.tile(), call.layouts()
+        queries, keys, values = [q, q if q_far is None else q_far], (k, k_far), (v, v_far)
+        dy = rows.lay(dy)
+        mean = (dy * y).sum(-1, keepdim=True, dtype=torch.promote_types(dy.dtype, torch.float32))
         if dmass is not None:
-            mean = mean - _tile(dmass[..., None], cut, G)
+            mean = mean - rows.lay(dmass[..., None])
 
-        def change(dy: Tensor, v: Tensor, weight: Tensor, mean: Tensor) -> Tensor:
-            """Of the logits."""
-            return (dy @ v.mT).to(weight.dtype).sub_(mean).mul_(weight)
+        dq = [None if x is None else torch.empty_like(x) for x in (q, q_far)]
+        dk, dv = ([None if x is None else torch.empty_like(x) for x in given] for given in (keys, values))
+        begun = set()
+        for (i, seen, _), w in zip(call.parts(), weights):
+            part, own = change(dy @ values[i][seen].mT, mean, w).to(dy.dtype), 0 if q_far is None else i
+            _product(part, keys[i][seen], dq[own], add=own in begun)
+            begun.add(own)
+            if seen.start == 0:
+                for d in (dk[i], dv[i]):
+                    d[seen.stop :] = 0
+            _product(part.mT, queries[i], dk[i][seen], add=seen.start > 0)
+            _product(w.to(dy.dtype).mT, dy, dv[i][seen], add=seen.start > 0)
 
-        dbias, dq = None, [None, None, None]
-        dk, dv = ([None if x is None else torch.zeros_like(x) for x in given] for given in (keys, values))
-        low = weight.to(dy.dtype)
-        for i, seen, columns in _parts(near, N):
-            part = change(dy, values[i][seen].flatten(0, 2), weight[..., columns], mean).to(dy.dtype)
-            j = 0 if q_far is None and q is not None else i
-            dq[j] = _product(part, keys[i][seen].flatten(0, 2), dq[j])
-            _product(part.mT, queries[i], dk[i][seen].flatten(0, 2))
-            _product(low[..., columns].mT, dy, dv[i][seen].flatten(0, 2))
-        for d in (dk, dv):
-            d[:] = [None if x is None else t.join(x, cut, shape[1]) for t, x, shape in zip(near, d, shapes)]
+        turns, scale, out = _turns(cos, sin, T), D**-0.5, [None] * 9
+        for i in (0, 1):
+            if dq[i] is not None:
+                out[i] = rows.lift(dq[i], dq[i].new_empty(shapes[i]), turns, scale)
+        dbias = None
         if index is not None:
-            dy = dy.reshape(len(k_set), -1, D)
-            part = change(dy, v_set, _kept(weight, cut, index), mean.reshape(len(k_set), -1, 1))
-            if shapes[3] is not None:
-                by_set = part.view(N, B, G, cut.blocks, -1, index.shape[2]).sum((2, 4)).transpose(0, 1).reshape(B, -1)
-                dbias = by_set.new_zeros(shapes[3]).scatter_add_(1, index.flatten(1), by_set)
+            up = dy.view(len(v_set), -1, D)
+            part = change(up @ v_set.mT, mean.view(*up.shape[:2], 1), weight)
+            if bias_shape is not None:
+                by_set = part.view(tile.count, -1, tile.heads, call.cut.blocks, *part.shape[1:]).sum((2, 4))
+                by_set = by_set.transpose(0, 1).reshape(len(index), -1)
+                dbias = by_set.new_zeros(bias_shape).scatter_add_(1, index.flatten(1), by_set)
             part = part.to(dy.dtype)
-            dq[2] = _product(part, k_set).view_as(q_kept)
-            k_part = _product(part.mT, q_kept.reshape(len(k_set), -1, D))
-            v_part = _kept(low, cut, index).mT @ dy
-            for d, x in ((dk, k_part), (dv, v_part)):
-                d.append(x.new_zeros(shapes[2]).view(-1, D).index_add_(0, at, x.flatten(0, 1)).view(shapes[2]))
-        else:
-            dk, dv = [*dk, None], [*dv, None]
-        dq = [None if x is None else _untile(x.mul_(scale), cut, B, T, H) for x in dq]
-        return *dq, *dk, *dv, dbias, *[None] * 6
+            own = shapes[2] is not None
+            to = dy.new_empty(shapes[2]) if own else out[0]
+            out[2 if own else 0] = rows.lift((part @ k_set).view_as(kept), to, None, scale, add=not own)
+            out[5], out[8] = (dy.new_zeros(shapes[5]) for _ in range(2))
+        for i, layout in enumerate(near):
+            for o, d in ((3 + i, dk[i]), (6 + i, dv[i])):
+                if layout is None:
+                    continue
+                if shapes[3 + i] is None:
+                    to = out[o + 2][:, -call.window - T :]
+                else:
+                    to = out[o] = d.new_empty(shapes[3 + i])
+                layout.lift(d, to, _turns(cos, sin, to.shape[1]) if o < 6 else None)
+        if index is not None:
+            for o, d in (5, part.mT @ kept.view_as(up)), (8, weight.to(dy.dtype).mT @ up):
+                out[o].view(-1, D).index_add_(0, at, d.flatten(0, 1))
+        return *out, dbias, *[None] * 7
 
 
-def _parts(near: list[Tiles | None], N: int):
-    """(number of the group, its tiles that the N tiles of queries see, their columns among the logits)."""
-    column = 0
-    for i, tiles in enumerate(near):
-        for j in range(tiles.seen if tiles else 0):
-            yield i, slice(j, j + N), slice(column, column + tiles.rows)
-            column += tiles.rows
+def _turns(cos: Tensor | None, sin: Tensor | None, length: int) -> tuple[Tensor, Tensor] | None:
+    """Of the last rows."""
+    return None if cos is None else (cos[-length:], sin[-length:])
 
 
-def _kept(x: Tensor, cut: Cut, index: Tensor) -> Tensor:
-    """Of (n b g) (t r) s the columns of the eidetic keys, a view (n b g m) (t r) s."""
-    return x.unflatten(1, (cut.blocks, -1)).flatten(0, 1)[..., -index.shape[2] :]
-
-
-def _product(a: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
-    """a @ b, added to `total` where there is one."""
-    return a @ b if total is None else total.baddbmm_(a, b)
-
-
-def _precise(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _tile(x: Tensor, cut: Cut, G: int, scale: float | None = None) -> Tensor:
-    """(B, T, H, D) -> (n b g) (t r) d, times `scale`."""
-    B, T, _, D = x.shape
-    x = pad(x, (0, 0, 0, 0, 0, cut.tiles * cut.rows - T)).reshape(B, cut.tiles, cut.rows, G, -1, D)
-    x = x.permute(1, 0, 3, 2, 4, 5)
-    x = x.contiguous() if scale is None else x.clone(memory_format=torch.contiguous_format).mul_(scale)
-    return x.view(cut.tiles * B * G, -1, D)
-
-
-def _untile(x: Tensor, cut: Cut, B: int, T: int, H: int) -> Tensor:
-    """The inverse of `_tile`."""
-    x = x.view(cut.tiles, B, -1, cut.rows, H * cut.tiles * B // len(x), x.shape[2])
-    return x.permute(1, 0, 3, 2, 4, 5).reshape(B, cut.tiles * cut.rows, H, -1)[:, :T]
+def _product(a: Tensor, b: Tensor, out: Tensor, add: bool = False) -> None:
+    """Writes a @ b to `out`, or adds it."""
+    if add:
+        out.baddbmm_(a, b)
+    elif out.dtype == a.dtype and not torch.compiler.is_compiling():
+        torch.bmm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
 
 
 def _flat(index: Tensor, cut: Cut, like: Tensor) -> Tensor:

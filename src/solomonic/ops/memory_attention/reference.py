@@ -4,11 +4,41 @@ import torch
 from torch import Tensor
 
 from ..place import Place
+from ..rotary import Rotation
 from ..selection import select_by_query
 
 
-def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, stored=None):
-    """See `memory_attention.attend`."""
+def turned(queries, keys, rotation: Rotation | None):
+    """Queries and keys of the window and of the fading memory turned by their coordinates; the eidetic ones never are."""
+    if rotation is None:
+        return queries, keys
+    T = next(q for q in queries if q is not None).shape[1]
+
+    def turn(x: Tensor | None) -> Tensor | None:
+        return None if x is None else rotation(x, torch.arange(T - x.shape[1], T, device=x.device)[None])
+
+    near = turn(queries[0])
+    far = near if queries[1] is queries[0] else turn(queries[1])
+    return (near, far, queries[2]), (turn(keys[0]), turn(keys[1]), keys[2])
+
+
+def attend(
+    queries,
+    keys,
+    values,
+    score,
+    coordinate,
+    bias,
+    place: Place,
+    window,
+    span,
+    block,
+    capacity,
+    stored=None,
+    rotation=None,
+):
+    """See `memory_attention.BACKENDS`."""
+    queries, keys = turned(queries, keys, rotation)
     (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
     B, T, H, D = q.shape
     t = torch.arange(T, device=q.device)[:, None]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..place import Place
 from ..selection import select
+from .reference import turned
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_HEAD = 256
@@ -45,8 +46,9 @@ def refusal(x: Tensor) -> str | None:
     return None if major >= 8 else f"expected a device of compute capability 8.0 or more, got one of {major}"
 
 
-def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity):
+def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, rotation=None):
     """See `memory_attention.BACKENDS`. ValueError for what `refusal` names. Products run in autocast's type."""
+    queries, keys = turned(queries, keys, rotation)
     given = [*queries, *keys, *values]
     if not window:
         given[0::3] = [None] * 3

@@ -23,7 +23,8 @@ def _compiled() -> ModuleType | None:
         return None
 
 
-def _need_compiled() -> ModuleType:
+def need_compiled() -> ModuleType:
+    """ValueError where there is no numba."""
     if (found := _compiled()) is None:
         raise ValueError("backend 'compiled': numba is not installed; pip install 'solomonic[cpu]'")
     return found
@@ -32,7 +33,7 @@ def _need_compiled() -> ModuleType:
 BACKENDS: dict[str, Callable[[], ModuleType]] = {
     "reference": lambda: reference,
     "written": lambda: written,
-    "compiled": _need_compiled,
+    "compiled": need_compiled,
 }
 
 
