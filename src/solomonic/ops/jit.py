@@ -1,7 +1,9 @@
-"""Functions compiled by numba (the extra `cpu`), kept on disk where there is a folder for it, and on how many threads."""
+"""Functions compiled by numba (the extra `cpu`), kept on disk where there is a folder for it, in one part or in several."""
 
 import threading
-from functools import cache
+from collections.abc import Callable
+from functools import cache, update_wrapper
+from types import FunctionType
 
 import numba
 import torch
@@ -22,6 +24,30 @@ def compiled(**options):
     return decorate
 
 
+def in_parts(**options):
+    """The same for a function whose first argument is the number of parts that its `prange` runs over.
+
+    One part is done without any pool of threads: a process that was forked from one with a pool may not have one.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        name = f"{function.__name__}_alone"
+        alone = FunctionType(function.__code__, function.__globals__, name)
+        alone.__qualname__, alone.__module__ = name, function.__module__  # kept on disk under a name of its own
+        alone, together = compiled(**options)(alone), compiled(parallel=True, **options)(function)
+
+        def call(parts: int, *given):
+            if parts == 1:
+                return alone(parts, *given)
+            if numba.get_num_threads() != parts:
+                numba.set_num_threads(parts)
+            return together(parts, *given)
+
+        return update_wrapper(call, function)
+
+    return decorate
+
+
 @compiled(parallel=True)
 def _each(n):
     total = 0
@@ -32,17 +58,19 @@ def _each(n):
 
 @cache
 def _parallel() -> bool:
-    """Whether parallel loops may be called from several threads at once: numba's "workqueue" may not."""
+    """Whether parallel loops may be called from several threads at once: numba's "workqueue" may not.
+
+    Numba's first loop tells OpenMP, which torch may share, to use every core: what torch was told is said again.
+    """
     with _first:
+        before = torch.get_num_threads()
         _each(2)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
         return numba.threading_layer() != "workqueue"
 
 
 def threads() -> int:
-    """In how many parts to cut what numba is to do at once: as many as torch has threads."""
+    """In how many parts to do something: as many as torch has threads."""
     wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if wanted == 1 or not _parallel():
-        return 1
-    if numba.get_num_threads() != wanted:
-        numba.set_num_threads(wanted)
-    return wanted
+    return wanted if wanted > 1 and _parallel() else 1

@@ -5,7 +5,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from ..jit import compiled, threads
+from ..jit import compiled, in_parts, threads
 
 F, U = np.float32, np.uintp
 FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
@@ -37,7 +37,7 @@ def _turn(x, i, half, cos, sin, k, scale, y, o, add):
             y[p + U(c)] = (x[j + U(c)] * cos[k + U(c)] + x[i + U(c)] * sin[k + U(c)]) * scale
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _lay(parts, shape, steps, layout, x, cos, sin, scale, out):
     (B, L, H, D), (by_batch, by_row, by_head), (count, rows, before, G) = shape, steps, layout
     R, turning = H // G, len(cos) > 0
@@ -57,7 +57,7 @@ def _lay(parts, shape, steps, layout, x, cos, sin, scale, out):
                         _copy(x, i, D, scale, out, o, False)
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _lift(parts, shape, steps, layout, tiles, cos, sin, scale, add, out):
     (B, L, H, D), (by_batch, by_row, by_head), (count, rows, before, G) = shape, steps, layout
     R, turning = H // G, len(cos) > 0

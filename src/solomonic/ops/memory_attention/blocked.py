@@ -217,7 +217,7 @@ class _Attend(torch.autograd.Function):
                 shape = tile.count, B, tile.heads, call.cut.blocks, -1, capacity
                 logits.kept.view(shape).add_(extra.transpose(0, 1))
         weights, mass = softmax(logits, tile, columns, position, unseen, massed)
-        y = torch.empty_like(queries[1])
+        y = queries[1].new_empty(queries[1].shape)
         for n, ((i, seen, _), weight) in enumerate(zip(parts, weights.near)):
             _product(weight.to(dtype), values[i][seen], y, add=n > 0)
         if index is not None:
@@ -241,8 +241,8 @@ class _Attend(torch.autograd.Function):
         if dmass is not None:
             mean = mean - rows.lay(dmass[..., None])
 
-        dq = [None if x is None else torch.empty_like(x) for x in (q, q_far)]
-        dk, dv = ([None if x is None else torch.empty_like(x) for x in given] for given in (keys, values))
+        dq = [None if x is None else x.new_empty(x.shape) for x in (q, q_far)]
+        dk, dv = ([None if x is None else x.new_empty(x.shape) for x in given] for given in (keys, values))
         begun = set()
         for (i, seen, _), w in zip(call.parts(), weights):
             part, own = change(dy @ values[i][seen].mT, mean, w).to(dy.dtype), 0 if q_far is None else i
@@ -250,7 +250,7 @@ class _Attend(torch.autograd.Function):
             begun.add(own)
             if seen.start == 0:
                 for d in (dk[i], dv[i]):
-                    d[seen.stop :] = 0
+                    d[seen.stop :].zero_()
             _product(part.mT, queries[i], dk[i][seen], add=seen.start > 0)
             _product(w.to(dy.dtype).mT, dy, dv[i][seen], add=seen.start > 0)
 

@@ -7,7 +7,7 @@ from numba import prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from ..jit import compiled, threads
+from ..jit import compiled, in_parts, threads
 from ..rows.compiled import exp
 
 F = np.float32
@@ -52,7 +52,7 @@ def _scale(x, by):
         x[s] *= by
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _softmax(parts, tile, columns, sizes, x, position, unseen, mass):
     """columns (parts, 4): nearest, farthest, first, width; sizes: where each part begins, the eidetic keys' at last."""
     count, B, G, rows, R = tile
@@ -100,7 +100,7 @@ def _softmax(parts, tile, columns, sizes, x, position, unseen, mass):
                         mass[query] = most + np.log(total)
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _change(parts, keys, x, mean, weight):
     for part in prange(parts):
         for row in range(len(mean) * part // parts, len(mean) * (part + 1) // parts):

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import compiled, threads
+from ..jit import compiled, in_parts, threads
 
 F = np.float32
 FAST = {"fastmath": {"contract", "nsz", "reassoc", "arcp"}, "error_model": "numpy"}
@@ -84,7 +84,7 @@ def _norm(lo, hi, x, step, weight, eps, y):
             out[c] = a[c] * scale * weight[c]
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _norm_parts(parts, rows, x, step, weight, eps, y):
     for p in prange(parts):
         _norm(rows * p // parts, rows * (p + 1) // parts, x, step, weight, eps, y)
@@ -108,7 +108,7 @@ def _norm_back(lo, hi, x, step, weight, eps, dy, dy_step, dx, dweight):
         _settle(r, hi, some, dweight)
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _norm_back_parts(parts, rows, x, step, weight, eps, dy, dy_step, dx, dweight):
     for p in prange(parts):
         lo, hi = rows * p // parts, rows * (p + 1) // parts
@@ -130,7 +130,7 @@ def _gated(lo, hi, x, step, z, z_step, weight, eps, y):
             out[c] *= scale * weight[c]
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _gated_parts(parts, rows, x, step, z, z_step, weight, eps, y):
     for p in prange(parts):
         _gated(rows * p // parts, rows * (p + 1) // parts, x, step, z, z_step, weight, eps, y)
@@ -165,7 +165,7 @@ def _gated_back(lo, hi, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dw
             out[c] = du[c] * a[c] * open_[c] * (F(1) + gate[c] * (F(1) - open_[c]))
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _gated_back_parts(parts, rows, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight):
     for p in prange(parts):
         lo, hi = rows * p // parts, rows * (p + 1) // parts
@@ -181,7 +181,7 @@ def _swiglu(lo, hi, D, gate, gate_step, up, up_step, y):
             out[c] = a[c] * _sigmoid(a[c]) * b[c]
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _swiglu_parts(parts, rows, D, gate, gate_step, up, up_step, y):
     for p in prange(parts):
         _swiglu(rows * p // parts, rows * (p + 1) // parts, D, gate, gate_step, up, up_step, y)
@@ -203,7 +203,7 @@ def _swiglu_back(lo, hi, D, gate, gate_step, up, up_step, dy, dy_step, dgate, du
             out[c] = g[c] * b[c] * open_[c] * (F(1) + a[c] * (F(1) - open_[c]))
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _swiglu_back_parts(parts, rows, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup):
     for p in prange(parts):
         lo, hi = rows * p // parts, rows * (p + 1) // parts
@@ -233,7 +233,7 @@ def _convolve(lo, hi, T, x, weight, bias, activate, y):
                 out[c] *= _sigmoid(out[c])
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _convolve_parts(parts, T, x, weight, bias, activate, y):
     rows = len(y)
     for p in prange(parts):
@@ -284,7 +284,7 @@ def _convolve_back(lo, hi, T, x, weight, bias, activate, dy, dy_step, dx, dweigh
                 out[c] += change[c] * w[c]
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _convolve_back_parts(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight):
     rows = len(dx)
     for p in prange(parts):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..chunks import LEAST_LOG
-from ..jit import compiled, threads
+from ..jit import compiled, in_parts, threads
 from ..layout import Layout
 from ..place import Place
 from ..rows.compiled import exp
@@ -78,7 +78,7 @@ def _decays(t, total, here, packed, out):
             out[s] = out[s] if here[s] == here[t] else F(0)
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _open(parts, shape, log_decay, step, skip, document, q, k, product, weight, into_q, onward_k, keep):
     C, B, H, G, Q, N, _, _ = shape
     packed = len(document) > 0
@@ -110,7 +110,7 @@ def _open(parts, shape, log_decay, step, skip, document, q, k, product, weight, 
             keep[lane] = _kept(total[Q - 1]) if last == before else F(0)
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _carry(parts, lanes, keep, states):
     """states (chunks + 1, lanes, numbers): the first, then what each chunk adds, which becomes the state after it."""
     C, size = len(states) - 1, states.shape[2]
@@ -123,7 +123,7 @@ def _carry(parts, lanes, keep, states):
                     y[i] += left * x[i]
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _carry_back(parts, lanes, keep, states, dstates, dkeep):
     """dstates: what each chunk asks of its incoming state, and at last of the state after all: becomes the gradients."""
     C, size = len(states) - 1, states.shape[2]
@@ -142,7 +142,7 @@ def _carry_back(parts, lanes, keep, states, dstates, dkeep):
                         y[i] += left * later[i]
 
 
-@compiled(parallel=True, **FAST)
+@in_parts(**FAST)
 def _close(parts, shape, log_decay, step, document, q, k, product, weight, changes, out):
     """changes: of weights, into_q, onward_k, and of what is kept; out: of products, q, k, log_decay, step and skip (by lane)."""
     C, B, H, G, Q, N, _, T = shape

@@ -1,0 +1,77 @@
+"""Compiled functions and threads: as many as torch has, and nobody else's are changed."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from solomonic.ops.jit import threads
+from solomonic.ops.rows import convolve, gated_norm, rms_norm
+
+CHILD = """
+import os
+import torch
+from solomonic.ops.rows import rms_norm
+
+torch.set_num_threads(THREADS)
+x, one = torch.randn(4000, 32), torch.ones(32)
+expected = rms_norm(x, one, 1e-5, "reference")
+assert torch.allclose(rms_norm(x, one, 1e-5, "compiled"), expected, atol=1e-5)
+assert torch.get_num_threads() == THREADS, torch.get_num_threads()
+if not os.fork():
+    torch.set_num_threads(1)
+    assert torch.allclose(rms_norm(x, one, 1e-5, "compiled"), expected, atol=1e-5)
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+"""
+
+
+@pytest.fixture
+def several():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("count", [1, 2])
+def test_threads_stay_as_they_are_and_a_fork_goes_on_alone(count):
+    done = subprocess.run([sys.executable, "-c", CHILD.replace("THREADS", str(count))], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_as_many_as_torch_has(several):
+    most = threads()
+    assert 1 <= most <= 3
+    torch.set_num_threads(1)
+    assert threads() == 1
+
+
+def test_parts_give_what_one_gives(several):
+    torch.manual_seed(0)
+    x, z, weight = torch.randn(3, 2000, 20), torch.randn(3, 2000, 20), torch.randn(20)
+
+    def run(count):
+        torch.set_num_threads(count)
+        given = [t.clone().requires_grad_() for t in (x, z, weight)]
+        a, b, w = given
+        y = gated_norm(a, b, w, 1e-5, "compiled") + rms_norm(a, w, 1e-5, "compiled")
+        y = y[:, 3:] + convolve(a, w[:, None].expand(20, 4), None, True, "compiled")
+        return [y, *torch.autograd.grad(y.square().sum(), given)]
+
+    for got, expected in zip(run(3), run(1)):
+        torch.testing.assert_close(got, expected)
+
+
+def test_several_callers_at_once(several):
+    torch.manual_seed(0)
+    weight = torch.randn(40)
+    given = [torch.randn(2000, 40) for _ in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        got = list(pool.map(lambda x: rms_norm(x, weight, 1e-5, "compiled"), given * 5))
+    for x, y in zip(given * 5, got):
+        torch.testing.assert_close(y, rms_norm(x, weight, 1e-5, "reference"))
