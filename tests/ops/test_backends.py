@@ -192,7 +192,7 @@ def test_selection(length, kind, block, capacity):
     place = place_of(kind, BATCH, length)
     score, coordinate = candidates(place, 7, block, capacity)
     chosen, carried = select_by_query(score, coordinate, place, block, capacity)
-    sets = select(score, coordinate, place, block, capacity)
+    sets = select(score, coordinate, place, block, capacity, "tree")
     assert torch.equal(sets.carried, carried)
     for b in range(BATCH):
         position, event = place.position.expand(BATCH, -1)[b], sets.event.expand(BATCH, -1)[b]
@@ -201,6 +201,8 @@ def test_selection(length, kind, block, capacity):
             index = sets.index[b, q + 1 if t >= event[q] else q].tolist()
             visible = [i for i in index if i >= 0 and coordinate[b, i] >= t - position[t]]
             assert visible == [i for i in chosen[b, t].tolist() if i >= 0], (b, t)
+    for one, other in zip(select(score, coordinate, place, block, capacity, "compiled"), sets, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("kind", KINDS)

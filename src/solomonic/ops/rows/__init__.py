@@ -37,13 +37,16 @@ BACKENDS: dict[str, Callable[[], ModuleType]] = {
 }
 
 
+def compiles(x: Tensor) -> bool:
+    """Whether numba is there, and can be given x as it is."""
+    return x.is_cpu and not torch.compiler.is_compiling() and _compiled() is not None
+
+
 def fastest(x: Tensor) -> str:
     """The backend for rows like x: on a CPU "compiled" where it is float32 and numba is there, else "written"."""
     if not x.is_cpu or torch.compiler.is_compiling():
         return "reference"
-    if x.numel() >= LEAST and x.dtype == torch.float32 and _compiled() is not None:
-        return "compiled"
-    return "written"
+    return "compiled" if x.numel() >= LEAST and x.dtype == torch.float32 and compiles(x) else "written"
 
 
 def _backend(name: str | None, x: Tensor) -> ModuleType:

@@ -9,10 +9,43 @@ Candidates are numbered [slots | past rows | rows of this call]: S = capacity + 
 the ring of past rows (at least `block`). Slots hold what was kept before the call, and their coordinate.
 """
 
+import torch
+from torch import Tensor
+
+from ...spelling import choose
+from .. import rows
+from ..place import Place
+from . import tree
 from .reference import select as select_by_query
-from .tree import Sets, select
+from .tree import Sets
 
 ABSENT = -(1 << 30)
 """Coordinate of an empty slot, and of one that is older than that. It fits 32 bits, all that some devices compute in."""
+FEW = 3
+"""Blocks that the tree does as fast as a loop."""
 
-__all__ = ["ABSENT", "Sets", "select", "select_by_query"]
+
+def _compiled(*call) -> Sets:
+    rows.need_compiled()
+    from . import compiled
+
+    return compiled.select(*call)
+
+
+BACKENDS = {"tree": tree.select, "compiled": _compiled}
+
+
+def select(
+    score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int, backend: str | None = None
+) -> Sets:
+    """score (B, S), -inf at an empty slot; coordinate (B, S) int64 -> the sets of all blocks of the call.
+
+    `backend` None is "compiled" for more than a few blocks on a CPU with numba, else "tree".
+    """
+    if backend is None:
+        many = place.position.shape[1] > FEW * block
+        backend = "compiled" if many and score.dtype == torch.float32 and rows.compiles(score) else "tree"
+    return choose("backend", backend, BACKENDS)(score, coordinate, place, block, capacity)
+
+
+__all__ = ["ABSENT", "BACKENDS", "Sets", "select", "select_by_query"]

@@ -25,18 +25,26 @@ class Sets(NamedTuple):
     carried: Tensor  # (B, capacity) int64: the memory after the last real row
 
 
+def events(place: Place, block: int) -> tuple[Tensor, Tensor]:
+    """(B or 1, Q) int64: the row of each block from which the memory is a new one, T where none, and of those that have
+    one the row where the document began, NEVER where there is none."""
+    T = place.position.shape[1]
+    Q = -(-T // block)
+    row = torch.arange(Q * block, device=place.position.device).view(Q, block)
+    position = torch.nn.functional.pad(place.position, (0, Q * block - T)).view(-1, Q, block)
+    happens = (position % block == 0) & (position > 0) & (row < place.last()[:, :, None])
+    happening = happens.any(-1)
+    event = torch.where(happening, (happens * row).sum(-1), T)
+    return event, torch.where(happening, event - (happens * position).sum(-1), NEVER)
+
+
 def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int) -> Sets:
     """score (B, S), -inf at an empty slot; coordinate (B, S) int64. See the package's docstring."""
     B, S = score.shape
     T = place.position.shape[1]
     W = S - T - capacity
-    Q = -(-T // block)
-    row = torch.arange(Q * block, device=score.device).view(Q, block)
-    position = torch.nn.functional.pad(place.position, (0, Q * block - T)).view(-1, Q, block)
-    happens = (position % block == 0) & (position > 0) & (row < place.last()[:, :, None])
-    happening = happens.any(-1)  # (B, Q)
-    event = torch.where(happening, (happens * row).sum(-1), T)
-    start = torch.where(happening, event - (happens * position).sum(-1), NEVER)  # where the event's document began
+    event, start = events(place, block)
+    Q, happening = event.shape[1], start > NEVER
 
     added = event.clamp_max(T)[..., None] - block + torch.arange(block, device=score.device) + W + capacity
     added = added.expand(B, -1, -1)
