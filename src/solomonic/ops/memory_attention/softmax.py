@@ -73,9 +73,11 @@ def softmax(
     if logits.kept is not None:
         hidden.append(unseen.transpose(0, 1))
         parts = [*parts, logits.kept.reshape(tile.lanes, tile.queries, -1)]
-    shape = torch.broadcast_shapes(*(x.shape[:3] for x in hidden))
-    hidden = torch.cat([x.expand(*shape, -1) for x in hidden], -1)
-    every = torch.cat(parts, -1)
+    if len(parts) == 1:
+        every, hidden = parts[0], hidden[0]
+    else:
+        shape = torch.broadcast_shapes(*(x.shape[:3] for x in hidden))
+        every, hidden = torch.cat(parts, -1), torch.cat([x.expand(*shape, -1) for x in hidden], -1)
     every.view(*tile, -1).masked_fill_(hidden[:, :, None, :, None], -torch.inf)
     mass = every.logsumexp(-1, keepdim=True) if massed else None
     every = torch.softmax(every, -1, out=every)
@@ -99,6 +101,7 @@ def _hidden(columns: Columns, tile: Tile, position: Tensor) -> Tensor:
     """(count, B or 1, rows, width)."""
     row = torch.arange(tile.rows, device=position.device)[:, None]
     lag = row - torch.arange(columns.first, columns.first + columns.width, device=position.device)
-    position = pad(position, (0, tile.count * tile.rows - position.shape[1]))
+    if (missing := tile.count * tile.rows - position.shape[1]) > 0:
+        position = pad(position, (0, missing))
     position = position.reshape(-1, tile.count, tile.rows, 1).transpose(0, 1)
     return (lag < columns.nearest) | (lag >= columns.farthest) | (lag > position)

@@ -43,10 +43,15 @@ def compiles(x: Tensor) -> bool:
 
 
 def fastest(x: Tensor) -> str:
-    """The backend for rows like x: on a CPU "compiled" where it is float32 and numba is there, else "written"."""
+    """The backend for rows like x: on a CPU "compiled" where it is float32 and numba is there, else "written".
+
+    What is small and wants no gradient is done by the definition, which has the values of "written", and less to say.
+    """
     if not x.is_cpu or torch.compiler.is_compiling():
         return "reference"
-    return "compiled" if x.numel() >= LEAST and x.dtype == torch.float32 and compiles(x) else "written"
+    if x.numel() >= LEAST:
+        return "compiled" if x.dtype == torch.float32 and compiles(x) else "written"
+    return "written" if torch.is_grad_enabled() else "reference"
 
 
 def _backend(name: str | None, x: Tensor) -> ModuleType:

@@ -1,5 +1,6 @@
 """Rows by their definitions."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -19,7 +20,9 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
     width = weight.shape[1]
     T = extended.shape[1] - width + 1
-    y = sum(extended[:, n : n + T] * weight[:, n] for n in range(width))
+    y = extended[:, width - 1 :] * weight[:, width - 1]
+    for n in reversed(range(width - 1)):
+        y = torch.addcmul(y, extended[:, n : n + T], weight[:, n])
     if bias is not None:
         y = y + bias
     return silu(y) if activate else y
