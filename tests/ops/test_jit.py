@@ -64,7 +64,7 @@ def test_parts_give_what_one_gives(several):
         return [y, *torch.autograd.grad(y.square().sum(), given)]
 
     for got, expected in zip(run(3), run(1)):
-        torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_several_callers_at_once(several):

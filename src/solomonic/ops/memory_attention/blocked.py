@@ -68,7 +68,7 @@ def _ends(part: Tensor, whole: Tensor) -> bool:
     """Whether one is known to be the last rows of the other, so that one gradient will do."""
     if torch.compiler.is_compiling() or part._base is not whole:
         return False
-    return part.data_ptr() == whole[:, -part.shape[1] :].data_ptr()
+    return part.storage_offset() == whole[:, -part.shape[1] :].storage_offset()
 
 
 def _with_store(y: Tensor, mass: Tensor, stored) -> Tensor:

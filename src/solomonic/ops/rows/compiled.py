@@ -1,7 +1,7 @@
 """Rows as numba compiles them: each is read once and written once, in as many parts as torch has threads.
 
-A function on rows lo .. hi does the work; the one after it runs it in parts. Loops write to one array each, and division
-follows numpy: else they are not vectorised. Rows lie `step` numbers apart in an array without axes.
+Loops write to one array each, and division follows numpy: else they are not vectorised. Rows lie `step` numbers apart in
+an array without axes.
 """
 
 import numpy as np
@@ -72,142 +72,115 @@ def _settle(r, hi, some, total):
             some.flat[c] = F(0)
 
 
-@compiled(**FAST)
-def _norm(lo, hi, x, step, weight, eps, y):
-    D = len(weight)
-    for r in range(lo, hi):
-        a, out, total = x[r * step : r * step + D], y[r * D : r * D + D], F(0)
-        for c in range(D):
-            total += a[c] * a[c]
-        scale = F(1) / np.sqrt(total / F(D) + eps)
-        for c in range(D):
-            out[c] = a[c] * scale * weight[c]
+@in_parts(**FAST)
+def _norm(parts, rows, x, step, weight, eps, y):
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        D = len(weight)
+        for r in range(lo, hi):
+            a, out, total = x[r * step : r * step + D], y[r * D : r * D + D], F(0)
+            for c in range(D):
+                total += a[c] * a[c]
+            scale = F(1) / np.sqrt(total / F(D) + eps)
+            for c in range(D):
+                out[c] = a[c] * scale * weight[c]
 
 
 @in_parts(**FAST)
-def _norm_parts(parts, rows, x, step, weight, eps, y):
-    for p in prange(parts):
-        _norm(rows * p // parts, rows * (p + 1) // parts, x, step, weight, eps, y)
-
-
-@compiled(**FAST)
-def _norm_back(lo, hi, x, step, weight, eps, dy, dy_step, dx, dweight):
-    D, some = len(weight), np.zeros(len(weight), F)
-    for r in range(lo, hi):
-        a, g, out = x[r * step : r * step + D], dy[r * dy_step : r * dy_step + D], dx[r * D : r * D + D]
-        total = along = F(0)
-        for c in range(D):
-            total += a[c] * a[c]
-            along += g[c] * weight[c] * a[c]
-        scale = F(1) / np.sqrt(total / F(D) + eps)
-        along *= scale * scale / F(D)
-        for c in range(D):
-            out[c] = scale * (g[c] * weight[c] - along * a[c])
-        for c in range(D):
-            some[c] += g[c] * a[c] * scale
-        _settle(r, hi, some, dweight)
+def _norm_back(parts, rows, x, step, weight, eps, dy, dy_step, dx, dweight):
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        D, some = len(weight), np.zeros(len(weight), F)
+        for r in range(lo, hi):
+            a, g, out = x[r * step : r * step + D], dy[r * dy_step : r * dy_step + D], dx[r * D : r * D + D]
+            total = along = F(0)
+            for c in range(D):
+                total += a[c] * a[c]
+                along += g[c] * weight[c] * a[c]
+            scale = F(1) / np.sqrt(total / F(D) + eps)
+            along *= scale * scale / F(D)
+            for c in range(D):
+                out[c] = scale * (g[c] * weight[c] - along * a[c])
+            for c in range(D):
+                some[c] += g[c] * a[c] * scale
+            _settle(r, hi, some, dweight[part])
 
 
 @in_parts(**FAST)
-def _norm_back_parts(parts, rows, x, step, weight, eps, dy, dy_step, dx, dweight):
-    for p in prange(parts):
-        lo, hi = rows * p // parts, rows * (p + 1) // parts
-        _norm_back(lo, hi, x, step, weight, eps, dy, dy_step, dx, dweight[p])
-
-
-@compiled(**FAST)
-def _gated(lo, hi, x, step, z, z_step, weight, eps, y):
-    D = len(weight)
-    for r in range(lo, hi):
-        a, gate, out = x[r * step : r * step + D], z[r * z_step : r * z_step + D], y[r * D : r * D + D]
-        for c in range(D):
-            out[c] = a[c] * gate[c] * _sigmoid(gate[c])
-        total = F(0)
-        for c in range(D):
-            total += out[c] * out[c]
-        scale = F(1) / np.sqrt(total / F(D) + eps)
-        for c in range(D):
-            out[c] *= scale * weight[c]
+def _gated(parts, rows, x, step, z, z_step, weight, eps, y):
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        D = len(weight)
+        for r in range(lo, hi):
+            a, gate, out = x[r * step : r * step + D], z[r * z_step : r * z_step + D], y[r * D : r * D + D]
+            for c in range(D):
+                out[c] = a[c] * gate[c] * _sigmoid(gate[c])
+            total = F(0)
+            for c in range(D):
+                total += out[c] * out[c]
+            scale = F(1) / np.sqrt(total / F(D) + eps)
+            for c in range(D):
+                out[c] *= scale * weight[c]
 
 
 @in_parts(**FAST)
-def _gated_parts(parts, rows, x, step, z, z_step, weight, eps, y):
-    for p in prange(parts):
-        _gated(rows * p // parts, rows * (p + 1) // parts, x, step, z, z_step, weight, eps, y)
-
-
-@compiled(**FAST)
-def _gated_back(lo, hi, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight):
-    D = len(weight)
-    open_, u, du, some = np.empty(D, F), np.empty(D, F), np.empty(D, F), np.zeros(D, F)
-    for r in range(lo, hi):
-        a, gate, g = x[r * step : r * step + D], z[r * z_step : r * z_step + D], dy[r * dy_step : r * dy_step + D]
-        for c in range(D):
-            open_[c] = _sigmoid(gate[c])
-        for c in range(D):
-            u[c] = a[c] * gate[c] * open_[c]
-        total = along = F(0)
-        for c in range(D):
-            total += u[c] * u[c]
-            along += g[c] * weight[c] * u[c]
-        scale = F(1) / np.sqrt(total / F(D) + eps)
-        along *= scale * scale / F(D)
-        for c in range(D):
-            du[c] = scale * (g[c] * weight[c] - along * u[c])
-        for c in range(D):
-            some[c] += g[c] * u[c] * scale
-        _settle(r, hi, some, dweight)
-        out = dx[r * D : r * D + D]
-        for c in range(D):
-            out[c] = du[c] * gate[c] * open_[c]
-        out = dz[r * D : r * D + D]
-        for c in range(D):
-            out[c] = du[c] * a[c] * open_[c] * (F(1) + gate[c] * (F(1) - open_[c]))
+def _gated_back(parts, rows, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight):
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        D = len(weight)
+        open_, u, du, some = np.empty(D, F), np.empty(D, F), np.empty(D, F), np.zeros(D, F)
+        for r in range(lo, hi):
+            a, gate, g = x[r * step : r * step + D], z[r * z_step : r * z_step + D], dy[r * dy_step : r * dy_step + D]
+            for c in range(D):
+                open_[c] = _sigmoid(gate[c])
+            for c in range(D):
+                u[c] = a[c] * gate[c] * open_[c]
+            total = along = F(0)
+            for c in range(D):
+                total += u[c] * u[c]
+                along += g[c] * weight[c] * u[c]
+            scale = F(1) / np.sqrt(total / F(D) + eps)
+            along *= scale * scale / F(D)
+            for c in range(D):
+                du[c] = scale * (g[c] * weight[c] - along * u[c])
+            for c in range(D):
+                some[c] += g[c] * u[c] * scale
+            _settle(r, hi, some, dweight[part])
+            out = dx[r * D : r * D + D]
+            for c in range(D):
+                out[c] = du[c] * gate[c] * open_[c]
+            out = dz[r * D : r * D + D]
+            for c in range(D):
+                out[c] = du[c] * a[c] * open_[c] * (F(1) + gate[c] * (F(1) - open_[c]))
 
 
 @in_parts(**FAST)
-def _gated_back_parts(parts, rows, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight):
-    for p in prange(parts):
-        lo, hi = rows * p // parts, rows * (p + 1) // parts
-        _gated_back(lo, hi, x, step, z, z_step, weight, eps, dy, dy_step, dx, dz, dweight[p])
-
-
-@compiled(**FAST)
-def _swiglu(lo, hi, D, gate, gate_step, up, up_step, y):
-    for r in range(lo, hi):
-        a, b = gate[r * gate_step : r * gate_step + D], up[r * up_step : r * up_step + D]
-        out = y[r * D : r * D + D]
-        for c in range(D):
-            out[c] = a[c] * _sigmoid(a[c]) * b[c]
+def _swiglu(parts, rows, D, gate, gate_step, up, up_step, y):
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        for r in range(lo, hi):
+            a, b = gate[r * gate_step : r * gate_step + D], up[r * up_step : r * up_step + D]
+            out = y[r * D : r * D + D]
+            for c in range(D):
+                out[c] = a[c] * _sigmoid(a[c]) * b[c]
 
 
 @in_parts(**FAST)
-def _swiglu_parts(parts, rows, D, gate, gate_step, up, up_step, y):
-    for p in prange(parts):
-        _swiglu(rows * p // parts, rows * (p + 1) // parts, D, gate, gate_step, up, up_step, y)
-
-
-@compiled(**FAST)
-def _swiglu_back(lo, hi, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup):
-    open_ = np.empty(D, F)
-    for r in range(lo, hi):
-        a, b = gate[r * gate_step : r * gate_step + D], up[r * up_step : r * up_step + D]
-        g = dy[r * dy_step : r * dy_step + D]
-        for c in range(D):
-            open_[c] = _sigmoid(a[c])
-        out = dup[r * D : r * D + D]
-        for c in range(D):
-            out[c] = g[c] * a[c] * open_[c]
-        out = dgate[r * D : r * D + D]
-        for c in range(D):
-            out[c] = g[c] * b[c] * open_[c] * (F(1) + a[c] * (F(1) - open_[c]))
-
-
-@in_parts(**FAST)
-def _swiglu_back_parts(parts, rows, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup):
-    for p in prange(parts):
-        lo, hi = rows * p // parts, rows * (p + 1) // parts
-        _swiglu_back(lo, hi, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup)
+def _swiglu_back(parts, rows, D, gate, gate_step, up, up_step, dy, dy_step, dgate, dup):
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        open_ = np.empty(D, F)
+        for r in range(lo, hi):
+            a, b = gate[r * gate_step : r * gate_step + D], up[r * up_step : r * up_step + D]
+            g = dy[r * dy_step : r * dy_step + D]
+            for c in range(D):
+                open_[c] = _sigmoid(a[c])
+            out = dup[r * D : r * D + D]
+            for c in range(D):
+                out[c] = g[c] * a[c] * open_[c]
+            out = dgate[r * D : r * D + D]
+            for c in range(D):
+                out[c] = g[c] * b[c] * open_[c] * (F(1) + a[c] * (F(1) - open_[c]))
 
 
 @compiled(**FAST)
@@ -222,74 +195,65 @@ def _convolved(x, first, weight, bias, out):
             out[c] += w[c] * a[c]
 
 
-@compiled(**FAST)
-def _convolve(lo, hi, T, x, weight, bias, activate, y):
-    past = len(weight) - 1
-    for r in range(lo, hi):
-        out = y[r]
-        _convolved(x, r // T * (T + past) + r % T, weight, bias, out)
-        if activate:
-            for c in range(len(out)):
-                out[c] *= _sigmoid(out[c])
-
-
 @in_parts(**FAST)
-def _convolve_parts(parts, T, x, weight, bias, activate, y):
+def _convolve(parts, T, x, weight, bias, activate, y):
     rows = len(y)
-    for p in prange(parts):
-        _convolve(rows * p // parts, rows * (p + 1) // parts, T, x, weight, bias, activate, y)
-
-
-@compiled(**FAST)
-def _convolve_back(lo, hi, T, x, weight, bias, activate, dy, dy_step, dx, dweight):
-    """Rows lo .. hi of dx. A row of x is seen by W rows of y, whose gradients go round in `ring`."""
-    W, D = weight.shape
-    length = T + W - 1
-    ring, y = np.zeros((W, D), F), np.empty(D, F)
-    some = np.zeros((W + 1, D), F)  # the last of the bias
-    for at in range(lo, hi):
-        batch, e = at // length, at % length
-        if e == 0:
-            ring[:] = F(0)
-        for t in range(max(e - W + 1, 0) if at == lo else e, e + 1):
-            change = ring[t % W]
-            if t >= T:
-                change[:] = F(0)
-                continue
-            r = (batch * T + t) * dy_step
-            g = dy[r : r + D]
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        past = len(weight) - 1
+        for r in range(lo, hi):
+            out = y[r]
+            _convolved(x, r // T * (T + past) + r % T, weight, bias, out)
             if activate:
-                _convolved(x, batch * length + t, weight, bias, y)
-                for c in range(D):
-                    open_ = _sigmoid(y[c])
-                    change[c] = g[c] * open_ * (F(1) + y[c] * (F(1) - open_))
-            else:
-                for c in range(D):
-                    change[c] = g[c]
-        if e < T:
-            change, out = ring[e % W], some[W]
-            for c in range(D):
-                out[c] += change[c]
-            for n in range(W):
-                a, out = x[at + n], some[n]
-                for c in range(D):
-                    out[c] += change[c] * a[c]
-        _settle(at, hi, some, dweight)
-        out = dx[at]
-        for c in range(D):
-            out[c] = F(0)
-        for n in range(W):
-            change, w = ring[(e - n) % W], weight[n]
-            for c in range(D):
-                out[c] += change[c] * w[c]
+                for c in range(len(out)):
+                    out[c] *= _sigmoid(out[c])
 
 
 @in_parts(**FAST)
-def _convolve_back_parts(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight):
+def _convolve_back(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight):
+    """Rows lo .. hi of dx. A row of x is seen by W rows of y, whose gradients go round in `ring`."""
     rows = len(dx)
-    for p in prange(parts):
-        lo, hi = rows * p // parts, rows * (p + 1) // parts
-        _convolve_back(lo, hi, T, x, weight, bias, activate, dy, dy_step, dx, dweight[p])
+    for part in prange(parts):
+        lo, hi = rows * part // parts, rows * (part + 1) // parts
+        W, D = weight.shape
+        length = T + W - 1
+        ring, y = np.zeros((W, D), F), np.empty(D, F)
+        some = np.zeros((W + 1, D), F)  # the last of the bias
+        for at in range(lo, hi):
+            batch, e = at // length, at % length
+            if e == 0:
+                ring[:] = F(0)
+            for t in range(max(e - W + 1, 0) if at == lo else e, e + 1):
+                change = ring[t % W]
+                if t >= T:
+                    change[:] = F(0)
+                    continue
+                r = (batch * T + t) * dy_step
+                g = dy[r : r + D]
+                if activate:
+                    _convolved(x, batch * length + t, weight, bias, y)
+                    for c in range(D):
+                        open_ = _sigmoid(y[c])
+                        change[c] = g[c] * open_ * (F(1) + y[c] * (F(1) - open_))
+                else:
+                    for c in range(D):
+                        change[c] = g[c]
+            if e < T:
+                change, out = ring[e % W], some[W]
+                for c in range(D):
+                    out[c] += change[c]
+                for n in range(W):
+                    a, out = x[at + n], some[n]
+                    for c in range(D):
+                        out[c] += change[c] * a[c]
+            _settle(at, hi, some, dweight[part])
+            out = dx[at]
+            for c in range(D):
+                out[c] = F(0)
+            for n in range(W):
+                change, w = ring[(e - n) % W], weight[n]
+                for c in range(D):
+                    out[c] += change[c] * w[c]
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -314,7 +278,7 @@ class _Norm(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         y = _like(x)
-        _norm_parts(_parts(x), y[..., 0].numel(), *_rows(x), _numbers(weight), F(eps), _numbers(y).ravel())
+        _norm(_parts(x), y[..., 0].numel(), *_rows(x), _numbers(weight), F(eps), _numbers(y).ravel())
         return y
 
     @staticmethod
@@ -324,7 +288,7 @@ class _Norm(torch.autograd.Function):
         parts, dx = _parts(x), _like(x)
         dweight = np.zeros((parts, *weight.shape))
         given = (*_rows(x), _numbers(weight), F(ctx.eps), *_rows(dy), _numbers(dx).ravel(), dweight)
-        _norm_back_parts(parts, dx[..., 0].numel(), *given)
+        _norm_back(parts, dx[..., 0].numel(), *given)
         return dx, _sum(dweight), None
 
 
@@ -335,7 +299,7 @@ class _Gated(torch.autograd.Function):
         ctx.eps = eps
         y = _like(x)
         given = (*_rows(x), *_rows(gate), _numbers(weight), F(eps), _numbers(y).ravel())
-        _gated_parts(_parts(x), y[..., 0].numel(), *given)
+        _gated(_parts(x), y[..., 0].numel(), *given)
         return y
 
     @staticmethod
@@ -346,7 +310,7 @@ class _Gated(torch.autograd.Function):
         dweight = np.zeros((parts, *weight.shape))
         given = (*_rows(x), *_rows(gate), _numbers(weight), F(ctx.eps), *_rows(dy))
         out = (_numbers(dx).ravel(), _numbers(dgate).ravel(), dweight)
-        _gated_back_parts(parts, dx[..., 0].numel(), *given, *out)
+        _gated_back(parts, dx[..., 0].numel(), *given, *out)
         return dx, dgate, _sum(dweight), None
 
 
@@ -356,7 +320,7 @@ class _SwiGLU(torch.autograd.Function):
         ctx.save_for_backward(gate, up)
         y = _like(gate)
         given = (gate.shape[-1], *_rows(gate), *_rows(up), _numbers(y).ravel())
-        _swiglu_parts(_parts(gate), y[..., 0].numel(), *given)
+        _swiglu(_parts(gate), y[..., 0].numel(), *given)
         return y
 
     @staticmethod
@@ -365,7 +329,7 @@ class _SwiGLU(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         dgate, dup = _like(gate), _like(up)
         given = (gate.shape[-1], *_rows(gate), *_rows(up), *_rows(dy), _numbers(dgate).ravel(), _numbers(dup).ravel())
-        _swiglu_back_parts(_parts(gate), dup[..., 0].numel(), *given)
+        _swiglu_back(_parts(gate), dup[..., 0].numel(), *given)
         return dgate, dup
 
 
@@ -378,7 +342,7 @@ class _Convolve(torch.autograd.Function):
         T = length - weight.shape[1] + 1
         y = extended.new_empty(B, T, D)
         given = (_flat(extended), _by_lag(weight), _bias(bias, D), activate)
-        _convolve_parts(_parts(y), T, *given, _flat(y))
+        _convolve(_parts(y), T, *given, _flat(y))
         return y
 
     @staticmethod
@@ -388,7 +352,7 @@ class _Convolve(torch.autograd.Function):
         (_, T, D), parts, dx = dy.shape, _parts(dy), _like(extended)
         dweight = np.zeros((parts, weight.shape[1] + 1, D))
         given = (_flat(extended), _by_lag(weight), _bias(bias, D), ctx.activate, *_rows(dy))
-        _convolve_back_parts(parts, T, *given, _flat(dx), dweight)
+        _convolve_back(parts, T, *given, _flat(dx), dweight)
         dweight = _sum(dweight)
         return dx, dweight[:-1].t(), None if bias is None else dweight[-1], None
 
