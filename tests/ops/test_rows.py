@@ -91,12 +91,26 @@ def test_which_is_the_fastest(monkeypatch):
     assert fastest(large) == "compiled"
     assert fastest(large[:-1]) == fastest(large.double()) == "written"
     assert fastest(large.to("meta")) == "reference"
+    with torch.no_grad():
+        assert fastest(large) == "compiled" and fastest(large[:-1]) == "reference"
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "get_num_threads", lambda: 64)
+        patched.setattr(rows._compiled(), "threads", lambda: 1)
+        assert fastest(large) == "written"
     monkeypatch.setattr(rows, "_compiled", lambda: None)
     assert fastest(large) == "written"
     with pytest.raises(ValueError, match=r"numba is not installed; pip install 'solomonic\[cpu\]'"):
         rms_norm(large, large, 1e-5, "compiled")
     with pytest.raises(ValueError, match="backend"):
         rms_norm(large, large, 1e-5, "compield")
+
+
+def test_rows_of_another_type_than_the_weights():
+    """Under autocast the rows may be bfloat16, and the weights are not."""
+    x, weight = torch.randn(2, 3000, 8), torch.randn(8, 4)
+    for given in ((x.bfloat16(), weight), (x, weight.bfloat16())):
+        expected = convolve(*given, None, backend="reference")
+        assert torch.equal(convolve(*given, None), expected)
 
 
 def test_whether_gradients_are_wanted_changes_nothing():

@@ -15,8 +15,8 @@ LEAST_LOG = -60.0
 
 def kept(log: Tensor, visible: Tensor | None = None) -> Tensor:
     """exp(log), where it is not next to nothing and, if `visible` is given, where that is true; else 0."""
-    near = log > LEAST_LOG
-    return log.masked_fill(~(near if visible is None else near & visible), -torch.inf).exp()
+    far = log <= LEAST_LOG
+    return log.masked_fill(far if visible is None else far | ~visible, -torch.inf).exp()
 
 
 def cut(

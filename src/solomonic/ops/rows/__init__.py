@@ -13,6 +13,8 @@ from . import reference, written
 
 LEAST = 1 << 14
 """Numbers from which compiling pays: below it the way there takes longer than the operations of torch."""
+BEHIND = 3
+"""How many threads of torch a compiled one is worth. numba may have but one, where it finds no OpenMP or TBB."""
 
 
 @cache
@@ -38,8 +40,10 @@ BACKENDS: dict[str, Callable[[], ModuleType]] = {
 
 
 def compiles(x: Tensor) -> bool:
-    """Whether numba is there, and can be given x as it is."""
-    return x.is_cpu and not torch.compiler.is_compiling() and _compiled() is not None
+    """Whether numba is there, can be given x as it is, and has threads enough to be worth it."""
+    if not x.is_cpu or torch.compiler.is_compiling() or (found := _compiled()) is None:
+        return False
+    return torch.get_num_threads() <= BEHIND * found.threads()
 
 
 def fastest(x: Tensor) -> str:
@@ -80,4 +84,6 @@ def convolve(
 
     extended (B, W - 1 + T, D): the rows before, and T new ones; weight (D, W); bias (D,) -> (B, T, D).
     """
+    if backend is None and extended.dtype != weight.dtype:
+        backend = "reference"
     return _backend(backend, extended).convolve(extended, weight, bias, activate)
