@@ -4,17 +4,36 @@ import torch
 from torch import Tensor
 
 from ...spelling import choose
+from .. import rows
 from ..place import LEAST_LOG_DECAY, Place
 from ..precision import full_precision
 from . import chunked, fla, reference
 
-BACKENDS = {"reference": reference.gated_delta, "chunked": chunked.gated_delta, "fla": fla.gated_delta}
+
+def _compiled(*call):
+    rows.need_compiled()
+    from . import compiled
+
+    return compiled.gated_delta(*call)
+
+
+BACKENDS = {
+    "reference": reference.gated_delta,
+    "chunked": chunked.gated_delta,
+    "compiled": _compiled,
+    "fla": fla.gated_delta,
+}
 
 
 def fastest(k: Tensor, place: Place, innovate: bool) -> str:
-    """The backend: "fla" for several rows on an accelerator that it can serve, else "chunked", which compiles and decodes."""
-    if k.shape[1] == 1 or k.is_cpu or k.is_meta or torch.compiler.is_compiling():
+    """The backend: for several rows "fla" on an accelerator that it can serve, "compiled" on a CPU with numba.
+
+    Else "chunked", which `torch.compile` compiles, and decodes.
+    """
+    if k.shape[1] == 1 or k.is_meta or torch.compiler.is_compiling():
         return "chunked"
+    if k.is_cpu:
+        return "compiled" if rows.fastest(k) == "compiled" else "chunked"
     return "chunked" if fla.refusal(k, place, innovate) else "fla"
 
 

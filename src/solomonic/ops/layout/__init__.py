@@ -43,7 +43,10 @@ class Layout(NamedTuple):
         return x.view(self.count * B * self.groups, -1, D)
 
     def lift(self, tiles: Tensor, out: Tensor, table: Table | None = None, scale: float = 1.0, add: bool = False):
-        """Out of tiles, into `out` (B, L, H, D) or added to it: turned back, times `scale`. The transpose of `lay`."""
+        """Out of tiles, into `out` (B, L, H, D), which it returns, or added to it: turned back, times `scale`.
+
+        The transpose of `lay`.
+        """
         if fastest(tiles) == "compiled" and out.dtype == tiles.dtype:
             from . import compiled
 

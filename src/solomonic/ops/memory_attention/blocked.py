@@ -185,10 +185,8 @@ class _Attend(torch.autograd.Function):
         ctx, q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, index, unseen, position, cos, sin, call, massed
     ):
         """y (B, T, H, D), and where `massed` the logarithm of its normaliser (B, T, H) float32, else None."""
-        ctx.call, ctx.shapes = (
-            call,
-            [None if x is None else x.shape for x in (q, q_far, q_kept, k, k_far, k_kept, bias)],
-        )
+        ctx.shapes = [None if x is None else x.shape for x in (q, q_far, q_kept, k, k_far, k_kept, bias)]
+        ctx.call = call
         (B, T, H, D), tile, (rows, near) = call.shape, call.tile(), call.layouts()
         if call.window and k is None:
             k, v = (x[:, -call.window - T :] for x in (k_kept, v_kept))
@@ -245,9 +243,10 @@ class _Attend(torch.autograd.Function):
         dk, dv = ([None if x is None else x.new_empty(x.shape) for x in given] for given in (keys, values))
         begun = set()
         for (i, seen, _), w in zip(call.parts(), weights):
-            part, own = change(dy @ values[i][seen].mT, mean, w).to(dy.dtype), 0 if q_far is None else i
-            _product(part, keys[i][seen], dq[own], add=own in begun)
-            begun.add(own)
+            part = change(dy @ values[i][seen].mT, mean, w).to(dy.dtype)
+            asked = 0 if q_far is None else i
+            _product(part, keys[i][seen], dq[asked], add=asked in begun)
+            begun.add(asked)
             if seen.start == 0:
                 for d in (dk[i], dv[i]):
                     d[seen.stop :].zero_()
@@ -267,9 +266,10 @@ class _Attend(torch.autograd.Function):
                 by_set = by_set.transpose(0, 1).reshape(len(index), -1)
                 dbias = by_set.new_zeros(bias_shape).scatter_add_(1, index.flatten(1), by_set)
             part = part.to(dy.dtype)
-            own = shapes[2] is not None
-            to = dy.new_empty(shapes[2]) if own else out[0]
-            out[2 if own else 0] = rows.lift((part @ k_set).view_as(kept), to, None, scale, add=not own)
+            if shapes[2] is not None:
+                out[2] = dy.new_empty(shapes[2])
+            to = out[0] if shapes[2] is None else out[2]
+            rows.lift((part @ k_set).view_as(kept), to, None, scale, add=to is out[0])
             out[5], out[8] = (dy.new_zeros(shapes[5]) for _ in range(2))
         for i, layout in enumerate(near):
             for o, d in ((3 + i, dk[i]), (6 + i, dv[i])):
