@@ -75,3 +75,26 @@ def test_several_callers_at_once(several):
         got = list(pool.map(lambda x: rms_norm(x, weight, 1e-5, "compiled"), given * 5))
     for x, y in zip(given * 5, got):
         torch.testing.assert_close(y, rms_norm(x, weight, 1e-5, "reference"))
+
+
+BITS = """
+import torch
+from solomonic.ops.rows import gated_norm, rms_norm
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+for size in (5, 16, 48, 100):
+    x, weight = torch.randn(4000, size, requires_grad=True), torch.randn(size, requires_grad=True)
+    y = rms_norm(x, weight, 1e-5, "compiled") + gated_norm(x, x, weight, 1e-5, "compiled")
+    print([t.double().sum().item().hex() for t in (y, *torch.autograd.grad(y.square().sum(), (x, weight)))])
+"""
+
+
+def test_what_was_just_compiled_is_what_is_kept(tmp_path):
+    """Else a run that goes on in another process would depart from one that was never stopped."""
+    said = []
+    for _ in range(2):
+        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", BITS], capture_output=True, text=True, env=env, check=True)
+        said.append(done.stdout)
+    assert said[0] and said[0] == said[1]

@@ -15,10 +15,10 @@ from torch.autograd.function import once_differentiable
 
 from ..jit import compiled, in_parts, threads
 from ..place import Place
-from ..rows.compiled import exp
+from ..rows.compiled import dot, exp
 
 F = np.float32
-FAST = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
+FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 CHUNK = 32
 LEAST = F(-60)  # of what a row leaves, less than e^-60 is nothing
 
@@ -72,7 +72,8 @@ def _backward(
     """dlast (lanes, K, V): becomes the gradient of the state before the first row."""
     (B, T, H, K), V = q.shape, dy.shape[3]
     for part in prange(parts):
-        after, change, dchange = np.empty((CHUNK, K, V), F), np.empty(V, F), np.empty(V, F)
+        after, found = np.empty((CHUNK, K, V), F), np.empty(V, F)
+        change, dchange = np.empty(V, F), np.empty(V, F)
         for lane in range(B * H * part // parts, B * H * (part + 1) // parts):
             b, h = lane // H, lane % H
             dstate = dlast[lane]
@@ -100,30 +101,19 @@ def _backward(
                             drow[i] += query * up[i]
                         for i in range(V):
                             dchange[i] += key * drow[i]
-                        dquery = dkey = F(0)
-                        for i in range(V):
-                            dquery += row[i] * up[i]
-                            dkey += drow[i] * change[i]
-                        dq[b, t, h, n], dk[b, t, h, n] = dquery, dkey
-                    along = dweight = F(0)
-                    for i in range(V):
-                        dweight += dchange[i] * error[i]
+                        dq[b, t, h, n], dk[b, t, h, n] = dot(row, up), dot(drow, change)
+                    dbeta[b, t, h] = dot(dchange, error)
                     for i in range(V):
                         out[i] = weight * dchange[i] + derrors[b, t, h, i]
-                    for i in range(V):
-                        along += out[i] * change[i]
-                    dbeta[b, t, h] = dweight
-                    faded = F(0)
+                    along, faded = dot(out, change), F(0)
                     for n in range(K):
                         row, drow, key = after[t - first, n], dstate[n], k[b, t, h, n]
-                        dkey = F(0)
-                        for i in range(V):
-                            dkey += row[i] * out[i]
-                        dk[b, t, h, n] -= dkey - key * along
+                        dk[b, t, h, n] -= dot(row, out) - key * along
                         for i in range(V):
                             drow[i] -= key * out[i]
                         for i in range(V):
-                            faded += (row[i] - key * change[i]) * drow[i]
+                            found[i] = row[i] - key * change[i]
+                        faded += dot(found, drow)
                         for i in range(V):
                             drow[i] *= left
                     dlog_decay[b, t, h] = faded

@@ -8,7 +8,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from ..jit import compiled, in_parts, threads
-from ..rows.compiled import exp
+from ..rows.compiled import dot, exp
 
 F = np.float32
 LEAST = F(-3e38)  # of no key: what is hidden
@@ -34,16 +34,13 @@ def _largest(x, most):
     return most
 
 
-@compiled(**FAST | {"fastmath": {"contract", "nsz", "reassoc"}})
-def _exponentials(x, most):
+@compiled(**FAST)
+def _exponentials(x, most, ones):
     """Writes exp(x - most), 0 for less than e^-80, and gives their sum."""
-    total = F(0)
     for s in range(len(x)):
         log = x[s] - most
-        value = F(0) if log < F(-80) else exp(log)
-        x[s] = value
-        total += value
-    return total
+        x[s] = F(0) if log < F(-80) else exp(log)
+    return dot(x, ones[: len(x)])
 
 
 @compiled(**FAST)
@@ -59,7 +56,7 @@ def _softmax(parts, tile, columns, sizes, x, position, unseen, mass):
     P, Q, T = len(columns), rows * R, position.shape[1]
     capacity = unseen.shape[3]
     for part in prange(parts):
-        bounds = np.empty((P, 2), np.int64)
+        bounds, ones = np.empty((P, 2), np.int64), np.ones(max(columns[:, 3].max(), capacity), F)
         for lane in range(count * B * G * part // parts, count * B * G * (part + 1) // parts):
             n, b = lane // (B * G), lane // G % B
             for t in range(rows):
@@ -87,10 +84,10 @@ def _softmax(parts, tile, columns, sizes, x, position, unseen, mass):
                         most = _largest(x[at : at + columns[p, 3]], most)
                     total = F(0)
                     if capacity:
-                        total = _exponentials(kept, most)
+                        total = _exponentials(kept, most, ones)
                     for p in range(P):
                         at = sizes[p] + query * columns[p, 3]
-                        total += _exponentials(x[at : at + columns[p, 3]], most)
+                        total += _exponentials(x[at : at + columns[p, 3]], most, ones)
                     by = F(1) / total
                     _scale(kept, by)
                     for p in range(P):

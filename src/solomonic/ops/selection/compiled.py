@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..jit import compiled
 from ..place import Place
-from .tree import NEVER, Sets, events
+from .tree import Sets, events
 
 
 @compiled()
@@ -19,8 +19,8 @@ def _ranked(score):
 
 
 @compiled()
-def _select(score, coordinate, event, start, last, least, first, block, capacity, index, carried):
-    Q = event.shape[1]
+def _select(score, coordinate, event, start, last, least, rows, block, capacity, index, carried):
+    Q, first = event.shape[1], score.shape[1] - rows
     kept, worth = np.empty(capacity, np.int64), np.empty(capacity, np.float32)
     both, both_worth = np.empty(capacity + block, np.int64), np.empty(capacity + block, np.float32)
     for b in range(len(score)):
@@ -29,7 +29,7 @@ def _select(score, coordinate, event, start, last, least, first, block, capacity
         for q in range(Q + 1):
             if q:
                 at, begun = event[b % len(event), q - 1], start[b % len(start), q - 1]
-                added = block if begun > NEVER else 0
+                added = block if at < rows else 0
                 for i in range(capacity):
                     both[i] = kept[i]
                     both_worth[i] = -np.inf if coordinate[b, kept[i]] < begun else worth[i]
@@ -50,11 +50,10 @@ def _select(score, coordinate, event, start, last, least, first, block, capacity
 def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int) -> Sets:
     """See the package's docstring."""
     event, start = events(place, block)
-    (B, S), Q = score.shape, event.shape[1]
+    B, Q = len(score), event.shape[1]
     index, carried = torch.empty(B, Q + 1, capacity, dtype=torch.int64), torch.empty(B, capacity, dtype=torch.int64)
     given = (x.contiguous().numpy() for x in (score, coordinate, event, start, place.last(), place.end))
-    first = S - place.position.shape[1]
-    _select(*given, first, block, capacity, index.numpy(), carried.numpy())
+    _select(*given, place.position.shape[1], block, capacity, index.numpy(), carried.numpy())
     return Sets(index, event, carried)
 
 

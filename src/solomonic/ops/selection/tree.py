@@ -44,7 +44,7 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
     T = place.position.shape[1]
     W = S - T - capacity
     event, start = events(place, block)
-    Q, happening = event.shape[1], start > NEVER
+    Q, happening = event.shape[1], event < T
 
     added = event.clamp_max(T)[..., None] - block + torch.arange(block, device=score.device) + W + capacity
     added = added.expand(B, -1, -1)

@@ -51,6 +51,7 @@ def ssd(
     float32. `backend` None is `fastest`. ValueError for a backend that is not there, or that cannot serve the call.
     """
     v, k, q, log_decay = (x.float() for x in (v, k, q, log_decay))
+    step, skip = (None if x is None else x.float() for x in (step, skip))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])

@@ -21,10 +21,10 @@ from ..chunks import LEAST_LOG
 from ..jit import compiled, in_parts, threads
 from ..layout import Layout
 from ..place import Place
-from ..rows.compiled import exp
+from ..rows.compiled import dot, exp
 
 F = np.float32
-FAST = {"fastmath": {"contract", "nsz", "reassoc"}, "error_model": "numpy"}
+FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 LEAST = F(LEAST_LOG)
 SLICES = 8  # of a state, that go their own way through the chunks
 
@@ -132,10 +132,7 @@ def _carry_back(parts, lanes, keep, states, dstates, dkeep):
             lane, lo, hi = unit // SLICES, size * (unit % SLICES) // SLICES, size * (unit % SLICES + 1) // SLICES
             for c in range(C - 1, -1, -1):
                 x, later, left = states[c, lane, lo:hi], dstates[c + 1, lane, lo:hi], keep[c * lanes + lane]
-                along = F(0)
-                for i in range(len(x)):
-                    along += later[i] * x[i]
-                dkeep[c * lanes + lane, unit % SLICES] = along * left
+                dkeep[c * lanes + lane, unit % SLICES] = dot(later, x) * left
                 if left != 0:
                     y = dstates[c, lane, lo:hi]
                     for i in range(len(x)):
@@ -175,24 +172,18 @@ def _close(parts, shape, log_decay, step, document, q, k, product, weight, chang
                         dsteps[s] += decay[s] * a[s]
                     for s in range(t + 1):
                         o[s] += decay[s] * steps[s]
-                    mine = F(0)
-                    for s in range(t + 1):
-                        mine += d[s] * w[s]
+                    mine = dot(d[: t + 1], w[: t + 1])
                     for s in range(t + 1):
                         column[s] += d[s] * w[s]
                     into = _kept(total[t]) if here[t] == before else F(0)
                     onward = _kept(total[Q - 1] - total[t]) if here[t] == last else F(0)
                     x, d, o = q[group, t], dinto_q[lane, t], dq[group, t]
-                    along = F(0)
-                    for n in range(N):
-                        along += d[n] * x[n]
+                    along = dot(d, x)
                     for n in range(N):
                         o[n] += d[n] * into
                     mine += along * into
                     x, d, o = k[group, t], donward_k[lane, t], dk[group, t]
-                    along = F(0)
-                    for n in range(N):
-                        along += d[n] * x[n]
+                    along = dot(d, x)
                     dsteps[t] += along * onward
                     onward *= steps[t]
                     for n in range(N):
