@@ -141,6 +141,15 @@ def test_ssd_over_many_chunk_groups(length):
                 assert_close(got, wanted, backend)
 
 
+@pytest.mark.parametrize("wrong", range(5))
+@pytest.mark.parametrize("op, inputs", [(ssd, ssd_inputs), (gated_delta, gated_delta_inputs)])
+def test_scans_of_shapes_that_do_not_fit(op, inputs, wrong):
+    given = inputs(40, True)
+    given[wrong] = given[wrong][:, :-1]
+    with pytest.raises(ValueError, match="expected .*, got shapes .*"):
+        op(*given, place_of("fresh", BATCH, 40), backend="compiled")
+
+
 def test_ssd_that_forgets_at_once():
     """A decay of 20 a step, the most there is: what is left of the row before is next to nothing, and no NaN."""
     v, k, q, decay, _ = ssd_inputs(100, False)

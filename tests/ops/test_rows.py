@@ -86,6 +86,21 @@ def test_numbers_at_the_end_of_the_range(number):
         torch.testing.assert_close(a, b, equal_nan=True)
 
 
+def test_shapes_that_do_not_fit():
+    """A compiled loop would read on behind the last number."""
+    x, short = torch.randn(2, 9, 8), torch.randn(7)
+    for call in (
+        lambda: rms_norm(x, short, 1e-5, "compiled"),
+        lambda: gated_norm(x, x[:, :5], torch.ones(8), 1e-5, "compiled"),
+        lambda: swiglu(x, x[..., :1], "compiled"),
+        lambda: convolve(x, torch.ones(7, 4), None, backend="compiled"),
+        lambda: convolve(x[:, :2], torch.ones(8, 4), None, backend="compiled"),
+        lambda: convolve(x, torch.ones(8, 4), short, backend="compiled"),
+    ):
+        with pytest.raises(ValueError, match="expected .*, got shapes .*"):
+            call()
+
+
 def test_which_is_the_fastest(monkeypatch):
     large = torch.zeros(rows.LEAST)
     assert fastest(large) == "compiled"

@@ -48,6 +48,12 @@ def in_parts(**options):
     return decorate
 
 
+def require(holds: bool, expected: str, *tensors: torch.Tensor) -> None:
+    """ValueError unless `holds`: a compiled loop does not look where it reads."""
+    if not holds:
+        raise ValueError(f"expected {expected}, got shapes {', '.join(str(tuple(x.shape)) for x in tensors)}")
+
+
 @compiled(parallel=True)
 def _each(n):
     total = 0

@@ -13,7 +13,7 @@ from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import compiled, in_parts, threads
+from ..jit import compiled, in_parts, require, threads
 from ..place import Place
 from ..rows.compiled import dot, exp
 
@@ -122,6 +122,10 @@ def _backward(
 def gated_delta(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, innovate: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
+    (B, T, H, K), V = k.shape, v.shape[3]
+    fits = q.shape == k.shape and v.shape == (B, T, H, V) and beta.shape == log_decay.shape == (B, T, H)
+    expected = "q and k (B, T, H, K), v (B, T, H, V), beta and log_decay (B, T, H), state (B, H, V, K)"
+    require(fits and state.shape == (B, H, V, K), expected, q, k, v, beta, log_decay, state)
     if (real := place.real()) is not None:
         beta, log_decay = (x * real[:, :, None] for x in (beta, log_decay))
     return _Scan.apply(q, k, v, beta, log_decay, state, place.position if place.packed else None)

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import compiled, in_parts, threads
+from ..jit import compiled, in_parts, require, threads
 
 F = np.float32
 FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
@@ -284,18 +284,28 @@ def _convolve_back(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    require(weight.shape == x.shape[-1:], "rows (..., D) and weight (D,)", x, weight)
     return _Norm.apply(x, weight, eps)
 
 
 def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+    require(
+        x.shape == gate.shape and weight.shape == x.shape[-1:], "rows and gate (..., D), weight (D,)", x, gate, weight
+    )
     return _Gated.apply(x, gate, weight, eps)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    require(gate.shape == up.shape, "two tensors of one shape", gate, up)
     return _SwiGLU.apply(gate, up)
 
 
 def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
+    fits = extended.dim() == 3 and weight.dim() == 2 and extended.shape[2] == weight.shape[0]
+    fits = fits and extended.shape[1] >= weight.shape[1] and (bias is None or bias.shape == weight.shape[:1])
+    require(
+        fits, "rows (B, W - 1 + T, D), weight (D, W), bias (D,)", extended, weight, *([] if bias is None else [bias])
+    )
     return _Convolve.apply(extended, weight, bias, activate)
 
 
