@@ -136,3 +136,27 @@ def test_whether_gradients_are_wanted_changes_nothing():
         alone = rms_norm(*given, 1e-5)
     assert torch.equal(rms_norm(*given, 1e-5), alone)
     assert torch.equal(rms_norm(x, weight, 1e-5), alone)
+
+
+def test_defaults_of_torch_change_nothing():
+    x = torch.randn(300, 64, requires_grad=True)
+    expected = swiglu(x, x, "reference")
+    expected_gradient = torch.autograd.grad(expected.sum(), x)[0]
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        got = swiglu(x, x, "compiled")
+        gradient = torch.autograd.grad(got, x, torch.ones_like(expected))[0]
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_types_that_are_not_compiled():
+    x, weight = torch.randn(300, 64), torch.ones(64)
+    with pytest.raises(ValueError, match="expected float32, got torch.float64"):
+        rms_norm(x.double(), weight.double(), 1e-5, "compiled")
+    assert torch.equal(swiglu(x, x.double()), swiglu(x, x.double(), "reference"))

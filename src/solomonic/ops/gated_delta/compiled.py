@@ -13,12 +13,10 @@ from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import compiled, in_parts, require, threads
+from ..jit import FAST, compiled, dot, exp, in_parts, numbers, require, threads
 from ..place import Place
-from ..rows.compiled import dot, exp
 
 F = np.float32
-FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 CHUNK = 32
 LEAST = F(-60)  # of what a row leaves, less than e^-60 is nothing
 
@@ -49,7 +47,7 @@ def _forward(parts, q, k, v, beta, log_decay, position, states, y, errors, last)
                 for n in range(K):
                     row, key = state[n], k[b, t, h, n]
                     for i in range(V):
-                        row[i] *= left
+                        row[i] = row[i] * left if left != 0 else F(0)
                     for i in range(V):
                         error[i] -= key * row[i]
                 for i in range(V):
@@ -87,7 +85,7 @@ def _backward(
                         before = after[t - first - 1, n] if t > first else states[lane, chunk, n]
                         row, key = after[t - first, n], k[b, t, h, n]
                         for i in range(V):
-                            row[i] = left * before[i] + key * change[i]
+                            row[i] = (left * before[i] if left != 0 else F(0)) + key * change[i]
                 for t in range(beyond - 1, first - 1, -1):
                     left, weight = _left(log_decay, position, b, t, h), beta[b, t, h]
                     error, up, out = errors[b, t, h], dy[b, t, h], dv[b, t, h]
@@ -115,7 +113,7 @@ def _backward(
                             found[i] = row[i] - key * change[i]
                         faded += dot(found, drow)
                         for i in range(V):
-                            drow[i] *= left
+                            drow[i] = drow[i] * left if left != 0 else F(0)
                     dlog_decay[b, t, h] = faded
 
 
@@ -135,9 +133,9 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, beta, log_decay, state, position):
         (B, T, H, K), V = q.shape, v.shape[3]
-        states = torch.empty(B * H, -(-T // CHUNK), K, V)
+        states = numbers(B * H, -(-T // CHUNK), K, V)
         states[:, 0] = state.mT.reshape(B * H, K, V)
-        y, errors, last = torch.empty(B, T, H, V), torch.empty(B, T, H, V), torch.empty(B * H, K, V)
+        y, errors, last = numbers(B, T, H, V), numbers(B, T, H, V), numbers(B * H, K, V)
         given = _arrays(q, k, v, beta, log_decay, _positions(position), states, y, errors, last)
         _forward(min(threads(), B * H), *given)
         ctx.save_for_backward(q, k, beta, log_decay, position, states, errors)
@@ -150,14 +148,14 @@ class _Scan(torch.autograd.Function):
         B, H, V, K = dlast.shape
         dstate = dlast.mT.contiguous().view(B * H, K, V)
         dstate = dstate.clone() if dstate.data_ptr() == dlast.data_ptr() else dstate
-        dq, dk, dv, dbeta, dlog_decay = (torch.empty(x.shape) for x in (q, k, errors, beta, log_decay))
+        dq, dk, dv, dbeta, dlog_decay = (numbers(*x.shape) for x in (q, k, errors, beta, log_decay))
         given = (q, k, beta, log_decay, _positions(position), states, errors, dy, derrors, dstate)
         _backward(min(threads(), B * H), *_arrays(*given, dq, dk, dv, dbeta, dlog_decay))
         return dq, dk, dv, dbeta, dlog_decay, dstate.view(B, H, K, V).mT, None
 
 
 def _positions(position: Tensor | None) -> Tensor:
-    return torch.zeros(0, 0, dtype=torch.int64) if position is None else position
+    return torch.zeros(0, 0, dtype=torch.int64, device="cpu") if position is None else position
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:

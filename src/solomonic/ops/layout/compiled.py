@@ -1,14 +1,12 @@
 """`Layout` as numba compiles it: one pass over the rows, in as many parts as torch has threads."""
 
 import numpy as np
-import torch
 from numba import prange
 from torch import Tensor
 
-from ..jit import compiled, in_parts, threads
+from ..jit import FAST, compiled, in_parts, numbers, threads
 
 F, U = np.float32, np.uintp
-FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
 @compiled(**FAST)
@@ -84,7 +82,7 @@ def lay(layout, x: Tensor, table, scale: float) -> Tensor:
         x = x.contiguous()
     B, L, H, D = x.shape
     R = H // layout.groups
-    out = torch.empty(layout.count * B * layout.groups, layout.rows * R, D)
+    out = numbers(layout.count * B * layout.groups, layout.rows * R, D)
     cos, sin = _angles(table)
     shape, steps = (B, L, H, D), x.stride()[:3]
     _lay(threads(), shape, steps, tuple(layout), _numbers(x), cos, sin, F(scale), out.view(-1).numpy())

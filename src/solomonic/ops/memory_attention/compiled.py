@@ -7,12 +7,10 @@ from numba import prange, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from ..jit import compiled, in_parts, threads
-from ..rows.compiled import dot, exp
+from ..jit import FAST, compiled, dot, exp, in_parts, numbers, threads
 
 F = np.float32
 LEAST = F(-3e38)  # of no key: what is hidden
-FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 
 
 @intrinsic
@@ -112,8 +110,8 @@ def softmax(logits, tile, columns, position, unseen, massed: bool) -> Tensor | N
     rows = tile.lanes * tile.queries
     sizes = np.cumsum([0, *(rows * c.width for c in columns)])
     if unseen is None:
-        unseen = torch.zeros(1, 1, 1, 0, dtype=torch.bool)
-    mass = torch.empty(rows if massed else 0)
+        unseen = torch.zeros(1, 1, 1, 0, dtype=torch.bool, device="cpu")
+    mass = numbers(rows if massed else 0)
     given = logits.all.numpy(), position.contiguous().numpy(), unseen.contiguous().numpy(), mass.numpy()
     _softmax(threads(), tuple(tile), np.array(columns), sizes, *given)
     return mass.view(tile.lanes, tile.queries, 1) if massed else None

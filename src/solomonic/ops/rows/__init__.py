@@ -58,23 +58,27 @@ def fastest(x: Tensor) -> str:
     return "written" if torch.is_grad_enabled() else "reference"
 
 
-def _backend(name: str | None, x: Tensor) -> ModuleType:
-    return choose("backend", name or fastest(x), BACKENDS)()
+def _backend(name: str | None, x: Tensor, *others: Tensor | None) -> ModuleType:
+    """The fastest, if no name is given; the definition for tensors of several types."""
+    if name is None:
+        alike = all(other is None or other.dtype == x.dtype for other in others)
+        name = fastest(x) if alike else "reference"
+    return choose("backend", name, BACKENDS)()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
     """x (..., D) / rms(x) * weight (D,), rms(x)^2 = mean(x^2) + eps (arXiv 1910.07467)."""
-    return _backend(backend, x).rms_norm(x, weight, eps)
+    return _backend(backend, x, weight).rms_norm(x, weight, eps)
 
 
 def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
     """The norm of x * silu(gate), all (..., D) (Mamba-2, arXiv 2405.21060)."""
-    return _backend(backend, x).gated_norm(x, gate, weight, eps)
+    return _backend(backend, x, gate, weight).gated_norm(x, gate, weight, eps)
 
 
 def swiglu(gate: Tensor, up: Tensor, backend: str | None = None) -> Tensor:
     """silu(gate) * up, all (..., D) (arXiv 2002.05202)."""
-    return _backend(backend, gate).swiglu(gate, up)
+    return _backend(backend, gate, up).swiglu(gate, up)
 
 
 def convolve(
@@ -84,6 +88,4 @@ def convolve(
 
     extended (B, W - 1 + T, D): the rows before, and T new ones; weight (D, W); bias (D,) -> (B, T, D).
     """
-    if backend is None and extended.dtype != weight.dtype:
-        backend = "reference"
-    return _backend(backend, extended).convolve(extended, weight, bias, activate)
+    return _backend(backend, extended, weight, bias).convolve(extended, weight, bias, activate)

@@ -51,7 +51,9 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
     """See the package's docstring."""
     event, start = events(place, block)
     B, Q = len(score), event.shape[1]
-    index, carried = torch.empty(B, Q + 1, capacity, dtype=torch.int64), torch.empty(B, capacity, dtype=torch.int64)
+    index, carried = (
+        torch.empty(*shape, dtype=torch.int64, device="cpu") for shape in ((B, Q + 1, capacity), (B, capacity))
+    )
     given = (x.contiguous().numpy() for x in (score, coordinate, event, start, place.last(), place.end))
     _select(*given, place.position.shape[1], block, capacity, index.numpy(), carried.numpy())
     return Sets(index, event, carried)

@@ -18,13 +18,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..chunks import LEAST_LOG
-from ..jit import compiled, in_parts, require, threads
+from ..jit import FAST, compiled, dot, exp, in_parts, numbers, require, threads
 from ..layout import Layout
 from ..place import Place
-from ..rows.compiled import dot, exp
 
 F = np.float32
-FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 LEAST = F(LEAST_LOG)
 SLICES = 8  # of a state, that go their own way through the chunks
 
@@ -119,8 +117,9 @@ def _carry(parts, lanes, keep, states):
             lane, lo, hi = unit // SLICES, size * (unit % SLICES) // SLICES, size * (unit % SLICES + 1) // SLICES
             for c in range(C):
                 x, y, left = states[c, lane, lo:hi], states[c + 1, lane, lo:hi], keep[c * lanes + lane]
-                for i in range(len(x)):
-                    y[i] += left * x[i]
+                if left != 0:
+                    for i in range(len(x)):
+                        y[i] += left * x[i]
 
 
 @in_parts(**FAST)
@@ -241,7 +240,9 @@ class _Scan(torch.autograd.Function):
         _carry(threads(), B * H, *_arrays(keep, states))
         y = (weight @ v).baddbmm_(into_q, states[:-1].view(lanes, N, P))
         ctx.save_for_backward(v, k, q, log_decay, step, document, product, weight, into_q, onward_k, keep, states)
-        return wide.lift(y, y.new_empty(B, T, H, P)), states[-1].view(B, H, N, P).mT.contiguous()
+        return wide.lift(y, y.new_empty(B, T, H, P)), states[-1].view(B, H, N, P).mT.clone(
+            memory_format=torch.contiguous_format
+        )
 
     @staticmethod
     @once_differentiable
@@ -258,7 +259,7 @@ class _Scan(torch.autograd.Function):
         added = dstates[1:].view(lanes, N, P)
         dv = (weight.mT @ dy).baddbmm_(onward_k, added)
         changes = dy @ v.mT, dy @ states[:-1].view(lanes, N, P).mT, v @ added.mT, dkeep
-        out = [torch.empty(x.shape) for x in (product, q, k, log_decay, step, keep)]
+        out = [numbers(*x.shape) for x in (product, q, k, log_decay, step, keep)]
         arrays = _arrays(log_decay, step, _documents(document), q, k, product, weight)
         _close(threads(), tuple(shape), *arrays, tuple(_arrays(*changes)), tuple(_arrays(*out)))
         dproduct, dq, dk, dlog_decay, dstep, dskip = out
@@ -271,7 +272,7 @@ class _Scan(torch.autograd.Function):
 
 
 def _documents(document: Tensor | None) -> Tensor:
-    return torch.zeros(0, 0, dtype=torch.int64) if document is None else document
+    return torch.zeros(0, 0, dtype=torch.int64, device="cpu") if document is None else document
 
 
 def _arrays(*tensors: Tensor) -> list[np.ndarray]:
