@@ -73,6 +73,16 @@ def numbers(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
+def arrays(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """The numbers of contiguous tensors where they lie, of others copied."""
+    return [x.detach().contiguous().numpy() for x in tensors]
+
+
+def whole_numbers(x: torch.Tensor | None) -> torch.Tensor:
+    """x (B, T) int64, or (0, 0) for None."""
+    return torch.zeros(0, 0, dtype=torch.int64, device="cpu") if x is None else x
+
+
 def require(holds: bool, expected: str, *tensors: torch.Tensor) -> None:
     """ValueError unless `holds`: a compiled loop does not look where it reads."""
     if not holds:

@@ -9,18 +9,10 @@ from ..place import LEAST_LOG_DECAY, Place
 from ..precision import full_precision
 from . import chunked, fla, reference
 
-
-def _compiled(*call):
-    rows.need_compiled()
-    from . import compiled
-
-    return compiled.gated_delta(*call)
-
-
 BACKENDS = {
     "reference": reference.gated_delta,
     "chunked": chunked.gated_delta,
-    "compiled": _compiled,
+    "compiled": rows.compiled_in(__name__, "gated_delta"),
     "fla": fla.gated_delta,
 }
 

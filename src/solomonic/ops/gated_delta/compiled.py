@@ -13,7 +13,7 @@ from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import FAST, compiled, dot, exp, in_parts, numbers, require, threads
+from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads, whole_numbers
 from ..place import Place
 
 F = np.float32
@@ -136,7 +136,7 @@ class _Scan(torch.autograd.Function):
         states = numbers(B * H, -(-T // CHUNK), K, V)
         states[:, 0] = state.mT.reshape(B * H, K, V)
         y, errors, last = numbers(B, T, H, V), numbers(B, T, H, V), numbers(B * H, K, V)
-        given = _arrays(q, k, v, beta, log_decay, _positions(position), states, y, errors, last)
+        given = arrays(q, k, v, beta, log_decay, whole_numbers(position), states, y, errors, last)
         _forward(min(threads(), B * H), *given)
         ctx.save_for_backward(q, k, beta, log_decay, position, states, errors)
         return y, errors, last.view(B, H, K, V).mT.contiguous()
@@ -149,17 +149,9 @@ class _Scan(torch.autograd.Function):
         dstate = dlast.mT.contiguous().view(B * H, K, V)
         dstate = dstate.clone() if dstate.data_ptr() == dlast.data_ptr() else dstate
         dq, dk, dv, dbeta, dlog_decay = (numbers(*x.shape) for x in (q, k, errors, beta, log_decay))
-        given = (q, k, beta, log_decay, _positions(position), states, errors, dy, derrors, dstate)
-        _backward(min(threads(), B * H), *_arrays(*given, dq, dk, dv, dbeta, dlog_decay))
+        given = (q, k, beta, log_decay, whole_numbers(position), states, errors, dy, derrors, dstate)
+        _backward(min(threads(), B * H), *arrays(*given, dq, dk, dv, dbeta, dlog_decay))
         return dq, dk, dv, dbeta, dlog_decay, dstate.view(B, H, K, V).mT, None
-
-
-def _positions(position: Tensor | None) -> Tensor:
-    return torch.zeros(0, 0, dtype=torch.int64, device="cpu") if position is None else position
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.detach().contiguous().numpy() for x in tensors]
 
 
 __all__ = ["gated_delta"]

@@ -1,4 +1,7 @@
-"""`softmax` as numba compiles it: only what a query sees is read, in as many parts as torch has threads."""
+"""`softmax` as numba compiles it: what is hidden is known from bounds, in as many parts as torch has threads.
+
+Keys are gone through by whole parts: a loop over what is seen alone is mostly the rest that does not fill a vector.
+"""
 
 import numpy as np
 import torch
@@ -73,9 +76,7 @@ def _softmax(parts, tile, columns, sizes, x, position, unseen, mass):
                         for s in range(capacity):
                             kept[s] = LEAST if dark[s] else kept[s]
                         most = _largest(kept, most)
-                    for p in range(
-                        P
-                    ):  # whole rows: a loop over what is seen alone is mostly the rest that does not fill a vector
+                    for p in range(P):
                         at = sizes[p] + query * columns[p, 3]
                         x[at : at + bounds[p, 0]] = LEAST
                         x[at + bounds[p, 1] : at + columns[p, 3]] = LEAST

@@ -32,6 +32,16 @@ def need_compiled() -> ModuleType:
     return found
 
 
+def compiled_in(package: str, name: str) -> Callable:
+    """The function of that name in the module `compiled` of a package, which is imported when it is called."""
+
+    def call(*given):
+        need_compiled()
+        return getattr(import_module(".compiled", package), name)(*given)
+
+    return call
+
+
 BACKENDS: dict[str, Callable[[], ModuleType]] = {
     "reference": lambda: reference,
     "written": lambda: written,

@@ -10,7 +10,7 @@ from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import FAST, compiled, dot, exp, in_parts, numbers, require, threads
+from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads
 
 F = np.float32
 LEAST = 1 << 14  # numbers a part
@@ -325,7 +325,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _numbers(x: Tensor) -> np.ndarray:
-    return x.detach().contiguous().numpy()
+    return arrays(x)[0]
 
 
 def _flat(x: Tensor) -> np.ndarray:

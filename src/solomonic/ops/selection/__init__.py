@@ -25,14 +25,7 @@ FEW = 3
 """Blocks that the tree does as fast as a loop."""
 
 
-def _compiled(*call) -> Sets:
-    rows.need_compiled()
-    from . import compiled
-
-    return compiled.select(*call)
-
-
-BACKENDS = {"tree": tree.select, "compiled": _compiled}
+BACKENDS = {"tree": tree.select, "compiled": rows.compiled_in(__name__, "select")}
 
 
 def select(

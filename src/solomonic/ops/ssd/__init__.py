@@ -9,12 +9,7 @@ from ..place import LEAST_LOG_DECAY, Place
 from ..precision import full_precision
 from . import chunked, fla, reference
 
-
-def _compiled(*call):
-    rows.need_compiled()
-    from . import compiled
-
-    return compiled.ssd(*call)
+_compiled = rows.compiled_in(__name__, "ssd")
 
 
 BACKENDS = {"reference": reference.ssd, "chunked": chunked.ssd, "compiled": _compiled, "fla": fla.ssd}

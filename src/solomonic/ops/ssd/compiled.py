@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..chunks import LEAST_LOG
-from ..jit import FAST, compiled, dot, exp, in_parts, numbers, require, threads
+from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads, whole_numbers
 from ..layout import Layout
 from ..place import Place
 
@@ -233,11 +233,11 @@ class _Scan(torch.autograd.Function):
         lanes, product = len(v), q @ k.mT
         weight, into_q, onward_k, keep = (v.new_empty(lanes, *s) for s in ((chunk, chunk), (chunk, N), (chunk, N), ()))
         states = v.new_empty(shape.chunks + 1, B * H, N * P)
-        arrays = _arrays(log_decay, step, skip, _documents(document), q, k, product, weight, into_q, onward_k, keep)
-        _open(threads(), tuple(shape), *arrays)
+        given = arrays(log_decay, step, skip, whole_numbers(document), q, k, product, weight, into_q, onward_k, keep)
+        _open(threads(), tuple(shape), *given)
         states[0].view(B, H, N, P).copy_(state.mT)
         torch.bmm(onward_k.mT, v, out=states[1:].view(lanes, N, P))
-        _carry(threads(), B * H, *_arrays(keep, states))
+        _carry(threads(), B * H, *arrays(keep, states))
         y = (weight @ v).baddbmm_(into_q, states[:-1].view(lanes, N, P))
         ctx.save_for_backward(v, k, q, log_decay, step, document, product, weight, into_q, onward_k, keep, states)
         return wide.lift(y, y.new_empty(B, T, H, P)), states[-1].view(B, H, N, P).mT.clone(
@@ -255,13 +255,13 @@ class _Scan(torch.autograd.Function):
         torch.bmm(into_q.mT, dy, out=dstates[:-1].view(lanes, N, P))
         dstates[-1].view(B, H, N, P).copy_(dstate.mT)
         dkeep = keep.new_empty(lanes, SLICES)
-        _carry_back(threads(), B * H, *_arrays(keep, states, dstates, dkeep))
+        _carry_back(threads(), B * H, *arrays(keep, states, dstates, dkeep))
         added = dstates[1:].view(lanes, N, P)
         dv = (weight.mT @ dy).baddbmm_(onward_k, added)
         changes = dy @ v.mT, dy @ states[:-1].view(lanes, N, P).mT, v @ added.mT, dkeep
         out = [numbers(*x.shape) for x in (product, q, k, log_decay, step, keep)]
-        arrays = _arrays(log_decay, step, _documents(document), q, k, product, weight)
-        _close(threads(), tuple(shape), *arrays, tuple(_arrays(*changes)), tuple(_arrays(*out)))
+        given = arrays(log_decay, step, whole_numbers(document), q, k, product, weight)
+        _close(threads(), tuple(shape), *given, tuple(arrays(*changes)), tuple(arrays(*out)))
         dproduct, dq, dk, dlog_decay, dstep, dskip = out
         dq.baddbmm_(dproduct, k)
         dk.baddbmm_(dproduct.mT, q)
@@ -269,14 +269,6 @@ class _Scan(torch.autograd.Function):
         dq, dk = (narrow.lift(x, x.new_empty(B, T, G, N)) for x in (dq, dk))
         dskip = dskip.view(-1, H).double().sum(0).float()
         return dv, dk, dq, dlog_decay, dstep, dskip, dstates[0].view(B, H, N, P).mT, None, None
-
-
-def _documents(document: Tensor | None) -> Tensor:
-    return torch.zeros(0, 0, dtype=torch.int64, device="cpu") if document is None else document
-
-
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.detach().contiguous().numpy() for x in tensors]
 
 
 __all__ = ["ssd"]
