@@ -36,6 +36,18 @@ def test_one_document(sizes):
     memory_attention_equals_reference(BOTH, 65, "fresh", *sizes)
 
 
+@pytest.mark.parametrize("kind", ["fresh", "padded", "two documents"])
+def test_tiles_that_are_seen_whole(kind):
+    """They are not masked: long windows and sets, so that there are some, of 32 keys and of as many queries."""
+    place = documents(100, 90) if kind == "two documents" else place_of(kind, BATCH, 190)
+
+    def call(*given, backend):
+        *inputs, place = given
+        return attention(*inputs, None, place, 70, 50, 64, 32, backend)
+
+    compare(call, BOTH, attention_inputs(190, 4, 2, 6, 50), place)
+
+
 @pytest.mark.parametrize("heads, groups, dim", [(1, 1, 16), (6, 2, 18), (3, 3, 34)])
 def test_heads(heads, groups, dim):
     memory_attention_equals_reference(BOTH, 19, MANY, 6, 6, 5, 4, heads, groups, dim)
@@ -121,6 +133,19 @@ def test_calls_that_carry_the_state():
     for other in results[1:]:
         for i, (a, b) in enumerate(zip(other, results[0])):
             assert_close(a, b, f"tensor {i}", floor=0.1)
+
+
+def test_tokens_of_long_ago():
+    """They are seen, though their distance is more than 32 bits hold, and nothing newer is kept."""
+    place, inputs = place_of("fresh", 2, 9), [x[:2] for x in attention_inputs(9, 4, 2, 6, 3)]
+    _, state = attention(*inputs, None, place, 4, 3, 4, 5, "blocked")
+    state["slot_age"] += 1 << 32
+    state["slot_score"] += 100
+    place = Place((1 << 32) + torch.arange(9)[None], torch.full((2,), (1 << 32) + 9), aligned=False)
+    expected, _ = attention(*inputs, state, place, 4, 3, 4, 5, "reference")
+    got, after = attention(*inputs, state, place, 4, 3, 4, 5, "triton")
+    assert (after["slot_age"] >= 1 << 30).any()
+    assert_close(got, expected, "y")
 
 
 def test_no_rows():

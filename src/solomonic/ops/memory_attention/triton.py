@@ -63,17 +63,25 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
     if window and queries[1] is queries[0]:
         given[1] = None
     given = [None if x is None else x.contiguous() for x in given]
-    index = event = carried = None
+    index = event = seen = newest = carried = None
     if capacity:
-        index, event, carried = select(score, coordinate, place, block, capacity)
-        index, event, coordinate = index.contiguous(), event.contiguous(), coordinate.contiguous()
-        bias = None if bias is None else bias.contiguous()
-    position = place.position.contiguous()
-    y, _ = _attend(*given, bias, position, coordinate, index, event, window, span, block, capacity)
+        index, event, carried = (x.contiguous() for x in select(score, coordinate, place, block, capacity))
+        seen = _of_sets(coordinate.clamp_min(-FAR.value).to(torch.int32), index)
+        newest = seen.masked_fill(index < 0, -FAR.value).amax(-1)
+        seen = seen.masked_fill(index < 0, FAR.value)
+    position = place.position.clamp_max(2**31 - 1).to(torch.int32)
+    y, _ = _attend(*given, bias, position, seen, newest, index, event, window, span, block, capacity)
     return y, carried
 
 
+def _of_sets(x: Tensor | None, index: Tensor | None) -> Tensor | None:
+    """(B, S) of the candidates -> (B, Q + 1, capacity) of those in the sets; what is at -1 means nothing."""
+    return None if x is None else x.gather(1, index.clamp_min(0).flatten(1)).view_as(index)
+
+
 Given = Tensor | None
+"""seen, index (B, Q + 1, capacity): the coordinates of the keys of each set, `FAR` for none, and their numbers, -1 for
+none; newest (B, Q + 1) the last of the coordinates. A set is of one document: who sees that one may see all."""
 
 
 @torch.library.custom_op("solomonic::memory_attention", mutates_args=())
@@ -89,7 +97,8 @@ def _attend(
     v_kept: Given,
     bias: Given,
     position: Tensor,
-    coordinate: Given,
+    seen: Given,
+    newest: Given,
     index: Given,
     event: Given,
     window: int,
@@ -101,7 +110,7 @@ def _attend(
 
     Without q_far, the fading memory's queries are the window's.
     """
-    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, coordinate, index, event]
+    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
     y, lse = _shaped_like_queries(q, q_far, v, v_far, position)
     _by_queries(given, (window, span, block, capacity), y, lse)
     return y, lse
@@ -133,7 +142,8 @@ def _differentiate(
     v_kept: Given,
     bias: Given,
     position: Tensor,
-    coordinate: Given,
+    seen: Given,
+    newest: Given,
     index: Given,
     event: Given,
     window: int,
@@ -142,7 +152,7 @@ def _differentiate(
     capacity: int,
 ) -> list[Tensor]:
     """The gradients of those of q ... bias that are given, in their order."""
-    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, coordinate, index, event]
+    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
     sizes = window, span, block, capacity
     change = [None if x is None else torch.empty_like(x) for x in given[:10]]
     delta = torch.empty_like(lse)
@@ -178,7 +188,7 @@ def _save(ctx, inputs, output) -> None:
 
 def _backward(ctx, dy, _):
     *tensors, y, lse = ctx.saved_tensors
-    change = [None] * 18
+    change = [None] * len(ctx.needs_input_grad)
     if dy is not None:
         sizes = ctx.window, ctx.span, ctx.block, ctx.capacity
         got = iter(_differentiate(dy.contiguous(), y, lse, *tensors, *sizes))
@@ -191,15 +201,15 @@ _attend.register_autograd(_backward, setup_context=_save)
 
 def _by_queries(given, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)) -> None:
     """Launches the attention, which writes y and lse; given dy, its backward, which writes delta and dq."""
-    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, coordinate, index, event = given
+    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event = given
     window, span, block, capacity = sizes
     B, T, H = y.shape[:3]
     G = (v_far if v is None else v).shape[2]
     tied = q_far is None
     with torch.cuda.device_of(y):
         _query_kernel[lambda tile: (B * G * triton.cdiv(T * H // G, tile["BM"]),)](
-            *(q, q if tied else q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias),
-            *(position, coordinate, index, event),
+            *(q, q if tied else q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, _of_sets(bias, index)),
+            *(position, seen, newest, index, event),
             *(y, lse, delta, dy, dq[0], dq[0] if tied else dq[1], dq[2]),
             *_counts(T, H // G, position, k_kept, event),
             **_constants(y, G),
@@ -216,8 +226,9 @@ def _by_queries(given, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)
 def _by_keys(given, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
     """Launches the gradients of the keys of a group: of all its rows, or for each set of the plan, of its keys."""
     q, k, v = given[group] if given[group] is not None else given[0], given[3 + group], given[6 + group]
-    bias, position, coordinate, index, event = given[9:]
+    bias, position, seen, newest, index, event = given[9:]
     nearest, farthest, block, capacity = sizes
+    bias = _of_sets(bias, index) if capacity else None
     B, T, H = q.shape[:3]
     S, G = k.shape[1:3]
 
@@ -227,7 +238,7 @@ def _by_keys(given, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
 
     with torch.cuda.device_of(dy):
         _key_kernel[grid](
-            *(q, k, v, bias, position, coordinate, index, event, lse, delta, dy, dk, dv, dbias),
+            *(q, k, v, bias, position, seen, newest, index, event, lse, delta, dy, dk, dv, dbias),
             *_counts(T, H // G, position, k, event),
             **_constants(dy, G),
             NEAREST=nearest,
@@ -289,14 +300,7 @@ def _store(x, row, inside, value, D: tl.constexpr, BD: tl.constexpr):
 @triton.jit
 def _oldest(position, t, inside):
     """The coordinate where the document of row t began; beyond all where not `inside`, so that it sees nothing."""
-    began = t - tl.load(position + t, mask=inside, other=0)
-    return tl.where(inside, tl.maximum(began, -FAR), FAR).to(tl.int32)
-
-
-@triton.jit
-def _coordinates(coordinate, at):
-    """Coordinates of the candidates `at`; beyond all for -1, so that nobody sees it."""
-    return tl.maximum(tl.load(coordinate + at, mask=at >= 0, other=FAR), -FAR).to(tl.int32)
+    return t - tl.load(position + t, mask=inside, other=-FAR)
 
 
 @triton.jit
@@ -313,20 +317,19 @@ def _set_of(event, t, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _step(q, k, v, visible, extra, a, b, sum_, dy, logit_scale, BACKWARD: tl.constexpr, WIDE: tl.constexpr):
-    """Queries see a tile of keys.
+def _step(logit, k, v, a, b, sum_, dy, logit_scale, BACKWARD: tl.constexpr, WIDE: tl.constexpr):
+    """Queries see a tile of keys, with products `logit`, -inf where they do not.
 
     Forward: a, b, sum = the maximum, the normalizer and the weighted values so far.
     Backward: a, b = lse, delta, and sum = the queries' gradient so far.
     """
-    logit = tl.where(visible, _product(q, tl.trans(k), WIDE) * logit_scale + extra, -float("inf"))
     if BACKWARD:
-        weight = tl.exp2(logit - a[:, None])
+        weight = tl.exp2(logit * logit_scale - a[:, None])
         change = weight * (_product(dy, tl.trans(v), WIDE) - b[:, None])
         sum_ += _product(change.to(k.dtype), k, WIDE)
     else:
-        top = tl.maximum(a, tl.max(logit, 1))
-        weight = tl.exp2(logit - top[:, None])
+        top = tl.maximum(a, tl.max(logit, 1) * logit_scale)
+        weight = tl.exp2(logit * logit_scale - top[:, None])
         fade = tl.exp2(a - top)
         b = b * fade + tl.sum(weight, 1)
         sum_ = sum_ * fade[:, None] + _product(weight.to(v.dtype), v, WIDE)
@@ -360,16 +363,26 @@ def _see_rows(
     WIDE: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Queries first .. last see the rows of a ring and of the call with NEAREST <= lag < FARTHEST."""
-    for s in range(tl.maximum(first - FARTHEST + 1, tl.min(oldest, 0)), last - NEAREST + 1, BN):
-        at = s + tl.arange(0, BN)
-        inside = at <= last - NEAREST
-        row = (batch * (FARTHEST + T) + FARTHEST + at) * G + g
-        lag = t[:, None] - at[None, :]
-        visible = (lag >= NEAREST) & (lag < FARTHEST) & (at[None, :] >= oldest[:, None])
-        k_tile = _load(k, row, inside, D, BD)
-        v_tile = _load(v, row, inside, D, BD)
-        a, b, sum_ = _step(q, k_tile, v_tile, visible, 0.0, a, b, sum_, dy, logit_scale, BACKWARD, WIDE)
+    """Queries first .. last see the rows of a ring and of the call with NEAREST <= lag < FARTHEST.
+
+    Each sees a run of them, low .. high. A tile that all queries see whole is not masked.
+    """
+    low, high = tl.maximum(oldest, t - FARTHEST + 1), t - NEAREST
+    whole = tl.max(low, 0)
+    n, d = tl.arange(0, BN), tl.arange(0, BD)
+    part = n[:, None] * (G * D) + d[None, :]
+    start = tl.maximum(first - FARTHEST + 1, tl.min(oldest, 0))
+    begin = ((batch * (FARTHEST + T) + FARTHEST + start) * G + g) * D
+    for s in range(start, last - NEAREST + 1, BN):
+        mask = (s + n <= last - NEAREST)[:, None] & (d[None, :] < D)
+        k_tile = tl.load(k + begin + part, mask=mask, other=0.0)
+        v_tile = tl.load(v + begin + part, mask=mask, other=0.0)
+        begin += BN * G * D
+        logit = _product(q, tl.trans(k_tile), WIDE)
+        if (s < whole) | (s + BN > first - NEAREST + 1):
+            at = (s + n)[None, :]
+            logit = tl.where((at >= low[:, None]) & (at <= high[:, None]), logit, -float("inf"))
+        a, b, sum_ = _step(logit, k_tile, v_tile, a, b, sum_, dy, logit_scale, BACKWARD, WIDE)
     return a, b, sum_
 
 
@@ -386,7 +399,8 @@ def _query(
     v_kept,
     bias,
     position,
-    coordinate,
+    seen,
+    newest,
     index,
     event,
     y,
@@ -506,19 +520,20 @@ def _query(
         event += batch * event_stride
         for n in range(_set_of(event, first, BLOCK), _set_of(event, last, BLOCK) + 1):
             served = (t >= _start(event, n, Q, T, BLOCK)) & (t < _start(event, n + 1, Q, T, BLOCK))
+            served &= oldest <= tl.load(newest + batch * (Q + 1) + n)
+            high = tl.where(served, t - WINDOW, -2 * FAR)
             for c in range(0, CAPACITY, BN):
                 slot = c + tl.arange(0, BN)
-                at = tl.load(index + (batch * (Q + 1) + n) * CAPACITY + slot, mask=slot < CAPACITY, other=-1)
-                seen = _coordinates(coordinate + batch * S, at)
-                extra = 0.0
-                if BIAS:
-                    extra = tl.load(bias + batch * S + at, mask=at >= 0, other=0.0)[None, :] * LOG2E
-                visible = (t[:, None] - seen[None, :] >= WINDOW) & (seen[None, :] >= oldest[:, None]) & served[:, None]
+                slots, there = (batch * (Q + 1) + n) * CAPACITY + slot, slot < CAPACITY
+                at = tl.load(index + slots, mask=there, other=-1)
+                key_seen = tl.load(seen + slots, mask=there, other=FAR)
                 k_tile = _load(k_kept, (batch * S + at) * G + g, at >= 0, D, BD)
                 v_tile = _load(v_kept, (batch * S + at) * G + g, at >= 0, D, BD)
-                a, b, sum_ = _step(
-                    q_tile, k_tile, v_tile, visible, extra, a, b, sum_, dy_tile, logit_scale, BACKWARD, WIDE
-                )
+                logit = _product(q_tile, tl.trans(k_tile), WIDE)
+                if BIAS:
+                    logit += (tl.load(bias + slots, mask=there, other=0.0) * (1 / scale))[None, :]
+                logit = tl.where(key_seen[None, :] <= high[:, None], logit, -float("inf"))
+                a, b, sum_ = _step(logit, k_tile, v_tile, a, b, sum_, dy_tile, logit_scale, BACKWARD, WIDE)
         if BACKWARD:
             _store(dq_kept, row, inside, sum_ * scale, D, BD)
     if not BACKWARD:
@@ -534,7 +549,8 @@ def _key(
     v,
     bias,
     position,
-    coordinate,
+    seen,
+    newest,
     index,
     event,
     lse,
@@ -573,7 +589,6 @@ def _key(
     tile, g = tl.program_id(0) % tiles, tl.program_id(0) // tiles % G
     batch = (tl.program_id(0) // tiles // G).to(tl.int64)
     position += batch * position_stride
-    extra = 0.0
     if CAPACITY:
         n, slot = tile // chunks, tile % chunks * BN + tl.arange(0, BN)
         event += batch * event_stride
@@ -582,46 +597,58 @@ def _key(
         out = (batch * (Q + 1) + n) * CAPACITY + slot
         at = tl.load(index + out, mask=inside, other=-1)
         held = at >= 0
-        seen = _coordinates(coordinate + batch * S, at)
+        key_seen = tl.load(seen + out, mask=inside, other=FAR)
+        last_seen = tl.load(newest + batch * (Q + 1) + n)
         if BIAS:
-            extra = tl.load(bias + batch * S + at, mask=held, other=0.0)[:, None] * LOG2E
+            extra = tl.load(bias + out, mask=inside, other=0.0)[:, None] * (1 / scale)
         row, out = (batch * S + at) * G + g, out * G + g
     else:
         at = tile * BN + tl.arange(0, BN)
         first, beyond = tl.maximum(tile * BN + NEAREST - FARTHEST, 0), tl.minimum(tile * BN + BN - 1, T)
         inside = at < S
         held = inside
-        seen = at - FARTHEST
+        key_seen = at - FARTHEST
         row = (batch * S + at) * G + g
         out = row
+    nearest = key_seen + NEAREST
     k_tile = _load(k, row, held, D, BD)
     v_tile = _load(v, row, held, D, BD)
     dk_tile = tl.zeros([BN, BD], tl.float32)
     dv_tile = tl.zeros([BN, BD], tl.float32)
-    dbias_tile = tl.zeros([BN], tl.float32)
+    if BIAS:
+        dbias_tile = tl.zeros([BN], tl.float32)
     for start in range(first * R, beyond * R, BM):
-        m = start + tl.arange(0, BM)
-        t = m // R
+        m = (start + tl.arange(0, BM)).to(tl.uint32)
+        t = (m // R).to(tl.int32)
         real = t < beyond
-        query = ((batch * T + t) * G + g) * R + m % R
+        query = ((batch * T + t) * G + g) * R + (m % R).to(tl.int32)
         oldest = _oldest(position, t, real)
-        lag = t[None, :] - seen[:, None]
-        visible = (lag >= NEAREST) & (seen[:, None] >= oldest[None, :])
-        if not CAPACITY:
-            visible &= lag < FARTHEST
         q_tile = _load(q, query, real, D, BD)
         dy_tile = _load(dy, query, real, D, BD)
         norm = tl.load(lse + query, mask=real, other=0.0)
         mean = tl.load(delta + query, mask=real, other=0.0)
-        logit = _product(k_tile, tl.trans(q_tile), WIDE) * logit_scale + extra
-        weight = tl.exp2(tl.where(visible, logit, -float("inf")) - norm[None, :])
+        logit = _product(k_tile, tl.trans(q_tile), WIDE)
+        if BIAS:
+            logit += extra
+        if CAPACITY:
+            since = tl.where(oldest <= last_seen, t, -2 * FAR)
+            logit = tl.where(since[None, :] >= nearest[:, None], logit, -float("inf"))
+        else:
+            begun = tl.max(oldest, 0) <= tl.min(key_seen, 0)
+            near = (start + BM - 1) // R < tl.min(key_seen, 0) + FARTHEST
+            if not (begun & near & (start // R >= tl.max(nearest, 0))):
+                low = tl.maximum(oldest, t - FARTHEST + 1)
+                visible = (t[None, :] >= nearest[:, None]) & (key_seen[:, None] >= low[None, :])
+                logit = tl.where(visible, logit, -float("inf"))
+        weight = tl.exp2(logit * logit_scale - norm[None, :])
         dv_tile += _product(weight.to(dy_tile.dtype), dy_tile, WIDE)
         change = weight * (_product(v_tile, tl.trans(dy_tile), WIDE) - mean[None, :])
         dk_tile += _product(change.to(q_tile.dtype), q_tile, WIDE)
-        dbias_tile += tl.sum(change, 1)
+        if BIAS:
+            dbias_tile += tl.sum(change, 1)
     _store(dk, out, inside, dk_tile * scale, D, BD)
     _store(dv, out, inside, dv_tile, D, BD)
-    if BIAS and CAPACITY:
+    if BIAS:
         tl.store(dbias + out, dbias_tile, mask=inside)
 
 
