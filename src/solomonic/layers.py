@@ -16,13 +16,13 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return rows.rms_norm(x.float(), self.weight.float(), self.eps).to(x.dtype)
+        return rows.rms_norm(x, self.weight, self.eps)
 
 
 class GatedRMSNorm(RMSNorm):
     """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2.
 
-    `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in x's type.
+    `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in the gate's type.
     """
 
     def __init__(self, dim: int, groups: int = 1, norm_first: bool = False, eps: float = 1e-5):
@@ -30,9 +30,9 @@ class GatedRMSNorm(RMSNorm):
         self.groups, self.norm_first = groups, norm_first
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        kind, x, gate, weight = x.dtype, x.float(), gate.float(), self.weight.float()
         if self.groups == 1 and not self.norm_first:
-            return rows.gated_norm(x, gate, weight, self.eps).to(kind)
+            return rows.gated_norm(x, gate, self.weight, self.eps)
+        kind, x, gate, weight = gate.dtype, x.float(), gate.float(), self.weight.float()
         gate = nn.functional.silu(gate)
         y = x if self.norm_first else x * gate
         if self.groups == 1:

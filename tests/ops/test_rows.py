@@ -19,9 +19,12 @@ def slices(*shape):
     return [torch.randn(shape), wide, torch.randn(*shape[:-2], shape[-1], shape[-2]).mT]
 
 
-def check(function, *given):
+ON_A_CPU = [name for name in BACKENDS if name != "triton"]  # that one: `fused_rows.py`
+
+
+def check(function, *given, backends=ON_A_CPU):
     expected, gradients = outputs_and_gradients(lambda *x: [function(*x, backend="reference")], given)
-    for backend in BACKENDS:
+    for backend in backends:
         got, got_gradients = outputs_and_gradients(lambda *x, b=backend: [function(*x, backend=b)], given)
         assert_close(got[0], expected[0], backend)
         for i, (a, b) in enumerate(zip(got_gradients, gradients, strict=True)):
@@ -156,7 +159,7 @@ def test_defaults_of_torch_change_nothing():
 
 
 def test_types_that_are_not_compiled():
-    x, weight = torch.randn(300, 64), torch.ones(64)
+    x = torch.randn(300, 64)
     with pytest.raises(ValueError, match="expected float32, got torch.float64"):
-        rms_norm(x.double(), weight.double(), 1e-5, "compiled")
+        swiglu(x.double(), x.double(), "compiled")
     assert torch.equal(swiglu(x, x.double()), swiglu(x, x.double(), "reference"))

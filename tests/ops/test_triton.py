@@ -1,9 +1,9 @@
-"""The fused memory attention: `fused.py` in a process of its own, and what is said where it cannot run."""
+"""The fused kernels: `fused.py` and `fused_rows.py` in a process of their own, and what is said where they cannot run."""
 
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -11,23 +11,45 @@ import torch
 
 from solomonic.ops.memory_attention import fastest, refusal
 
-from . import fused
+from . import fused, fused_rows
 from .places import place_of
 from .test_backends import BATCH, attention, attention_inputs
 
-TESTS = [name for name in dir(fused) if name.startswith("test_")]
+TESTS = [f"{Path(m.__file__)}::{n}" for m in (fused, fused_rows) for n in dir(m) if n.startswith("test_")]
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.parametrize("share", range(3))
 def test_fused(share):
     """Shares of the tests, so that they can run side by side."""
-    names = [f"{Path(fused.__file__)}::{name}" for name in TESTS[share::3]]
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTEST_ADDOPTS": ""}
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *names]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", *TESTS[share::3]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout and "skipped" not in done.stdout
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted")
+@pytest.mark.parametrize("capability, dim, dtype", [(80, 128, torch.float32), (90, 64, torch.bfloat16)])
+def test_every_kernel_compiles_for_a_gpu(capability, dim, dtype):
+    """The interpreter runs what the compiler refuses: a variable that changes its type in a loop, for one."""
+    found = {}
+    for launch, tile, kernel in kernels().figures(capability, dim, dtype, most=1):
+        found[launch.name] = kernel
+        assert kernel["instructions"] > 100
+        assert kernel["registers"] <= 255 and kernel["shared"] <= 160 << 10, (launch.name, tile, kernel)
+    assert {"queries", "queries, backward", "window keys", "fading keys", "kept keys", "sum"} < found.keys()
+    assert {"norm", "gated norm, backward", "swiglu", "convolve, backward", "spread"} < found.keys()
+    assert len(found["queries"]["loops"]) == 3
+
+
+def kernels():
+    """`benchmarks/kernels.py`."""
+    spec = spec_from_file_location("kernels", Path(__file__).parents[2] / "benchmarks" / "kernels.py")
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")

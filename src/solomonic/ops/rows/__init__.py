@@ -32,6 +32,21 @@ def need_compiled() -> ModuleType:
     return found
 
 
+@cache
+def _triton() -> ModuleType | None:
+    try:
+        return import_module(".triton", __package__)
+    except ImportError:
+        return None
+
+
+def need_triton() -> ModuleType:
+    """ValueError where there is no Triton."""
+    if (found := _triton()) is None:
+        raise ValueError("backend 'triton': the package triton is not installed; pip install triton")
+    return found
+
+
 def compiled_in(package: str, name: str) -> Callable:
     """The function of that name in the module `compiled` of a package, which is imported when it is called."""
 
@@ -46,6 +61,7 @@ BACKENDS: dict[str, Callable[[], ModuleType]] = {
     "reference": lambda: reference,
     "written": lambda: written,
     "compiled": need_compiled,
+    "triton": need_triton,
 }
 
 
@@ -60,30 +76,40 @@ def fastest(x: Tensor) -> str:
     """The backend for rows like x: on a CPU "compiled" where it is float32 and numba is there, else "written".
 
     What is small and wants no gradient is done by the definition, which has the values of "written", and less to say.
+    On an accelerator "triton", where it can serve them. The definition where `torch.compile` compiles, and elsewhere.
     """
-    if not x.is_cpu or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or x.is_meta:
         return "reference"
+    if not x.is_cpu:
+        return "triton" if (found := _triton()) is not None and found.refusal(x) is None else "reference"
     if x.numel() >= LEAST:
         return "compiled" if x.dtype == torch.float32 and compiles(x) else "written"
     return "written" if torch.is_grad_enabled() else "reference"
 
 
 def _backend(name: str | None, x: Tensor, *others: Tensor | None) -> ModuleType:
-    """The fastest, if no name is given; the definition for tensors of several types."""
+    """The fastest, if no name is given; for tensors of several types Triton or the definition."""
     if name is None:
-        alike = all(other is None or other.dtype == x.dtype for other in others)
-        name = fastest(x) if alike else "reference"
+        name = fastest(x)
+        if name != "triton" and any(other is not None and other.dtype != x.dtype for other in others):
+            name = "reference"
     return choose("backend", name, BACKENDS)()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
-    """x (..., D) / rms(x) * weight (D,), rms(x)^2 = mean(x^2) + eps (arXiv 1910.07467)."""
-    return _backend(backend, x, weight).rms_norm(x, weight, eps)
+    """x (..., D) / rms(x) * weight (D,), rms(x)^2 = mean(x^2) + eps, in float32, given in x's type (arXiv 1910.07467)."""
+    if (backend or fastest(x)) == "triton":
+        return need_triton().rms_norm(x, weight, eps)
+    rows, weight = x.float(), weight.float()
+    return _backend(backend, rows).rms_norm(rows, weight, eps).to(x.dtype)
 
 
 def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
-    """The norm of x * silu(gate), all (..., D) (Mamba-2, arXiv 2405.21060)."""
-    return _backend(backend, x, gate, weight).gated_norm(x, gate, weight, eps)
+    """The norm of x * silu(gate), all (..., D), in float32, given in the gate's type (Mamba-2, arXiv 2405.21060)."""
+    if (backend or fastest(x)) == "triton":
+        return need_triton().gated_norm(x, gate, weight, eps)
+    x, opening, weight = x.float(), gate.float(), weight.float()
+    return _backend(backend, x).gated_norm(x, opening, weight, eps).to(gate.dtype)
 
 
 def swiglu(gate: Tensor, up: Tensor, backend: str | None = None) -> Tensor:

@@ -1,0 +1,219 @@
+"""What the Triton kernels become on a GPU that is not here: compiled for it, and looked at. Needs no GPU.
+
+    python benchmarks/kernels.py [--targets 80 90] [--head-sizes 64 128] [--types bfloat16 float32]
+
+Training steps are run on tensors of a CPU; the kernels that they would launch are caught, and compiled for NVIDIA GPUs of
+those compute capabilities. Prints, for each tile, the registers of a thread, the bytes that it spills, the bytes of shared
+memory of a program, and the instructions of a thread: of each loop over tiles of products those that no tile can leave
+out (masks, where all is seen); where there is no such loop, of the whole kernel.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from solomonic.ops import rows
+from solomonic.ops.memory_attention import memory_attention
+from solomonic.ops.memory_attention import triton as attention
+from solomonic.ops.place import fresh
+from solomonic.ops.rows import triton as fused_rows
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64"}
+INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@\S+\s+)?([A-Z][A-Z0-9_.]*)\s*(.*)")
+TARGET = re.compile(r"(\.L_\w+)")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and what it was given by name, but for the sizes of its tiles."""
+
+    kernel: Any
+    given: dict[str, Any]
+
+    @property
+    def function(self):
+        return self.kernel.fn if hasattr(self.kernel, "configs") else self.kernel
+
+    @property
+    def tiles(self) -> list[triton.Config]:
+        return getattr(self.kernel, "configs", None) or [triton.Config({}, num_warps=self.given.get("num_warps", 4))]
+
+    @property
+    def name(self) -> str:
+        name, given = self.function.__name__.strip("_"), self.given
+        if name == "query":
+            return "queries, backward" if given["BACKWARD"] else "queries"
+        if name == "key":
+            return "kept keys" if given["CAPACITY"] else "fading keys" if given["NEAREST"] else "window keys"
+        name = name.removesuffix("_kernel").removesuffix("_back")
+        gated, backward = given.get("z") is not None, given.get("dy") is not None
+        return f"{'gated ' * gated}{name}{', backward' * backward}"
+
+
+def caught(module: ModuleType, step: Callable[[], object]) -> list[Launch]:
+    """The kernels of `module` that `step` launches; none is run, so that what they should have written is not there."""
+    launches: list[Launch] = []
+
+    class Catch:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            def launch(*given, **named):
+                names = Launch(self.kernel, {}).function.arg_names
+                launches.append(Launch(self.kernel, dict(zip(names, given)) | named))
+
+            return launch
+
+    found = {name: Catch(x) for name, x in vars(module).items() if name.endswith("_kernel")}
+    changed = {name: getattr(module, name) for name in (*found, "refusal")}
+    try:
+        vars(module).update(found, refusal=lambda x: None)
+        step()
+    finally:
+        vars(module).update(changed)
+    return launches
+
+
+def compiled(launch: Launch, tile: triton.Config, target: GPUTarget):
+    """The kernel as Triton compiles it for `target`."""
+    signature, constants, aligned, given = {}, {}, {}, launch.given | tile.kwargs
+    for i, parameter in enumerate(launch.function.params):
+        name, value = parameter.name, given[parameter.name]
+        if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+            signature[name], constants[(i,)] = "constexpr", value
+            continue
+        whole = isinstance(value, int) and value % 16 == 0
+        if isinstance(value, torch.Tensor) or whole:  # Triton compiles for numbers and addresses that 16 divides
+            aligned[(i,)] = [["tt.divisibility", 16]]
+        if isinstance(value, torch.Tensor):
+            signature[name] = f"*{TYPES[value.dtype]}"
+        else:
+            signature[name] = "fp32" if isinstance(value, float) else "i32"
+    source = ASTSource(launch.function, signature, constants, aligned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return triton.compile(source, target, {"num_warps": tile.num_warps, "num_stages": tile.num_stages})
+
+
+def attention_step(dim: int, dtype: torch.dtype, length=64, heads=16, groups=2, window=512, capacity=512) -> None:
+    """Memory attention forward and backward, as a layer of a model of 350M parameters calls it."""
+
+    def given(n: int) -> torch.Tensor:
+        return torch.randn(1, length, n, dim, dtype=dtype, requires_grad=True)
+
+    q = given(heads)
+    y, _ = memory_attention(
+        *(q, given(groups), given(groups), None, fresh(1, length)),
+        window=window,
+        fading=(q, given(groups), given(groups)),
+        span=window,
+        score=torch.randn(1, length, requires_grad=True),
+        admit=True,
+        capacity=capacity,
+        block=window,
+        backend="triton",
+    )
+    y.sum().backward()
+
+
+def rows_step(dim: int, dtype: torch.dtype) -> None:
+    """Rows of 16 heads of size `dim`, forward and backward."""
+    x, gate = (torch.randn(1, 8, 16 * dim, dtype=dtype, requires_grad=True) for _ in range(2))
+    weight, taps = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((16 * dim,), (16 * dim, 4)))
+    y = rows.rms_norm(x, weight, 1e-5, "triton") + rows.gated_norm(x, gate, weight, 1e-5, "triton")
+    (y.sum() + rows.swiglu(x, gate, "triton").sum() + rows.convolve(x, taps, weight, True, "triton").sum()).backward()
+
+
+def loops(assembly: str) -> tuple[int, list[int]]:
+    """The instructions of a kernel, and of each of its innermost loops with products those that no tile can leave out."""
+    code: list[tuple[str, str]] = []
+    labels: dict[str, int] = {}
+    for line in assembly.splitlines():
+        if line.startswith(".L_"):
+            labels[line.split(":")[0]] = len(code)
+        elif found := INSTRUCTION.match(line):
+            code.append(found.groups())
+    jumps = []
+    for at, (name, rest) in enumerate(code):
+        if name.startswith("BRA") and (target := TARGET.search(rest)):
+            jumps.append((at, labels[target.group(1)]))
+    back = [(to, at) for at, to in jumps if to <= at]
+    inner = [(a, b) for a, b in back if not any(a <= c and d <= b and (c, d) != (a, b) for c, d in back)]
+    sizes = []
+    for begin, end in inner:
+        if any(name.startswith(("HMMA", "HGMMA")) for name, _ in code[begin:end]):
+            left_out = sum(to - at - 1 for at, to in jumps if begin <= at < to <= end)
+            sizes.append(end + 1 - begin - left_out)
+    return len(code), sizes
+
+
+def looked_at(kernel) -> dict[str, Any]:
+    """Of a compiled kernel: registers, bytes spilled, instructions, loops, and bytes of shared memory."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage, assembly = (
+            subprocess.run([TOOLS / tool, *options, file.name], capture_output=True, text=True, check=True).stdout
+            for tool, options in (("cuobjdump", ["-res-usage"]), ("nvdisasm", []))
+        )
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()
+    instructions, inner = loops(assembly)
+    return {
+        "registers": int(registers),
+        "spilled": int(stack),
+        "shared": kernel.metadata.shared,
+        "instructions": instructions,
+        "loops": inner,
+    }
+
+
+def figures(
+    target: int, dim: int, dtype: torch.dtype, most: int | None = None
+) -> Iterator[tuple[Launch, triton.Config, dict[str, Any]]]:
+    """Every kernel once with each of its tiles, or the first `most` of them, and what it becomes."""
+    seen = set()
+    for module, step in ((attention, attention_step), (fused_rows, rows_step)):
+        for launch in caught(module, lambda: step(dim, dtype)):
+            if launch.name not in seen:
+                seen.add(launch.name)
+                for tile in launch.tiles[:most]:
+                    yield launch, tile, looked_at(compiled(launch, tile, GPUTarget("cuda", target, 32)))
+
+
+def main() -> None:
+    command = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    command.add_argument(
+        "--targets", nargs="+", type=int, default=[90], metavar="C", help="of compute capability C / 10"
+    )
+    command.add_argument("--head-sizes", nargs="+", type=int, default=[64, 128], metavar="D")
+    command.add_argument("--types", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
+    chosen = command.parse_args()
+    print(f"Triton {triton.__version__}, window = span = block = capacity = 512, 16 heads, 2 of keys\n")
+    print("| sm | D | type | kernel | tile | warps | registers | spilled | shared | instructions |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for target in chosen.targets:
+        for dim in chosen.head_sizes:
+            for name in chosen.types:
+                for launch, tile, found in figures(target, dim, getattr(torch, name)):
+                    size = " x ".join(str(tile.kwargs[k]) for k in ("BM", "BN") if k in tile.kwargs)
+                    code = ", ".join(map(str, found["loops"])) or found["instructions"]
+                    cells = (target, dim, name, launch.name, size, tile.num_warps, *list(found.values())[:3], code)
+                    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The fused rows against the definition, in Triton's interpreter.
+
+Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTERPRET is set before triton is imported.
+"""
+
+import pytest
+import torch
+
+from solomonic.ops.rows import convolve, gated_norm, rms_norm, swiglu
+
+from ..laws.cases import assert_close
+from .test_rows import check, slices
+
+TRITON = ["triton"]
+
+
+def norm(x, weight, backend):
+    return rms_norm(x, weight, 1e-5, backend)
+
+
+def gated(x, gate, weight, backend):
+    return gated_norm(x, gate, weight, 1e-5, backend)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 5, 8), (3, 90, 70), (1, 30, 4, 64), (2, 2, 4500)])
+def test_norms_and_gates(shape):
+    torch.manual_seed(0)
+    weight = torch.randn(shape[-1])
+    for x in slices(*shape):
+        check(norm, x, weight, backends=TRITON)
+        for gate in slices(*shape):
+            check(gated, x, gate, weight, backends=TRITON)
+            check(swiglu, x, gate, backends=TRITON)
+
+
+@pytest.mark.parametrize("activate", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("width", [2, 4, 7])
+@pytest.mark.parametrize("batch, length, dim", [(1, 1, 5), (3, 2, 4), (2, 70, 24), (20, 9, 70)])
+def test_convolutions(batch, length, dim, width, with_bias, activate):
+    torch.manual_seed(0)
+    x, weight = torch.randn(batch, width - 1 + length, dim), torch.randn(dim, width)
+
+    def call(x, weight, bias=None, *, backend):
+        return convolve(x, weight, bias, activate, backend)
+
+    check(call, x, weight, *([torch.randn(dim)] if with_bias else []), backends=TRITON)
+
+
+def test_more_rows_than_programs(monkeypatch):
+    monkeypatch.setattr("solomonic.ops.rows.triton.PARTS", 3)
+    torch.manual_seed(0)
+    check(norm, torch.randn(2, 300, 64), torch.randn(64), backends=TRITON)
+    check(gated, torch.randn(600, 64), torch.randn(600, 64), torch.randn(64), backends=TRITON)
+
+    def call(x, weight, bias, backend):
+        return convolve(x, weight, bias, True, backend)
+
+    check(call, torch.randn(2, 150, 6), torch.randn(6, 4), torch.randn(6), backends=TRITON)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e30, -1e30, 120.0, -120.0])
+def test_numbers_at_the_end_of_the_range(number):
+    x, one = torch.zeros(9, 40), torch.ones(9, 40)
+    x[3, 5] = number
+    got = swiglu(x, one, "triton")
+    torch.testing.assert_close(got, swiglu(x, one, "reference"), equal_nan=True)
+
+
+def test_types():
+    """Computed in float32 from what is given; norms are given in the type of the rows or the gate, others in the wider."""
+    torch.manual_seed(0)
+    x, gate, weight = torch.randn(40, 24), torch.randn(40, 24).bfloat16(), torch.randn(24)
+    for given, function in (((gate, weight), norm), ((gate, weight.bfloat16()), norm), ((x, gate, weight), gated)):
+        got, expected = function(*given, "triton"), function(*given, "reference")
+        assert got.dtype == expected.dtype == torch.bfloat16
+        assert_close(got.float(), expected.float(), "y", 2**-7)
+    extended, taps = gate.view(2, 20, 24), torch.randn(24, 4)
+    for given in ((extended, taps), (extended, taps.bfloat16())):
+        got, expected = convolve(*given, None, True, "triton"), convolve(*given, None, True, "reference")
+        assert got.dtype == expected.dtype
+        assert_close(got.float(), expected.float(), "y", 2**-6)
+
+
+def test_no_rows():
+    x, weight = torch.empty(0, 8, requires_grad=True), torch.ones(8, requires_grad=True)
+    for y in (rms_norm(x, weight, 1e-5, "triton"), swiglu(x, x, "triton"), gated_norm(x, x, weight, 1e-5, "triton")):
+        y.sum().backward()
+    convolve(torch.empty(2, 3, 8, requires_grad=True), torch.ones(8, 4), None, True, "triton").sum().backward()
+    assert x.grad.shape == x.shape and not weight.grad.any()
+
+
+def test_what_they_cannot_serve():
+    x, weight = torch.randn(2, 9, 8), torch.ones(8)
+    with pytest.raises(
+        ValueError, match="backend 'triton': expected float32, .*, got torch.float64; backend 'reference'"
+    ):
+        swiglu(x.double(), x.double(), "triton")
+    with pytest.raises(ValueError, match="expected rows of 1 to 16384 numbers, got 20000"):
+        swiglu(torch.zeros(1, 20000), torch.zeros(1, 20000), "triton")
+    for call in (
+        lambda: rms_norm(x, weight[:7], 1e-5, "triton"),
+        lambda: gated_norm(x, x[:, :5], weight, 1e-5, "triton"),
+        lambda: swiglu(x, x[..., :1], "triton"),
+        lambda: convolve(x, torch.ones(7, 4), None, backend="triton"),
+        lambda: convolve(x[:, :2], torch.ones(8, 4), None, backend="triton"),
+        lambda: convolve(x, torch.ones(8, 4), weight[:7], backend="triton"),
+    ):
+        with pytest.raises(ValueError, match="expected .*, got shapes .*"):
+            call()
