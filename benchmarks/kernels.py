@@ -29,6 +29,8 @@ from solomonic.ops.memory_attention import memory_attention
 from solomonic.ops.memory_attention import triton as attention
 from solomonic.ops.place import fresh
 from solomonic.ops.rows import triton as fused_rows
+from solomonic.ops.ssd import ssd
+from solomonic.ops.ssd import triton as fused_ssd
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32", torch.int64: "i64"}
@@ -49,7 +51,8 @@ class Launch:
 
     @property
     def tiles(self) -> list[triton.Config]:
-        return getattr(self.kernel, "configs", None) or [triton.Config({}, num_warps=self.given.get("num_warps", 4))]
+        tuned = getattr(self.kernel, "configs", None)
+        return tuned or [triton.Config({}, self.given.get("num_warps", 4), self.given.get("num_stages", 3))]
 
     @property
     def name(self) -> str:
@@ -59,7 +62,8 @@ class Launch:
         if name == "key":
             return "kept keys" if given["CAPACITY"] else "fading keys" if given["NEAREST"] else "window keys"
         name = name.removesuffix("_kernel").removesuffix("_back")
-        gated, backward = given.get("z") is not None, given.get("dy") is not None
+        gated = given.get("z") is not None
+        backward = given.get("dy") is not None or given.get("ends") is not None
         return f"{'gated ' * gated}{name}{', backward' * backward}"
 
 
@@ -81,7 +85,7 @@ def caught(module: ModuleType, step: Callable[[], object]) -> list[Launch]:
     found = {name: Catch(x) for name, x in vars(module).items() if name.endswith("_kernel")}
     changed = {name: getattr(module, name) for name in (*found, "refusal")}
     try:
-        vars(module).update(found, refusal=lambda x: None)
+        vars(module).update(found, refusal=lambda *x: None)
         step()
     finally:
         vars(module).update(changed)
@@ -127,6 +131,15 @@ def attention_step(dim: int, dtype: torch.dtype, length=64, heads=16, groups=2, 
         block=window,
         backend="triton",
     )
+    y.sum().backward()
+
+
+def scan_step(dim: int, dtype: torch.dtype, length=256, heads=16, keys=64) -> None:
+    """Mamba-2's scan forward and backward."""
+    v = torch.randn(1, length, heads, dim, dtype=dtype, requires_grad=True)
+    k, q = (torch.randn(1, length, 1, keys, dtype=dtype, requires_grad=True) for _ in range(2))
+    step = torch.rand(1, length, heads, requires_grad=True)
+    y, _ = ssd(v, k, q, -step, None, fresh(1, length), "triton", step=step, skip=torch.ones(heads, requires_grad=True))
     y.sum().backward()
 
 
@@ -186,7 +199,7 @@ def figures(
 ) -> Iterator[tuple[Launch, triton.Config, dict[str, Any]]]:
     """Every kernel once with each of its tiles, or the first `most` of them, and what it becomes."""
     seen = set()
-    for module, step in ((attention, attention_step), (fused_rows, rows_step)):
+    for module, step in ((attention, attention_step), (fused_ssd, scan_step), (fused_rows, rows_step)):
         for launch in caught(module, lambda: step(dim, dtype)):
             if launch.name not in seen:
                 seen.add(launch.name)

@@ -69,7 +69,7 @@ def test_asked_for_by_name_it_raises():
 
 def test_the_fastest_on_a_cpu_is_chunked():
     place, x = place_of("fresh", BATCH, 9), torch.empty(BATCH, 9, 2, 4)
-    assert ssd_package.fastest(x, place) == delta_package.fastest(x, place, False) == "chunked"
+    assert ssd_package.fastest(x, x, place) == delta_package.fastest(x, place, False) == "chunked"
 
 
 def test_the_package_is_imported_when_it_is_used():

@@ -1,4 +1,4 @@
-"""The fused kernels: `fused.py` and `fused_rows.py` in a process of their own, and what is said where they cannot run."""
+"""The fused kernels: `fused.py`, `fused_rows.py` and `fused_ssd.py` in a process of their own, and what is said where they cannot run."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ import torch
 
 from solomonic.ops.memory_attention import fastest, refusal
 
-from . import fused, fused_rows
+from . import fused, fused_rows, fused_ssd
 from .places import place_of
 from .test_backends import BATCH, attention, attention_inputs
 
-TESTS = [f"{Path(m.__file__)}::{n}" for m in (fused, fused_rows) for n in dir(m) if n.startswith("test_")]
+TESTS = [f"{Path(m.__file__)}::{n}" for m in (fused, fused_rows, fused_ssd) for n in dir(m) if n.startswith("test_")]
 
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -40,6 +40,7 @@ def test_every_kernel_compiles_for_a_gpu(capability, dim, dtype):
         assert kernel["instructions"] > 100
         assert kernel["registers"] <= 255 and kernel["shared"] <= 160 << 10, (launch.name, tile, kernel)
     assert {"queries", "queries, backward", "window keys", "fading keys", "kept keys", "sum"} < found.keys()
+    assert {"states", "carry, backward", "output", "query, backward", "key, backward"} < found.keys()
     assert {"norm", "gated norm, backward", "swiglu", "convolve, backward", "spread"} < found.keys()
     assert len(found["queries"]["loops"]) == 3
 

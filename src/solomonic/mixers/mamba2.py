@@ -85,7 +85,7 @@ class Mamba2(Mixer):
         z, xBC, dt = self.project(x).split(self.sizes, -1)
         xBC, conv = self.conv(xBC, state["conv"], place)
         value, B, C = xBC.split(self.split, -1)
-        value = value.unflatten(-1, (self.heads, -1)).float()
+        value = value.unflatten(-1, (self.heads, -1))
         B, C = (x.unflatten(-1, (self.config.n_groups, -1)) for x in (B, C))
         dt = softplus(dt.float() + self.dt_bias)
         if self.config.time_step_limit is not None:

@@ -20,12 +20,10 @@ from torch import Tensor
 
 from ..place import Place
 from ..selection import select
+from ..triton import INTERPRETED, product, products_refusal, wide
 from .reference import turned
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LARGEST_HEAD = 256
-INTERPRETED = triton.knobs.runtime.interpret
-"""Whether kernels run in Triton's interpreter, on the CPU (TRITON_INTERPRET=1 before the first import of triton)."""
 
 FAR = tl.constexpr(1 << 30)  # a lag or coordinate beyond all others: positions of 64 bits are compared as 32
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -34,16 +32,10 @@ LEAST = tl.constexpr(-1e30)  # below every logit, and finite: the maximum over n
 
 def refusal(x: Tensor) -> str | None:
     """Why these kernels cannot serve queries, keys or values like x (..., D), or None where they can."""
-    if x.dtype not in DTYPES:
-        return f"expected float32, bfloat16 or float16, got {x.dtype}"
-    if x.shape[-1] > LARGEST_HEAD:
+    reason = products_refusal(x)
+    if reason is None and x.shape[-1] > LARGEST_HEAD:
         return f"expected a head size of {LARGEST_HEAD} at most, got {x.shape[-1]}"
-    if INTERPRETED:
-        return None
-    if x.device.type != "cuda":
-        return f"expected tensors on a CUDA device, got {x.device.type} (TRITON_INTERPRET=1 interprets it there)"
-    major = torch.cuda.get_device_properties(x.device).major
-    return None if major >= 8 else f"expected a device of compute capability 8.0 or more, got one of {major}"
+    return reason
 
 
 def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, rotation=None):
@@ -268,19 +260,7 @@ def _counts(T, R, position, kept, event):
 def _constants(y: Tensor, G: int):
     D = y.shape[3]
     width = max(16, triton.next_power_of_2(D))
-    wide = INTERPRETED and y.dtype == torch.bfloat16
-    return {"scale": D**-0.5, "G": G, "R": y.shape[2] // G, "D": D, "BD": width, "WIDE": wide}
-
-
-@triton.jit
-def _product(a, b, WIDE: tl.constexpr):
-    """a b in float32. `WIDE`: the interpreter multiplies no bfloat16, so that it is made float32 first.
-
-    Of float32, three products of tf32 keep the digits: plain tf32 loses 13 of 24 bits.
-    """
-    if WIDE:
-        a, b = a.to(tl.float32), b.to(tl.float32)
-    return tl.dot(a, b, input_precision="tf32x3")
+    return {"scale": D**-0.5, "G": G, "R": y.shape[2] // G, "D": D, "BD": width, "WIDE": wide(y.dtype)}
 
 
 @triton.jit
@@ -325,14 +305,14 @@ def _step(logit, k, v, a, b, sum_, dy, logit_scale, BACKWARD: tl.constexpr, WIDE
     """
     if BACKWARD:
         weight = tl.exp2(logit * logit_scale - a[:, None])
-        change = weight * (_product(dy, tl.trans(v), WIDE) - b[:, None])
-        sum_ += _product(change.to(k.dtype), k, WIDE)
+        change = weight * (product(dy, tl.trans(v), WIDE) - b[:, None])
+        sum_ += product(change.to(k.dtype), k, WIDE)
     else:
         top = tl.maximum(a, tl.max(logit, 1) * logit_scale)
         weight = tl.exp2(logit * logit_scale - top[:, None])
         fade = tl.exp2(a - top)
         b = b * fade + tl.sum(weight, 1)
-        sum_ = sum_ * fade[:, None] + _product(weight.to(v.dtype), v, WIDE)
+        sum_ = sum_ * fade[:, None] + product(weight.to(v.dtype), v, WIDE)
         a = top
     return a, b, sum_
 
@@ -378,7 +358,7 @@ def _see_rows(
         k_tile = tl.load(k + begin + part, mask=mask, other=0.0)
         v_tile = tl.load(v + begin + part, mask=mask, other=0.0)
         begin += BN * G * D
-        logit = _product(q, tl.trans(k_tile), WIDE)
+        logit = product(q, tl.trans(k_tile), WIDE)
         if (s < whole) | (s + BN > first - NEAREST + 1):
             at = (s + n)[None, :]
             logit = tl.where((at >= low[:, None]) & (at <= high[:, None]), logit, -float("inf"))
@@ -529,7 +509,7 @@ def _query(
                 key_seen = tl.load(seen + slots, mask=there, other=FAR)
                 k_tile = _load(k_kept, (batch * S + at) * G + g, at >= 0, D, BD)
                 v_tile = _load(v_kept, (batch * S + at) * G + g, at >= 0, D, BD)
-                logit = _product(q_tile, tl.trans(k_tile), WIDE)
+                logit = product(q_tile, tl.trans(k_tile), WIDE)
                 if BIAS:
                     logit += (tl.load(bias + slots, mask=there, other=0.0) * (1 / scale))[None, :]
                 logit = tl.where(key_seen[None, :] <= high[:, None], logit, -float("inf"))
@@ -627,7 +607,7 @@ def _key(
         dy_tile = _load(dy, query, real, D, BD)
         norm = tl.load(lse + query, mask=real, other=0.0)
         mean = tl.load(delta + query, mask=real, other=0.0)
-        logit = _product(k_tile, tl.trans(q_tile), WIDE)
+        logit = product(k_tile, tl.trans(q_tile), WIDE)
         if BIAS:
             logit += extra
         if CAPACITY:
@@ -641,9 +621,9 @@ def _key(
                 visible = (t[None, :] >= nearest[:, None]) & (key_seen[:, None] >= low[None, :])
                 logit = tl.where(visible, logit, -float("inf"))
         weight = tl.exp2(logit * logit_scale - norm[None, :])
-        dv_tile += _product(weight.to(dy_tile.dtype), dy_tile, WIDE)
-        change = weight * (_product(v_tile, tl.trans(dy_tile), WIDE) - mean[None, :])
-        dk_tile += _product(change.to(q_tile.dtype), q_tile, WIDE)
+        dv_tile += product(weight.to(dy_tile.dtype), dy_tile, WIDE)
+        change = weight * (product(v_tile, tl.trans(dy_tile), WIDE) - mean[None, :])
+        dk_tile += product(change.to(q_tile.dtype), q_tile, WIDE)
         if BIAS:
             dbias_tile += tl.sum(change, 1)
     _store(dk, out, inside, dk_tile * scale, D, BD)

@@ -10,23 +10,18 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from .. import triton as common
+
 LARGEST = 16384
 PARTS = 512
 TILE = 4096  # numbers that a program holds at once
-INTERPRETED = triton.knobs.runtime.interpret
-"""Whether kernels run in Triton's interpreter, on the CPU (TRITON_INTERPRET=1 before the first import of triton)."""
 
 
 def refusal(x: Tensor) -> str | None:
     """Why these kernels cannot serve rows like x (..., D), or None where they can."""
-    if x.dtype not in DTYPES:
-        return f"expected float32, bfloat16 or float16, got {x.dtype}"
     if not 1 <= x.shape[-1] <= LARGEST:
         return f"expected rows of 1 to {LARGEST} numbers, got {x.shape[-1]}"
-    if x.device.type != "cuda" and not INTERPRETED:
-        return f"expected tensors on a CUDA device, got {x.device.type} (TRITON_INTERPRET=1 interprets it there)"
-    return None
+    return common.refusal(x)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -53,11 +48,10 @@ def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bo
     return _Convolve.apply(extended, weight, bias, activate)
 
 
-def _require(fits: bool, expected: str, x: Tensor, *others: Tensor) -> None:
-    if not fits:
-        raise ValueError(f"expected {expected}, got shapes {', '.join(str(list(y.shape)) for y in (x, *others))}")
-    for y in (x, *others):
-        if reason := refusal(y):
+def _require(fits: bool, expected: str, *tensors: Tensor) -> None:
+    common.require(fits, expected, *tensors)
+    for x in tensors:
+        if reason := refusal(x):
             raise ValueError(f"backend 'triton': {reason}; backend 'reference' serves every call")
 
 

@@ -12,11 +12,26 @@ from . import chunked, fla, reference
 _compiled = rows.compiled_in(__name__, "ssd")
 
 
-BACKENDS = {"reference": reference.ssd, "chunked": chunked.ssd, "compiled": _compiled, "fla": fla.ssd}
+def _triton(*given):
+    rows.need_triton()
+    from . import triton
+
+    return triton.ssd(*given)
 
 
-def fastest(v: Tensor, place: Place) -> str:
-    """The backend: for several rows "fla" on an accelerator that it can serve, "compiled" on a CPU with numba.
+BACKENDS = {
+    "reference": reference.ssd,
+    "chunked": chunked.ssd,
+    "compiled": _compiled,
+    "fla": fla.ssd,
+    "triton": _triton,
+}
+WHOLE = (_compiled, _triton)
+"""Those to which a step and a skip cost nothing of their own."""
+
+
+def fastest(v: Tensor, k: Tensor, place: Place) -> str:
+    """The backend: for several rows "triton" or "fla" on an accelerator that it can serve, "compiled" on a CPU with numba.
 
     Else "chunked", which `torch.compile` compiles, and decodes.
     """
@@ -24,6 +39,11 @@ def fastest(v: Tensor, place: Place) -> str:
         return "chunked"
     if v.is_cpu:
         return "compiled" if rows.fastest(v) == "compiled" else "chunked"
+    if rows.fastest(v) == "triton":
+        from . import triton
+
+        if triton.refusal(v, k) is None:
+            return "triton"
     return "chunked" if fla.refusal(v, place) else "fla"
 
 
@@ -45,14 +65,15 @@ def ssd(
     (B, T, H), None for 1; skip (H,), None for 0. Returns y (B, T, H, P) and the state after the last real row, both
     float32. `backend` None is `fastest`. ValueError for a backend that is not there, or that cannot serve the call.
     """
-    v, k, q, log_decay = (x.float() for x in (v, k, q, log_decay))
-    step, skip = (None if x is None else x.float() for x in (step, skip))
+    scan = choose("backend", backend or fastest(v, k, place), BACKENDS)
+    if scan is not _triton:
+        v, k, q = (x.float() for x in (v, k, q))
+    log_decay, step, skip = (None if x is None else x.float() for x in (log_decay, step, skip))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
-        state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
-    scan = choose("backend", backend or fastest(v, place), BACKENDS)
+        state = log_decay.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
-        if scan is _compiled:
+        if scan in WHOLE:
             return scan(v, k, q, log_decay, state, place, step, skip)
         y, state = scan(v if step is None else v * step[..., None], k, q, log_decay, state, place)
         return y if skip is None else y + v * skip[:, None], state

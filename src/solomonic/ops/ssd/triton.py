@@ -1,0 +1,504 @@
+"""The chunks of `chunked` as fused kernels for a GPU: nothing of the size of a chunk squared is ever written.
+
+Letters: b batch, c chunk (Q rows), h head, g group of R heads, t s rows, p value dim, n key dim; G the cumsum of the log
+decays in the chunk, S the state that it begins with, D the gradient of the state that it ends with.
+
+    into_t = exp(G_t), onward_s = exp(G_Q - G_s) step_s, W_ts = exp(G_t - G_s) step_s for s <= t, all 0 across documents
+    y_t = into_t S q_t + sum_s W_ts (q_t.k_s) v_s + skip v_t         S' = exp(G_Q) S + sum_s onward_s v_s k_s^T
+
+A program does the BQ rows of a tile of a chunk. Products are in the type of v and sums in float32; of float32 the products
+keep the digits. Every sum is made by one program in one order, so that two runs give the same bits.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import pad
+
+from ..place import Place
+from ..triton import INTERPRETED, product, products_refusal, require, wide
+
+LARGEST = 128  # of both dims of the state
+LOG2E = 1.4426950408889634  # G is in units of log 2: exp2 is what the hardware has
+SLICE = 256  # numbers of a state that a program carries through the chunks
+
+
+def refusal(v: Tensor, k: Tensor) -> str | None:
+    """Why these kernels cannot serve values v (B, T, H, P) and keys k (B, T, G, N), or None where they can."""
+    if max(v.shape[-1], k.shape[-1]) > LARGEST:
+        return f"expected values and keys of {LARGEST} dims at most, got {v.shape[-1]} and {k.shape[-1]}"
+    return products_refusal(v)
+
+
+def ssd(
+    v: Tensor,
+    k: Tensor,
+    q: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    place: Place,
+    step: Tensor | None = None,
+    skip: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See `ssd`; v, k, q may be of any type that `refusal` does not name, the first decides. ValueError for others."""
+    (B, T, H, P), (G, N) = v.shape, k.shape[2:]
+    fits = k.shape == q.shape == (B, T, G, N) and H % G == 0 and log_decay.shape == (B, T, H)
+    fits = fits and state.shape == (B, H, P, N) and (skip is None or skip.shape == (H,))
+    fits = fits and (step is None or step.shape == (B, T, H))
+    require(
+        fits, "v (B, T, H, P), k and q (B, T, G, N), log_decay (B, T, H), state (B, H, P, N)", v, k, q, log_decay, state
+    )
+    if reason := refusal(v, k):
+        raise ValueError(f"backend 'triton': {reason}; backend 'chunked' serves every call")
+    if not T:
+        return v.float(), state.clone()
+    step = torch.ones_like(log_decay) if step is None else step
+    skip = log_decay.new_zeros(H) if skip is None else skip.contiguous()
+    if (real := place.real()) is not None:
+        step, log_decay = (x * real[:, :, None] for x in (step, log_decay))
+    document = place.document()
+    if document is not None:
+        document = document.to(torch.int32).expand(B, -1)
+    return _Scan.apply(v, k.to(v.dtype), q.to(v.dtype), log_decay, step, skip, state, document)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, v, k, q, log_decay, step, skip, state, document):
+        (B, T, H, P), N = v.shape, k.shape[3]
+        v, k, q = (_rows(x) for x in (v, k, q))
+        ctx.sizes = sizes = _sizes(v, k)
+        C, Q = -(-T // sizes["Q"]), sizes["Q"]
+        total = _by_head(log_decay, C, Q).cumsum(-1) * LOG2E
+        steps = _by_head(step, C, Q)
+        if document is not None:
+            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1).contiguous()
+        states = state.new_empty(B, C + 1, H, P, N)
+        y = torch.empty(B, T, H, P, device=v.device)
+        with torch.cuda.device_of(v):
+            _states_kernel[(B * C * H,)](v, k, total, steps, document, states, *_strides(v, k), T, C, **sizes)
+            _carry(states, total, document, state)
+            _output_kernel[(B * C * H * (Q // sizes["BQ"]),)](
+                *(v, k, q, total, steps, skip, document, states, y, *_strides(v, k, q), T, C), **sizes, num_stages=2
+            )
+        ctx.save_for_backward(v, k, q, total, steps, skip, document, states)
+        return y, states[:, -1].clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, dstate):
+        v, k, q, total, steps, skip, document, states = ctx.saved_tensors
+        (B, T, H), G, sizes = v.shape[:3], k.shape[2], ctx.sizes
+        C, Q, dy = states.shape[1] - 1, sizes["Q"], dy.contiguous()
+        dv, dk, dq = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q))
+        changes, dtotal, dtotal_keys, dsteps = torch.empty_like(states), *(torch.empty_like(total) for _ in range(3))
+        tiles = B * C * G * (Q // sizes["BQ"])
+        dskip = total.new_empty(tiles, H // G)
+        with torch.cuda.device_of(v):
+            given, strides = (dy, q, total, None, document, changes), (*_strides(dy, q), T, C)
+            _states_kernel[(B * C * H,)](*given, *strides, **sizes)
+            ends = _carry_back(changes, total, document, dstate, states)
+            given = v, k, q, total, steps, skip, document
+            strides = *_strides(v, k, q), T, C
+            _query_kernel[(tiles,)](*given, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
+            given = *given, changes, dy, dv, dk, dtotal_keys, dsteps, dskip
+            _key_kernel[(tiles,)](*given, *strides, **sizes, num_stages=1)
+        dlog_decay = (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + ends[..., None]
+        dlog_decay, dstep = (x.flatten(2)[..., :T].transpose(1, 2) for x in (dlog_decay, dsteps))
+        dskip = dskip.view(B * C, G, -1, H // G).sum((0, 2)).flatten()
+        return dv, dk, dq, dlog_decay, dstep, dskip, changes[:, 0].clone(), None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """x (B, T, heads, dim) where the numbers of a row lie side by side."""
+    return x if x.stride(3) == 1 and x.stride(2) == x.shape[3] else x.contiguous()
+
+
+def _strides(*tensors: Tensor) -> tuple[int, ...]:
+    """Of the batch and the rows."""
+    return tuple(n for x in tensors for n in (x.stride(0), x.stride(1)))
+
+
+def _by_head(x: Tensor, C: int, Q: int) -> Tensor:
+    """(B, T, H) -> (B, H, C, Q), zeros after the last row."""
+    return pad(x.transpose(1, 2), (0, C * Q - x.shape[1])).reshape(len(x), -1, C, Q)
+
+
+def _sizes(v: Tensor, k: Tensor) -> dict[str, int]:
+    (H, P), (G, N) = v.shape[2:], k.shape[2:]
+    rows = 16 if INTERPRETED else 32 if v.dtype == torch.float32 else 64
+    BP, BN = (max(16, triton.next_power_of_2(n)) for n in (P, N))
+    return {"H": H, "G": G, "P": P, "N": N, "BP": BP, "BN": BN, "Q": 2 * rows, "BQ": rows, "WIDE": wide(v.dtype)}
+
+
+def _carry(states: Tensor, total: Tensor, document: Tensor | None, state: Tensor) -> None:
+    """What each chunk adds to the state -> the states that chunks begin with, and the last."""
+    B, C, H, P, N = states.shape
+    with torch.cuda.device_of(states):
+        _carry_kernel[(B * H, triton.cdiv(P * N, SLICE))](
+            *(states, total, document, state.contiguous(), None, None, H, C - 1, P * N, total.shape[3], SLICE)
+        )
+
+
+def _carry_back(changes: Tensor, total: Tensor, document: Tensor | None, dstate: Tensor, states: Tensor) -> Tensor:
+    """The gradient of the state a chunk begins with by its rows -> by all later ones.
+
+    Returns what the states that chunks end with have by the decay up to there, (B, H, C).
+    """
+    B, C, H, P, N = states.shape
+    slices = triton.cdiv(P * N, SLICE)
+    ends = total.new_empty(slices, B, H, C - 1)
+    with torch.cuda.device_of(states):
+        _carry_kernel[(B * H, slices)](
+            *(changes, total, document, dstate.contiguous(), states, ends, H, C - 1, P * N, total.shape[3], SLICE)
+        )
+    return ends.sum(0)
+
+
+@triton.jit
+def _load(x, row, inside, step, X: tl.constexpr, BX: tl.constexpr):
+    """Rows of X numbers, `step` apart -> (rows, BX), zeros where not `inside`."""
+    d = tl.arange(0, BX)
+    return tl.load(x + row[:, None] * step + d[None, :], mask=inside[:, None] & (d[None, :] < X), other=0.0)
+
+
+@triton.jit
+def _store(x, row, inside, step, value, X: tl.constexpr, BX: tl.constexpr):
+    d = tl.arange(0, BX)
+    mask = inside[:, None] & (d[None, :] < X)
+    tl.store(x + row[:, None] * step + d[None, :], value.to(x.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _state(states, b, c, h, C, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr):
+    """The state in front of chunk c, (BP, BN)."""
+    p = tl.arange(0, BP)
+    return _load(states + ((b * (C + 1) + c) * H + h) * (P * N), p, p < P, N, N, BN)
+
+
+@triton.jit
+def _document_before(document, b, c, C, Q: tl.constexpr):
+    """The document that the state in front of chunk c is of."""
+    return tl.load(document + b * (C * Q) + c * Q - 1, mask=c > 0, other=0)
+
+
+@triton.jit
+def _carry_kernel(states, total, document, first, other, ends, H, C, PN, Q: tl.constexpr, SLICE: tl.constexpr):
+    """In order, or given `ends` back from the last chunk."""
+    b, h = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H
+    n = tl.program_id(1) * SLICE + tl.arange(0, SLICE)
+    inside = n < PN
+    state = tl.load(first + (b * H + h) * PN + n, mask=inside, other=0.0)
+    total += (b * H + h) * C * Q + Q - 1
+    here = (b * (C + 1) * H + h) * PN + n
+    if ends is not None:
+        tl.store(states + here + C.to(tl.int64) * H * PN, state, mask=inside)
+        ends += ((tl.program_id(1) * (tl.num_programs(0) // H) + b) * H + h) * C
+    for i in range(C):
+        c = i
+        if ends is not None:
+            c = C - 1 - i
+        at = here + c.to(tl.int64) * H * PN
+        keep = tl.exp2(tl.load(total + c * Q))
+        if document is not None:
+            last = tl.load(document + b * (C * Q) + c * Q + Q - 1)
+            keep = tl.where(last == _document_before(document, b, c, C, Q), keep, 0.0)
+        added = tl.load(states + at, mask=inside, other=0.0)
+        if ends is not None:
+            after = tl.load(other + at + H * PN, mask=inside, other=0.0)
+            tl.store(ends + c, tl.sum(state * after, 0))
+            state = keep * state + added
+            tl.store(states + at, state, mask=inside)
+        else:
+            tl.store(states + at, state, mask=inside)
+            state = keep * state + added
+    if ends is None:
+        tl.store(states + here + C.to(tl.int64) * H * PN, state, mask=inside)
+
+
+@triton.jit
+def _states_kernel(
+    v,
+    k,
+    total,
+    steps,
+    document,
+    states,
+    v_batch,
+    v_row,
+    k_batch,
+    k_row,
+    T,
+    C,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    Q: tl.constexpr,
+    BQ: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """sum_s onward_s v_s k_s^T of a chunk, or without steps: sum_t into_t v_t k_t^T."""
+    h, c = tl.program_id(0) % H, tl.program_id(0) // H % C
+    b = (tl.program_id(0) // H // C).to(tl.int64)
+    v += b * v_batch + h * P
+    k += b * k_batch + h // (H // G) * N
+    total += ((b * H + h) * C + c) * Q
+    end = tl.load(total + Q - 1)
+    sum_ = tl.zeros([BP, BN], tl.float32)
+    for first in tl.static_range(0, Q, BQ):
+        s = first + tl.arange(0, BQ)
+        row, inside = c * Q + s, c * Q + s < T
+        log = tl.load(total + s)
+        if steps is not None:
+            weight = tl.exp2(end - log) * tl.load(steps + ((b * H + h) * C + c) * Q + s)
+        else:
+            weight = tl.exp2(log)
+        if document is not None:
+            if steps is not None:
+                same = tl.load(document + b * (C * Q) + c * Q + Q - 1)
+            else:
+                same = _document_before(document, b, c, C, Q)
+            weight = tl.where(tl.load(document + b * (C * Q) + row) == same, weight, 0.0)
+        k_tile = _load(k, row.to(tl.int64), inside, k_row, N, BN)
+        v_tile = _load(v, row.to(tl.int64), inside, v_row, P, BP).to(tl.float32) * weight[:, None]
+        sum_ += product(tl.trans(v_tile.to(k_tile.dtype)), k_tile, WIDE)
+    p = tl.arange(0, BP)
+    _store(states + ((b * (C + 1) + c) * H + h) * (P * N), p, p < P, N, sum_, N, BN)
+
+
+@triton.jit
+def _decay(total, document, here, there, first_t, first_s, BQ: tl.constexpr):
+    """exp(G_t - G_s) for s <= t of one document, (t, s), of two tiles; `here`, `there` the documents of their rows."""
+    t, s = first_t + tl.arange(0, BQ), first_s + tl.arange(0, BQ)
+    log = tl.load(total + t)[:, None] - tl.load(total + s)[None, :]
+    if document is not None:
+        log = tl.where(here[:, None] == there[None, :], log, -float("inf"))
+    if first_t == first_s:
+        log = tl.where(t[:, None] >= s[None, :], log, -float("inf"))
+    return tl.exp2(log)
+
+
+@triton.jit
+def _output_kernel(
+    v,
+    k,
+    q,
+    total,
+    steps,
+    skip,
+    document,
+    states,
+    y,
+    v_batch,
+    v_row,
+    k_batch,
+    k_row,
+    q_batch,
+    q_row,
+    T,
+    C,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    Q: tl.constexpr,
+    BQ: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    tile, h, c = tl.program_id(0) % (Q // BQ), tl.program_id(0) // (Q // BQ) % H, tl.program_id(0) // (Q // BQ * H) % C
+    b = (tl.program_id(0) // (Q // BQ * H) // C).to(tl.int64)
+    v += b * v_batch + h * P
+    k += b * k_batch + h // (H // G) * N
+    q += b * q_batch + h // (H // G) * N
+    total += ((b * H + h) * C + c) * Q
+    steps += ((b * H + h) * C + c) * Q
+    t = tile * BQ + tl.arange(0, BQ)
+    row = (c * Q + t).to(tl.int64)
+    q_tile = _load(q, row, row < T, q_row, N, BN)
+    into = tl.exp2(tl.load(total + t))
+    here = 0
+    if document is not None:
+        document += b * (C * Q) + c * Q
+        here = tl.load(document + t)
+        into = tl.where(here == tl.load(document - 1, mask=c > 0, other=0), into, 0.0)
+    state = _state(states, b, c, h, C, H, P, N, BP, BN).to(q_tile.dtype)
+    sum_ = product(q_tile, tl.trans(state), WIDE) * into[:, None]
+    for first in range(0, (tile + 1) * BQ, BQ):
+        s = first + tl.arange(0, BQ)
+        at = (c * Q + s).to(tl.int64)
+        there = 0
+        if document is not None:
+            there = tl.load(document + s)
+        weight = _decay(total, document, here, there, tile * BQ, first, BQ) * tl.load(steps + s)[None, :]
+        k_tile, v_tile = _load(k, at, at < T, k_row, N, BN), _load(v, at, at < T, v_row, P, BP)
+        weight *= product(q_tile, tl.trans(k_tile), WIDE)
+        sum_ += product(weight.to(v_tile.dtype), v_tile, WIDE)
+    sum_ += tl.load(skip + h) * _load(v, row, row < T, v_row, P, BP).to(tl.float32)
+    _store(y + (b * T * H + h) * P, row, row < T, H * P, sum_, P, BP)
+
+
+@triton.jit
+def _query_kernel(
+    v,
+    k,
+    q,
+    total,
+    steps,
+    skip,
+    document,
+    states,
+    dy,
+    dq,
+    dtotal,
+    v_batch,
+    v_row,
+    k_batch,
+    k_row,
+    q_batch,
+    q_row,
+    T,
+    C,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    Q: tl.constexpr,
+    BQ: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The gradients of the queries, summed over the heads of a group, and of G at their rows."""
+    tile, g, c = tl.program_id(0) % (Q // BQ), tl.program_id(0) // (Q // BQ) % G, tl.program_id(0) // (Q // BQ * G) % C
+    b = (tl.program_id(0) // (Q // BQ * G) // C).to(tl.int64)
+    R: tl.constexpr = H // G
+    k += b * k_batch + g * N
+    q += b * q_batch + g * N
+    t = tile * BQ + tl.arange(0, BQ)
+    row = (c * Q + t).to(tl.int64)
+    q_tile = _load(q, row, row < T, q_row, N, BN)
+    here = 0
+    if document is not None:
+        document += b * (C * Q) + c * Q
+        here = tl.load(document + t)
+    sum_ = tl.zeros([BQ, BN], tl.float32)
+    for h in range(g * R, g * R + R):
+        chunk = ((b * H + h) * C + c) * Q
+        into = tl.exp2(tl.load(total + chunk + t))
+        if document is not None:
+            into = tl.where(here == tl.load(document - 1, mask=c > 0, other=0), into, 0.0)
+        dy_tile = _load(dy + (b * T * H + h) * P, row, row < T, H * P, P, BP).to(q_tile.dtype)
+        state = _state(states, b, c, h, C, H, P, N, BP, BN).to(q_tile.dtype)
+        change = product(dy_tile, state, WIDE) * into[:, None]
+        by_decay = tl.sum(change * q_tile.to(tl.float32), 1)
+        sum_ += change
+        for first in range(0, (tile + 1) * BQ, BQ):
+            s = first + tl.arange(0, BQ)
+            at = (c * Q + s).to(tl.int64)
+            there = 0
+            if document is not None:
+                there = tl.load(document + s)
+            weight = (
+                _decay(total + chunk, document, here, there, tile * BQ, first, BQ) * tl.load(steps + chunk + s)[None, :]
+            )
+            k_tile = _load(k, at, at < T, k_row, N, BN)
+            v_tile = _load(v + b * v_batch + h * P, at, at < T, v_row, P, BP)
+            weight *= product(dy_tile, tl.trans(v_tile), WIDE)
+            by_decay += tl.sum(weight * product(q_tile, tl.trans(k_tile), WIDE), 1)
+            sum_ += product(weight.to(k_tile.dtype), k_tile, WIDE)
+        tl.store(dtotal + chunk + t, by_decay)
+    _store(dq + (b * T * G + g) * N, row, row < T, G * N, sum_, N, BN)
+
+
+@triton.jit
+def _key_kernel(
+    v,
+    k,
+    q,
+    total,
+    steps,
+    skip,
+    document,
+    changes,
+    dy,
+    dv,
+    dk,
+    dtotal,
+    dsteps,
+    dskip,
+    v_batch,
+    v_row,
+    k_batch,
+    k_row,
+    q_batch,
+    q_row,
+    T,
+    C,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BP: tl.constexpr,
+    BN: tl.constexpr,
+    Q: tl.constexpr,
+    BQ: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """The gradients of values, steps and skip; of keys, summed over the heads of a group; less those of G at their rows."""
+    tile, g, c = tl.program_id(0) % (Q // BQ), tl.program_id(0) // (Q // BQ) % G, tl.program_id(0) // (Q // BQ * G) % C
+    b = (tl.program_id(0) // (Q // BQ * G) // C).to(tl.int64)
+    R: tl.constexpr = H // G
+    k += b * k_batch + g * N
+    q += b * q_batch + g * N
+    s = tile * BQ + tl.arange(0, BQ)
+    row = (c * Q + s).to(tl.int64)
+    k_tile = _load(k, row, row < T, k_row, N, BN)
+    there = 0
+    if document is not None:
+        document += b * (C * Q) + c * Q
+        there = tl.load(document + s)
+    sum_ = tl.zeros([BQ, BN], tl.float32)
+    for h in range(g * R, g * R + R):
+        chunk = ((b * H + h) * C + c) * Q
+        step = tl.load(steps + chunk + s)
+        onward = tl.exp2(tl.load(total + chunk + Q - 1) - tl.load(total + chunk + s))
+        if document is not None:
+            onward = tl.where(there == tl.load(document + Q - 1), onward, 0.0)
+        v_tile = _load(v + b * v_batch + h * P, row, row < T, v_row, P, BP)
+        change = _state(changes, b, c + 1, h, C, H, P, N, BP, BN).to(k_tile.dtype)
+        by_key = product(v_tile, change, WIDE) * onward[:, None]
+        by_value = product(k_tile, tl.trans(change), WIDE) * onward[:, None]
+        by_decay = tl.sum(by_key * k_tile.to(tl.float32), 1)
+        for first in range(tile * BQ, Q, BQ):
+            t = first + tl.arange(0, BQ)
+            at = (c * Q + t).to(tl.int64)
+            here = 0
+            if document is not None:
+                here = tl.load(document + t)
+            decay = tl.trans(_decay(total + chunk, document, here, there, first, tile * BQ, BQ))
+            q_tile = _load(q, at, at < T, q_row, N, BN)
+            dy_tile = _load(dy + (b * T * H + h) * P, at, at < T, H * P, P, BP).to(k_tile.dtype)
+            seen = product(k_tile, tl.trans(q_tile), WIDE) * decay
+            asked = product(v_tile, tl.trans(dy_tile), WIDE)
+            by_decay += tl.sum(seen * asked, 1)
+            by_value += product(seen.to(dy_tile.dtype), dy_tile, WIDE)
+            by_key += product((asked * decay).to(q_tile.dtype), q_tile, WIDE)
+        own = _load(dy + (b * T * H + h) * P, row, row < T, H * P, P, BP).to(tl.float32)
+        value = v_tile.to(tl.float32)
+        tl.store(dtotal + chunk + s, by_decay * step)
+        tl.store(dsteps + chunk + s, tl.sum(by_value * value, 1))
+        tl.store(dskip + tl.program_id(0).to(tl.int64) * R + h % R, tl.sum(tl.sum(own * value, 1), 0))
+        by_value = by_value * step[:, None] + own * tl.load(skip + h)
+        _store(dv + (b * T * H + h) * P, row, row < T, H * P, by_value, P, BP)
+        sum_ += by_key * step[:, None]
+    _store(dk + (b * T * G + g) * N, row, row < T, G * N, sum_, N, BN)
+
+
+__all__ = ["refusal", "ssd"]

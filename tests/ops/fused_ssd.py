@@ -1,0 +1,92 @@
+"""The fused scan of Mamba-2 against the definition, in Triton's interpreter.
+
+Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTERPRET is set before triton is imported.
+"""
+
+import pytest
+import torch
+
+from solomonic.ops.ssd import ssd
+
+from ..laws.cases import assert_close
+from .places import KINDS, place_of
+from .test_backends import BATCH, compare, outputs_and_gradients, ssd_inputs
+
+BOTH = ["reference", "triton"]
+
+
+def whole(*given, backend):
+    *inputs, step, skip, place = given
+    return ssd(*inputs, place, backend, step=step, skip=skip)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [2, 31, 70])
+def test_scan(length, kind):
+    compare(ssd, BOTH, ssd_inputs(length, kind != "fresh"), place_of(kind, BATCH, length))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("length", [5, 70])
+def test_with_a_step_and_a_skip(length, kind):
+    inputs = [*ssd_inputs(length, kind != "fresh"), torch.rand(BATCH, length, 4), torch.randn(4)]
+    compare(whole, BOTH, inputs, place_of(kind, BATCH, length))
+
+
+@pytest.mark.parametrize("heads, groups, value, key", [(1, 1, 16, 16), (6, 3, 34, 18), (2, 2, 3, 40)])
+def test_sizes(heads, groups, value, key):
+    shapes = (heads, value), (groups, key), (groups, key)
+    v, k, q = (torch.randn(2, 40, *shape) for shape in shapes)
+    inputs = [v, k, q, -torch.rand(2, 40, heads), torch.randn(2, heads, value, key), torch.rand(2, 40, heads)]
+    compare(whole, BOTH, [*inputs, torch.randn(heads)], place_of("continued", 2, 40))
+
+
+def test_slices_of_wider_rows():
+    """As the layer gives them: values, keys and queries side by side."""
+    wide = torch.randn(2, 50, 4 * 8 + 2 * 6)
+    decay, place = -torch.rand(2, 50, 4), place_of("fresh", 2, 50)
+
+    def call(wide, backend):
+        v, k, q = wide.split((32, 6, 6), -1)
+        return ssd(v.unflatten(-1, (4, 8)), k[:, :, None], q[:, :, None], decay, None, place, backend)
+
+    expected, got = (outputs_and_gradients(lambda x, b=b: call(x, b), [wide]) for b in BOTH)
+    for a, b in zip((*got[0], *got[1]), (*expected[0], *expected[1])):
+        assert_close(a, b, "output or gradient", floor=0.1)
+
+
+def test_bfloat16():
+    """Products of numbers of 8 bits, sums of 24: a few roundings of 2^-9 of the largest."""
+    place, inputs = place_of("packed", BATCH, 70), ssd_inputs(70, True)
+    given = [x.bfloat16() for x in inputs[:3]] + inputs[3:]
+    expected = outputs_and_gradients(lambda *x: ssd(*x, place, "reference"), [x.float() for x in given])
+    got = outputs_and_gradients(lambda *x: ssd(*x, place, "triton"), given)
+    for i, (a, b) in enumerate(zip((*got[0], *got[1]), (*expected[0], *expected[1]))):
+        assert_close(a.float(), b, f"tensor {i}", 2**-6, floor=0.1)
+    assert got[0][0].dtype == got[0][1].dtype == torch.float32 and got[1][0].dtype == torch.bfloat16
+
+
+def test_no_rows():
+    inputs = [x.requires_grad_() for x in ssd_inputs(0, True)]
+    y, state = ssd(*inputs, place_of("fresh", BATCH, 0), "triton")
+    (y.sum() + (2 * state).sum()).backward()
+    assert torch.equal(state, inputs[4]) and (inputs[4].grad == 2).all()
+
+
+@pytest.mark.parametrize("wrong", range(5))
+def test_shapes_that_do_not_fit(wrong):
+    given = ssd_inputs(40, True)
+    given[wrong] = given[wrong][:, :-1]
+    with pytest.raises(ValueError, match="expected .*, got shapes .*"):
+        ssd(*given, place_of("fresh", BATCH, 40), "triton")
+
+
+def test_what_it_cannot_serve():
+    place = place_of("fresh", 1, 9)
+    v, k, decay = torch.randn(1, 9, 1, 140), torch.randn(1, 9, 1, 8), torch.zeros(1, 9, 1)
+    with pytest.raises(
+        ValueError, match="expected values and keys of 128 dims at most, got 140 and 8; backend 'chunked'"
+    ):
+        ssd(v, k, k, decay, None, place, "triton")
+    with pytest.raises(ValueError, match="got torch.float64"):
+        ssd(*(x.double() for x in (v[..., :8], k, k)), decay, None, place, "triton")
