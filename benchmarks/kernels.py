@@ -28,6 +28,7 @@ from solomonic.ops import rows
 from solomonic.ops.memory_attention import memory_attention
 from solomonic.ops.memory_attention import triton as attention
 from solomonic.ops.place import fresh
+from solomonic.ops.rotary import Rotation
 from solomonic.ops.rows import triton as fused_rows
 from solomonic.ops.ssd import ssd
 from solomonic.ops.ssd import triton as fused_ssd
@@ -148,6 +149,8 @@ def rows_step(dim: int, dtype: torch.dtype) -> None:
     x, gate = (torch.randn(1, 8, 16 * dim, dtype=dtype, requires_grad=True) for _ in range(2))
     weight, taps = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((16 * dim,), (16 * dim, 4)))
     y = rows.rms_norm(x, weight, 1e-5, "triton") + rows.gated_norm(x, gate, weight, 1e-5, "triton")
+    cos, sin = Rotation().table(torch.arange(8)[None], dim)
+    y = y + fused_rows.turn(x.unflatten(-1, (16, dim)), cos, sin).flatten(2)
     (y.sum() + rows.swiglu(x, gate, "triton").sum() + rows.convolve(x, taps, weight, True, "triton").sum()).backward()
 
 

@@ -6,9 +6,12 @@ Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTE
 import pytest
 import torch
 
+from solomonic.ops.rotary import Rotation, turn
 from solomonic.ops.rows import convolve, gated_norm, rms_norm, swiglu
+from solomonic.ops.rows import triton as fused
 
 from ..laws.cases import assert_close
+from .test_backends import outputs_and_gradients
 from .test_rows import check, slices
 
 TRITON = ["triton"]
@@ -45,6 +48,18 @@ def test_convolutions(batch, length, dim, width, with_bias, activate):
         return convolve(x, weight, bias, activate, backend)
 
     check(call, x, weight, *([torch.randn(dim)] if with_bias else []), backends=TRITON)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("heads, dim", [(1, 2), (3, 10), (2, 64)])
+def test_rotations(batch, heads, dim):
+    torch.manual_seed(0)
+    cos, sin = Rotation().table(torch.arange(batch)[:, None] * 9 + torch.arange(40), dim)
+    for x in slices(3, 40, heads, dim):
+        expected, gradients = outputs_and_gradients(lambda x: [turn(x, cos, sin)], [x])
+        got, got_gradients = outputs_and_gradients(lambda x: [fused.turn(x, cos, sin)], [x])
+        assert_close(got[0], expected[0], "y")
+        assert_close(got_gradients[0], gradients[0], "gradient")
 
 
 def test_more_rows_than_programs(monkeypatch):

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import rows
+
 Scaling = tuple[float, float, float, float]
 """factor, low, high, length (Llama 3.1's): a pair that turns at most `low` times in `length` tokens is slowed down by
 `factor`, one that turns at least `high` times is left alone, one between is slowed in proportion. With a length of 0
@@ -36,6 +38,8 @@ class Rotation(NamedTuple):
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(B, T, H, D) by the angles whose cosines and sines are (B or 1, T, D / 2)."""
+    if rows.fastest(x) == "triton":
+        return rows.need_triton().turn(x, cos, sin)
     cos, sin = (y[:, :, None].to(x.dtype) for y in (cos, sin))
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

@@ -48,6 +48,14 @@ def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bo
     return _Convolve.apply(extended, weight, bias, activate)
 
 
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """See `ops.rotary.turn`."""
+    fits = x.dim() == 4 and cos.shape == sin.shape and 2 * cos.shape[-1] == x.shape[3]
+    fits = fits and len(cos) in (1, len(x)) and cos.shape[1] == x.shape[1]
+    _require(fits, "rows (B, T, H, D), cosines and sines (B or 1, T, D / 2)", x, cos, sin)
+    return _Turn.apply(x, cos.contiguous(), sin.contiguous())
+
+
 def _require(fits: bool, expected: str, *tensors: Tensor) -> None:
     common.require(fits, expected, *tensors)
     for x in tensors:
@@ -130,6 +138,18 @@ class _Convolve(torch.autograd.Function):
         return dx, sums[:-1].t().to(weight.dtype), dbias, None
 
 
+class _Turn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, back=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
+        return _turned(dy, *ctx.saved_tensors, back=True), None, None
+
+
 def _rows(x: Tensor) -> tuple[Tensor, int]:
     """(N, D) whose rows are each contiguous, and how far apart they are."""
     rows = x.reshape(-1, x.shape[-1])
@@ -209,6 +229,24 @@ def _spread(change: Tensor, weight: Tensor, dx: Tensor) -> None:
             _spread_kernel[(B * triton.cdiv(length, rows), triton.cdiv(D, width))](
                 *(change, weight.contiguous(), dx, length, D), W=W, BR=rows, BD=width, num_warps=4
             )
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    y, heads = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[2]
+    rows, step = _rows(x)
+    (N, D), width = rows.shape, triton.next_power_of_2(x.shape[3] // 2)
+    if N:
+        count = max(1, TILE // 2 // width)
+        with torch.cuda.device_of(x):
+            _turn_kernel[(triton.cdiv(N, count),)](
+                *(rows, cos, sin, y, N, step, heads, cos.shape[0] * cos.shape[1]),
+                D=D,
+                BACK=back,
+                BR=count,
+                BD=width,
+                num_warps=4,
+            )
+    return y
 
 
 @triton.jit
@@ -308,6 +346,22 @@ def _swiglu_kernel(
 
 
 @triton.jit
+def _turn_kernel(
+    x, cos, sin, y, N, step, heads, angles, D: tl.constexpr, BACK: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr
+):
+    """Rows of `heads` heads; the `angles` of the first rows are those of all others in turn."""
+    row = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)
+    inside, half = row < N, D // 2
+    a, b = _load(x, row, step, inside, half, BD), _load(x + half, row, step, inside, half, BD)
+    angle = row // heads % angles
+    c, s = _load(cos, angle, half, inside, half, BD), _load(sin, angle, half, inside, half, BD)
+    if BACK:
+        s = -s
+    _store(y, row, D, inside, a * c - b * s, half, BD)
+    _store(y + half, row, D, inside, b * c + a * s, half, BD)
+
+
+@triton.jit
 def _convolve_kernel(
     x,
     weight,
@@ -377,4 +431,4 @@ def _spread_kernel(change, weight, dx, length, D, W: tl.constexpr, BR: tl.conste
     tl.store(dx + (batch * length + e)[:, None] * D + d[None, :], sum_.to(dx.dtype.element_ty), mask=mask)
 
 
-__all__ = ["convolve", "gated_norm", "refusal", "rms_norm", "swiglu"]
+__all__ = ["convolve", "gated_norm", "refusal", "rms_norm", "swiglu", "turn"]
