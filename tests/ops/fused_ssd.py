@@ -66,6 +66,29 @@ def test_bfloat16():
     assert got[0][0].dtype == got[0][1].dtype == torch.float32 and got[1][0].dtype == torch.bfloat16
 
 
+def test_compiles_in_one_graph():
+    place, inputs = place_of("packed", BATCH, 40), [x.requires_grad_() for x in ssd_inputs(40, True)]
+
+    def loss(*inputs):
+        y, state = ssd(*inputs, place, "triton")
+        return y.square().sum() + state.sum()
+
+    expected = torch.autograd.grad(loss(*inputs), inputs)
+    got = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(*inputs), inputs)
+    for i, (a, b) in enumerate(zip(got, expected)):
+        assert_close(a, b, f"gradient {i}")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_only_one_of_both_is_differentiated(which):
+    place, inputs = place_of("continued", BATCH, 20), [x.requires_grad_() for x in ssd_inputs(20, True)]
+    expected, got = (
+        torch.autograd.grad(ssd(*inputs, place, b)[which].square().sum(), inputs, allow_unused=True) for b in BOTH
+    )
+    for i, (a, b) in enumerate(zip(got, expected)):
+        assert_close(a, torch.zeros_like(a) if b is None else b, f"gradient {i}", floor=0.1)
+
+
 def test_no_rows():
     inputs = [x.requires_grad_() for x in ssd_inputs(0, True)]
     y, state = ssd(*inputs, place_of("fresh", BATCH, 0), "triton")

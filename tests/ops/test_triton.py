@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from solomonic.ops import rows
+from solomonic.ops import ssd as ssd_package
 from solomonic.ops.memory_attention import fastest, refusal
 
 from . import fused, fused_rows, fused_ssd
@@ -73,3 +75,13 @@ def test_asked_for_by_name_without_the_package(monkeypatch):
 
 def test_the_fastest_on_a_cpu_is_blocked():
     assert fastest(torch.empty(6)) == "blocked"
+
+
+def test_rows_and_the_scan_without_the_package(monkeypatch):
+    monkeypatch.setattr(rows, "fused", lambda: None)
+    monkeypatch.setattr(ssd_package, "_fused", lambda: None)
+    x = torch.randn(1, 5, 2, 4)
+    with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
+        rows.swiglu(x, x, "triton")
+    with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
+        ssd_package.ssd(x, x, x, -x[..., 0].abs(), None, place_of("fresh", 1, 5), "triton")

@@ -23,6 +23,7 @@ from ...spelling import choose
 from ..innovation import rank
 from ..place import Place, advance, extend
 from ..rotary import Rotation, Scaling
+from ..rows import NO_TRITON
 from ..selection import ABSENT
 from . import blocked, reference
 
@@ -57,7 +58,6 @@ span, block, capacity; stored, a `Stored` or None; the `Rotation` by which to tu
 the fading memory, None where they are turned already. Returns (B, T, H, D) and the carried candidates (B, capacity),
 -1 = none.
 """
-NO_TRITON = "the package triton is not installed"
 NOT_STORED = "its kernels do not attend to a store yet"
 
 

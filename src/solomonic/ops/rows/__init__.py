@@ -15,6 +15,7 @@ LEAST = 1 << 14
 """Numbers from which compiling pays: below it the way there takes longer than the operations of torch."""
 BEHIND = 3
 """How many threads of torch a compiled one is worth. numba may have but one, where it finds no OpenMP or TBB."""
+NO_TRITON = "the package triton is not installed"
 
 
 @cache
@@ -33,7 +34,8 @@ def need_compiled() -> ModuleType:
 
 
 @cache
-def _triton() -> ModuleType | None:
+def fused() -> ModuleType | None:
+    """The fused kernels of rows, where there is a Triton."""
     try:
         return import_module(".triton", __package__)
     except ImportError:
@@ -42,8 +44,8 @@ def _triton() -> ModuleType | None:
 
 def need_triton() -> ModuleType:
     """ValueError where there is no Triton."""
-    if (found := _triton()) is None:
-        raise ValueError("backend 'triton': the package triton is not installed; pip install triton")
+    if (found := fused()) is None:
+        raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'reference'")
     return found
 
 
@@ -81,7 +83,7 @@ def fastest(x: Tensor) -> str:
     if torch.compiler.is_compiling() or x.is_meta:
         return "reference"
     if not x.is_cpu:
-        return "triton" if (found := _triton()) is not None and found.refusal(x) is None else "reference"
+        return "triton" if (found := fused()) is not None and found.refusal(x) is None else "reference"
     if x.numel() >= LEAST:
         return "compiled" if x.dtype == torch.float32 and compiles(x) else "written"
     return "written" if torch.is_grad_enabled() else "reference"

@@ -1,5 +1,7 @@
 """State-space duality: the scan of Mamba-2."""
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -12,11 +14,18 @@ from . import chunked, fla, reference
 _compiled = rows.compiled_in(__name__, "ssd")
 
 
-def _triton(*given):
-    rows.need_triton()
-    from . import triton
+def _fused() -> ModuleType | None:
+    try:
+        from . import triton
+    except ImportError:
+        return None
+    return triton
 
-    return triton.ssd(*given)
+
+def _triton(*given):
+    if (found := _fused()) is None:
+        raise ValueError(f"backend 'triton': {rows.NO_TRITON}; pip install triton, or use backend 'chunked'")
+    return found.ssd(*given)
 
 
 BACKENDS = {
@@ -33,18 +42,15 @@ WHOLE = (_compiled, _triton)
 def fastest(v: Tensor, k: Tensor, place: Place) -> str:
     """The backend: for several rows "triton" or "fla" on an accelerator that it can serve, "compiled" on a CPU with numba.
 
-    Else "chunked", which `torch.compile` compiles, and decodes.
+    Else "chunked", which decodes, and is what `torch.compile` makes something of where there is no "triton".
     """
-    if v.shape[1] == 1 or v.is_meta or torch.compiler.is_compiling():
+    if v.shape[1] == 1 or v.is_meta:
         return "chunked"
     if v.is_cpu:
         return "compiled" if rows.fastest(v) == "compiled" else "chunked"
-    if rows.fastest(v) == "triton":
-        from . import triton
-
-        if triton.refusal(v, k) is None:
-            return "triton"
-    return "chunked" if fla.refusal(v, place) else "fla"
+    if (found := _fused()) is not None and found.refusal(v, k) is None:
+        return "triton"
+    return "chunked" if torch.compiler.is_compiling() or fla.refusal(v, place) else "fla"
 
 
 def ssd(

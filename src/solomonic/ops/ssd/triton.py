@@ -14,7 +14,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from ..place import Place
@@ -61,54 +60,117 @@ def ssd(
     document = place.document()
     if document is not None:
         document = document.to(torch.int32).expand(B, -1)
-    return _Scan.apply(v, k.to(v.dtype), q.to(v.dtype), log_decay, step, skip, state, document)
+    y, state, *_ = _scan(v, k.to(v.dtype), q.to(v.dtype), log_decay, step, skip, state, document)
+    return y, state
 
 
-class _Scan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, v, k, q, log_decay, step, skip, state, document):
-        (B, T, H, P), N = v.shape, k.shape[3]
-        v, k, q = (_rows(x) for x in (v, k, q))
-        ctx.sizes = sizes = _sizes(v, k)
-        C, Q = -(-T // sizes["Q"]), sizes["Q"]
-        total = _by_head(log_decay, C, Q).cumsum(-1) * LOG2E
-        steps = _by_head(step, C, Q)
-        if document is not None:
-            document = torch.cat([document, document[:, -1:].expand(-1, C * Q - T)], 1).contiguous()
-        states = state.new_empty(B, C + 1, H, P, N)
-        y = torch.empty(B, T, H, P, device=v.device)
-        with torch.cuda.device_of(v):
-            _states_kernel[(B * C * H,)](v, k, total, steps, document, states, *_strides(v, k), T, C, **sizes)
-            _carry(states, total, document, state)
-            _output_kernel[(B * C * H * (Q // sizes["BQ"]),)](
-                *(v, k, q, total, steps, skip, document, states, y, *_strides(v, k, q), T, C), **sizes, num_stages=2
-            )
-        ctx.save_for_backward(v, k, q, total, steps, skip, document, states)
-        return y, states[:, -1].clone()
+@torch.library.custom_op("solomonic::ssd", mutates_args=())
+def _scan(
+    v: Tensor,
+    k: Tensor,
+    q: Tensor,
+    log_decay: Tensor,
+    step: Tensor,
+    skip: Tensor,
+    state: Tensor,
+    document: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, the last state; and what the gradients need: G, the steps (b h c t), the states in front of chunks and the last."""
+    (B, T, H), sizes = v.shape[:3], _sizes(v, k)
+    y, last, total, steps, states = _shaped(v, k, state)
+    C, Q = total.shape[2:]
+    torch.cumsum(_by_head(log_decay, C, Q), -1, out=total).mul_(LOG2E)
+    steps.copy_(_by_head(step, C, Q))
+    document = _whole_chunks(document, C * Q)
+    v, k, q = (_rows(x) for x in (v, k, q))
+    with torch.cuda.device_of(v):
+        _states_kernel[(B * C * H,)](v, k, total, steps, document, states, *_strides(v, k), T, C, **sizes)
+        _carry(states, total, document, state)
+        given = v, k, q, total, steps, skip.contiguous(), document, states, y
+        _output_kernel[(B * C * H * (Q // sizes["BQ"]),)](*given, *_strides(v, k, q), T, C, **sizes, num_stages=2)
+    last.copy_(states[:, -1])
+    return y, last, total, steps, states
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy, dstate):
-        v, k, q, total, steps, skip, document, states = ctx.saved_tensors
-        (B, T, H), G, sizes = v.shape[:3], k.shape[2], ctx.sizes
-        C, Q, dy = states.shape[1] - 1, sizes["Q"], dy.contiguous()
-        dv, dk, dq = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q))
-        changes, dtotal, dtotal_keys, dsteps = torch.empty_like(states), *(torch.empty_like(total) for _ in range(3))
-        tiles = B * C * G * (Q // sizes["BQ"])
-        dskip = total.new_empty(tiles, H // G)
-        with torch.cuda.device_of(v):
-            given, strides = (dy, q, total, None, document, changes), (*_strides(dy, q), T, C)
-            _states_kernel[(B * C * H,)](*given, *strides, **sizes)
-            ends = _carry_back(changes, total, document, dstate, states)
-            given = v, k, q, total, steps, skip, document
-            strides = *_strides(v, k, q), T, C
-            _query_kernel[(tiles,)](*given, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
-            given = *given, changes, dy, dv, dk, dtotal_keys, dsteps, dskip
-            _key_kernel[(tiles,)](*given, *strides, **sizes, num_stages=1)
-        dlog_decay = (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + ends[..., None]
-        dlog_decay, dstep = (x.flatten(2)[..., :T].transpose(1, 2) for x in (dlog_decay, dsteps))
-        dskip = dskip.view(B * C, G, -1, H // G).sum((0, 2)).flatten()
-        return dv, dk, dq, dlog_decay, dstep, dskip, changes[:, 0].clone(), None
+
+@_scan.register_fake
+def _(v, k, q, log_decay, step, skip, state, document):
+    return _shaped(v, k, state)
+
+
+def _shaped(v: Tensor, k: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+    B, T, H, P = v.shape
+    Q = _sizes(v, k)["Q"]
+    C = -(-T // Q)
+    shapes = (B, T, H, P), state.shape, (B, H, C, Q), (B, H, C, Q), (B, C + 1, H, P, k.shape[3])
+    return tuple(torch.empty(shape, dtype=torch.float32, device=v.device) for shape in shapes)
+
+
+@torch.library.custom_op("solomonic::ssd_backward", mutates_args=())
+def _differentiate(
+    dy: Tensor,
+    dstate: Tensor,
+    v: Tensor,
+    k: Tensor,
+    q: Tensor,
+    skip: Tensor,
+    document: Tensor | None,
+    total: Tensor,
+    steps: Tensor,
+    states: Tensor,
+) -> list[Tensor]:
+    """Of v, k, q, log_decay, step, skip and the state."""
+    (B, T, H), G, sizes, (C, Q) = v.shape[:3], k.shape[2], _sizes(v, k), total.shape[2:]
+    dv, dk, dq = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q))
+    changes, dtotal, dtotal_keys, dsteps = torch.empty_like(states), *(torch.empty_like(total) for _ in range(3))
+    document = _whole_chunks(document, C * Q)
+    v, k, q, dy = (_rows(x) for x in (v, k, q, dy))
+    dy = dy.contiguous()
+    tiles = B * C * G * (Q // sizes["BQ"])
+    dskip = total.new_empty(tiles, H // G)
+    with torch.cuda.device_of(v):
+        _states_kernel[(B * C * H,)](dy, q, total, None, document, changes, *_strides(dy, q), T, C, **sizes)
+        ends = _carry_back(changes, total, document, dstate, states)
+        given, strides = (v, k, q, total, steps, skip.contiguous(), document), (*_strides(v, k, q), T, C)
+        _query_kernel[(tiles,)](*given, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
+        given = *given, changes, dy, dv, dk, dtotal_keys, dsteps, dskip
+        _key_kernel[(tiles,)](*given, *strides, **sizes, num_stages=1)
+    dlog_decay = (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + ends[..., None]
+    dlog_decay, dstep = (x.flatten(2)[..., :T].transpose(1, 2).contiguous() for x in (dlog_decay, dsteps))
+    dskip = dskip.view(B * C, G, -1, H // G).sum((0, 2)).flatten()
+    return [dv, dk, dq, dlog_decay, dstep, dskip, changes[:, 0].clone()]
+
+
+@_differentiate.register_fake
+def _(dy, dstate, v, k, q, skip, document, total, steps, states):
+    (B, T, H), first = v.shape[:3], states[:, 0]
+    given = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q)]
+    return [*given, *(total.new_empty(B, T, H) for _ in range(2)), skip.new_empty(H), first.new_empty(first.shape)]
+
+
+def _save(ctx, inputs, output) -> None:
+    v, k, q, _, _, skip, _, document = inputs
+    _, _, *kept = output
+    ctx.save_for_backward(v, k, q, skip, document, *kept)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, dstate, *_):
+    v, k, q, skip, document, total, steps, states = ctx.saved_tensors
+    if dy is None and dstate is None:
+        return (None,) * 8
+    dy = v.new_zeros(v.shape, dtype=torch.float32) if dy is None else dy
+    dstate = torch.zeros_like(states[:, 0]) if dstate is None else dstate
+    return *_differentiate(dy, dstate, v, k, q, skip, document, total, steps, states), None
+
+
+_scan.register_autograd(_backward, setup_context=_save)
+
+
+def _whole_chunks(document: Tensor | None, length: int) -> Tensor | None:
+    """The last document goes on to the end of the last chunk."""
+    if document is None:
+        return None
+    return torch.cat([document, document[:, -1:].expand(-1, length - document.shape[1])], 1).contiguous()
 
 
 def _rows(x: Tensor) -> Tensor:
