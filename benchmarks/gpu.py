@@ -5,7 +5,8 @@
 
 Both models take turns in one process, and a line says what was reached of what is asked: training at 2K, 16K and 64K
 tokens (32 rows x 2K, and as many tokens at the other lengths), prefill at the same, decoding of 64 rows after 16K and 128K
-tokens, and the peak of memory. What does not fit on the device is said to be so.
+tokens, and the peak of memory; then, by `torch.compile` and without launches, decoding and training at 2K once more.
+What does not fit on the device is said to be so.
 """
 
 import argparse
@@ -35,38 +36,46 @@ ASKED = {
 TOKENS, DECODED = 65536, 64  # of a training step or a prefill; rows that are decoded at once
 
 
-def settings(toy: bool) -> list[tuple[str, int, Sizes]]:
-    """(work, length, sizes): every line of the table."""
+def settings(toy: bool) -> list[tuple[str, int, Sizes, bool]]:
+    """(work, length, sizes, whether it is compiled): every line of the table."""
     sizes, shrink = (TOY, 64) if toy else (LARGE, 1)
     lines = [(work, length) for work in ("train", "prefill") for length in (2048, 16384, 65536)]
-    lines += [("decode", length) for length in (16384, 131072)]
+    decoded = [("decode", length) for length in (16384, 131072)]
+    lines = [(*line, False) for line in lines + decoded] + [(*line, True) for line in [*decoded, ("train", 2048)]]
     batch = {"decode": DECODED if not toy else 2}
     return [
-        (work, length // shrink, replace(sizes, batch=batch.get(work, max(1, TOKENS // length if not toy else 1))))
-        for work, length in lines
+        (
+            work,
+            length // shrink,
+            replace(sizes, batch=batch.get(work, 1 if toy else max(1, TOKENS // length))),
+            compiles,
+        )
+        for work, length, compiles in lines
     ]
 
 
-def measured(work: str, length: int, sizes: Sizes, device: torch.device, dtype, seconds: float) -> dict[str, Row | str]:
+def measured(
+    work: str, length: int, sizes: Sizes, compiles: bool, device: torch.device, dtype, seconds: float
+) -> dict[str, Row | str]:
     """By model: its row, or why there is none."""
     try:
-        found = rows(sizes, [length], [work], ["model"], device, dtype, seconds, MODELS)
+        found = rows(sizes, [length], [work], ["model"], device, dtype, seconds, MODELS, compiles)
         return {row.name: row for row in found}
     except torch.OutOfMemoryError:
         torch.accelerator.empty_cache()
     alone: dict[str, Row | str] = {}
     for name in MODELS:
         try:
-            (alone[name],) = rows(sizes, [length], [work], ["model"], device, dtype, seconds, [name])
+            (alone[name],) = rows(sizes, [length], [work], ["model"], device, dtype, seconds, [name], compiles)
         except torch.OutOfMemoryError:
             torch.accelerator.empty_cache()
             alone[name] = "does not fit on the device"
     return alone
 
 
-def line(work: str, length: int, sizes: Sizes, found: dict[str, Row | str], asked: float | None) -> str:
+def line(work: str, length: int, sizes: Sizes, compiles: bool, found: dict[str, Row | str], asked: float | None) -> str:
     tokens = sizes.batch * (1 if work == "decode" else length)
-    cells = [f"{work}, {sizes.batch} x {length:,}"]
+    cells = [f"{work}, {sizes.batch} x {length:,}{', compiled' * compiles}"]
     for name in MODELS:
         row = found[name]
         memory = "" if isinstance(row, str) or row.memory is None else f", {row.memory / 2**30:.1f} GiB"
@@ -102,10 +111,11 @@ def main() -> None:
         "| tokens a second, floor, peak memory | transformer | bmojo | times as fast | asked |\n|---|---|---|---|---|"
     )
     written = []
-    for (work, length, each), (_, full, _) in zip(settings(chosen.toy), settings(False), strict=True):
-        found = measured(work, length, each, device, dtype, chosen.seconds)
-        print(line(work, length, each, found, None if chosen.toy else ASKED.get((work, full))), flush=True)
-        written += [asdict(row) | {"batch": each.batch} for row in found.values() if not isinstance(row, str)]
+    for (*given, compiles), (work, full, *_) in zip(settings(chosen.toy), settings(False), strict=True):
+        found = measured(*given, compiles, device, dtype, chosen.seconds)
+        print(line(*given, compiles, found, None if chosen.toy else ASKED.get((work, full))), flush=True)
+        extra = {"batch": given[2].batch, "compiled": compiles}
+        written += [asdict(row) | extra for row in found.values() if not isinstance(row, str)]
         if chosen.json:
             write(
                 chosen.json, json.dumps({"torch": torch.__version__, "device": str(device), "rows": written}, indent=1)

@@ -1,9 +1,11 @@
 """Peers compute what they are compared with; the command measures all of them, or says in one line why not."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from torch import nn
 
 from solomonic.bench import fla, flex
 from solomonic.bench.flex import FlexWindow
@@ -97,6 +99,18 @@ def test_the_command_measures_everything_and_writes_it(tmp_path, capsys, monkeyp
     assert {"bmojo_f (two calls)", "mamba2 (transformers)", "bmojo"} <= {row["name"] for row in rows}
     assert all(row["name"] in shown and row["seconds"] > 0 and row["floor"] > 0 for row in rows)
     assert all(row["ratio"] == 1 for row in rows if row["name"] in ("attention", "transformer"))
+
+
+def test_compiled(capsys, monkeypatch):
+    """By a compiler that does nothing: what inductor makes of the models is tested elsewhere."""
+    modes = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: modes.append(options))
+    words = ["bench", *SMALL, "--scope", "model", "--work", "decode", "train", "--only", "transformer", "bmojo"]
+    assert main([*words, "--compile"]) == 0
+    assert ", compiled\n" in capsys.readouterr().out and modes == [{"dynamic": False, "mode": None}] * 4
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert main([*words, "--compile"]) == 2
+    assert "expected a C++ compiler" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

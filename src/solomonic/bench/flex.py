@@ -1,7 +1,5 @@
 """A sliding window with PyTorch's FlexAttention: the weights are an `Attention` layer's, whose outputs it equals."""
 
-import shutil
-
 import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
@@ -9,6 +7,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from ..mixers.attention import Attention
 from ..ops.place import Place
 from ..ops.rotary import rotary
+from .measure import can_compile
 
 
 def refusal(work: str, device: torch.device) -> str | None:
@@ -17,7 +16,7 @@ def refusal(work: str, device: torch.device) -> str | None:
         return None
     if work == "train":
         return "FlexAttention has no backward pass on a CPU"
-    if not (shutil.which("g++") or shutil.which("c++")):
+    if not can_compile(device):
         return "FlexAttention needs a C++ compiler on a CPU; without it nothing is fused"
     return None
 

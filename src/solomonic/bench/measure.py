@@ -1,5 +1,6 @@
 """Times of several things that take turns, the memory of one, and the floors that the machine sets."""
 
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -44,6 +45,11 @@ def side_by_side(
         for name in list(works) if turn % 2 else reversed(list(works)):
             values[name].append(_timed(works[name], device))
     return {name: Times(tuple(v)) for name, v in values.items()}
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether `torch.compile` has what it needs: on a CPU a C++ compiler."""
+    return device.type != "cpu" or bool(shutil.which("g++") or shutil.which("c++") or shutil.which("clang++"))
 
 
 def peak_bytes(work: Work, device: torch.device) -> int:
@@ -93,4 +99,4 @@ def _timed(work: Work, device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-__all__ = ["Times", "Work", "floors", "operations", "peak_bytes", "side_by_side"]
+__all__ = ["Times", "Work", "can_compile", "floors", "operations", "peak_bytes", "side_by_side"]

@@ -22,7 +22,7 @@ from ..model import LanguageModel, ModelConfig, state_tensors
 from ..ops.place import fresh
 from ..presets import preset
 from . import fla, flex
-from .measure import Work, floors, operations, peak_bytes, side_by_side
+from .measure import Work, can_compile, floors, operations, peak_bytes, side_by_side
 from .two_calls import TwoCalls
 
 FLEX, FLA = "sliding_window (FlexAttention)", ("gated_deltanet (fla)", "simple_gla (fla)")
@@ -67,8 +67,16 @@ def rows(
     dtype: torch.dtype,
     seconds: float,
     names: list[str] | None = None,
+    compiles: bool = False,
 ) -> Iterator[Row]:
-    """Rows as they are measured; `seconds` is the time for each length of each work. The first name is the baseline."""
+    """Rows as they are measured; `seconds` is the time for each length of each work. The first name is the baseline.
+
+    `compiles`: everything by `torch.compile`, on an accelerator as recorded graphs, which cost no launches.
+    """
+    if compiles and not can_compile(device):
+        raise ValueError(
+            "expected a C++ compiler (g++, c++ or clang++) to compile with on a CPU, found none; install one"
+        )
     speed, bandwidth = floors(device, dtype)
     for scope in scopes:
         for work in works:
@@ -77,7 +85,7 @@ def rows(
                 cases = _layers(sizes, device, dtype) if scope == "layer" else _models(sizes, device, dtype)
                 made = {name: make for name, make in cases.items() if names is None or name in names}
                 made = {name: make for name, make in made.items() if name not in absent}
-                yield from _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth)
+                yield from _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth, compiles)
 
 
 def absences(scope: str, work: str, device: torch.device) -> dict[str, str]:
@@ -90,20 +98,24 @@ def absences(scope: str, work: str, device: torch.device) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth) -> Iterator[Row]:
-    prepared: dict[str, tuple[Work, int]] = {}
+def _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth, compiles) -> Iterator[Row]:
+    prepared: dict[str, tuple[Work, float]] = {}
     for name, make in made.items():
         module = make()
         if work != "decode" or hasattr(module, "init_state"):  # a peer without it has no state to go on from
-            prepared[name] = _work(scope, work, module, length, sizes, device)
+            run, moved = _work(scope, work, module, length, sizes, device)
+            prepared[name] = run, max(operations(run) / speed, moved / bandwidth)
+            if compiles:
+                module.compile(dynamic=False, mode=None if device.type == "cpu" else "reduce-overhead")
+                for _ in range(3):  # compiles, records, and the first to run what was recorded
+                    run()
     if not prepared:
         return
     runs = {name: run for name, (run, _) in prepared.items()}
     times = side_by_side(runs, device, seconds)
     baseline = times[next(iter(times))].median
-    for name, (run, moved) in prepared.items():
+    for name, (run, least) in prepared.items():
         memory = peak_bytes(run, device) if work == "train" else None
-        least = max(operations(run) / speed, moved / bandwidth)
         low, high = times[name].spread
         yield Row(
             scope, work, length, name, times[name].median, low, high, baseline / times[name].median, memory, least

@@ -39,6 +39,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--seconds", type=float, default=20.0, metavar="X", help="of measuring for each table (default 20)")
     add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
     add("--dtype", metavar="T", help=f"{' or '.join(DTYPES)} (default: bfloat16 on an accelerator)")
+    add("--compile", action="store_true", help="everything by torch.compile (which takes its time first)")
     add("--json", type=Path, metavar="FILE", help="write every number to this file")
 
 
@@ -72,6 +73,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError("expected --lengths >= 1, --capacity >= 1 and --seconds > 0")
     sizes = Sizes(**{f.name: getattr(chosen, f.name) for f in fields(Sizes) if hasattr(chosen, f.name)})
     about = f"torch {torch.__version__}, {where}, {chosen.dtype or dtype}, {torch.get_num_threads()} threads"
+    about += ", compiled" * chosen.compile
     print(about)
     for scope in chosen.scope:
         for work in chosen.work:
@@ -80,7 +82,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                     print(f"not measured: {scope}, {work}, {name}: {reason}", file=sys.stderr)
     done, current = [], None
     try:
-        for row in rows(sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only):
+        how = sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only, chosen.compile
+        for row in rows(*how):
             if current != (row.scope, row.work, row.length):
                 _print(done, current)
                 current = (row.scope, row.work, row.length)
