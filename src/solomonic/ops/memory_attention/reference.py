@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..place import Place
-from ..rotary import Rotation
+from ..rotary import Rotation, turn
 from ..selection import select_by_query
 
 
@@ -12,14 +12,16 @@ def turned(queries, keys, rotation: Rotation | None):
     """Queries and keys of the window and of the fading memory turned by their coordinates; the eidetic ones never are."""
     if rotation is None:
         return queries, keys
-    T = next(q for q in queries if q is not None).shape[1]
+    given = [x for x in (*queries[:2], *keys[:2]) if x is not None]
+    T, longest, device = given[0].shape[1], max(x.shape[1] for x in given), given[0].device
+    cos, sin = rotation.table(torch.arange(T - longest, T, device=device)[None], given[0].shape[3])
 
-    def turn(x: Tensor | None) -> Tensor | None:
-        return None if x is None else rotation(x, torch.arange(T - x.shape[1], T, device=x.device)[None])
+    def turned(x: Tensor | None) -> Tensor | None:
+        return None if x is None else turn(x, *(y[:, longest - x.shape[1] :] for y in (cos, sin)))
 
-    near = turn(queries[0])
-    far = near if queries[1] is queries[0] else turn(queries[1])
-    return (near, far, queries[2]), (turn(keys[0]), turn(keys[1]), keys[2])
+    near = turned(queries[0])
+    far = near if queries[1] is queries[0] else turned(queries[1])
+    return (near, far, queries[2]), (turned(keys[0]), turned(keys[1]), keys[2])
 
 
 def attend(
