@@ -12,7 +12,7 @@ from solomonic.ops.innovation import innovation
 from solomonic.ops.kalman import BACKENDS as KALMAN
 from solomonic.ops.kalman import kalman
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
-from solomonic.ops.memory_attention import Stored, init_state, memory_attention, refusal
+from solomonic.ops.memory_attention import Stored, init_state, memory_attention
 from solomonic.ops.place import Place
 from solomonic.ops.selection import ABSENT, select, select_by_query
 from solomonic.ops.ssd import BACKENDS as ALL_SSD
@@ -234,7 +234,7 @@ def test_the_host_waits_for_nothing(length, kind):
     "window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)]
 )
 def test_memory_attention(length, kind, window, span, block, capacity, engine):
-    backends = [name for name in MEMORY_ATTENTION if refusal(name, torch.empty(6)) is None]  # triton: `test_triton.py`
+    backends = ["reference", "blocked"]  # triton: `test_triton.py`; step: below
     memory_attention_equals_reference(backends, length, kind, window, span, block, capacity)
 
 
@@ -264,6 +264,75 @@ def memory_attention_equals_reference(backends, length, kind, window, span, bloc
     compare(call, backends, [*inputs, *(state or {}).values()], place)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("admit", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "window, span, block, capacity, H, G, D",
+    [
+        (6, 6, 6, 5, 4, 2, 6),
+        (7, 3, 4, 9, 3, 3, 34),
+        (5, 0, 1, 3, 2, 1, 2),
+        (4, 9, 4, 0, 4, 2, 6),
+        (0, 3, 1, 0, 2, 2, 4),
+    ],
+)
+def test_a_step(window, span, block, capacity, H, G, D, kind, admit, threads, monkeypatch):
+    """Steps on from every kind of state: outputs and states of the definition, for as many steps as renew what is kept."""
+    monkeypatch.setattr("solomonic.ops.memory_attention.step.LEAST", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        place = place_of(kind, BATCH, 29)
+        state = history(place, kind, H, G, D, window, span, block, capacity)
+        position = place.position.expand(BATCH, -1)
+        for t in range(2 * block + 3):
+            now = Place(position[:, t : t + 1], position[:, t] + 1, aligned=False, packed=place.packed)
+            given = attention_inputs(1, H, G, D, span)
+            with torch.no_grad():
+                expected, got = (
+                    attention(*given, state, now, window, span, block, capacity, b, admit)
+                    for b in ("reference", "step")
+                )
+            assert_close(got[0], expected[0], f"step {t}")
+            for (name, a), (_, b) in zip(leaves(got[1]), leaves(expected[1]), strict=True):
+                assert torch.equal(a, b), f"step {t}: {name}"
+            state = expected[1]
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_a_step_cannot_serve():
+    place = place_of("fresh", BATCH, 1)
+    given = attention_inputs(1, 4, 2, 6, 3)
+    for wrong, reason in (
+        ([x.double() for x in given], "expected float32 on a CPU, got torch.float64 on cpu"),
+        ([x.requires_grad_() for x in attention_inputs(1, 4, 2, 6, 3)], "it has no gradients"),
+    ):
+        with pytest.raises(ValueError, match=f"backend 'step': {reason}; backend 'blocked' serves every call"):
+            attention(*wrong, None, place, 4, 3, 2, 5, "step")
+    with pytest.raises(ValueError, match="backend 'step': expected one row, got 2"):
+        attention(*attention_inputs(2, 4, 2, 6, 3), None, place_of("fresh", BATCH, 2), 4, 3, 2, 5, "step")
+
+
+def test_a_step_is_chosen_where_nothing_is_differentiated(monkeypatch):
+    chosen = []
+    for name in ("blocked", "step"):
+        monkeypatch.setitem(
+            MEMORY_ATTENTION, name, lambda *call, n=name, f=MEMORY_ATTENTION[name]: chosen.append(n) or f(*call)
+        )
+    place, given = place_of("fresh", BATCH, 1), attention_inputs(1, 4, 2, 6, 3)
+    with torch.no_grad():
+        attention(*given, None, place, 4, 3, 2, 5, None)
+    attention(*given, None, place, 4, 3, 2, 5, None)
+    with torch.no_grad():
+        attention(*attention_inputs(2, 4, 2, 6, 3), None, place_of("fresh", BATCH, 2), 4, 3, 2, 5, None)
+        attention(*(x.double() for x in given), None, place, 4, 3, 2, 5, None)
+        monkeypatch.setattr(rows, "_compiled", lambda: None)
+        attention(*given, None, place, 4, 3, 2, 5, None)
+    assert chosen == ["step", "blocked", "blocked", "blocked", "blocked"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 19])
 def test_memory_attention_with_a_store(length, kind, engine):
@@ -282,7 +351,7 @@ def test_memory_attention_with_a_store(length, kind, engine):
 
     inputs = [*attention_inputs(length, 4, 2, 6, 6), torch.randn(BATCH, length, 4, 6)]
     inputs += [torch.randn(BATCH, length, 9, 2, 6), torch.randn(BATCH, length, 9, 2, 6), torch.randn(BATCH, length, 9)]
-    able = [name for name in MEMORY_ATTENTION if name != "triton"]
+    able = [name for name in MEMORY_ATTENTION if name not in ("triton", "step")]
     compare(call, able, inputs, place)
     real = slice(None) if place.real() is None else place.real()
     assert all((weight.transpose(2, 3)[~visible] == 0).all() for weight in told)
@@ -297,7 +366,7 @@ def attention_inputs(length, H, G, D, span):
     return [q, k, v, *fading, torch.randn(BATCH, length)]
 
 
-def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, capacity, backend):
+def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, capacity, backend, admit=True):
     return memory_attention(
         q,
         k,
@@ -308,7 +377,7 @@ def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, cap
         fading=(qf, kf, vf) if span else None,
         span=span,
         score=score if capacity else None,
-        admit=bool(capacity),
+        admit=admit and bool(capacity),
         capacity=capacity,
         block=block,
         backend=backend,

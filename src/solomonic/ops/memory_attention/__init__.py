@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from ...spelling import choose
+from .. import rows
 from ..innovation import rank
 from ..place import Place, advance, extend
 from ..rotary import Rotation, Scaling
-from ..rows import NO_TRITON
+from ..rows import NO_TRITON, compiled_in
 from ..selection import ABSENT
 from . import blocked, reference
 
@@ -49,7 +50,12 @@ def _triton(*call):
     return triton.attend(*call[:11], *call[12:])
 
 
-BACKENDS = {"reference": reference.attend, "blocked": blocked.attend, "triton": _triton}
+BACKENDS = {
+    "reference": reference.attend,
+    "blocked": blocked.attend,
+    "triton": _triton,
+    "step": compiled_in(__name__, "attend", "step"),
+}
 """A backend attends; what it is given is the same for all:
 
 queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
@@ -62,8 +68,11 @@ NOT_STORED = "its kernels do not attend to a store yet"
 
 
 def refusal(backend: str, x: Tensor) -> str | None:
-    """Why `backend` cannot serve queries, keys or values like x (..., D), or None where it can. All but triton can."""
-    if choose("backend", backend, BACKENDS) is not _triton:
+    """Why `backend` cannot serve queries, keys or values like x (..., D), or None where it can. "step" serves single rows."""
+    choose("backend", backend, BACKENDS)
+    if backend == "step":
+        return None if rows.compiles(x) and x.dtype == torch.float32 else "it is for float32 on a CPU, with numba"
+    if backend != "triton":
         return None
     try:
         from . import triton
@@ -85,6 +94,13 @@ def fastest(x: Tensor) -> str:
     if not torch.compiler.is_compiling():
         warnings.warn(f"memory attention is not fused: {reason}", stacklevel=3)
     return "blocked"
+
+
+def _steps(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether "step" can serve a row of these."""
+    if refusal("step", x) or torch.is_autocast_enabled("cpu"):
+        return False
+    return not torch.is_grad_enabled() and all(y is None or y.dtype == x.dtype for y in others)
 
 
 def init_state(
@@ -153,8 +169,11 @@ def memory_attention(
         near = (q, remembered("k", k, window), remembered("v", v, window))
     if fading is not None:
         q_fading, k_fading, v_fading = fading
-        rows = remembered("k_fading", k_fading, window + span), remembered("v_fading", v_fading, window + span)
-        far = (q_fading, *rows)
+        far = (
+            q_fading,
+            remembered("k_fading", k_fading, window + span),
+            remembered("v_fading", v_fading, window + span),
+        )
     order = coordinate = bias = None
     if capacity:
         raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
@@ -164,16 +183,18 @@ def memory_attention(
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
         coordinate = torch.cat([slots, past], 1)
-        rows = [
+        candidates = [
             torch.cat([state[f"slot_{x}"].to(y.dtype), state[x].to(y.dtype), y], 1) for x, y in (("k", k), ("v", v))
         ]
-        kept, near = (q, *rows), (q, *(x[:, capacity:] for x in rows))
+        kept, near = (q, *candidates), (q, *(x[:, capacity:] for x in candidates))
         for name, x in zip("kv", near[1:]):
             after[name] = advance(x, place, window)
     queries, keys, values = zip(near, far, kept, strict=True)
 
     if backend is None:
         backend = fastest(v) if stored is None else "blocked"
+        if backend == "blocked" and T == 1 and stored is None and _steps(q, *keys, *values, bias):
+            backend = "step"
     y, carried = choose("backend", backend, BACKENDS)(
         queries,
         keys,

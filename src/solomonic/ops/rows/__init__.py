@@ -26,10 +26,10 @@ def _compiled() -> ModuleType | None:
         return None
 
 
-def need_compiled() -> ModuleType:
-    """ValueError where there is no numba."""
+def need_compiled(name: str = "compiled") -> ModuleType:
+    """ValueError where there is no numba, for the backend of that name."""
     if (found := _compiled()) is None:
-        raise ValueError("backend 'compiled': numba is not installed; pip install 'solomonic[cpu]'")
+        raise ValueError(f"backend {name!r}: numba is not installed; pip install 'solomonic[cpu]'")
     return found
 
 
@@ -49,12 +49,12 @@ def need_triton() -> ModuleType:
     return found
 
 
-def compiled_in(package: str, name: str) -> Callable:
-    """The function of that name in the module `compiled` of a package, which is imported when it is called."""
+def compiled_in(package: str, name: str, module: str = "compiled") -> Callable:
+    """The function of that name in a module of a package that needs numba, which is imported when it is called."""
 
     def call(*given):
-        need_compiled()
-        return getattr(import_module(".compiled", package), name)(*given)
+        need_compiled(module)
+        return getattr(import_module(f".{module}", package), name)(*given)
 
     return call
 
