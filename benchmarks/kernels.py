@@ -144,14 +144,15 @@ def scan_step(dim: int, dtype: torch.dtype, length=256, heads=16, keys=64) -> No
     y.sum().backward()
 
 
-def rows_step(dim: int, dtype: torch.dtype) -> None:
+def rows_step(dim: int, dtype: torch.dtype, length=8) -> None:
     """Rows of 16 heads of size `dim`, forward and backward."""
-    x, gate = (torch.randn(1, 8, 16 * dim, dtype=dtype, requires_grad=True) for _ in range(2))
+    x, gate = (torch.randn(1, length, 16 * dim, dtype=dtype, requires_grad=True) for _ in range(2))
     weight, taps = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((16 * dim,), (16 * dim, 4)))
     y = rows.rms_norm(x, weight, 1e-5, "triton") + rows.gated_norm(x, gate, weight, 1e-5, "triton")
-    cos, sin = Rotation().table(torch.arange(8)[None], dim)
+    cos, sin = Rotation().table(torch.arange(length)[None], dim)
     y = y + fused_rows.turn(x.unflatten(-1, (16, dim)), cos, sin).flatten(2)
-    (y.sum() + rows.swiglu(x, gate, "triton").sum() + rows.convolve(x, taps, weight, True, "triton").sum()).backward()
+    convolved = rows.convolve(torch.cat([x, x, x, x], 1), taps, weight, True, "triton")
+    (y.sum() + rows.swiglu(x, gate, "triton").sum() + convolved.sum()).backward()
 
 
 def loops(assembly: str) -> tuple[int, list[int]]:

@@ -82,6 +82,10 @@ def test_numbers_at_the_end_of_the_range(number):
     torch.testing.assert_close(got, swiglu(x, one, "reference"), equal_nan=True)
 
 
+def test_an_eps_of_nothing():
+    check(lambda x, w, backend: rms_norm(x, w, 0.0, backend), torch.ones(5, 64), torch.ones(64), backends=TRITON)
+
+
 def test_types():
     """Computed in float32 from what is given; norms are given in the type of the rows or the gate, others in the wider."""
     torch.manual_seed(0)
@@ -91,8 +95,9 @@ def test_types():
         assert got.dtype == expected.dtype == torch.bfloat16
         assert_close(got.float(), expected.float(), "y", 2**-7)
     extended, taps = gate.view(2, 20, 24), torch.randn(24, 4)
-    for given in ((extended, taps), (extended, taps.bfloat16())):
-        got, expected = convolve(*given, None, True, "triton"), convolve(*given, None, True, "reference")
+    narrow = taps.bfloat16()
+    for given in ((extended, taps, None), (extended, narrow, None), (extended, narrow, weight)):
+        got, expected = convolve(*given, True, "triton"), convolve(*given, True, "reference")
         assert got.dtype == expected.dtype
         assert_close(got.float(), expected.float(), "y", 2**-6)
 
@@ -101,8 +106,17 @@ def test_no_rows():
     x, weight = torch.empty(0, 8, requires_grad=True), torch.ones(8, requires_grad=True)
     for y in (rms_norm(x, weight, 1e-5, "triton"), swiglu(x, x, "triton"), gated_norm(x, x, weight, 1e-5, "triton")):
         y.sum().backward()
-    convolve(torch.empty(2, 3, 8, requires_grad=True), torch.ones(8, 4), None, True, "triton").sum().backward()
-    assert x.grad.shape == x.shape and not weight.grad.any()
+    taps = torch.ones(8, 4, requires_grad=True)
+    for shape in ((2, 3, 8), (0, 9, 8)):
+        convolve(torch.empty(shape, requires_grad=True), taps, weight, True, "triton").sum().backward()
+    assert x.grad.shape == x.shape and not weight.grad.any() and not taps.grad.any()
+
+
+def test_what_they_cannot_serve_is_done_by_the_definition(monkeypatch):
+    monkeypatch.setattr("solomonic.ops.rows.fastest", lambda x: "triton")
+    x, weight = torch.randn(4, 8), torch.randn(8)
+    assert rms_norm(x, weight.double(), 1e-5).dtype == torch.float32
+    assert swiglu(x, x.double()).dtype == convolve(x[None], torch.ones(8, 2).double(), None).dtype == torch.float64
 
 
 def test_what_they_cannot_serve():

@@ -3,6 +3,8 @@
 Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTERPRET is set before triton is imported.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -87,6 +89,33 @@ def test_only_one_of_both_is_differentiated(which):
     )
     for i, (a, b) in enumerate(zip(got, expected)):
         assert_close(a, torch.zeros_like(a) if b is None else b, f"gradient {i}", floor=0.1)
+
+
+def test_decays_of_a_document_that_has_ended():
+    """What comes after it has no part in them: nothing is added that is to cancel."""
+    inputs = [x.requires_grad_() for x in ssd_inputs(40, False)[:4]]
+    place = place_of("fresh", BATCH, 40)
+    place = replace(place, position=(place.position - 20 * (place.position >= 20)), aligned=False, packed=True)
+    y, _ = ssd(*inputs, None, place, "triton")
+    decay = torch.autograd.grad(y[:, 20:].square().sum(), inputs)[3]
+    assert decay[:, :21].abs().max() < 1e-5 * decay.abs().max()
+
+
+def test_a_half_that_would_overflow():
+    """States and products of float16 leave its range."""
+    v = torch.full((1, 70, 1, 16), 16.0).half()
+    decay, place = torch.zeros(1, 70, 1), place_of("fresh", 1, 70)
+    got, expected = (ssd(v, v, v, decay, None, place, b) for b in ("triton", "reference"))
+    assert expected[0].max() > 66000
+    for a, b in zip(got, expected):
+        assert_close(a, b, "output or state")
+
+
+def test_a_state_of_another_type():
+    inputs, place = ssd_inputs(20, True), place_of("continued", BATCH, 20)
+    inputs[4] = inputs[4].bfloat16()
+    got, expected = (ssd(*inputs, place, b) for b in ("triton", "reference"))
+    assert_close(got[1], expected[1].float(), "state")
 
 
 def test_no_rows():

@@ -356,6 +356,12 @@ def test_memory_attention_with_a_store(length, kind, engine):
     real = slice(None) if place.real() is None else place.real()
     assert all((weight.transpose(2, 3)[~visible] == 0).all() for weight in told)
     assert_close(told[1][real], told[0][real], "weights")
+    if length == 1 and rows._compiled() is not None:
+        with torch.no_grad():
+            assert_close(
+                call(*inputs, place, backend="step")[0][real], call(*inputs, place, backend=able[0])[0][real], "y"
+            )
+        assert_close(told[-2][real], told[0][real], "weights of a step")
     with pytest.raises(ValueError, match="do not attend to a store"):
         call(*inputs, place, backend="triton")
 

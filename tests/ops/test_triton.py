@@ -47,6 +47,20 @@ def test_every_kernel_compiles_for_a_gpu(capability, dim, dtype):
     assert len(found["queries"]["loops"]) == 3
 
 
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted")
+def test_kernels_compile_where_sizes_are_one():
+    """A size of 1 is a constant to Triton's compiler, of another type, which the interpreter knows nothing of."""
+    k, one = kernels(), {"heads": 1, "length": 1}
+    for module, step in (
+        (k.attention, lambda: k.attention_step(64, torch.bfloat16, groups=1, window=1, capacity=1, **one)),
+        (k.fused_ssd, lambda: k.scan_step(64, torch.bfloat16, keys=1, **one)),
+        (k.fused_rows, lambda: k.rows_step(2, torch.bfloat16, length=1)),
+    ):
+        for launch in k.caught(module, step):
+            k.compiled(launch, launch.tiles[0], k.GPUTarget("cuda", 90, 32))
+
+
 def kernels():
     """`benchmarks/kernels.py`."""
     spec = spec_from_file_location("kernels", Path(__file__).parents[2] / "benchmarks" / "kernels.py")

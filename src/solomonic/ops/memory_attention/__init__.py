@@ -193,7 +193,7 @@ def memory_attention(
 
     if backend is None:
         backend = fastest(v) if stored is None else "blocked"
-        if backend == "blocked" and T == 1 and stored is None and _steps(q, *keys, *values, bias):
+        if backend == "blocked" and T == 1 and _steps(q, *keys, *values, bias, *(stored or ())[:4]):
             backend = "step"
     y, carried = choose("backend", backend, BACKENDS)(
         queries,

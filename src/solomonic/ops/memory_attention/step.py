@@ -78,12 +78,20 @@ def _see(
     span,
     cos,
     sin,
+    asked,
+    found,
+    told,
+    worth,
+    visible,
+    given,
     y,
 ):
+    """`found`, `told` (B, E, G, D) the keys and values of a store, `worth`, `visible` (B, E); writes their weights, `given`."""
     B, H, D = y.shape
+    E = found.shape[1]
     R, scale, capacity = H // v_far.shape[2], F(1 / np.sqrt(D)), index.shape[1]
     for part in prange(parts):
-        turned, logit = np.empty(D, F), np.empty(window + span + capacity, F)
+        turned, logit = np.empty(D, F), np.empty(window + span + capacity + E, F)
         for lane in range(B * H * part // parts, B * H * (part + 1) // parts):
             b, h = lane // H, lane % H
             g, before = h // R, position[b % len(position), 0]
@@ -100,6 +108,12 @@ def _see(
                 logit[n] = F(-np.inf)
                 if at >= 0 and -before <= coordinate[b, at] <= -window:
                     logit[n] = dot(q_kept[b, h], k_kept[b, at, g]) * scale + bias[b, at]
+                most = max(most, logit[n])
+            for e in range(E):
+                n = window + span + capacity + e
+                logit[n] = F(-np.inf)
+                if visible[b, e]:
+                    logit[n] = dot(asked[b, h], found[b, e, g]) * scale + worth[b, e]
                 most = max(most, logit[n])
             for lag in range(near):
                 most = max(most, logit[lag])
@@ -121,19 +135,26 @@ def _see(
                     weight = exp(logit[n] - most)
                     total += weight
                     _add(weight, v_kept[b, index[b, i], g], out)
+            for e in range(E):
+                n = window + span + capacity + e
+                given[b, h, e] = F(0)
+                if logit[n] != -np.inf:
+                    given[b, h, e] = exp(logit[n] - most)
+                    total += given[b, h, e]
+                    _add(given[b, h, e], told[b, e, g], out)
+            for e in range(E):
+                given[b, h, e] /= total
             for d in range(D):
                 out[d] /= total
 
 
-def refusal(v: Tensor, stored=None, differentiable: bool = False) -> str | None:
-    """Why it cannot serve values like v (B, T, G, D), or None where it can."""
-    if not v.is_cpu or v.dtype != torch.float32:
-        return f"expected float32 on a CPU, got {v.dtype} on {v.device}"
-    if v.shape[1] != 1:
-        return f"expected one row, got {v.shape[1]}"
-    if differentiable:
-        return "it has no gradients"
-    return None if stored is None else "it does not attend to a store"
+def refusal(q: Tensor, differentiable: bool) -> str | None:
+    """Why it cannot serve queries like q (B, T, H, D), or None where it can."""
+    if not q.is_cpu or q.dtype != torch.float32:
+        return f"expected float32 on a CPU, got {q.dtype} on {q.device}"
+    if q.shape[1] != 1:
+        return f"expected one row, got {q.shape[1]}"
+    return "it has no gradients" if differentiable else None
 
 
 def attend(
@@ -152,16 +173,13 @@ def attend(
     rotation: Rotation | None = None,
 ):
     """See `memory_attention.BACKENDS`. ValueError for what `refusal` names."""
-    q = queries[0]
-    last = values[0][:, -1:]
-    given = [x for x in (*queries, *keys, *values, score, bias) if x is not None]
-    reason = refusal(last, stored, torch.is_grad_enabled() and any(x.requires_grad for x in given))
-    if reason is None and q.shape[1] != 1:
-        reason = f"expected one row, got {q.shape[1]}"
+    given = [x for x in (*queries, *keys, *values) if x is not None]
+    others = [x for x in (score, bias, *(stored or ())[:4]) if x is not None]
+    reason = refusal(queries[0], torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *others)))
     if reason:
         raise ValueError(f"backend 'step': {reason}; backend 'blocked' serves every call")
-    B, _, H, D = q.shape
-    require(H % last.shape[2] == 0, "heads a multiple of those of keys", *(x for x in given if x.dim() == 4))
+    B, _, H, D = queries[0].shape
+    require(H % values[0].shape[2] == 0, "heads a multiple of those of keys", *given)
     parts = [list(x) for x in (queries, keys, values)]
     for part in parts:
         if not window:
@@ -180,12 +198,18 @@ def attend(
     else:
         coordinate = index
     bias = numbers(B, coordinate.shape[1]).zero_() if bias is None else bias
-    y = numbers(B, 1, H, D)
-    work = y.numel() * (window + span + capacity)
-    count = max(1, min(threads(), B * H, work // LEAST))
-    heads = [x[:, 0] for x in q]
+    y, E = numbers(B, 1, H, D), 0 if stored is None else stored.key.shape[2]
+    weights, heads = numbers(B, 1, H, E), [x[:, 0] for x in q]
+    if stored is None:
+        none = np.empty((B, 0, values[0].shape[2], D), F)
+        store = heads[0], none, none, np.empty((B, 0), F), np.empty((B, 0), np.bool_)
+    else:
+        store = tuple(x[:, 0] for x in arrays(*stored[:5]))
+    count = max(1, min(threads(), B * H, y.numel() * (window + span + capacity + E) // LEAST))
     rest = *arrays(bias, coordinate, index), position, window, span, *_angles(rotation, window + span, D)
-    _see(count, *heads, *k, *v, *rest, y.numpy()[:, 0])
+    _see(count, *heads, *k, *v, *rest, *store, weights.numpy()[:, 0], y.numpy()[:, 0])
+    if stored is not None and stored.watch:
+        stored.watch(weights)
     return y, carried if capacity else None
 
 

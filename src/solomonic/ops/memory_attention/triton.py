@@ -61,7 +61,8 @@ def attend(queries, keys, values, score, coordinate, bias, place: Place, window,
         seen = _of_sets(coordinate.clamp_min(-FAR.value).to(torch.int32), index)
         newest = seen.masked_fill(index < 0, -FAR.value).amax(-1)
         seen = seen.masked_fill(index < 0, FAR.value)
-    position = place.position.clamp_max(2**31 - 1).to(torch.int32)
+    bias = None if bias is None else bias.contiguous()
+    position = place.position.clamp_max(2**31 - 1).to(torch.int32).contiguous()
     y, _ = _attend(*given, bias, position, seen, newest, index, event, window, span, block, capacity)
     return y, carried
 

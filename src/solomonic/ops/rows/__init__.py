@@ -89,34 +89,43 @@ def fastest(x: Tensor) -> str:
     return "written" if torch.is_grad_enabled() else "reference"
 
 
+def _fused(backend: str | None, *tensors: Tensor | None) -> ModuleType | None:
+    """The fused kernels, where they are asked for, or the fastest and can be given all of the tensors."""
+    if backend == "triton":
+        return need_triton()
+    if backend is not None or fastest(tensors[0]) != "triton":
+        return None
+    return None if any(x is not None and fused().refusal(x) for x in tensors) else fused()
+
+
 def _backend(name: str | None, x: Tensor, *others: Tensor | None) -> ModuleType:
-    """The fastest, if no name is given; for tensors of several types Triton or the definition."""
+    """The fastest that is not Triton, if no name is given; the definition for tensors of several types."""
     if name is None:
-        name = fastest(x)
-        if name != "triton" and any(other is not None and other.dtype != x.dtype for other in others):
-            name = "reference"
+        alike = all(other is None or other.dtype == x.dtype for other in others)
+        name = fastest(x) if x.is_cpu and alike else "reference"
     return choose("backend", name, BACKENDS)()
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
     """x (..., D) / rms(x) * weight (D,), rms(x)^2 = mean(x^2) + eps, in float32, given in x's type (arXiv 1910.07467)."""
-    if (backend or fastest(x)) == "triton":
-        return need_triton().rms_norm(x, weight, eps)
+    if found := _fused(backend, x, weight):
+        return found.rms_norm(x, weight, eps)
     rows, weight = x.float(), weight.float()
     return _backend(backend, rows).rms_norm(rows, weight, eps).to(x.dtype)
 
 
 def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float, backend: str | None = None) -> Tensor:
     """The norm of x * silu(gate), all (..., D), in float32, given in the gate's type (Mamba-2, arXiv 2405.21060)."""
-    if (backend or fastest(x)) == "triton":
-        return need_triton().gated_norm(x, gate, weight, eps)
+    if found := _fused(backend, x, gate, weight):
+        return found.gated_norm(x, gate, weight, eps)
     x, opening, weight = x.float(), gate.float(), weight.float()
     return _backend(backend, x).gated_norm(x, opening, weight, eps).to(gate.dtype)
 
 
 def swiglu(gate: Tensor, up: Tensor, backend: str | None = None) -> Tensor:
     """silu(gate) * up, all (..., D) (arXiv 2002.05202)."""
-    return _backend(backend, gate, up).swiglu(gate, up)
+    way = _fused(backend, gate, up) or _backend(backend, gate, up)
+    return way.swiglu(gate, up)
 
 
 def convolve(
@@ -126,4 +135,5 @@ def convolve(
 
     extended (B, W - 1 + T, D): the rows before, and T new ones; weight (D, W); bias (D,) -> (B, T, D).
     """
-    return _backend(backend, extended, weight, bias).convolve(extended, weight, bias, activate)
+    way = _fused(backend, extended, weight, bias) or _backend(backend, extended, weight, bias)
+    return way.convolve(extended, weight, bias, activate)

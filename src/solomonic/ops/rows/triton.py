@@ -121,7 +121,9 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(extended, weight, bias)
         ctx.activate = activate
         (B, length, D), W = extended.shape, weight.shape[1]
-        y = extended.new_empty(B, length - W + 1, D, dtype=torch.result_type(extended, weight))
+        kind = torch.result_type(extended, weight)
+        kind = kind if bias is None else torch.promote_types(kind, bias.dtype)
+        y = extended.new_empty(B, length - W + 1, D, dtype=kind)
         _convolved(extended, weight, bias, activate, y)
         return y
 
@@ -205,7 +207,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, activate: bool, y
     rows, width = 32, min(triton.next_power_of_2(D), 128)
     tiles, blocks = B * triton.cdiv(T, rows), triton.cdiv(D, width)
     parts = tiles if dy is None else max(1, min(PARTS, tiles))
-    sums = None if dy is None else x.new_empty(parts, W + 1, D, dtype=torch.float32)
+    sums = None if dy is None else x.new_zeros(parts, W + 1, D, dtype=torch.float32)
     if tiles:
         with torch.cuda.device_of(x):
             _convolve_kernel[(parts, blocks)](
@@ -314,7 +316,7 @@ def _norm_back_kernel(
             gate = _load(z, row, z_step, inside, D, BD)
             open_ = _sigmoid(gate)
             u = a * gate * open_
-        scale = tl.rsqrt(tl.sum(u * u, 1) / D + eps)[:, None]
+        scale = tl.where(inside, tl.rsqrt(tl.sum(u * u, 1) / D + eps), 0.0)[:, None]
         u *= scale
         sum_ += g * u
         g *= w[None, :]

@@ -21,6 +21,7 @@ from ..triton import INTERPRETED, product, products_refusal, require, wide
 
 LARGEST = 128  # of both dims of the state
 LOG2E = 1.4426950408889634  # G is in units of log 2: exp2 is what the hardware has
+MEMORY = 114688  # bytes of shared memory that the gradient of the largest takes
 SLICE = 256  # numbers of a state that a program carries through the chunks
 
 
@@ -28,7 +29,12 @@ def refusal(v: Tensor, k: Tensor) -> str | None:
     """Why these kernels cannot serve values v (B, T, H, P) and keys k (B, T, G, N), or None where they can."""
     if max(v.shape[-1], k.shape[-1]) > LARGEST:
         return f"expected values and keys of {LARGEST} dims at most, got {v.shape[-1]} and {k.shape[-1]}"
-    return products_refusal(v)
+    reason = products_refusal(v)
+    if reason is None and min(v.shape[-1], k.shape[-1]) > 64 and not INTERPRETED:
+        there = torch.cuda.get_device_properties(v.device).shared_memory_per_block_optin
+        if there < MEMORY:
+            return f"expected {MEMORY} bytes of shared memory for values and keys of more than 64 dims, got {there}"
+    return reason
 
 
 def ssd(
@@ -51,8 +57,10 @@ def ssd(
     )
     if reason := refusal(v, k):
         raise ValueError(f"backend 'triton': {reason}; backend 'chunked' serves every call")
-    if not T:
-        return v.float(), state.clone()
+    if not (B and T):
+        return v.float(), state.float()
+    if v.dtype == torch.float16:  # states and sums of products leave its range
+        v = v.float()
     step = torch.ones_like(log_decay) if step is None else step
     skip = log_decay.new_zeros(H) if skip is None else skip.contiguous()
     if (real := place.real()) is not None:
@@ -60,7 +68,7 @@ def ssd(
     document = place.document()
     if document is not None:
         document = document.to(torch.int32).expand(B, -1)
-    y, state, *_ = _scan(v, k.to(v.dtype), q.to(v.dtype), log_decay, step, skip, state, document)
+    y, state, *_ = _scan(v, k.to(v.dtype), q.to(v.dtype), log_decay, step, skip, state.float(), document)
     return y, state
 
 
@@ -121,7 +129,8 @@ def _differentiate(
     """Of v, k, q, log_decay, step, skip and the state."""
     (B, T, H), G, sizes, (C, Q) = v.shape[:3], k.shape[2], _sizes(v, k), total.shape[2:]
     dv, dk, dq = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q))
-    changes, dtotal, dtotal_keys, dsteps = torch.empty_like(states), *(torch.empty_like(total) for _ in range(3))
+    changes = torch.empty_like(states)
+    dtotal, dtotal_keys, donward, dsteps = (torch.empty_like(total) for _ in range(4))
     document = _whole_chunks(document, C * Q)
     v, k, q, dy = (_rows(x) for x in (v, k, q, dy))
     dy = dy.contiguous()
@@ -132,9 +141,10 @@ def _differentiate(
         ends = _carry_back(changes, total, document, dstate, states)
         given, strides = (v, k, q, total, steps, skip.contiguous(), document), (*_strides(v, k, q), T, C)
         _query_kernel[(tiles,)](*given, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
-        given = *given, changes, dy, dv, dk, dtotal_keys, dsteps, dskip
+        given = *given, changes, dy, dv, dk, dtotal_keys, donward, dsteps, dskip
         _key_kernel[(tiles,)](*given, *strides, **sizes, num_stages=1)
-    dlog_decay = (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + ends[..., None]
+    # a decay acts between what is before and what is after it: nothing that is not is added only to cancel
+    dlog_decay = (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + donward.cumsum(-1) - donward + ends[..., None]
     dlog_decay, dstep = (x.flatten(2)[..., :T].transpose(1, 2).contiguous() for x in (dlog_decay, dsteps))
     dskip = dskip.view(B * C, G, -1, H // G).sum((0, 2)).flatten()
     return [dv, dk, dq, dlog_decay, dstep, dskip, changes[:, 0].clone()]
@@ -190,9 +200,10 @@ def _by_head(x: Tensor, C: int, Q: int) -> Tensor:
 
 def _sizes(v: Tensor, k: Tensor) -> dict[str, int]:
     (H, P), (G, N) = v.shape[2:], k.shape[2:]
-    rows = 16 if INTERPRETED else 32 if v.dtype == torch.float32 else 64
     BP, BN = (max(16, triton.next_power_of_2(n)) for n in (P, N))
-    return {"H": H, "G": G, "P": P, "N": N, "BP": BP, "BN": BN, "Q": 2 * rows, "BQ": rows, "WIDE": wide(v.dtype)}
+    chunk = 32 if INTERPRETED else 64 if v.dtype == torch.float32 else 128
+    rows = chunk // 4 if max(BP, BN) > 64 and not INTERPRETED else chunk // 2  # so that shared memory holds the tiles
+    return {"H": H, "G": G, "P": P, "N": N, "BP": BP, "BN": BN, "Q": chunk, "BQ": rows, "WIDE": wide(v.dtype)}
 
 
 def _carry(states: Tensor, total: Tensor, document: Tensor | None, state: Tensor) -> None:
@@ -207,7 +218,7 @@ def _carry(states: Tensor, total: Tensor, document: Tensor | None, state: Tensor
 def _carry_back(changes: Tensor, total: Tensor, document: Tensor | None, dstate: Tensor, states: Tensor) -> Tensor:
     """The gradient of the state a chunk begins with by its rows -> by all later ones.
 
-    Returns what the states that chunks end with have by the decay up to there, (B, H, C).
+    Returns the part that the decay over each whole chunk has by way of the state in front of it, (B, H, C).
     """
     B, C, H, P, N = states.shape
     slices = triton.cdiv(P * N, SLICE)
@@ -254,30 +265,30 @@ def _carry_kernel(states, total, document, first, other, ends, H, C, PN, Q: tl.c
     inside = n < PN
     state = tl.load(first + (b * H + h) * PN + n, mask=inside, other=0.0)
     total += (b * H + h) * C * Q + Q - 1
-    here = (b * (C + 1) * H + h) * PN + n
+    end = ((b * (C + 1) + C) * H + h) * PN + n
     if ends is not None:
-        tl.store(states + here + C.to(tl.int64) * H * PN, state, mask=inside)
+        tl.store(states + end, state, mask=inside)
         ends += ((tl.program_id(1) * (tl.num_programs(0) // H) + b) * H + h) * C
     for i in range(C):
         c = i
         if ends is not None:
             c = C - 1 - i
-        at = here + c.to(tl.int64) * H * PN
+        at = ((b * (C + 1) + c) * H + h) * PN + n
         keep = tl.exp2(tl.load(total + c * Q))
         if document is not None:
             last = tl.load(document + b * (C * Q) + c * Q + Q - 1)
             keep = tl.where(last == _document_before(document, b, c, C, Q), keep, 0.0)
         added = tl.load(states + at, mask=inside, other=0.0)
         if ends is not None:
-            after = tl.load(other + at + H * PN, mask=inside, other=0.0)
-            tl.store(ends + c, tl.sum(state * after, 0))
-            state = keep * state + added
+            state *= keep
+            tl.store(ends + c, tl.sum(state * tl.load(other + at, mask=inside, other=0.0), 0))
+            state += added
             tl.store(states + at, state, mask=inside)
         else:
             tl.store(states + at, state, mask=inside)
             state = keep * state + added
     if ends is None:
-        tl.store(states + here + C.to(tl.int64) * H * PN, state, mask=inside)
+        tl.store(states + end, state, mask=inside)
 
 
 @triton.jit
@@ -493,6 +504,7 @@ def _key_kernel(
     dv,
     dk,
     dtotal,
+    donward,
     dsteps,
     dskip,
     v_batch,
@@ -513,7 +525,10 @@ def _key_kernel(
     BQ: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """The gradients of values, steps and skip; of keys, summed over the heads of a group; less those of G at their rows."""
+    """The gradients of values, steps and skip, and of keys, summed over the heads of a group.
+
+    Of G at their rows, less: by what the chunk's rows see of them, and by what of them is in the state that it ends with.
+    """
     tile, g, c = tl.program_id(0) % (Q // BQ), tl.program_id(0) // (Q // BQ) % G, tl.program_id(0) // (Q // BQ * G) % C
     b = (tl.program_id(0) // (Q // BQ * G) // C).to(tl.int64)
     R: tl.constexpr = H // G
@@ -537,7 +552,8 @@ def _key_kernel(
         change = _state(changes, b, c + 1, h, C, H, P, N, BP, BN).to(k_tile.dtype)
         by_key = product(v_tile, change, WIDE) * onward[:, None]
         by_value = product(k_tile, tl.trans(change), WIDE) * onward[:, None]
-        by_decay = tl.sum(by_key * k_tile.to(tl.float32), 1)
+        tl.store(donward + chunk + s, tl.sum(by_key * k_tile.to(tl.float32), 1) * step)
+        by_decay = tl.zeros([BQ], tl.float32)
         for first in range(tile * BQ, Q, BQ):
             t = first + tl.arange(0, BQ)
             at = (c * Q + t).to(tl.int64)
