@@ -1,4 +1,4 @@
-"""What the fused kernels have in common: what they can serve, and their products."""
+"""What the fused kernels have in common: what they can serve, how they read and write rows, and their products."""
 
 import torch
 import triton
@@ -10,7 +10,7 @@ INTERPRETED = triton.knobs.runtime.interpret
 """Whether kernels run in Triton's interpreter, on the CPU (TRITON_INTERPRET=1 before the first import of triton)."""
 
 
-def refusal(x: Tensor) -> str | None:
+def type_refusal(x: Tensor) -> str | None:
     """Why kernels cannot be given x, or None where they can."""
     if x.dtype not in DTYPES:
         return f"expected float32, bfloat16 or float16, got {x.dtype}"
@@ -21,16 +21,25 @@ def refusal(x: Tensor) -> str | None:
 
 def products_refusal(x: Tensor) -> str | None:
     """Why kernels with products of matrices cannot be given x, or None where they can."""
-    if (reason := refusal(x)) or INTERPRETED:
+    if (reason := type_refusal(x)) or INTERPRETED:
         return reason
     major = torch.cuda.get_device_properties(x.device).major
     return None if major >= 8 else f"expected a device of compute capability 8.0 or more, got one of {major}"
 
 
-def require(fits: bool, expected: str, *tensors: Tensor) -> None:
-    """ValueError unless `fits`: a kernel does not look where it reads."""
-    if not fits:
-        raise ValueError(f"expected {expected}, got shapes {', '.join(str(list(x.shape)) for x in tensors)}")
+@triton.jit
+def load(x, row, step, inside, D: tl.constexpr, BD: tl.constexpr):
+    """Rows of D numbers, `step` apart -> (rows, BD), zeros where not `inside`."""
+    d = tl.arange(0, BD)
+    return tl.load(x + row[:, None] * step + d[None, :], mask=inside[:, None] & (d[None, :] < D), other=0.0)
+
+
+@triton.jit
+def store(x, row, step, inside, value, D: tl.constexpr, BD: tl.constexpr):
+    """Writes (rows, BD) as rows of D numbers, `step` apart, where `inside`."""
+    d = tl.arange(0, BD)
+    mask = inside[:, None] & (d[None, :] < D)
+    tl.store(x + row[:, None] * step + d[None, :], value.to(x.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..place import Place
 from ..selection import select
-from ..triton import INTERPRETED, product, products_refusal, wide
+from ..triton import INTERPRETED, load, product, products_refusal, store, wide
 from .reference import turned
 
 LARGEST_HEAD = 256
@@ -265,20 +265,6 @@ def _constants(y: Tensor, G: int):
 
 
 @triton.jit
-def _load(x, row, inside, D: tl.constexpr, BD: tl.constexpr):
-    """Rows of D numbers -> (rows, BD), zeros where not `inside`."""
-    d = tl.arange(0, BD)
-    return tl.load(x + row[:, None] * D + d[None, :], mask=inside[:, None] & (d[None, :] < D), other=0.0)
-
-
-@triton.jit
-def _store(x, row, inside, value, D: tl.constexpr, BD: tl.constexpr):
-    d = tl.arange(0, BD)
-    mask = inside[:, None] & (d[None, :] < D)
-    tl.store(x + row[:, None] * D + d[None, :], value.to(x.dtype.element_ty), mask=mask)
-
-
-@triton.jit
 def _oldest(position, t, inside):
     """The coordinate where the document of row t began; beyond all where not `inside`, so that it sees nothing."""
     return t - tl.load(position + t, mask=inside, other=-FAR)
@@ -427,9 +413,9 @@ def _query(
 
     sum_ = tl.zeros([BM, BD], tl.float32)
     if BACKWARD:
-        dy_tile = _load(dy, row, inside, D, BD)
+        dy_tile = load(dy, row, D, inside, D, BD)
         a = tl.load(lse + row, mask=inside, other=0.0)
-        b = tl.sum(dy_tile.to(tl.float32) * _load(y, row, inside, D, BD).to(tl.float32), 1)
+        b = tl.sum(dy_tile.to(tl.float32) * load(y, row, D, inside, D, BD).to(tl.float32), 1)
         tl.store(delta + row, b, mask=inside)
     else:
         dy_tile = 0.0
@@ -437,7 +423,7 @@ def _query(
         b = tl.zeros([BM], tl.float32)
 
     if WINDOW:
-        q_tile = _load(q, row, inside, D, BD)
+        q_tile = load(q, row, D, inside, D, BD)
         a, b, sum_ = _see_rows(
             q_tile,
             k,
@@ -464,10 +450,10 @@ def _query(
             BN,
         )
         if BACKWARD and not TIED:
-            _store(dq, row, inside, sum_ * scale, D, BD)
+            store(dq, row, D, inside, sum_ * scale, D, BD)
             sum_ = tl.zeros([BM, BD], tl.float32)
     if SPAN:
-        q_tile = _load(q_far, row, inside, D, BD)
+        q_tile = load(q_far, row, D, inside, D, BD)
         a, b, sum_ = _see_rows(
             q_tile,
             k_far,
@@ -494,10 +480,10 @@ def _query(
             BN,
         )
     if BACKWARD and (SPAN or TIED):
-        _store(dq_far, row, inside, sum_ * scale, D, BD)
+        store(dq_far, row, D, inside, sum_ * scale, D, BD)
         sum_ = tl.zeros([BM, BD], tl.float32)
     if CAPACITY:
-        q_tile = _load(q_kept, row, inside, D, BD)
+        q_tile = load(q_kept, row, D, inside, D, BD)
         event += batch * event_stride
         for n in range(_set_of(event, first, BLOCK), _set_of(event, last, BLOCK) + 1):
             served = (t >= _start(event, n, Q, T, BLOCK)) & (t < _start(event, n + 1, Q, T, BLOCK))
@@ -508,18 +494,18 @@ def _query(
                 slots, there = (batch * (Q + 1) + n) * CAPACITY + slot, slot < CAPACITY
                 at = tl.load(index + slots, mask=there, other=-1)
                 key_seen = tl.load(seen + slots, mask=there, other=FAR)
-                k_tile = _load(k_kept, (batch * S + at) * G + g, at >= 0, D, BD)
-                v_tile = _load(v_kept, (batch * S + at) * G + g, at >= 0, D, BD)
+                k_tile = load(k_kept, (batch * S + at) * G + g, D, at >= 0, D, BD)
+                v_tile = load(v_kept, (batch * S + at) * G + g, D, at >= 0, D, BD)
                 logit = product(q_tile, tl.trans(k_tile), WIDE)
                 if BIAS:
                     logit += (tl.load(bias + slots, mask=there, other=0.0) * (1 / scale))[None, :]
                 logit = tl.where(key_seen[None, :] <= high[:, None], logit, -float("inf"))
                 a, b, sum_ = _step(logit, k_tile, v_tile, a, b, sum_, dy_tile, logit_scale, BACKWARD, WIDE)
         if BACKWARD:
-            _store(dq_kept, row, inside, sum_ * scale, D, BD)
+            store(dq_kept, row, D, inside, sum_ * scale, D, BD)
     if not BACKWARD:
         b = tl.where(inside, b, 1.0)
-        _store(y, row, inside, sum_ / b[:, None], D, BD)
+        store(y, row, D, inside, sum_ / b[:, None], D, BD)
         tl.store(lse + row, a + tl.log2(b), mask=inside)
 
 
@@ -592,8 +578,8 @@ def _key(
         row = (batch * S + at) * G + g
         out = row
     nearest = key_seen + NEAREST
-    k_tile = _load(k, row, held, D, BD)
-    v_tile = _load(v, row, held, D, BD)
+    k_tile = load(k, row, D, held, D, BD)
+    v_tile = load(v, row, D, held, D, BD)
     dk_tile = tl.zeros([BN, BD], tl.float32)
     dv_tile = tl.zeros([BN, BD], tl.float32)
     if BIAS:
@@ -604,8 +590,8 @@ def _key(
         real = t < beyond
         query = ((batch * T + t) * G + g) * R + (m % R).to(tl.int32)
         oldest = _oldest(position, t, real)
-        q_tile = _load(q, query, real, D, BD)
-        dy_tile = _load(dy, query, real, D, BD)
+        q_tile = load(q, query, D, real, D, BD)
+        dy_tile = load(dy, query, D, real, D, BD)
         norm = tl.load(lse + query, mask=real, other=0.0)
         mean = tl.load(delta + query, mask=real, other=0.0)
         logit = product(k_tile, tl.trans(q_tile), WIDE)
@@ -627,8 +613,8 @@ def _key(
         dk_tile += product(change.to(q_tile.dtype), q_tile, WIDE)
         if BIAS:
             dbias_tile += tl.sum(change, 1)
-    _store(dk, out, inside, dk_tile * scale, D, BD)
-    _store(dv, out, inside, dv_tile, D, BD)
+    store(dk, out, D, inside, dk_tile * scale, D, BD)
+    store(dv, out, D, inside, dv_tile, D, BD)
     if BIAS:
         tl.store(dbias + out, dbias_tile, mask=inside)
 

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .. import triton as common
+from ..triton import load, store, type_refusal
 
 LARGEST = 16384
 PARTS = 512
@@ -21,7 +21,7 @@ def refusal(x: Tensor) -> str | None:
     """Why these kernels cannot serve rows like x (..., D), or None where they can."""
     if not 1 <= x.shape[-1] <= LARGEST:
         return f"expected rows of 1 to {LARGEST} numbers, got {x.shape[-1]}"
-    return common.refusal(x)
+    return type_refusal(x)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -57,7 +57,9 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _require(fits: bool, expected: str, *tensors: Tensor) -> None:
-    common.require(fits, expected, *tensors)
+    """ValueError unless `fits`: a kernel does not look where it reads."""
+    if not fits:
+        raise ValueError(f"expected {expected}, got shapes {', '.join(str(list(x.shape)) for x in tensors)}")
     for x in tensors:
         if reason := refusal(x):
             raise ValueError(f"backend 'triton': {reason}; backend 'reference' serves every call")
@@ -253,17 +255,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
 
 @triton.jit
 def _load(x, row, step, inside, D: tl.constexpr, BD: tl.constexpr):
-    """Rows of D numbers -> (rows, BD) float32, zeros where not `inside`."""
-    d = tl.arange(0, BD)
-    mask = inside[:, None] & (d[None, :] < D)
-    return tl.load(x + row[:, None] * step + d[None, :], mask=mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _store(x, row, step, inside, value, D: tl.constexpr, BD: tl.constexpr):
-    d = tl.arange(0, BD)
-    mask = inside[:, None] & (d[None, :] < D)
-    tl.store(x + row[:, None] * step + d[None, :], value.to(x.dtype.element_ty), mask=mask)
+    return load(x, row, step, inside, D, BD).to(tl.float32)
 
 
 @triton.jit
@@ -282,7 +274,7 @@ def _norm_kernel(x, z, weight, y, N, step, z_step, eps, D: tl.constexpr, BR: tl.
         a *= gate * _sigmoid(gate)
     scale = tl.rsqrt(tl.sum(a * a, 1) / D + eps)
     w = tl.load(weight + d, mask=d < D, other=0.0).to(tl.float32)
-    _store(y, row, D, inside, a * scale[:, None] * w[None, :], D, BD)
+    store(y, row, D, inside, a * scale[:, None] * w[None, :], D, BD)
 
 
 @triton.jit
@@ -322,10 +314,10 @@ def _norm_back_kernel(
         g *= w[None, :]
         du = scale * (g - u * (tl.sum(g * u, 1) / D)[:, None])
         if z is not None:
-            _store(dx, row, D, inside, du * gate * open_, D, BD)
-            _store(dz, row, D, inside, du * a * open_ * (1 + gate * (1 - open_)), D, BD)
+            store(dx, row, D, inside, du * gate * open_, D, BD)
+            store(dz, row, D, inside, du * a * open_ * (1 + gate * (1 - open_)), D, BD)
         else:
-            _store(dx, row, D, inside, du, D, BD)
+            store(dx, row, D, inside, du, D, BD)
     tl.store(dweight + tl.program_id(0) * D + d, tl.sum(sum_, 0), mask=d < D)
 
 
@@ -359,8 +351,8 @@ def _turn_kernel(
     c, s = _load(cos, angle, half, inside, half, BD), _load(sin, angle, half, inside, half, BD)
     if BACK:
         s = -s
-    _store(y, row, D, inside, a * c - b * s, half, BD)
-    _store(y + half, row, D, inside, b * c + a * s, half, BD)
+    store(y, row, D, inside, a * c - b * s, half, BD)
+    store(y + half, row, D, inside, b * c + a * s, half, BD)
 
 
 @triton.jit

@@ -69,15 +69,22 @@ def ssd(
 
     v (B, T, H, P); k, q (B, T, G, N), G groups of H/G heads; log_decay g <= 0 (B, T, H); state (B, H, P, N); step
     (B, T, H), None for 1; skip (H,), None for 0. Returns y (B, T, H, P) and the state after the last real row, both
-    float32. `backend` None is `fastest`. ValueError for a backend that is not there, or that cannot serve the call.
+    float32. `backend` None is `fastest`. ValueError for shapes that do not fit, and for a backend that is not there, or that
+    cannot serve the call.
     """
+    (B, T, H, P), (G, N) = v.shape, k.shape[2:]
+    fits = k.shape == q.shape == (B, T, G, N) and H % G == 0 and log_decay.shape == (B, T, H)
+    fits = fits and (state is None or state.shape == (B, H, P, N))
+    if not (fits and (step is None or step.shape == (B, T, H)) and (skip is None or skip.shape == (H,))):
+        given = [list(x.shape) for x in (v, k, q, log_decay, state, step, skip) if x is not None]
+        raise ValueError(f"expected v (B, T, H, P), k and q (B, T, G, N), log_decay (B, T, H), ..., got shapes {given}")
     scan = choose("backend", backend or fastest(v, k, place), BACKENDS)
     if scan is not _triton:
         v, k, q = (x.float() for x in (v, k, q))
     log_decay, step, skip = (None if x is None else x.float() for x in (log_decay, step, skip))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     if state is None:
-        state = log_decay.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
+        state = log_decay.new_zeros(B, H, P, N)
     with full_precision(v.device):
         if scan in WHOLE:
             return scan(v, k, q, log_decay, state, place, step, skip)

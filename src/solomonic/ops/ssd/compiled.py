@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..chunks import LEAST_LOG
-from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads, whole_numbers
+from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, threads, whole_numbers
 from ..layout import Layout
 from ..place import Place
 
@@ -209,13 +209,6 @@ def ssd(
     skip: Tensor | None = None,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
-    (B, T, H, P), (G, N) = v.shape, k.shape[2:]
-    fits = k.shape == q.shape == (B, T, G, N) and H % G == 0 and log_decay.shape == (B, T, H)
-    fits = fits and state.shape == (B, H, P, N) and (skip is None or skip.shape == (H,))
-    fits = fits and (step is None or step.shape == (B, T, H))
-    require(
-        fits, "v (B, T, H, P), k and q (B, T, G, N), log_decay (B, T, H), state (B, H, P, N)", v, k, q, log_decay, state
-    )
     step = torch.ones_like(log_decay) if step is None else step
     skip = log_decay.new_zeros(v.shape[2]) if skip is None else skip
     if (real := place.real()) is not None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..place import Place
-from ..triton import INTERPRETED, product, products_refusal, require, wide
+from ..triton import INTERPRETED, load, product, products_refusal, store, wide
 
 LARGEST = 128  # of both dims of the state
 LOG2E = 1.4426950408889634  # G is in units of log 2: exp2 is what the hardware has
@@ -48,13 +48,7 @@ def ssd(
     skip: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See `ssd`; v, k, q may be of any type that `refusal` does not name, the first decides. ValueError for others."""
-    (B, T, H, P), (G, N) = v.shape, k.shape[2:]
-    fits = k.shape == q.shape == (B, T, G, N) and H % G == 0 and log_decay.shape == (B, T, H)
-    fits = fits and state.shape == (B, H, P, N) and (skip is None or skip.shape == (H,))
-    fits = fits and (step is None or step.shape == (B, T, H))
-    require(
-        fits, "v (B, T, H, P), k and q (B, T, G, N), log_decay (B, T, H), state (B, H, P, N)", v, k, q, log_decay, state
-    )
+    B, T, H = v.shape[:3]
     if reason := refusal(v, k):
         raise ValueError(f"backend 'triton': {reason}; backend 'chunked' serves every call")
     if not (B and T):
@@ -231,24 +225,10 @@ def _carry_back(changes: Tensor, total: Tensor, document: Tensor | None, dstate:
 
 
 @triton.jit
-def _load(x, row, inside, step, X: tl.constexpr, BX: tl.constexpr):
-    """Rows of X numbers, `step` apart -> (rows, BX), zeros where not `inside`."""
-    d = tl.arange(0, BX)
-    return tl.load(x + row[:, None] * step + d[None, :], mask=inside[:, None] & (d[None, :] < X), other=0.0)
-
-
-@triton.jit
-def _store(x, row, inside, step, value, X: tl.constexpr, BX: tl.constexpr):
-    d = tl.arange(0, BX)
-    mask = inside[:, None] & (d[None, :] < X)
-    tl.store(x + row[:, None] * step + d[None, :], value.to(x.dtype.element_ty), mask=mask)
-
-
-@triton.jit
 def _state(states, b, c, h, C, H: tl.constexpr, P: tl.constexpr, N: tl.constexpr, BP: tl.constexpr, BN: tl.constexpr):
     """The state in front of chunk c, (BP, BN)."""
     p = tl.arange(0, BP)
-    return _load(states + ((b * (C + 1) + c) * H + h) * (P * N), p, p < P, N, N, BN)
+    return load(states + ((b * (C + 1) + c) * H + h) * (P * N), p, N, p < P, N, BN)
 
 
 @triton.jit
@@ -337,11 +317,11 @@ def _states_kernel(
             else:
                 same = _document_before(document, b, c, C, Q)
             weight = tl.where(tl.load(document + b * (C * Q) + row) == same, weight, 0.0)
-        k_tile = _load(k, row.to(tl.int64), inside, k_row, N, BN)
-        v_tile = _load(v, row.to(tl.int64), inside, v_row, P, BP).to(tl.float32) * weight[:, None]
+        k_tile = load(k, row.to(tl.int64), k_row, inside, N, BN)
+        v_tile = load(v, row.to(tl.int64), v_row, inside, P, BP).to(tl.float32) * weight[:, None]
         sum_ += product(tl.trans(v_tile.to(k_tile.dtype)), k_tile, WIDE)
     p = tl.arange(0, BP)
-    _store(states + ((b * (C + 1) + c) * H + h) * (P * N), p, p < P, N, sum_, N, BN)
+    store(states + ((b * (C + 1) + c) * H + h) * (P * N), p, N, p < P, sum_, N, BN)
 
 
 @triton.jit
@@ -394,7 +374,7 @@ def _output_kernel(
     steps += ((b * H + h) * C + c) * Q
     t = tile * BQ + tl.arange(0, BQ)
     row = (c * Q + t).to(tl.int64)
-    q_tile = _load(q, row, row < T, q_row, N, BN)
+    q_tile = load(q, row, q_row, row < T, N, BN)
     into = tl.exp2(tl.load(total + t))
     here = 0
     if document is not None:
@@ -410,11 +390,11 @@ def _output_kernel(
         if document is not None:
             there = tl.load(document + s)
         weight = _decay(total, document, here, there, tile * BQ, first, BQ) * tl.load(steps + s)[None, :]
-        k_tile, v_tile = _load(k, at, at < T, k_row, N, BN), _load(v, at, at < T, v_row, P, BP)
+        k_tile, v_tile = load(k, at, k_row, at < T, N, BN), load(v, at, v_row, at < T, P, BP)
         weight *= product(q_tile, tl.trans(k_tile), WIDE)
         sum_ += product(weight.to(v_tile.dtype), v_tile, WIDE)
-    sum_ += tl.load(skip + h) * _load(v, row, row < T, v_row, P, BP).to(tl.float32)
-    _store(y + (b * T * H + h) * P, row, row < T, H * P, sum_, P, BP)
+    sum_ += tl.load(skip + h) * load(v, row, v_row, row < T, P, BP).to(tl.float32)
+    store(y + (b * T * H + h) * P, row, H * P, row < T, sum_, P, BP)
 
 
 @triton.jit
@@ -456,7 +436,7 @@ def _query_kernel(
     q += b * q_batch + g * N
     t = tile * BQ + tl.arange(0, BQ)
     row = (c * Q + t).to(tl.int64)
-    q_tile = _load(q, row, row < T, q_row, N, BN)
+    q_tile = load(q, row, q_row, row < T, N, BN)
     here = 0
     if document is not None:
         document += b * (C * Q) + c * Q
@@ -467,7 +447,7 @@ def _query_kernel(
         into = tl.exp2(tl.load(total + chunk + t))
         if document is not None:
             into = tl.where(here == tl.load(document - 1, mask=c > 0, other=0), into, 0.0)
-        dy_tile = _load(dy + (b * T * H + h) * P, row, row < T, H * P, P, BP).to(q_tile.dtype)
+        dy_tile = load(dy + (b * T * H + h) * P, row, H * P, row < T, P, BP).to(q_tile.dtype)
         state = _state(states, b, c, h, C, H, P, N, BP, BN).to(q_tile.dtype)
         change = product(dy_tile, state, WIDE) * into[:, None]
         by_decay = tl.sum(change * q_tile.to(tl.float32), 1)
@@ -481,13 +461,13 @@ def _query_kernel(
             weight = (
                 _decay(total + chunk, document, here, there, tile * BQ, first, BQ) * tl.load(steps + chunk + s)[None, :]
             )
-            k_tile = _load(k, at, at < T, k_row, N, BN)
-            v_tile = _load(v + b * v_batch + h * P, at, at < T, v_row, P, BP)
+            k_tile = load(k, at, k_row, at < T, N, BN)
+            v_tile = load(v + b * v_batch + h * P, at, v_row, at < T, P, BP)
             weight *= product(dy_tile, tl.trans(v_tile), WIDE)
             by_decay += tl.sum(weight * product(q_tile, tl.trans(k_tile), WIDE), 1)
             sum_ += product(weight.to(k_tile.dtype), k_tile, WIDE)
         tl.store(dtotal + chunk + t, by_decay)
-    _store(dq + (b * T * G + g) * N, row, row < T, G * N, sum_, N, BN)
+    store(dq + (b * T * G + g) * N, row, G * N, row < T, sum_, N, BN)
 
 
 @triton.jit
@@ -536,7 +516,7 @@ def _key_kernel(
     q += b * q_batch + g * N
     s = tile * BQ + tl.arange(0, BQ)
     row = (c * Q + s).to(tl.int64)
-    k_tile = _load(k, row, row < T, k_row, N, BN)
+    k_tile = load(k, row, k_row, row < T, N, BN)
     there = 0
     if document is not None:
         document += b * (C * Q) + c * Q
@@ -548,7 +528,7 @@ def _key_kernel(
         onward = tl.exp2(tl.load(total + chunk + Q - 1) - tl.load(total + chunk + s))
         if document is not None:
             onward = tl.where(there == tl.load(document + Q - 1), onward, 0.0)
-        v_tile = _load(v + b * v_batch + h * P, row, row < T, v_row, P, BP)
+        v_tile = load(v + b * v_batch + h * P, row, v_row, row < T, P, BP)
         change = _state(changes, b, c + 1, h, C, H, P, N, BP, BN).to(k_tile.dtype)
         by_key = product(v_tile, change, WIDE) * onward[:, None]
         by_value = product(k_tile, tl.trans(change), WIDE) * onward[:, None]
@@ -561,22 +541,22 @@ def _key_kernel(
             if document is not None:
                 here = tl.load(document + t)
             decay = tl.trans(_decay(total + chunk, document, here, there, first, tile * BQ, BQ))
-            q_tile = _load(q, at, at < T, q_row, N, BN)
-            dy_tile = _load(dy + (b * T * H + h) * P, at, at < T, H * P, P, BP).to(k_tile.dtype)
+            q_tile = load(q, at, q_row, at < T, N, BN)
+            dy_tile = load(dy + (b * T * H + h) * P, at, H * P, at < T, P, BP).to(k_tile.dtype)
             seen = product(k_tile, tl.trans(q_tile), WIDE) * decay
             asked = product(v_tile, tl.trans(dy_tile), WIDE)
             by_decay += tl.sum(seen * asked, 1)
             by_value += product(seen.to(dy_tile.dtype), dy_tile, WIDE)
             by_key += product((asked * decay).to(q_tile.dtype), q_tile, WIDE)
-        own = _load(dy + (b * T * H + h) * P, row, row < T, H * P, P, BP).to(tl.float32)
+        own = load(dy + (b * T * H + h) * P, row, H * P, row < T, P, BP).to(tl.float32)
         value = v_tile.to(tl.float32)
         tl.store(dtotal + chunk + s, by_decay * step)
         tl.store(dsteps + chunk + s, tl.sum(by_value * value, 1))
         tl.store(dskip + tl.program_id(0).to(tl.int64) * R + h % R, tl.sum(tl.sum(own * value, 1), 0))
         by_value = by_value * step[:, None] + own * tl.load(skip + h)
-        _store(dv + (b * T * H + h) * P, row, row < T, H * P, by_value, P, BP)
+        store(dv + (b * T * H + h) * P, row, H * P, row < T, by_value, P, BP)
         sum_ += by_key * step[:, None]
-    _store(dk + (b * T * G + g) * N, row, row < T, G * N, sum_, N, BN)
+    store(dk + (b * T * G + g) * N, row, G * N, row < T, sum_, N, BN)
 
 
 __all__ = ["refusal", "ssd"]
