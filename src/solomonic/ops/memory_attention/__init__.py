@@ -14,6 +14,7 @@ call, which stays small however long the stream is.
 
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -40,14 +41,20 @@ class Stored(NamedTuple):
     watch: Callable[[Tensor], None] | None = None  # is given the weights, (B, T, H, E), that the queries gave them
 
 
+def _fused() -> ModuleType | None:
+    try:
+        from . import triton
+    except ImportError:
+        return None
+    return triton
+
+
 def _triton(*call):
     if call[11] is not None:
         raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'blocked' serves every call")
-    try:
-        from . import triton
-    except ImportError as error:
-        raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'blocked'") from error
-    return triton.attend(*call[:11], *call[12:])
+    if (found := _fused()) is None:
+        raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'blocked'")
+    return found.attend(*call[:11], *call[12:])
 
 
 BACKENDS = {
@@ -74,11 +81,7 @@ def refusal(backend: str, x: Tensor) -> str | None:
         return None if rows.compiles(x) and x.dtype == torch.float32 else "it is for float32 on a CPU, with numba"
     if backend != "triton":
         return None
-    try:
-        from . import triton
-    except ImportError:
-        return NO_TRITON
-    return triton.refusal(x)
+    return NO_TRITON if (found := _fused()) is None else found.refusal(x)
 
 
 def fastest(x: Tensor) -> str:

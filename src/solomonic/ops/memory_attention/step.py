@@ -13,7 +13,7 @@ from torch import Tensor
 from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads
 from ..place import Place
 from ..rotary import Rotation
-from ..selection.compiled import _ranked
+from ..selection.compiled import ranked
 
 F = np.float32
 LEAST = 1 << 18  # products a part
@@ -36,7 +36,7 @@ def _choose(score, coordinate, position, real, end, block, index, carried):
                 worth[i] = -np.inf
             if i and not worth[i - 1] >= worth[i]:
                 in_order = False
-        order = np.arange(count) if in_order else _ranked(worth[:count])
+        order = np.arange(count) if in_order else ranked(worth[:count])
         for i in range(capacity):
             at = -1 if worth[order[i]] == -np.inf else both[order[i]]
             index[b, i] = at
@@ -193,8 +193,7 @@ def attend(
     position = place.position.contiguous().numpy()
     if capacity:
         real = place.last()[:, 0]
-        given = arrays(score, coordinate), (position, *arrays(real, place.end)), block, arrays(index, carried)
-        _choose(*given[0], *given[1], given[2], *given[3])
+        _choose(*arrays(score, coordinate), position, *arrays(real, place.end), block, *arrays(index, carried))
     else:
         coordinate = index
     bias = numbers(B, coordinate.shape[1]).zero_() if bias is None else bias

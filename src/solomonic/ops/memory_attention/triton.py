@@ -336,14 +336,12 @@ def _see_rows(
     """
     low, high = tl.maximum(oldest, t - FARTHEST + 1), t - NEAREST
     whole = tl.max(low, 0)
-    n, d = tl.arange(0, BN), tl.arange(0, BD)
-    part = n[:, None] * (G * D) + d[None, :]
+    n = tl.arange(0, BN)
     start = tl.maximum(first - FARTHEST + 1, tl.min(oldest, 0))
     begin = ((batch * (FARTHEST + T) + FARTHEST + start) * G + g) * D
     for s in range(start, last - NEAREST + 1, BN):
-        mask = (s + n <= last - NEAREST)[:, None] & (d[None, :] < D)
-        k_tile = tl.load(k + begin + part, mask=mask, other=0.0)
-        v_tile = tl.load(v + begin + part, mask=mask, other=0.0)
+        k_tile = load(k + begin, n, G * D, s + n <= last - NEAREST, D, BD)
+        v_tile = load(v + begin, n, G * D, s + n <= last - NEAREST, D, BD)
         begin += BN * G * D
         logit = product(q, tl.trans(k_tile), WIDE)
         if (s < whole) | (s + BN > first - NEAREST + 1):

@@ -26,13 +26,13 @@ def refusal(x: Tensor) -> str | None:
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     _require(weight.shape == x.shape[-1:], "rows (..., D) and weight (D,)", x, weight)
-    return _Norm.apply(x, weight, eps)
+    return _Norm.apply(x, None, weight, eps)
 
 
 def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
     fits = x.shape == gate.shape and weight.shape == x.shape[-1:]
     _require(fits, "rows and gate (..., D), weight (D,)", x, gate, weight)
-    return _GatedNorm.apply(x, gate, weight, eps)
+    return _Norm.apply(x, gate, weight, eps)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
@@ -67,35 +67,18 @@ def _require(fits: bool, expected: str, *tensors: Tensor) -> None:
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.eps = eps
-        y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        _normed(x, None, weight.contiguous(), eps, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight = ctx.saved_tensors
-        dx = torch.empty_like(x, memory_format=torch.contiguous_format)
-        return dx, _normed_back(x, None, weight, ctx.eps, dy, dx, None), None
-
-
-class _GatedNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx, x: Tensor, gate: Tensor | None, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, gate, weight)
         ctx.eps = eps
-        y = torch.empty_like(gate, memory_format=torch.contiguous_format)
+        y = _like(x if gate is None else gate)
         _normed(x, gate, weight.contiguous(), eps, y)
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor | None, Tensor, None]:
         x, gate, weight = ctx.saved_tensors
-        dx, dgate = (torch.empty_like(y, memory_format=torch.contiguous_format) for y in (x, gate))
+        dx, dgate = _like(x), None if gate is None else _like(gate)
         return dx, dgate, _normed_back(x, gate, weight, ctx.eps, dy, dx, dgate), None
 
 
@@ -103,7 +86,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        y = torch.empty_like(gate, memory_format=torch.contiguous_format)
+        y = _like(gate)
         _gated(gate, up, None, y, None)
         return y
 
@@ -111,7 +94,7 @@ class _SwiGLU(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
-        dgate, dup = (torch.empty_like(y, memory_format=torch.contiguous_format) for y in (gate, up))
+        dgate, dup = _like(gate), _like(up)
         _gated(gate, up, dy, dgate, dup)
         return dgate, dup
 
@@ -152,6 +135,10 @@ class _Turn(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
         return _turned(dy, *ctx.saved_tensors, back=True), None, None
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
@@ -236,7 +223,7 @@ def _spread(change: Tensor, weight: Tensor, dx: Tensor) -> None:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
-    y, heads = torch.empty_like(x, memory_format=torch.contiguous_format), x.shape[2]
+    y, heads = _like(x), x.shape[2]
     rows, step = _rows(x)
     (N, D), width = rows.shape, triton.next_power_of_2(x.shape[3] // 2)
     if N:

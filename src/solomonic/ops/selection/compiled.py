@@ -10,7 +10,7 @@ from .tree import Sets, events
 
 
 @compiled()
-def _ranked(score):
+def ranked(score):
     """The order from the best on, the first among equals; a NaN counts as the best, as where torch sorts."""
     worth = np.empty(len(score), np.float64)
     for i in range(len(score)):
@@ -37,7 +37,7 @@ def _select(score, coordinate, event, start, last, least, rows, block, capacity,
                     both[capacity + i] = at - block + i + first
                     both_worth[capacity + i] = score[b, at - block + i + first]
                 if added or q == 1:
-                    order = _ranked(both_worth[: capacity + added])
+                    order = ranked(both_worth[: capacity + added])
                     for i in range(capacity):
                         kept[i], worth[i] = both[order[i]], both_worth[order[i]]
             for i in range(capacity):

@@ -56,7 +56,7 @@ def ssd(
     if v.dtype == torch.float16:  # states and sums of products leave its range
         v = v.float()
     step = torch.ones_like(log_decay) if step is None else step
-    skip = log_decay.new_zeros(H) if skip is None else skip.contiguous()
+    skip = log_decay.new_zeros(H) if skip is None else skip
     if (real := place.real()) is not None:
         step, log_decay = (x * real[:, :, None] for x in (step, log_decay))
     document = place.document()
@@ -126,19 +126,21 @@ def _differentiate(
     changes = torch.empty_like(states)
     dtotal, dtotal_keys, donward, dsteps = (torch.empty_like(total) for _ in range(4))
     document = _whole_chunks(document, C * Q)
-    v, k, q, dy = (_rows(x) for x in (v, k, q, dy))
-    dy = dy.contiguous()
+    v, k, q, dy = (*(_rows(x) for x in (v, k, q)), dy.contiguous())
     tiles = B * C * G * (Q // sizes["BQ"])
     dskip = total.new_empty(tiles, H // G)
     with torch.cuda.device_of(v):
         _states_kernel[(B * C * H,)](dy, q, total, None, document, changes, *_strides(dy, q), T, C, **sizes)
-        ends = _carry_back(changes, total, document, dstate, states)
+        ends = total.new_empty(triton.cdiv(states[0, 0, 0].numel(), SLICE), B, H, C)
+        _carry(changes, total, document, dstate, states, ends)
         given, strides = (v, k, q, total, steps, skip.contiguous(), document), (*_strides(v, k, q), T, C)
         _query_kernel[(tiles,)](*given, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
         given = *given, changes, dy, dv, dk, dtotal_keys, donward, dsteps, dskip
         _key_kernel[(tiles,)](*given, *strides, **sizes, num_stages=1)
     # a decay acts between what is before and what is after it: nothing that is not is added only to cancel
-    dlog_decay = (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + donward.cumsum(-1) - donward + ends[..., None]
+    dlog_decay = (
+        (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + donward.cumsum(-1) - donward + ends.sum(0)[..., None]
+    )
     dlog_decay, dstep = (x.flatten(2)[..., :T].transpose(1, 2).contiguous() for x in (dlog_decay, dsteps))
     dskip = dskip.view(B * C, G, -1, H // G).sum((0, 2)).flatten()
     return [dv, dk, dq, dlog_decay, dstep, dskip, changes[:, 0].clone()]
@@ -200,28 +202,16 @@ def _sizes(v: Tensor, k: Tensor) -> dict[str, int]:
     return {"H": H, "G": G, "P": P, "N": N, "BP": BP, "BN": BN, "Q": chunk, "BQ": rows, "WIDE": wide(v.dtype)}
 
 
-def _carry(states: Tensor, total: Tensor, document: Tensor | None, state: Tensor) -> None:
-    """What each chunk adds to the state -> the states that chunks begin with, and the last."""
-    B, C, H, P, N = states.shape
-    with torch.cuda.device_of(states):
-        _carry_kernel[(B * H, triton.cdiv(P * N, SLICE))](
-            *(states, total, document, state.contiguous(), None, None, H, C - 1, P * N, total.shape[3], SLICE)
-        )
+def _carry(states: Tensor, total: Tensor, document: Tensor | None, first: Tensor, other=None, ends=None) -> None:
+    """What each chunk adds to the state -> the states that chunks begin with, and the last.
 
-
-def _carry_back(changes: Tensor, total: Tensor, document: Tensor | None, dstate: Tensor, states: Tensor) -> Tensor:
-    """The gradient of the state a chunk begins with by its rows -> by all later ones.
-
-    Returns the part that the decay over each whole chunk has by way of the state in front of it, (B, H, C).
+    Given `ends`, back: the gradient of the state a chunk begins with by its rows -> by all later ones. Writes to
+    `ends` (slices, B, H, C) what the decay over each whole chunk has by way of the state before it, of `other`.
     """
     B, C, H, P, N = states.shape
-    slices = triton.cdiv(P * N, SLICE)
-    ends = total.new_empty(slices, B, H, C - 1)
-    with torch.cuda.device_of(states):
-        _carry_kernel[(B * H, slices)](
-            *(changes, total, document, dstate.contiguous(), states, ends, H, C - 1, P * N, total.shape[3], SLICE)
-        )
-    return ends.sum(0)
+    _carry_kernel[(B * H, triton.cdiv(P * N, SLICE))](
+        *(states, total, document, first.contiguous(), other, ends, H, C - 1, P * N, total.shape[3], SLICE)
+    )
 
 
 @triton.jit
