@@ -18,7 +18,7 @@ from solomonic.folder import load
 from solomonic.presets import PRESETS
 from solomonic.pretrain.data import read
 
-ARCHS = ("bmojo", "transformer", "mamba2", "sliding_window")
+ARCHS = ("bmojo", "bmojo_published", "transformer", "mamba2", "gated_deltanet", "sliding_window")
 TIMES = (1, 4, 32)
 
 
@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--arch", nargs="+", choices=PRESETS, default=ARCHS)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    settings = f"--steps {chosen.steps} --length {chosen.length} --batch-size 16 --lr 3e-3 --eval-every 100".split()
+    settings = f"--steps {chosen.steps} --length {chosen.length} --batch-size 16 --lr 3e-3 --eval-every 100"
+    settings = f"{settings} --seed {chosen.seed}".split()
     lengths = [times * chosen.length for times in TIMES]
     titles = " | ".join(f"at {length:,} ({times}x)" for length, times in zip(lengths, TIMES))
     lines = [

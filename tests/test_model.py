@@ -109,7 +109,7 @@ def test_a_state_of_another_batch_size():
         ("bmojo", dict(block=5), "1 <= block <= window"),
         ("bmojo", dict(block=0), "block to be a whole number >= 1"),
         ("bmojo", dict(score="learnt"), "did you mean 'learned'"),
-        ("bmojo", dict(fading="mamba"), "did you mean 'mamba2'"),
+        ("bmojo", dict(fading="mamba"), "did you mean 'mamba"),
         ("bmojo", dict(score="delta"), "delta-rule fading memory"),
         ("sliding_window", dict(window=0), "window >= 1"),
         ("transformer", dict(d_model=30), "d_model a multiple of"),
@@ -125,7 +125,7 @@ def test_dials_below_their_bounds(name, dials, says):
 
 
 def test_bmojo_without_capacity_is_bmojo_f():
-    assert preset("bmojo", vocab_size=20, capacity=0) == preset("bmojo_f", vocab_size=20)
+    assert preset("bmojo_published", vocab_size=20, capacity=0) == preset("bmojo_f", vocab_size=20)
 
 
 def test_a_misspelt_dial_is_an_error():
@@ -202,6 +202,40 @@ def test_unknown_settings_name_the_near_one():
 def test_configurations_that_cannot_be(make):
     with pytest.raises(ValueError, match="expected"):
         make()
+
+
+@pytest.mark.parametrize(
+    "settings, says",
+    [
+        ({"fading": None, "readout": "direct"}, "readout None without a fading memory, got readout 'direct'"),
+        ({"fading": None, "combine": "gate"}, "two branches.*got combine 'gate'"),
+        ({"readout": "softmax", "combine": "sum"}, "two branches.*got combine 'sum', readout 'softmax'"),
+        ({"window": 0, "capacity": 0, "combine": "sum"}, "two branches.*window 0"),
+        ({"readout": "direkt"}, "unknown readout 'direkt': did you mean 'direct'"),
+        ({"combine": "gat"}, "unknown combine 'gat': did you mean 'gate'"),
+        ({"span": 4}, "span 0 or None unless the softmax reads it, got span 4"),
+        ({"slot_decay": -1}, "slot_decay a number >= 0, got slot_decay -1"),
+        ({"slot_decay": float("inf")}, "slot_decay a number >= 0"),
+        ({"slot_decay": 0.1, "score": "recent"}, "slot_decay 0 or None without.*score 'recent'"),
+        ({"slot_decay": 0.1, "capacity": 0}, "slot_decay 0 or None without.*capacity 0"),
+    ],
+)
+def test_settings_of_a_layer_that_do_not_go_together(settings, says):
+    with pytest.raises(ValueError, match=says) as error:
+        BMojoConfig(**{"fading": Mamba2Config()} | settings)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_without_a_readout_are_the_published_layer():
+    """Folders of versions that had no other."""
+    old = BMojoConfig(fading=Mamba2Config()).to_dict()
+    for name in ("readout", "combine", "slot_decay"):
+        del old[name]
+    config = config_from_dict(old)
+    assert config.reads_softmax and not config.reads_direct and config.fading_span == config.window
+    assert config.decay == 0 and config.combination is None
+    bare = config_from_dict({k: None if k == "fading" else v for k, v in old.items()})
+    assert bare.readout is None and not bare.reads_direct
 
 
 def test_a_mixer_that_does_not_fade_is_no_fading_memory():

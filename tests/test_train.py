@@ -65,6 +65,32 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert rates[10] == pytest.approx(1.0) and rates[-1] < 1e-3 and rates[10:] == sorted(rates[10:], reverse=True)
 
 
+def test_fading_memories_are_dropped_at_first_and_not_at_last():
+    config = TrainConfig(steps=100, batch_size=4000, lr=1.0, fading_dropout=0.6)
+    for step, share in ((0, 0.6), (25, 0.3), (49, 0.012)):
+        assert config.dropped(step).float().mean() == pytest.approx(share, abs=0.03)
+    assert config.dropped(50) is None and TrainConfig(100, 4, 1.0, fading_dropout=0.0).dropped(0) is None
+    assert torch.equal(config.dropped(7), config.dropped(7)) and not torch.equal(config.dropped(7), config.dropped(8))
+
+
+def test_what_is_dropped_is_not_read():
+    """A dropped row is read as by a layer whose fading memory adds nothing, and another row as ever."""
+    model, tokens = small_model(), torch.randint(0, 8, (2, 20))
+    logits, state = model(tokens, dropped=torch.tensor([True, False]))
+    torch.testing.assert_close(logits[1], model(tokens)[0][1])
+    for leaf in model.blocks[0].mixer.fading.outputs:
+        torch.nn.init.zeros_(leaf.weight)
+    torch.testing.assert_close(logits[0], model(tokens)[0][0])
+    with pytest.raises(ValueError, match=r"dropped: expected \(2,\) torch.bool"):
+        model(tokens, dropped=torch.tensor([True]))
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_to_drop_is_one(share):
+    with pytest.raises(ValueError, match="0 <= fading_dropout <= 1"):
+        TrainConfig(steps=1, batch_size=1, lr=1.0, fading_dropout=share)
+
+
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"batch_size": 0}, {"lr": 0.0}, {"lr": -1.0}, {"lr": float("nan")}])
 def test_settings_below_their_bound(settings):
     with pytest.raises(ValueError, match="expected steps >= 1"):

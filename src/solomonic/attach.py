@@ -30,7 +30,7 @@ from .memory import Entries, LayerLayout, Layout, Store, Tokens, Writing
 from .memory.index import entry_of
 from .mixers.bmojo import BMojo, BMojoConfig
 from .model import LanguageModel, State
-from .ops.innovation import rank
+from .ops.innovation import rank, standing
 from .ops.memory_attention import Stored
 from .ops.place import Place
 from .spelling import unknown
@@ -405,7 +405,10 @@ def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor
     new = past[:, -config.block_size :]
     offered = (new >= 0) & (position % config.block_size == 0)[:, None]
     score = torch.cat([attention["slot_score"], attention["score"][:, -config.block_size :].float()], 1)
-    score = score if config.score in ("random", "recent") else rank(score)
+    lost = None
+    if "lost" in attention:
+        lost = torch.cat([attention["slot_lost"], attention["lost"][:, -config.block_size :]], 1)
+    score = standing(score, lost, config.score in ("random", "recent"))
     empty = torch.cat([attention["slot_score"] == -torch.inf, ~offered], 1)
     best, order = score.masked_fill(empty, -torch.inf).sort(dim=1, descending=True, stable=True)
     where = torch.cat([position[:, None] - attention["slot_age"], new], 1).gather(1, order)

@@ -101,7 +101,7 @@ class LanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         with torch.no_grad():
             for block in self.blocks:
-                for last in [block.mixer.out] + ([block.mlp.down] if block.mlp else []):
+                for last in block.mixer.outputs + ([block.mlp.down] if block.mlp else []):
                     last.weight /= (2 * len(self.blocks)) ** 0.5
 
     def forward(
@@ -112,15 +112,18 @@ class LanguageModel(nn.Module):
         mask: Tensor | None = None,
         segments: Tensor | None = None,
         stores: Sequence[Store | None] | None = None,
+        dropped: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """tokens (B, T) int64, state of the tokens before, mask (B, T) bool, segments (B, T) int64 non-decreasing.
 
         Returns logits (B, T, V) and the state after the last real token. Without `segments` the tokens continue the
         state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
         are those of the real token before it, and mean nothing where there is none. `stores` are the blocks'
-        `Place.store`. Raises ValueError for arguments of another shape or type, or a state of another configuration.
+        `Place.store`; `dropped` (B,) bool are rows in which layers that attend do not read their fading memory beside
+        the softmax, as training has them now and then (`TrainConfig.fading_dropout`). Raises ValueError for arguments of another shape or type, or a state of another configuration.
         """
-        x, state = self.hidden(self.embed(tokens, mask), state, mask=mask, segments=segments, stores=stores)
+        x = self.embed(tokens, mask)
+        x, state = self.hidden(x, state, mask=mask, segments=segments, stores=stores, dropped=dropped)
         return self.head(x), state
 
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -137,6 +140,7 @@ class LanguageModel(nn.Module):
         segments: Tensor | None = None,
         trace: list[Tensor] | None = None,
         stores: Sequence[Store | None] | None = None,
+        dropped: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         """What `forward` gives to the head, (B, T, d_model), and the state; of x (B, T, d_model), as `embed` gives it.
 
@@ -144,6 +148,7 @@ class LanguageModel(nn.Module):
         Raises ValueError as `forward` does.
         """
         self._check(x, state, mask, segments)
+        _check_beside("dropped", dropped, x.shape[:1], torch.bool)
         length = order = rank = None
         if mask is not None:
             length, padding = mask.sum(1), ~mask
@@ -154,6 +159,7 @@ class LanguageModel(nn.Module):
             x = _rows(x.masked_fill(~mask[..., None], 0), order)
             segments = None if segments is None else segments.gather(1, order)
         place, segment = self._place(x, state, length, segments)
+        place = place if dropped is None else replace(place, dropped=dropped)
         x = x * self.config.embedding_scale
         layers = []
         before = state["layers"] if state else [None] * len(self.blocks)
@@ -309,7 +315,7 @@ def _rows(x: Tensor, at: Tensor | None) -> Tensor:
 
 def _check_beside(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) -> None:
     if value is not None and not (isinstance(value, Tensor) and value.shape == shape and value.dtype == dtype):
-        raise ValueError(f"{name}: expected {tuple(shape)} {dtype}, as the tokens, got {_shape(value)}")
+        raise ValueError(f"{name}: expected {tuple(shape)} {dtype}, beside the tokens, got {_shape(value)}")
 
 
 def _may_look(device: torch.device) -> bool:

@@ -13,8 +13,11 @@ from .mixers import MIXERS, MixerConfig, build
 from .mixers.attention import AttentionConfig
 from .mixers.bmojo import BMojoConfig
 from .mixers.gated_deltanet import GatedDeltaNetConfig
+from .mixers.gated_deltanet2 import GatedDeltaNet2Config
 from .mixers.gated_kalmanet import GatedKalmaNetConfig
+from .mixers.kda import KDAConfig
 from .mixers.mamba2 import Mamba2Config
+from .mixers.mamba3 import Mamba3Config
 from .model import ModelConfig
 from .spelling import unknown
 
@@ -35,6 +38,9 @@ class Dials:
     score: str
     tied: bool
     conv: int
+    readout: str
+    combine: str | None
+    slot_decay: float | None
 
     def attention(self, window: int | None = None) -> AttentionConfig:
         return AttentionConfig(self.n_heads, self.n_kv_heads, window)
@@ -52,7 +58,21 @@ class Dials:
         heads, dim = self.n_heads, self.d_model // self.n_heads
         return GatedKalmaNetConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
 
-    def bmojo(self, capacity: int) -> BMojoConfig:
+    def kda(self, expand: float = 2) -> KDAConfig:
+        """Sized as Gated DeltaNet."""
+        heads, dim = self.n_heads, self.d_model // self.n_heads
+        return KDAConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+
+    def gated_deltanet2(self, expand: float = 2) -> GatedDeltaNet2Config:
+        """Sized as Gated DeltaNet; its gates, one a channel, take parameters from the MLP."""
+        heads, dim = self.n_heads, self.d_model // self.n_heads
+        return GatedDeltaNet2Config(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+
+    def mamba3(self, expand: float = 2) -> Mamba3Config:
+        """A state of as many numbers as Mamba-2's."""
+        return Mamba3Config(self.state_size, head_dim=self.d_model // self.n_heads, expand=expand)
+
+    def bmojo(self, capacity: int, published: bool = False) -> BMojoConfig:
         if self.fading not in MIXERS or not MIXERS[self.fading].is_fading:
             raise unknown("fading memory", self.fading, [name for name, mixer in MIXERS.items() if mixer.is_fading])
         sized = getattr(self, self.fading, None)
@@ -66,6 +86,9 @@ class Dials:
             n_heads=self.n_heads,
             n_kv_heads=self.n_kv_heads,
             conv=self.conv,
+            readout="softmax" if published else self.readout,
+            combine=None if published else self.combine,
+            slot_decay=0 if published else self.slot_decay,
         )
 
 
@@ -76,6 +99,9 @@ PRESETS: dict[str, tuple[str, Preset]] = {
     "sliding_window": ("attention to the last `window` tokens", lambda d, i: d.attention(d.window)),
     "mamba2": ("Mamba-2 in every layer: fading memory only", lambda d, i: d.mamba2()),
     "gated_deltanet": ("Gated DeltaNet in every layer: fading memory only", lambda d, i: d.gated_deltanet()),
+    "kda": ("Kimi Delta Attention in every layer: fading memory only", lambda d, i: d.kda()),
+    "gated_deltanet2": ("Gated DeltaNet-2 in every layer: fading memory only", lambda d, i: d.gated_deltanet2()),
+    "mamba3": ("Mamba-3 in every layer: fading memory only", lambda d, i: d.mamba3()),
     "gated_kalmanet": ("Gated KalmaNet in every layer: fading memory only", lambda d, i: d.gated_kalmanet()),
     "jamba": (
         "Mamba-2 with a full-attention layer every four (at least one)",
@@ -85,8 +111,15 @@ PRESETS: dict[str, tuple[str, Preset]] = {
         "Mamba-2 and sliding-window attention in turn",
         lambda d, i: d.attention(d.window) if i % 2 else d.mamba2(),
     ),
-    "bmojo_f": ("B'MOJO-F: window and fading memory in one softmax", lambda d, i: d.bmojo(capacity=0)),
-    "bmojo": ("B'MOJO: window, fading and eidetic memory in one softmax", lambda d, i: d.bmojo(d.capacity)),
+    "bmojo_f": ("B'MOJO-F: window and fading memory in one softmax", lambda d, i: d.bmojo(0, True)),
+    "bmojo_published": (
+        "B'MOJO as published: window, fading and eidetic memory in one softmax",
+        lambda d, i: d.bmojo(d.capacity, True),
+    ),
+    "bmojo": (
+        "B'MOJO: window and eidetic memory in one softmax, the fading memory read beside it",
+        lambda d, i: d.bmojo(d.capacity),
+    ),
 }
 
 
@@ -106,6 +139,9 @@ def preset(
     score: str = "learned",
     tied: bool = True,
     conv: int = 0,
+    readout: str = "direct",
+    combine: str | None = None,
+    slot_decay: float | None = None,
     d_ff: int | None = None,
     tie_embeddings: bool = False,
 ) -> ModelConfig:
@@ -115,6 +151,8 @@ def preset(
     capacity: slots of the eidetic memory a layer, 0 for B'MOJO-F; block: how often it is renewed, None = the window.
     state_size: rows of the fading memory's state; fading: its mixer; score: one of `mixers.bmojo.SCORES`.
     conv: width of the short convolution of B'MOJO layers, 0 for none.
+    readout, combine: how B'MOJO layers read the fading memory, of `mixers.bmojo.READOUTS` and `COMBINE`; as published,
+    "softmax". slot_decay: what the scores of kept tokens lose, None = `mixers.bmojo.SLOT_DECAY`, 0 = nothing.
     d_ff None: as many parameters as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
 
     Embeddings enter at size 1 (scaled by the root of d_model): at the small size that is usual with a tied head the
@@ -135,7 +173,21 @@ def preset(
             f"got d_model={d_model}, n_heads={n_heads}"
         )
     dials = Dials(
-        d_model, n_layers, n_heads, n_kv_heads, window, capacity, block, state_size, fading, score, tied, conv
+        d_model,
+        n_layers,
+        n_heads,
+        n_kv_heads,
+        window,
+        capacity,
+        block,
+        state_size,
+        fading,
+        score,
+        tied,
+        conv,
+        readout,
+        combine,
+        slot_decay,
     )
     layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]
     if d_ff is None:

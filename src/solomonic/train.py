@@ -30,8 +30,11 @@ class TrainConfig:
     weight_decay: float = 0.1  # of matrices; vectors have none
     clip: float = 1.0  # largest norm of the gradient
     betas: tuple[float, float] = (0.9, 0.95)
+    fading_dropout: float = 0.0  # share of the rows at first whose fading memories are not read beside attention
 
     def __post_init__(self):
+        if not 0 <= self.fading_dropout <= 1:
+            raise ValueError(f"expected 0 <= fading_dropout <= 1, got {self.fading_dropout}")
         if self.steps < 1 or self.batch_size < 1 or not self.lr > 0:
             raise ValueError(f"expected steps >= 1, batch_size >= 1 and lr > 0, got {self}")
 
@@ -41,6 +44,18 @@ class TrainConfig:
         if step < warm:
             return self.lr * (step + 1) / warm
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
+
+    def dropped(self, step: int) -> Tensor | None:
+        """(batch_size,) bool: the rows of step 0, 1, ... whose fading memories are not read beside attention; None for none.
+
+        `fading_dropout` of them at first, falling to none at half of the steps. A fading memory learns faster than
+        attention and explains what is easy, so that what only attention can recall would be learnt late, or not at all. On
+        text, where little is recalled, it costs more than it brings (docs/log.md).
+        """
+        share = self.fading_dropout * (1 - 2 * step / self.steps)
+        if share <= 0:
+            return None
+        return torch.from_numpy(np.random.default_rng([self.seed, step, 1]).random(self.batch_size) < share)
 
 
 @dataclass
@@ -108,7 +123,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = config.rate(done.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-            logits, _ = model(tokens)
+            logits, _ = model(tokens, dropped=_to(device, config.dropped(done.step)))
             loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -133,6 +148,10 @@ def fit(
             if asked:
                 raise Interrupted(f"stopped at step {done.step} of {config.steps}")
     return done
+
+
+def _to(device: torch.device, x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.to(device)
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:

@@ -9,15 +9,19 @@ from torch import Tensor
 from solomonic import PRESETS, LanguageModel, ModelConfig, preset
 from solomonic.mixers import MIXERS
 from solomonic.mixers.attention import AttentionConfig
-from solomonic.mixers.bmojo import SCORES, BMojoConfig
+from solomonic.mixers.bmojo import COMBINE, READOUTS, SCORES, BMojoConfig
 from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
+from solomonic.mixers.gated_deltanet2 import GatedDeltaNet2Config
 from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
+from solomonic.mixers.kda import KDAConfig
 from solomonic.mixers.mamba2 import Mamba2Config
+from solomonic.mixers.mamba3 import Mamba3Config
 
 WIDTH, VOCABULARY = 32, 50
 MAMBA = Mamba2Config(state_size=8, head_dim=8, expand=1)
 DELTA = GatedDeltaNetConfig(n_heads=2, key_dim=8, value_dim=8)
 KALMAN = GatedKalmaNetConfig(n_heads=2, key_dim=8, value_dim=8)
+KDA = KDAConfig(n_heads=2, key_dim=8, value_dim=8)
 
 MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items()} | {
     "attention-grouped": AttentionConfig(n_heads=4, n_kv_heads=2),
@@ -46,16 +50,31 @@ MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items
         norm_before_gate=True,
         norm_eps=0.1,
     ),
+    "mamba3-rank": Mamba3Config(state_size=6, head_dim=8, rank=2, rotary_fraction=0.7, norm_eps=0.1),
+    "bmojo-mamba3": BMojoConfig(fading=Mamba3Config(state_size=8, head_dim=8, expand=1), window=7, capacity=6, block=5),
     "gated_deltanet-wide": GatedDeltaNetConfig(n_heads=2, key_dim=4, value_dim=16),
+    "gated_deltanet2-wide": GatedDeltaNet2Config(n_heads=2, key_dim=4, value_dim=16),
+    "kda-wide": KDAConfig(n_heads=2, key_dim=4, value_dim=16),
     "gated_kalmanet-wide": GatedKalmaNetConfig(n_heads=2, key_dim=4, value_dim=16, iterations=7),
-    "bmojo-f-tied": BMojoConfig(fading=MAMBA, window=6, capacity=0),
-    "bmojo-f-untied": BMojoConfig(fading=DELTA, window=6, capacity=0, tied=False, n_kv_heads=2),
+    "bmojo-f-tied": BMojoConfig(fading=MAMBA, window=6, capacity=0, readout="softmax"),
+    "bmojo-f-untied": BMojoConfig(fading=DELTA, window=6, capacity=0, tied=False, n_kv_heads=2, readout="softmax"),
     "bmojo-kalman": BMojoConfig(fading=KALMAN, window=7, capacity=6, block=5, n_kv_heads=2),
     "bmojo-kalman-delta": BMojoConfig(fading=KALMAN, window=7, capacity=6, block=5, score="delta", n_kv_heads=2),
+    "bmojo-kda-delta": BMojoConfig(fading=KDA, window=7, capacity=6, block=5, score="delta", n_kv_heads=2),
     "bmojo-no-fading": BMojoConfig(window=6, capacity=5, block=4),
     "bmojo-block-of-one": BMojoConfig(fading=MAMBA, window=3, capacity=4, block=1),
     "bmojo-conv": BMojoConfig(fading=MAMBA, window=7, capacity=6, block=5, conv=3, n_kv_heads=2),
-    "bmojo-span": BMojoConfig(fading=MAMBA, window=4, span=9, capacity=7, n_kv_heads=2),
+    "bmojo-span": BMojoConfig(fading=MAMBA, window=4, span=9, capacity=7, n_kv_heads=2, readout="both"),
+    "bmojo-ssm": BMojoConfig(fading=MAMBA, window=0, capacity=0),
+    "bmojo-slots-that-decay": BMojoConfig(fading=MAMBA, window=7, capacity=6, block=5, slot_decay=0.7),
+    **{
+        f"bmojo-{readout}": BMojoConfig(fading=MAMBA, window=7, capacity=6, block=5, readout=readout)
+        for readout in READOUTS
+    },
+    **{
+        f"bmojo-by-{combine}": BMojoConfig(fading=DELTA, window=7, capacity=6, block=5, combine=combine)
+        for combine in COMBINE
+    },
     **{
         f"bmojo-{score}": BMojoConfig(fading=DELTA, window=7, capacity=6, block=5, score=score, n_kv_heads=2)
         for score in SCORES

@@ -20,8 +20,9 @@ FIRST_LAYERS = {
     "mamba2": Mamba2Config(state_size=4, head_dim=8, n_groups=2),
     "window": AttentionConfig(window=5),
     "bmojo": BMojoConfig(fading=MAMBA, window=6, capacity=5, block=4),
+    "bmojo, decay": BMojoConfig(fading=MAMBA, window=6, capacity=5, block=4, slot_decay=0.7),
     "bmojo, block of one": BMojoConfig(fading=MAMBA, window=3, capacity=40, block=1),
-    "bmojo, span": BMojoConfig(fading=MAMBA, window=7, span=4, capacity=9, block=6),
+    "bmojo, span": BMojoConfig(fading=MAMBA, window=7, span=4, capacity=9, block=6, readout="both"),
 }
 
 

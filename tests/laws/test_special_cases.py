@@ -40,17 +40,43 @@ def test_attention_is_bmojo_without_fading_and_eidetic_memory(window, kv_heads):
 def test_attention_is_bmojo_whose_window_holds_everything(fading):
     """The fading and the eidetic memory begin where the window ends: nothing is left for them."""
     attention = build(AttentionConfig(), WIDTH)
-    bmojo = build(BMojoConfig(fading=fading, window=LENGTH, block=8, capacity=9), WIDTH)
+    bmojo = build(BMojoConfig(fading=fading, window=LENGTH, block=8, capacity=9, readout="softmax"), WIDTH)
     bmojo.load_state_dict(attention.state_dict(), strict=False)
     x = torch.randn(2, LENGTH, WIDTH)
     assert_close(output(bmojo, x), output(attention, x), "attention")
 
 
 @pytest.mark.parametrize("fading", FADING, ids=lambda config: config.name)
-def test_readout_of_the_ssm_is_bmojo_without_window_and_eidetic_memory(fading):
-    """Query i sees f_i alone, whose weight is 1 whatever the logits: y_i = Wo Wv f_i = f_i."""
+def test_an_ssm_is_bmojo_without_attention(fading):
+    """To the bit, gradients and state included."""
     ssm = build(fading, WIDTH)
-    bmojo = build(BMojoConfig(fading=fading, window=0, span=1, capacity=0), WIDTH)
+    bmojo = build(BMojoConfig(fading=fading, window=0, capacity=0), WIDTH)
+    assert sum(p.numel() for p in bmojo.parameters()) == sum(p.numel() for p in ssm.parameters())
+    bmojo.fading.load_state_dict(ssm.state_dict())
+    x = torch.randn(2, LENGTH, WIDTH)
+    for mixer in (ssm, bmojo):
+        output(mixer, x).square().sum().backward()
+    assert torch.equal(output(bmojo, x), output(ssm, x))
+    for name, parameter in ssm.named_parameters():
+        assert torch.equal(bmojo.fading.get_parameter(name).grad, parameter.grad), name
+
+
+@pytest.mark.parametrize("fading", FADING, ids=lambda config: config.name)
+def test_without_eidetic_memory_the_layer_is_the_sum_of_attention_and_ssm(fading):
+    """The canonical form: y = C_e x_e + C_f x_f."""
+    attention, ssm = build(AttentionConfig(window=7), WIDTH), build(fading, WIDTH)
+    bmojo = build(BMojoConfig(fading=fading, window=7, capacity=0, combine="sum"), WIDTH)
+    bmojo.load_state_dict(attention.state_dict(), strict=False)
+    bmojo.fading.load_state_dict(ssm.state_dict())
+    x = torch.randn(2, LENGTH, WIDTH)
+    assert_close(output(bmojo, x), output(attention, x) + output(ssm, x), "sum")
+
+
+@pytest.mark.parametrize("fading", FADING, ids=lambda config: config.name)
+def test_the_softmax_alone_can_read_out_the_ssm(fading):
+    """The published layer, without window and eidetic memory: query i sees f_i alone, whose weight is 1 whatever the logits: y_i = Wo Wv f_i = f_i."""
+    ssm = build(fading, WIDTH)
+    bmojo = build(BMojoConfig(fading=fading, window=0, span=1, capacity=0, readout="softmax"), WIDTH)
     bmojo.fading.load_state_dict(ssm.state_dict())
     with torch.no_grad():
         bmojo.project.v.weight.copy_(torch.eye(WIDTH))
@@ -61,7 +87,7 @@ def test_readout_of_the_ssm_is_bmojo_without_window_and_eidetic_memory(fading):
 
 def test_bmojo_f_is_bmojo_without_capacity_and_as_published():
     """Window and fading keys in one softmax, written out for one query at a time from the published definition."""
-    config = BMojoConfig(fading=FADING[0], window=5, capacity=0, n_heads=2, n_kv_heads=1)
+    config = BMojoConfig(fading=FADING[0], window=5, capacity=0, n_heads=2, n_kv_heads=1, readout="softmax")
     mixer = build(config, WIDTH)
     x = torch.randn(1, LENGTH, WIDTH)
     with torch.no_grad():
@@ -122,3 +148,10 @@ def test_hybrids_are_lists():
     model = LanguageModel(ModelConfig(30, WIDTH, layers, d_ff=0))
     assert [type(b.mixer).Config.name for b in model.blocks] == ["mamba2", "attention", "bmojo", "gated_deltanet"]
     assert ModelConfig.from_dict(model.config.to_dict()) == model.config
+
+
+@pytest.mark.parametrize("fading", FADING, ids=lambda config: config.name)
+def test_a_fading_memory_beside_attention_starts_small(fading):
+    beside = build(BMojoConfig(fading=fading, window=7, capacity=0), WIDTH).fading
+    alone = build(BMojoConfig(fading=fading, window=0, capacity=0), WIDTH).fading
+    assert 0.05 < beside.out.weight.std() / alone.out.weight.std() < 0.2

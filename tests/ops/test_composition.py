@@ -45,6 +45,15 @@ def test_weights_equal_the_mean_over_orders(how, chunks, decay):
         assert_close(a, b, name, bound=3e-6)
 
 
+@pytest.mark.parametrize("chunks", [1, 3, 8])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("how", WAYS)
+def test_channels_with_decays_of_their_own_compose_apart(how, backend, chunks):
+    states, g = torch.randn(chunks, 2, 3, 5, 4), DECAYS["mixed"](chunks, 2, 3, 4)
+    apart = [compose(states[..., n], g[..., n], how, backend) for n in range(4)]
+    assert_close(compose(states, g, how, backend), torch.stack(apart, -1), "state", bound=1e-6)
+
+
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("chunks", [1, 2, 7, 12])
 def test_picaso_is_the_published_sum_of_elementary_symmetric_polynomials(chunks, decay):

@@ -39,18 +39,26 @@ def test_gramians_of_a_constant_system_are_the_closed_form():
     assert g.orders().tolist() == [[1, 1]] * 3
 
 
-def test_gramians_by_their_sums():
-    given = scan(beta=torch.rand(T, H, generator=torch.Generator().manual_seed(1)), seed=2)
+@pytest.mark.parametrize("by_channel", [False, True])
+def test_gramians_by_their_sums(by_channel):
+    beta = torch.rand(T, H, generator=torch.Generator().manual_seed(1))
+    given = scan(beta=beta, seed=2)
     given.k = given.k / given.k.norm(dim=-1, keepdim=True)
+    left = given.log_decay[..., None].expand(T, H, N)
+    if by_channel:  # k is written, at once with its strength, and something else erased
+        given.log_decay = left = left * torch.tensor([0.5, 1.0, 2.0])
+        given.k, given.erase, given.beta, beta = beta[..., None] * given.k, given.k.roll(1, -1), None, torch.ones(T, H)
     g = gramians(given, every=150)
     t, h = 150, 1
+    erase = given.k if given.erase is None else given.erase
     step = [
-        A[h].double() * (torch.eye(N).double() - given.beta[s, h].double() * torch.outer(*[given.k[s, h].double()] * 2))
+        left[s, h].double().exp().diag()
+        @ (torch.eye(N).double() - beta[s, h].double() * torch.outer(erase[s, h].double(), given.k[s, h].double()))
         for s in range(T)
     ]
     control, along = torch.zeros(N, N).double(), torch.eye(N).double()
     for s in range(t, -1, -1):
-        b = given.beta[s, h].double() * given.k[s, h].double() @ along
+        b = beta[s, h].double() * given.k[s, h].double() @ along
         control += torch.outer(b, b)
         along = step[s] @ along
     observe, along = torch.zeros(N, N).double(), torch.eye(N).double()
@@ -94,7 +102,7 @@ def test_horizon_follows_the_text():
     assert found[:10].tolist() == list(range(10, 0, -1)) and found[10:].isinf().all()
 
 
-@pytest.mark.parametrize("name", ["mamba2", "gated_deltanet", "gated_kalmanet"])
+@pytest.mark.parametrize("name", ["mamba2", "gated_deltanet", "gated_kalmanet", "kda"])
 @torch.no_grad()
 def test_the_state_forgets_as_the_decays_say(name):
     torch.manual_seed(0)
@@ -108,8 +116,8 @@ def test_the_state_forgets_as_the_decays_say(name):
     g = torch.cat([call.log_decay for call in seen.scans[0]])[64:].double()
     for lag, row in zip(lags, left):
         for head, share in enumerate(row):
-            decay = float(g[:lag, head].sum().exp())
-            if name == "gated_deltanet":  # what is overwritten goes sooner
+            decay = float(g[:lag, head].sum(0).max().exp())
+            if name in ("gated_deltanet", "kda"):  # what is overwritten goes sooner
                 assert share <= decay + 1e-5
             else:
                 assert share == pytest.approx(decay, rel=1e-2, abs=1e-4)

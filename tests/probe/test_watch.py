@@ -18,7 +18,7 @@ from solomonic.ops.selection.reference import select
 from solomonic.probe.watch import MEMORIES, clamp, memories, watch
 
 FADING = Mamba2Config(state_size=8, head_dim=8, expand=1)
-LAYER = BMojoConfig(fading=FADING, window=5, capacity=6, n_heads=2, n_kv_heads=1)
+LAYER = BMojoConfig(fading=FADING, window=5, capacity=6, n_heads=2, n_kv_heads=1, readout="softmax")
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +165,10 @@ def test_held_still_a_memory_keeps_what_it_had():
             if name == "slot_age" and memory == "eidetic":
                 empty = old["attention"]["slot_score"] == -torch.inf
                 assert torch.equal(tensor, torch.where(empty, 0, old["attention"][name] + 1))
+            elif name == "slot_lost" and memory == "eidetic":
+                passed = (after["layers"][1]["attention"]["time"] - old["attention"]["time"])[:, None]
+                assert (passed > 0).all()
+                assert torch.equal(tensor, torch.where(empty, 0, old["attention"][name] + passed))
             else:
                 assert torch.equal(tensor, (old if name in same else plain)["attention"][name])
         for name, tensor in new["fading"].items():

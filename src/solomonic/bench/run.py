@@ -26,7 +26,7 @@ from .measure import Work, can_compile, floors, operations, peak_bytes, side_by_
 from .two_calls import TwoCalls
 
 FLEX, FLA = "sliding_window (FlexAttention)", ("gated_deltanet (fla)", "simple_gla (fla)")
-MODELS = ("transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo")
+MODELS = ("transformer", "sliding_window", "mamba2", "gated_deltanet", "bmojo_f", "bmojo_published", "bmojo")
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,15 @@ def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
     head = sizes.d_model // sizes.n_heads
     fading = Mamba2Config(sizes.state_size, head_dim=head, expand=1)
     mamba2 = Mamba2Config(sizes.state_size, head_dim=head)
-    bmojo_f = BMojoConfig(fading, window=sizes.window, capacity=0, n_heads=sizes.n_heads)
+    bmojo_f = BMojoConfig(fading, window=sizes.window, capacity=0, n_heads=sizes.n_heads, readout="softmax")
     configs: dict[str, MixerConfig] = {
         "attention": AttentionConfig(sizes.n_heads),
         "sliding_window": AttentionConfig(sizes.n_heads, window=sizes.window),
         "mamba2": mamba2,
         "gated_deltanet": GatedDeltaNetConfig(sizes.n_heads, key_dim=sizes.state_size, value_dim=2 * head),
         "bmojo_f": bmojo_f,
-        "bmojo": replace(bmojo_f, capacity=sizes.capacity),
+        "bmojo_published": replace(bmojo_f, capacity=sizes.capacity, slot_decay=0),
+        "bmojo": replace(bmojo_f, capacity=sizes.capacity, readout="direct"),
     }
 
     def ours(config: MixerConfig) -> Callable[[], nn.Module]:

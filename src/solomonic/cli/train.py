@@ -13,6 +13,7 @@ import inspect
 import json
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -31,6 +32,9 @@ DIALS = {
 }
 
 
+ANNOTATIONS = {name: parameter.annotation for name, parameter in inspect.signature(preset).parameters.items()}
+
+
 def arguments(command: argparse.ArgumentParser) -> None:
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("data", nargs="*", metavar="DATA", help="files and folders (default: Python's own library)")
@@ -47,7 +51,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     what.add_argument("--from", dest="source", type=Path, metavar="DIR", help="go on from the weights of this folder")
     what.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: bytes)")
     for name, default in (DIALS | SIZES).items():
-        kind = {bool: _yes, float: float, str: str}.get(type(default), int)
+        types = {ANNOTATIONS[name], *get_args(ANNOTATIONS[name])}
+        kind = _yes if bool in types else float if float in types else str if str in types else int
         shown = "chosen" if default is None else default
         what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"of a named model ({shown})")
 
@@ -57,6 +62,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument("--length", type=int, default=256, metavar="N", help="tokens a row (256)")
     how.add_argument("--accumulate", type=int, default=1, metavar="N", help="micro-batches a step (1)")
     how.add_argument("--carry", action="store_true", help="carry the state through documents longer than a row")
+    how.add_argument(
+        "--restart",
+        type=float,
+        default=1 / 16,
+        metavar="X",
+        help="with --carry, share of rows a step that go on from nothing all the same (1/16)",
+    )
     how.add_argument(
         "--lookup",
         type=float,
@@ -68,6 +80,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument("--warmup", type=float, default=0.05, metavar="X", help="share of the steps (0.05)")
     how.add_argument("--weight-decay", type=float, default=0.1, metavar="X", help="of matrices (0.1)")
     how.add_argument("--clip", type=float, default=1.0, metavar="X", help="largest norm of the gradient (1)")
+    how.add_argument(
+        "--fading-dropout",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="share of rows at first whose fading memories are not read beside attention (0); 0.5 where recall matters",
+    )
     how.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
     how.add_argument("--precision", choices=["no", "bf16"], help="(default: bf16 where the device has it)")
     how.add_argument("--fsdp", action="store_true", help="shard the model over the processes (FSDP2)")

@@ -71,7 +71,7 @@ def run_cell(
     """Train and score one cell; returns its line. A cell that diverges has no scores, and says where."""
     problem = build_task(run)
     model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)
-    config = TrainConfig(run.steps, run.batch_size, cell.lr, cell.seed)
+    config = TrainConfig(run.steps, run.batch_size, cell.lr, cell.seed, **run.train)
     checkpoint = folder / "cells" / f"{cell.key}.pt"
     line = asdict(cell) | {
         "params": sum(p.numel() for p in model.parameters()),

@@ -24,12 +24,18 @@ NAMES = {
     "sliding_window": "Sliding window",
     "mamba2": "Mamba-2",
     "gated_deltanet": "Gated DeltaNet",
+    "kda": "Kimi Delta Attention",
+    "gated_deltanet2": "Gated DeltaNet-2",
+    "mamba3": "Mamba-3",
     "jamba": "Jamba",
     "samba": "Samba",
     "bmojo_f": "B'MOJO-F",
+    "bmojo_published": "B'MOJO as published",
     "bmojo": "B'MOJO",
 }
-KNOWN = list(NAMES)
+KNOWN = list(NAMES)  # in the order that they are drawn in
+FIRST = ("transformer", "sliding_window", "mamba2", "gated_deltanet", "jamba", "samba", "bmojo_f", "bmojo")
+STYLES = {a: FIRST.index(a) if a in FIRST else 12 + i for i, a in enumerate(sorted(KNOWN, key=lambda a: a in FIRST))}
 MEASURED = ("scores", "costs")  # lists in a cell, with an entry a length
 CURVE_POINTS = 150  # drawn a loss curve
 CHIPS, STRIP = 600, 2000  # tokens drawn as words; tokens drawn at all
@@ -206,7 +212,7 @@ def choose(cells: list[dict]) -> list[Task]:
     as it was last.
     """
     others = [a for a in dict.fromkeys(c["arch"] for c in cells) if a not in KNOWN]
-    style = {a: KNOWN.index(a) if a in KNOWN else 8 + others.index(a) % 4 for a in [*others, *KNOWN]}
+    style = STYLES | {a: 8 + i % 4 for i, a in enumerate(others)}
     unique = {tuple(json.dumps(c.get(k)) for k in ("task", "arch", "lr", "seed")): c for c in cells}.values()
     tasks = []
     for name in dict.fromkeys(c["task"] for c in cells):
@@ -221,7 +227,7 @@ def choose(cells: list[dict]) -> list[Task]:
             return sign * at.mean if at and at.count == len(group) else -math.inf, -loss.mean if loss else -math.inf
 
         entries = []
-        for arch in sorted({c["arch"] for c in here}, key=lambda a: (a in KNOWN, style[a], a)):
+        for arch in sorted({c["arch"] for c in here}, key=lambda a: (a in KNOWN, KNOWN.index(a) if a in KNOWN else style[a], a)):
             groups: dict[str, list[dict]] = {}
             for c in here:
                 if c["arch"] == arch:

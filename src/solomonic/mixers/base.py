@@ -22,7 +22,7 @@ And of states of chunks that were read apart, with s = mixer.compose(states, len
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,16 @@ State = dict[str, Any]
 """Nested dictionaries of tensors whose first axis is the batch."""
 
 
+class Reading(NamedTuple):
+    """What a fading memory makes of a call of B rows and T tokens, H heads, K key channels."""
+
+    y: Tensor  # (B, T, d_model)
+    state: State
+    log_decay: Tensor  # (B, T, H), or (B, T, H, K), <= 0: what each token leaves of the state
+    error: Tensor | None = None  # (B, T): |v_t - what the state predicted from k_t| over all heads; None if not asked for
+    written: Tensor | None = None  # (B, T): the same, each head's times its write strength
+
+
 @dataclass(frozen=True)
 class MixerConfig:
     """Settings of a mixer: what distinguishes two layers of the same width."""
@@ -45,6 +55,11 @@ class MixerConfig:
         nested = {f.name: getattr(self, f.name) for f in fields(self) if isinstance(getattr(self, f.name), MixerConfig)}
         return {"mixer": self.name} | asdict(self) | {key: value.to_dict() for key, value in nested.items()}
 
+    @classmethod
+    def complete(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        """Settings as an earlier version stored them, with what it did not name as it was then."""
+        return settings
+
     def require_whole(self, **least: int) -> None:
         """ValueError unless each of these settings is a whole number, not below the bound given for it, or None."""
         for name, bound in least.items():
@@ -53,23 +68,29 @@ class MixerConfig:
             if not ((value is None and optional) or (type(value) is int and value >= bound)):
                 raise ValueError(f"{self.name}: expected {name} to be a whole number >= {bound}, got {value!r}")
 
-    def require(self, holds: bool, expected: str) -> None:
-        """ValueError unless `holds`: what the mixer expected, and what came."""
+    def require(self, holds: bool, expected: str, *names: str) -> None:
+        """ValueError unless `holds`: what the mixer expected, and what came, in all settings or in those of `names`."""
         if not holds:
-            raise ValueError(f"{self.name}: expected {expected}, got {asdict(self)}")
+            came = ", ".join(f"{name} {getattr(self, name)!r}" for name in names) or asdict(self)
+            raise ValueError(f"{self.name}: expected {expected}, got {came}")
 
 
 class Mixer(nn.Module, ABC):
     Config: ClassVar[type[MixerConfig]]
     summary: ClassVar[str]
     bounded: bool = True  # whether the state stops growing
-    is_fading: ClassVar[bool] = False  # whether it can be the fading memory of a B'MOJO layer
+    is_fading: ClassVar[bool] = False  # whether it can be the fading memory of a B'MOJO layer: a `FadingMixer`
     fades: ClassVar[tuple[str, ...]] = ()  # leaves S that a row takes to exp(g) S + ..., g summed in leaf `log_decay`
-    innovates: ClassVar[bool] = False  # whether it has `innovate`: y, its own prediction error (B, T), state
+    innovates: ClassVar[bool] = False  # whether it knows its own prediction error
 
     def __init__(self, d_model: int, config: MixerConfig):
         super().__init__()
         self.config = config
+
+    @property
+    def outputs(self) -> list[nn.Linear]:
+        """The projections whose sum the mixer returns: what a model scales down by its depth at the start."""
+        return [self.out]
 
     @abstractmethod
     def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
@@ -99,6 +120,19 @@ class Mixer(nn.Module, ABC):
         return after
 
 
+class FadingMixer(Mixer):
+    """A mixer whose state fades, and that says how fast."""
+
+    is_fading = True
+
+    @abstractmethod
+    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+        """`forward`, and what it knows besides; with `innovate`, which asks for a mixer that does, its error."""
+
+    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+        return self.read(x, state, place)[:2]
+
+
 def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) -> MixerConfig:
     """The inverse of `to_dict`. ValueError for an unknown mixer or setting, naming the near one."""
     settings = dict(settings)
@@ -106,6 +140,7 @@ def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) ->
     if not isinstance(name, str) or name not in known:
         raise unknown("mixer", name, known)
     config = known[name].Config
+    settings = config.complete(settings)
     allowed = [f.name for f in fields(config)]
     for key, value in settings.items():
         if key not in allowed:

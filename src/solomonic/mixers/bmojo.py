@@ -1,44 +1,76 @@
-"""B'MOJO (arXiv 2407.06324): one softmax over a window, a fading memory and an eidetic memory.
+"""B'MOJO (arXiv 2407.06324): a layer that attends to a window and an eidetic memory, and reads a fading memory.
 
     f = SSM(x)                                      the fading memory's outputs
     window    k_j, v_j = Wk x_j, Wv x_j             i - w < j <= i
-    fading    k~_j, v~_j = Wk f_j, Wv f_j           i - w - s < j <= i - w
+    fading    k~_j, v~_j = Wk f_j, Wv f_j           i - w - s < j <= i - w, where `readout` has the softmax
     eidetic   k_j, v_j, j in M(i)                   the best `capacity` by `score`, j <= i - w
     stored    k_j, v_j of a store                   what `Place.store` finds for the queries, where there is one
+    y_i = Wo (g_i softmax over these) + f_i         where `readout` has the direct one; g a gate a head, see `combine`
+
+The canonical form of a linear system is a direct sum of a nilpotent part, which is eidetic, and an invertible one, which
+fades, and both are read out: y = C_e x_e + C_f x_f. So is the default. In the published layer (`readout` "softmax") f is
+read as keys and values of tokens that have left the window alone, and the token that is predicted does not read it.
 
 Queries and keys are RMS-normed a head and, but for the eidetic and stored groups, rotated. `tied` shares Wq, Wk, Wv
 between x and f (the published layer); untied, the fading memory has its own three. With `conv`, x is what entered the
 layer plus a short convolution of it (arXiv 2512.17351), so that a key tells what came before its token: what a later
-query looks for, if it is to find what followed (docs/log.md measures it). Without capacity the layer is
-B'MOJO-F; without a fading memory too, sliding-window attention; without a window and a span of 1, the SSM's readout.
+query looks for, if it is to find what followed (docs/log.md measures it).
+
+Special cases: without capacity the layer is B'MOJO-F; without a fading memory too, sliding-window attention; without a
+window, the SSM.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import ShortConvolution
+from ..layers import RMSNorm, ShortConvolution
 from ..ops.innovation import WIDTH, innovation, random_score
 from ..ops.memory_attention import init_state, memory_attention
 from ..ops.memory_attention.composition import compose
 from ..ops.place import Place, join
 from ..spelling import unknown
 from .attention import Projections
-from .base import Mixer, MixerConfig, State
+from .base import Mixer, MixerConfig, Reading, State
 
 SCORES = {
     "norm": "error of the causal-average predictor of the fading output",
     "cosine": "1 - cosine between the fading output and its prediction",
     "delta": "error of the fading memory's own prediction (delta rule)",
+    "write": "the same times the write strength: what the state changed by (arXiv 2607.02303)",
     "learned": "linear in the short-convolved input, trained through the attention",
     "random": "control: any token",
     "recent": "control: the last tokens (of 16 million)",
 }
 
+READOUTS = {
+    "direct": "beside the softmax, at the token that is predicted (the canonical form)",
+    "softmax": "as keys and values of tokens that have left the window (the published layer)",
+    "both": "both ways",
+}
+COMBINE = {
+    "sum": "Wo a + f",
+    "norm": "Wo RMSNorm(a) + f: each branch has a norm before its projection, as the fading memory's own is",
+    "gate": "Wo (sigmoid(Wg x) a) + f, one gate a head",
+    "concat": "Wo [a, f]",
+}
+
+OF_FADING = ("norm", "cosine", "delta", "write")
+EXACT = ("random", "recent")  # scores that are compared as they are, and never lose weight
+
+SLOT_DECAY = 0.002
+"""What a score loses while the slowest head of the fading memory forgets by a factor of e: of two tokens of one score the
+younger stays, and one whose score is higher by 1 gives way when that head has forgotten by a factor of e^500."""
+
 ADMIT_STD = 0.004
 """Initial size of the admission weights. Only the order of scores counts at first, so that a small start loses
 nothing; but what no gradient ever reaches stays, as noise that ranks the best of many distractors above a poor pair."""
+
+FADING_SIZE = 0.1
+"""Share of its usual size at which the fading memory's projection starts where it is read beside attention. At full size
+it drowns the tokens that have to be copied, and recall is learnt late (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +88,15 @@ class BMojoConfig(MixerConfig):
     rotary_base: float = 10000.0
     qk_norm: bool = True
     conv: int = 0  # width of the short convolution, 0 for none
+    readout: str | None = None  # of the fading memory, one of READOUTS; None: "direct"
+    combine: str | None = None  # of attention a and fading memory f where f is read directly, one of COMBINE; None: "gate"
+    slot_decay: float | None = None  # what scores lose of each nat of the clock; None: SLOT_DECAY; 0: slots never fade
 
     def __post_init__(self):
-        if str(self.score) not in SCORES:
-            raise unknown("score", self.score, SCORES)
+        for name, known in (("score", SCORES), ("readout", READOUTS), ("combine", COMBINE)):
+            value = getattr(self, name)
+            if str(value) not in known and (name == "score" or value is not None):
+                raise unknown(name, value, known)
         self.require(
             self.fading is None or isinstance(self.fading, MixerConfig), "fading: a mixer's configuration or None"
         )
@@ -67,10 +104,40 @@ class BMojoConfig(MixerConfig):
         self.require(self.conv != 1, "conv 0 or >= 2")
         self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
         self.require(self.rotary_base > 0, "rotary_base > 0")
-        self.require(self.window >= 1 or (self.fading is not None and self.fading_span >= 1), "window >= 1")
+        self.require(self.readout is None or self.fading is not None, "readout None without a fading memory", "readout")
+        self.require(
+            not self.span or self.reads_softmax, "span 0 or None unless the softmax reads it", "span", "readout"
+        )
+        self.require(self.attends or self.reads_direct, "window >= 1")
+        self.require(
+            self.combine is None or (self.attends and self.reads_direct),
+            "combine None unless there are two branches, attention and a fading memory that is read directly",
+            "combine",
+            "readout",
+            "window",
+        )
         self.require(not self.capacity or 1 <= self.block_size <= self.window, "1 <= block <= window")
         if self.capacity and self.fading is None:
-            self.require(self.score not in ("norm", "cosine", "delta"), "a fading memory, whose error is the score")
+            self.require(self.score not in OF_FADING, "a fading memory, whose error is the score")
+        self.require(
+            self.slot_decay is None or (type(self.slot_decay) in (int, float) and 0 <= self.slot_decay < inf),
+            "slot_decay a number >= 0",
+            "slot_decay",
+        )
+        self.require(
+            not self.slot_decay or self.fading_clock,
+            "slot_decay 0 or None without slots or a fading memory, and for scores that never lose weight",
+            "slot_decay",
+            "capacity",
+            "score",
+        )
+
+    @classmethod
+    def complete(cls, settings: dict) -> dict:
+        """Without a readout the settings are of the time when there was one only, the softmax."""
+        if "readout" in settings or settings.get("fading") is None:
+            return settings
+        return settings | {"readout": "softmax", "slot_decay": 0}
 
     @property
     def kv_heads(self) -> int:
@@ -81,52 +148,98 @@ class BMojoConfig(MixerConfig):
         return self.window if self.block is None else self.block
 
     @property
+    def fading_clock(self) -> bool:
+        """Whether there is a clock that scores could lose weight by: that of a fading memory."""
+        return self.capacity > 0 and self.fading is not None and self.score not in EXACT
+
+    @property
+    def decay(self) -> float:
+        if not self.fading_clock:
+            return 0.0
+        return SLOT_DECAY if self.slot_decay is None else self.slot_decay
+
+    @property
+    def reads_direct(self) -> bool:
+        return self.fading is not None and self.readout != "softmax"
+
+    @property
+    def reads_softmax(self) -> bool:
+        return self.readout in ("softmax", "both")
+
+    @property
+    def combination(self) -> str | None:
+        """How two branches become one; None where there is one only."""
+        return (self.combine or "gate") if self.attends and self.reads_direct else None
+
+    @property
     def fading_span(self) -> int:
-        if self.fading is None:
+        """Rows of the fading memory's outputs that the softmax runs over."""
+        if not self.reads_softmax:
             return 0
         return self.window if self.span is None else self.span
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is a softmax at all."""
+        return self.window + self.fading_span > 0
 
 
 class BMojo(Mixer):
     Config = BMojoConfig
-    summary = "B'MOJO: window, fading and eidetic memory in one softmax"
+    summary = "B'MOJO: attention to a window and an eidetic memory, beside a fading memory"
 
     def __init__(self, d_model: int, config: BMojoConfig):
         super().__init__(d_model, config)
         from . import MIXERS
 
         self.conv = ShortConvolution(d_model, config.conv) if config.conv else None
-        self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
-        self.out = nn.Linear(config.n_heads * self.project.dim, d_model, bias=False)
-        self.fading = self.project_fading = None
+        self.project = self.project_fading = self.norm = self.gate = self.out = self.fading = None
+        if config.attends:
+            self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
+            inner = config.n_heads * self.project.dim
+            self.norm = RMSNorm(inner) if config.combination == "norm" else None
+            self.gate = nn.Linear(d_model, config.n_heads) if config.combination == "gate" else None
+            self.out = nn.Linear(inner + (d_model if config.combination == "concat" else 0), d_model, bias=False)
         if config.fading is not None:
             mixer = MIXERS[config.fading.name]
             config.require(mixer.is_fading, f"a fading memory, one of {[n for n, m in MIXERS.items() if m.is_fading]}")
-            config.require(mixer.innovates or config.score != "delta", "a delta-rule fading memory for score 'delta'")
+            known = mixer.innovates or config.score not in ("delta", "write")
+            config.require(known, f"a delta-rule fading memory for score {config.score!r}")
             self.fading = mixer(d_model, config.fading)
-            if not config.tied:
+            if config.fading_span and not config.tied:
                 self.project_fading = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
+        if config.attends and config.reads_direct:
+            with torch.no_grad():
+                for last in self.fading.outputs:
+                    last.weight *= FADING_SIZE
+        self.direct = nn.Identity() if config.reads_direct else None  # what f passes through: where a probe listens
         self.learns = config.capacity > 0 and config.score == "learned"
-        self.exact = config.score in ("random", "recent")
+        self.exact = config.score in EXACT
+        self.decays = config.decay > 0
         if self.learns:
             self.admit_conv = ShortConvolution(d_model)
             self.admit = nn.Linear(d_model, 1)
             nn.init.normal_(self.admit.weight, std=ADMIT_STD)
             nn.init.zeros_(self.admit.bias)
 
+    @property
+    def outputs(self) -> list[nn.Linear]:
+        return [self.out] if self.config.attends else self.fading.outputs
+
     def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
-        config = self.config
-        state = init_state(
-            batch,
-            config.kv_heads,
-            self.project.dim,
-            window=config.window,
-            span=config.fading_span,
-            capacity=config.capacity,
-            device=device,
-            dtype=dtype,
-        )
-        state = {"attention": state}
+        config, state = self.config, {}
+        if config.attends:
+            state["attention"] = init_state(
+                batch,
+                config.kv_heads,
+                self.project.dim,
+                window=config.window,
+                span=config.fading_span,
+                capacity=config.capacity,
+                decays=self.decays,
+                device=device,
+                dtype=dtype,
+            )
         if self.conv is not None:
             state["conv"] = self.conv.init_state(batch, device, dtype)
         if self.fading is not None:
@@ -144,22 +257,40 @@ class BMojo(Mixer):
         if self.conv is not None:
             near, after["conv"] = self.conv(x, state.get("conv"), place)
             x = x + near
-        q, (k, v) = self.project.query(x), self.project.key_value(x)
-        fading = errors = f = None
+        read = f = None
         if self.fading is not None:
-            if config.score == "delta" and config.capacity:
-                f, errors, after["fading"] = self.fading.innovate(x, state.get("fading"), place)
-            else:
-                f, after["fading"] = self.fading(x, state.get("fading"), place)
-            if config.fading_span:
-                project = self.project_fading or self.project
-                fading = (q if config.tied else project.query(x), *project.key_value(f))
-        score = self._score(x, f, errors, state, after, place) if config.capacity else None
+            innovate = config.capacity > 0 and config.score in ("delta", "write")
+            read = self.fading.read(x, state.get("fading"), place, innovate)
+            f, after["fading"] = read.y, read.state
+        if not config.attends:
+            return self.direct(f), after
+        a, after["attention"] = self._attend(x, read, state, after, place)
+        if self.norm is not None:
+            a = self.norm(a)
+        if self.gate is not None:
+            a = (a.unflatten(2, (config.n_heads, -1)) * self.gate(x).sigmoid()[..., None]).flatten(2)
+        if not config.reads_direct:
+            return self.out(a), after
+        f = self.direct(f)
+        if place.dropped is not None:
+            f = f.masked_fill(place.dropped[:, None, None], 0)
+        return self.out(torch.cat([a, f], -1)) if config.combination == "concat" else self.out(a) + f, after
+
+    def _attend(self, x: Tensor, read: Reading | None, state: State, after: State, place: Place) -> tuple[Tensor, State]:
+        """What the softmax reads (B, T, H D), and the attention's state; writes the scores' states into `after`."""
+        config = self.config
+        q, (k, v) = self.project.query(x), self.project.key_value(x)
+        fading = None
+        if config.fading_span:
+            project = self.project_fading or self.project
+            fading = (q if config.tied else project.query(x), *project.key_value(read.y))
+        score = self._score(x, read, state, after, place) if config.capacity else None
+        clock = config.decay * -read.log_decay.detach().flatten(2).amax(-1) if self.decays else None
         stored = None
         if place.store is not None:
             place.store.keep(k, v, score)
             stored = place.store.recall(q, place)
-        y, after["attention"] = memory_attention(
+        y, attention = memory_attention(
             q,
             k,
             v,
@@ -169,6 +300,7 @@ class BMojo(Mixer):
             fading=fading,
             span=config.fading_span,
             score=score,
+            clock=clock,
             admit=self.learns,
             exact=self.exact,
             capacity=config.capacity,
@@ -176,7 +308,7 @@ class BMojo(Mixer):
             base=config.rotary_base,
             stored=stored,
         )
-        return self.out(y.flatten(2)), after
+        return y.flatten(2), attention
 
     def compose(self, states: list[State], lengths: Tensor, how: str) -> State:
         after: State = {}
@@ -185,20 +317,21 @@ class BMojo(Mixer):
                 after[name] = join([s[name] for s in states], lengths)
         if self.fading is not None:
             after["fading"] = self.fading.compose([s["fading"] for s in states], lengths, how)
-        attention = [s["attention"] for s in states]
-        after["attention"] = compose(attention, lengths, self.config.block_size, self.exact)
+        if self.config.attends:
+            attention = [s["attention"] for s in states]
+            after["attention"] = compose(attention, lengths, self.config.block_size, self.exact)
         return after
 
-    def _score(self, x: Tensor, f: Tensor | None, errors: Tensor | None, state: State, after: State, place: Place):
+    def _score(self, x: Tensor, read: Reading | None, state: State, after: State, place: Place) -> Tensor:
         """(B, T) float32; writes the scores' own states into `after`."""
         kind = self.config.score
         if kind == "learned":
             convolved, after["admit"] = self.admit_conv(x, state.get("admit"), place)
             return self.admit(convolved)[..., 0].float()
         if kind in ("norm", "cosine"):
-            score, after["predictor"] = innovation(f, kind, state.get("predictor"), place)
+            score, after["predictor"] = innovation(read.y, kind, state.get("predictor"), place)
             return score.detach()
-        if kind == "delta":
-            return errors.detach()
+        if kind in ("delta", "write"):
+            return (read.error if kind == "delta" else read.written).detach()
         position = place.position.expand(x.shape[0], -1)
         return random_score(position) if kind == "random" else position.float()

@@ -13,7 +13,7 @@ from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
 from ..ops.gated_delta import gated_delta
 from ..ops.place import Place
-from .base import Mixer, MixerConfig, State
+from .base import FadingMixer, MixerConfig, Reading, State
 from .mamba2 import init_gates
 
 
@@ -29,10 +29,9 @@ class GatedDeltaNetConfig(MixerConfig):
         self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2)
 
 
-class GatedDeltaNet(Mixer):
+class GatedDeltaNet(FadingMixer):
     Config = GatedDeltaNetConfig
     summary = "Gated DeltaNet, a fading memory that corrects its own errors"
-    is_fading = True
     fades = ("ssm",)
     innovates = True
 
@@ -52,18 +51,7 @@ class GatedDeltaNet(Mixer):
         total = torch.zeros(batch, self.config.n_heads, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
-        y, _, state = self._scan(x, state, place, innovate=False)
-        return y, state
-
-    def innovate(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, Tensor, State]:
-        """`forward`, and between its results |v_t - S_{t-1} k_t| over all heads, (B, T) float32."""
-        y, errors, state = self._scan(x, state, place, innovate=True)
-        return y, errors.flatten(2).norm(dim=-1), state
-
-    def _scan(
-        self, x: Tensor, state: State | None, place: Place, innovate: bool
-    ) -> tuple[Tensor, Tensor | None, State]:
+    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
@@ -71,10 +59,16 @@ class GatedDeltaNet(Mixer):
         q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, step, gate = self.gates(x).split([H, H, self.sizes[2]], -1)
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
-        y, errors, ssm = gated_delta(q, k, v, beta.float().sigmoid(), decay, state["ssm"], place, innovate=innovate)
+        beta = beta.float().sigmoid()
+        y, errors, ssm = gated_delta(q, k, v, beta, decay, state["ssm"], place, innovate=innovate)
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
         after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
-        return self.out(y), errors, after
+        return Reading(self.out(y), after, decay, *(innovations(errors, beta) if innovate else ()))
+
+
+def innovations(errors: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors (B, T, H, V) and write strengths (B, T, H) -> `Reading.error`, `Reading.written`."""
+    return errors.flatten(2).norm(dim=-1), (errors * strength[..., None]).flatten(2).norm(dim=-1)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
 from ..ops.kalman import kalman
 from ..ops.place import Place
-from .base import Mixer, MixerConfig, State
+from .base import FadingMixer, MixerConfig, Reading, State
+from .gated_deltanet import innovations
 from .mamba2 import init_gates
 
 
@@ -34,7 +35,7 @@ class GatedKalmaNetConfig(MixerConfig):
         self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2, iterations=0)
 
 
-class GatedKalmaNet(Mixer):
+class GatedKalmaNet(FadingMixer):
     """No weight depends on the number of iterations: a trained model takes another one by its attribute.
 
     for module in model.modules():
@@ -44,7 +45,6 @@ class GatedKalmaNet(Mixer):
 
     Config = GatedKalmaNetConfig
     summary = "Gated KalmaNet, a fading memory that fits all of its past at every token"
-    is_fading = True
     fades = ("h", "u")
     innovates = True
 
@@ -66,16 +66,7 @@ class GatedKalmaNet(Mixer):
         total = torch.zeros(batch, H, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "h": h, "u": u, "log_decay": total}
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
-        y, _, state = self._scan(x, state, place, innovate=False)
-        return y, state
-
-    def innovate(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, Tensor, State]:
-        """`forward`, and between its results |v_t - its prediction from k_t and the past| over all heads, (B, T)."""
-        y, errors, state = self._scan(x, state, place, innovate=True)
-        return y, errors.flatten(2).norm(dim=-1), state
-
-    def _scan(self, x: Tensor, state: State | None, place: Place, innovate: bool) -> tuple[Tensor, Tensor, State]:
+    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "h", "u", "log_decay"))
         H = self.config.n_heads
         qkv, conv = self.conv(self.qkv(x), state["conv"], place)
@@ -89,7 +80,7 @@ class GatedKalmaNet(Mixer):
         )
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
         after = {"conv": conv, "h": h, "u": u, "log_decay": clock(decay, state["log_decay"], place)}
-        return self.out(y), errors, after
+        return Reading(self.out(y), after, decay, *(innovations(errors, weight) if innovate else ()))
 
 
 def _unit(x: Tensor) -> Tensor:

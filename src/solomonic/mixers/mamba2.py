@@ -15,7 +15,7 @@ from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
 from ..ops.place import Place
 from ..ops.ssd import ssd
-from .base import Mixer, MixerConfig, State
+from .base import FadingMixer, MixerConfig, Reading, State
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,9 @@ def init_gates(heads: int) -> tuple[nn.Parameter, nn.Parameter]:
     return nn.Parameter(torch.empty(heads).uniform_(1, 16).log()), nn.Parameter(step + torch.log(-torch.expm1(-step)))
 
 
-class Mamba2(Mixer):
+class Mamba2(FadingMixer):
     Config = Mamba2Config
     summary = "Mamba-2, a state-space model with scalar decay"
-    is_fading = True
     fades = ("ssm",)
 
     def __init__(self, d_model: int, config: Mamba2Config):
@@ -80,7 +79,7 @@ class Mamba2(Mixer):
         total = torch.zeros(batch, self.heads, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         z, xBC, dt = self.project(x).split(self.sizes, -1)
         xBC, conv = self.conv(xBC, state["conv"], place)
@@ -93,4 +92,4 @@ class Mamba2(Mixer):
         decay = -self.A_log.float().exp() * dt
         y, ssm = ssd(value, B, C, decay, state["ssm"], place, step=dt, skip=self.D.float())
         after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
-        return self.out(self.norm(y.flatten(2), z).to(x.dtype)), after
+        return Reading(self.out(self.norm(y.flatten(2), z).to(x.dtype)), after, decay)

@@ -5,11 +5,12 @@ A head keeps S_t, a row of N numbers for each of its P values. With a_t = exp(g_
     S_t = S_{t-1} A_t + v_t b_t^T,   y_t = S_t q_t
     A_t = a_t I,                         b_t = k_t                 (Mamba-2, Gated KalmaNet's U)
     A_t = a_t (I - beta_t k_t k_t^T),    b_t = beta_t k_t          (the delta rule)
+    A_t = Diag(a_t) (I - p_t k_t^T),     b_t = k_t                 (with a decay a channel, which erases at p_t)
 
 a system that the text changes at every token. Along that text, frozen there,
 
-    Wc_t = A_t Wc_{t-1} A_t + c_t^2 b_t b_t^T          what has been written, (N, N): controllability
-    Wo_t = A_{t+1} (Wo_{t+1} + q_{t+1} q_{t+1}^T) A_{t+1}    what will be read of what is there now: observability
+    Wc_t = A_t^T Wc_{t-1} A_t + c_t^2 b_t b_t^T          what has been written, (N, N): controllability
+    Wo_t = A_{t+1} (Wo_{t+1} + q_{t+1} q_{t+1}^T) A_{t+1}^T    what will be read of what is there now: observability
 
 and the square roots of the eigenvalues of Wc_t Wo_t are the Hankel singular values: how much of each direction is both
 written before t and read after it. A direction that is not, the head has no use for there. c_t = |v_t| / sqrt(P).
@@ -47,8 +48,10 @@ def gramians(scan: Scan, every: int = 32) -> Gramians:
     """At every `every`-th row of the scan but the last, in float64. ValueError for a text of fewer rows."""
     k, q, v, g = (x.double() for x in (scan.k, scan.q, scan.v, scan.log_decay))
     T, H, N = k.shape
-    keep = torch.eye(N, dtype=k.dtype) * g.exp()[..., None, None]
+    keep = torch.diag_embed(g.exp() if g.dim() == 3 else g.exp()[..., None].expand(-1, -1, N))  # A_t^T
     written = k
+    if scan.erase is not None:
+        keep = (torch.eye(N, dtype=k.dtype) - k[..., None] * scan.erase.double()[..., None, :]) @ keep
     if scan.beta is not None:
         beta = scan.beta.double()[..., None]
         keep = keep @ (torch.eye(N, dtype=k.dtype) - (beta * k)[..., None] * k[..., None, :])

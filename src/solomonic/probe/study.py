@@ -74,7 +74,7 @@ def fading(model: LanguageModel, text: Tensor, report: Report = lambda tokens: N
         inputs = layer_inputs(model, text, report)
     found = []
     for layer, calls in sorted(seen.scans.items()):
-        names = ("k", "q", "v", "log_decay") + (("beta",) if calls[0].beta is not None else ())
+        names = [name for name, x in vars(calls[0]).items() if x is not None]
         scan = Scan(**{name: torch.cat([getattr(call, name) for call in calls]).cpu() for name in names})
         mixer = fading_memory(model.blocks[layer].mixer)
         g = gramians(scan)
@@ -83,9 +83,9 @@ def fading(model: LanguageModel, text: Tensor, report: Report = lambda tokens: N
             "memory": mixer.config.name,
             "states": scan.k.shape[2],
             "values": scan.v.shape[2],
-            "mean_decay": scan.log_decay.double().mean(0).exp().tolist(),
-            "horizon": {name: _median(horizon(scan.log_decay, left)) for name, left in LEFT.items()},
-            "horizon_frozen": {name: frozen_horizon(scan.log_decay, left).tolist() for name, left in LEFT.items()},
+            "mean_decay": scan.head_decay.double().mean(0).exp().tolist(),
+            "horizon": {name: _median(horizon(scan.head_decay, left)) for name, left in LEFT.items()},
+            "horizon_frozen": {name: frozen_horizon(scan.head_decay, left).tolist() for name, left in LEFT.items()},
             "hankel": (g.hankel / g.hankel.sum(-1, keepdim=True).clamp_min(1e-30)).mean(0).tolist(),
             "order": g.orders().double().quantile(0.5, 0, interpolation="lower").tolist(),
             "controllability_rank": _rank(g.controllability),

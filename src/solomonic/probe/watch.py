@@ -3,8 +3,9 @@
     with watch(model, without={2: {"eidetic"}}) as seen:
         logits, state = model(tokens)
 
-Inside the block the third layer attends to its other memories alone: the softmax runs over what they show. The layer is
-then, to rounding, the layer that was built without that memory (`tests/probe/`). Nothing of the model is changed; while
+Inside the block the third layer reads its other memories alone: the softmax runs over what they show, and a fading memory
+that is read directly adds nothing. The layer is then, to rounding, the layer that was built without that memory
+(`tests/probe/`). Nothing of the model is changed; while
 the block lasts, the functions that mixers call are wrapped, in all of the process, so one block at a time.
 """
 
@@ -17,7 +18,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from ..mixers import attention, bmojo, gated_deltanet, gated_kalmanet, mamba2
+from ..mixers import attention, bmojo, channel_delta, gated_deltanet, gated_kalmanet, mamba2
 from ..mixers.attention import Attention
 from ..mixers.bmojo import BMojo
 from ..model import LanguageModel, State
@@ -30,15 +31,17 @@ ATTENTION = ((attention, "memory_attention"), (bmojo, "memory_attention"))
 SCANS = {
     (mamba2, "ssd"): ("v", "k", "q", "log_decay"),
     (gated_deltanet, "gated_delta"): ("q", "k", "v", "beta", "log_decay"),
+    (channel_delta, "channel_delta"): ("q", "k", "erase", "v", "log_decay"),
     (gated_kalmanet, "kalman"): ("q", "k", "v", "weight", "mix", "log_decay"),
 }
 
 
 @dataclass
 class Scan:
-    """What a fading memory of H heads was given, float32: k, q (T, H, N), v (T, H, P), log_decay (T, H), and beta.
+    """What a fading memory of H heads was given, float32: k, q (T, H, N), v (T, H, P), log_decay (T, H) or (T, H, N).
 
-    beta (T, H) is how much of the error a delta rule writes; None where there is no such rule. Of the first row.
+    A delta rule writes beta (T, H) of its error at k, or, with a decay a channel, all of its error at `erase` (T, H, N);
+    both are None where there is no such rule. Of the first row.
     """
 
     k: Tensor
@@ -46,6 +49,12 @@ class Scan:
     v: Tensor
     log_decay: Tensor
     beta: Tensor | None = None
+    erase: Tensor | None = None
+
+    @property
+    def head_decay(self) -> Tensor:
+        """(T, H): the mean over the channels of a head."""
+        return self.log_decay if self.log_decay.dim() == 2 else self.log_decay.mean(-1)
 
 
 @dataclass
@@ -57,12 +66,12 @@ class Seen:
 
 
 def memories(model: LanguageModel) -> dict[int, tuple[str, ...]]:
-    """By layer, the memories that its softmax runs over: all that can be taken away. Full attention has none."""
+    """By layer, the memories that it reads, in the softmax or beside it: all that can be taken away. Full attention has none."""
     found = {}
     for layer, block in enumerate(model.blocks):
         config = block.mixer.config
         if isinstance(block.mixer, BMojo):
-            has = (config.window, config.fading_span, config.capacity)
+            has = (config.window, config.fading is not None, config.capacity)
             found[layer] = tuple(name for name, size in zip(MEMORIES, has, strict=True) if size)
         elif isinstance(block.mixer, Attention) and config.window is not None:
             found[layer] = ("window",)
@@ -117,8 +126,8 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
             step = settings.get("step")
             if step is not None:
                 row["v"] = row["v"] * step[0].detach().float()[..., None]
-            beta = given.get("beta")
-            seen.scans[current[-1]].append(Scan(**row, beta=None if beta is None else beta[0].detach().float()))
+            rule = {name: given[name][0].detach().float() for name in ("beta", "erase") if name in given}
+            seen.scans[current[-1]].append(Scan(**row, **rule))
             return scan(*call, **settings)
 
         return recorded
@@ -133,6 +142,9 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
         for (module, name), names in SCANS.items():
             stack.enter_context(patch.object(module, name, scan_probe(getattr(module, name), names)))
         for layer, block in enumerate(model.blocks):
+            direct = getattr(block.mixer, "direct", None)
+            if direct is not None and "fading" in without.get(layer, ()):
+                stack.callback(direct.register_forward_hook(lambda *call: torch.zeros_like(call[-1])).remove)
             for hook in (
                 block.mixer.register_forward_pre_hook(lambda *_, layer=layer: current.append(layer)),
                 block.mixer.register_forward_hook(left_layer, always_call=True),
@@ -158,7 +170,11 @@ def clamp(before: State, after: State, layer: int, memory: str) -> State:
         held = {name: was[name] for name in (rings if memory == "window" else slots)}
         if memory == "eidetic":
             passed = (after["position"] - before["position"])[:, None]
-            held["slot_age"] = torch.where(held["slot_score"] > -torch.inf, held["slot_age"] + passed, 0)
+            empty = held["slot_score"] == -torch.inf
+            held["slot_age"] = (held["slot_age"] + passed).masked_fill(empty, 0)
+            if "slot_lost" in was:
+                passed = (attention["time"] - was["time"])[:, None]
+                held["slot_lost"] = (was["slot_lost"] + passed).masked_fill(empty, 0)
         changed = new | {"attention": attention | held} if "attention" in new else attention | held
     else:
         raise ValueError(f"layer {layer} has no {memory!r} memory to hold still; its state has {', '.join(new)}")

@@ -22,7 +22,9 @@ WAYS = tuple(weighted.WAYS)
 def compose(states: Tensor, log_decay: Tensor, how: str, backend: str = "weighted") -> Tensor:
     """states (N, B, H, ...), log_decay (N, B, H) <= 0, of N chunks in their order -> (B, H, ...), in float32.
 
-    Exact for transitions that are a multiple of the identity (Mamba-2's). The delta rule's are not: what a chunk wrote
-    at the keys of another is added, where reading on would have corrected it. ValueError for an unknown backend.
+    With a decay for each key channel states are (N, B, H, ..., K) and log_decay (N, B, H, K): each channel by itself.
+    Exact for transitions that are a multiple of the identity, a channel at a time. The delta rule's are not: what a
+    chunk wrote at the keys of another is added, where reading on would have corrected it. ValueError for an unknown
+    backend.
     """
     return choose("backend", backend, BACKENDS)(states.float(), log_decay.float(), how)

@@ -20,5 +20,5 @@ def compose(states: Tensor, log_decay: Tensor, how: str) -> Tensor:
     S = 0
     for k in torch.tensor([[*order] for order in orders]).T:  # the first chunk of every order, the second, ...
         keep = log_decay[k].exp()
-        S = keep.view(*keep.shape, *[1] * (states.dim() - keep.dim())) * S + states[k]
+        S = keep.view(*keep.shape[:3], *[1] * (states.dim() - keep.dim()), *keep.shape[3:]) * S + states[k]
     return S.mean(0)

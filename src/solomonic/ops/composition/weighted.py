@@ -1,7 +1,7 @@
 """State composition as one weighted sum: S = sum_k c_k S_k, c_k the mean over orders of what the chunks after k leave.
 
 Every weight is a sum of products of numbers in [0, 1], without a difference or a quotient: nothing cancels, nothing
-overflows, and what underflows stood beside a term of 1/N. g = log P, (N, B, H) like the weights.
+overflows, and what underflows stood beside a term of 1/N. g = log P, (N, B, H) or (N, B, H, K) like the weights.
 """
 
 import torch
@@ -16,8 +16,8 @@ def picaso(g: Tensor) -> Tensor:
     integrand has degree N - 1, for which ceil(N / 2) nodes of Gauss and Legendre are exact.
     """
     N = len(g)
-    u, weight = (x.to(g).view(-1, 1, 1, 1) for x in _gauss_legendre((N + 1) // 2))
-    left = u.flip(0) + u * g.exp()  # (nodes, N, B, H); the nodes are symmetric: 1 - u is u from its other end
+    u, weight = (x.to(g).view(-1, *[1] * g.dim()) for x in _gauss_legendre((N + 1) // 2))
+    left = u.flip(0) + u * g.exp()  # (nodes, N, B, H, ...); the nodes are symmetric: 1 - u is u from its other end
     before = torch.cat([torch.ones_like(left[:, :1]), left[:, :-1]], 1).cumprod(1)
     after = torch.cat([left[:, 1:], torch.ones_like(left[:, :1])], 1).flip(1).cumprod(1).flip(1)
     return (weight * before * after).sum(0)
@@ -26,7 +26,7 @@ def picaso(g: Tensor) -> Tensor:
 def cyclic(g: Tensor) -> Tensor:
     """c_k = (1/N) sum_{i < N} P_{k+1} ... P_{k+i}, chunks counted modulo N."""
     k = torch.arange(len(g), device=g.device)
-    following = g[(k[:, None] + k) % len(g)] * (k > 0).view(1, -1, 1, 1)
+    following = g[(k[:, None] + k) % len(g)] * (k > 0).view(1, -1, *[1] * (g.dim() - 1))
     return following.cumsum(1).exp().mean(1)
 
 
@@ -45,7 +45,7 @@ WAYS = {"picaso": picaso, "cyclic": cyclic, "sequence": sequence, "soup": soup}
 
 def compose(states: Tensor, log_decay: Tensor, how: str) -> Tensor:
     c = WAYS[how](log_decay)
-    return (c.view(*c.shape, *[1] * (states.dim() - c.dim())) * states).sum(0)
+    return (c.view(*c.shape[:3], *[1] * (states.dim() - c.dim()), *c.shape[3:]) * states).sum(0)
 
 
 def _gauss_legendre(nodes: int) -> tuple[Tensor, Tensor]:

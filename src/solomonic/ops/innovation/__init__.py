@@ -47,3 +47,10 @@ def rank(score: Tensor) -> Tensor:
     bits = score.detach().view(torch.int32)
     odd = (bits & 0x10000) != 0
     return ((bits + 0x7FFF + odd) & ~0xFFFF).view(torch.float32)
+
+
+def standing(score: Tensor, lost: Tensor | None, exact: bool) -> Tensor:
+    """What decides between the tokens of scores (B, S) that have `lost` (B, S) since by the layer's clock, None for no
+    clock: `rank` of the score, or the score itself where it is `exact`, less that."""
+    order = score.detach() if exact else rank(score)
+    return order if lost is None else order - lost

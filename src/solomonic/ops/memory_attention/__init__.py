@@ -22,8 +22,9 @@ from torch import Tensor
 
 from ...spelling import choose
 from .. import rows
-from ..innovation import rank
+from ..innovation import standing
 from ..place import Place, advance, extend
+from ..precision import widest
 from ..rotary import Rotation, Scaling
 from ..rows import NO_TRITON, compiled_in
 from ..selection import ABSENT
@@ -107,9 +108,21 @@ def _steps(x: Tensor, *others: Tensor | None) -> bool:
 
 
 def init_state(
-    batch: int, heads: int, dim: int, *, window: int, span: int, capacity: int, device=None, dtype=None
+    batch: int,
+    heads: int,
+    dim: int,
+    *,
+    window: int,
+    span: int,
+    capacity: int,
+    decays: bool = False,
+    device=None,
+    dtype=None,
 ) -> dict[str, Tensor]:
-    """The state before the first token: rings of `window` and `window + span` rows, `capacity` empty slots."""
+    """The state before the first token: rings of `window` and `window + span` rows, `capacity` empty slots.
+
+    `decays`: with what scores have lost since their rows, and the time of the document, both of the layer's clock.
+    """
 
     def zeros(*shape: int, **options) -> Tensor:
         return torch.zeros(batch, *shape, device=device, **{"dtype": dtype} | options)
@@ -125,6 +138,10 @@ def init_state(
             "slot_score": zeros(capacity, dtype=torch.float32) - torch.inf,
             "slot_age": zeros(capacity, dtype=torch.int64),
         }
+        if decays:
+            precise = {"dtype": widest(torch.device(device or "cpu"))}
+            state |= {"lost": zeros(window, **precise), "slot_lost": zeros(capacity, **precise)}
+            state |= {"time": zeros(**precise)}
     return state
 
 
@@ -139,6 +156,7 @@ def memory_attention(
     fading: tuple[Tensor, Tensor, Tensor] | None = None,
     span: int = 0,
     score: Tensor | None = None,
+    clock: Tensor | None = None,
     admit: bool = False,
     exact: bool = False,
     capacity: int = 0,
@@ -151,15 +169,19 @@ def memory_attention(
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
-    its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `block <= window` when there
-    is a capacity, so that no row leaves the window before it could be kept. `stored` is attended to as it is given.
+    its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `clock` (B, T) >= 0, a constant,
+    is what the scores of all earlier rows lose at each row: of two rows the order is that of s_j + sum of the clock up
+    to j, the same whenever it is asked for. `block <= window` when there is a capacity, so that no row leaves the window
+    before it could be kept. `stored` is attended to as it is given.
     Returns (B, T, H, D) and the state after the last real row; its slot_age counts the rows since the slot's own, 0 in
     an empty slot. `backend` None is `fastest`, and "blocked" where something is stored.
     ValueError for a backend that is not there, or that cannot serve the call.
     """
     B, T, G, D = k.shape
     if state is None:
-        state = init_state(B, G, D, window=window, span=span, capacity=capacity, device=k.device, dtype=k.dtype)
+        decays = clock is not None
+        options = {"decays": decays, "device": k.device, "dtype": k.dtype}
+        state = init_state(B, G, D, window=window, span=span, capacity=capacity, **options)
     after: dict[str, Tensor] = {}
 
     def remembered(name: str, x: Tensor, size: int) -> Tensor:
@@ -181,7 +203,10 @@ def memory_attention(
     if capacity:
         raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
         empty = raw == -torch.inf
-        order = raw.detach() if exact else rank(raw)
+        lost = None
+        if clock is not None:
+            lost, after["lost"], after["time"] = _decayed(clock, state, place, window)
+        order = standing(raw, lost, exact)
         bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
@@ -220,4 +245,24 @@ def memory_attention(
         after["slot_v"] = torch.where(held[..., None, None], values[2].gather(1, heads), 0)
         after["slot_score"] = raw.gather(1, at).masked_fill(~held, -torch.inf)
         after["slot_age"] = torch.where(held, place.last() - coordinate.gather(1, at), 0)
+        if lost is not None:
+            after["slot_lost"] = torch.where(held, lost.gather(1, at) - lost[:, -1:], 0)
     return y, after
+
+
+def _decayed(clock: Tensor, state: dict[str, Tensor], place: Place, window: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What each candidate's score (B, S) has lost when the call begins, less than nothing for the call's own rows; the
+    ring and the document's time after the call. Sums are from the call's first row on, so that a long stream costs no
+    digits."""
+    clock = clock.detach().to(state["lost"].dtype)
+    if (real := place.real()) is not None:
+        clock = clock * real
+    passed = clock.cumsum(1)
+    lost = torch.cat([state["lost"], -passed], 1)
+    total = passed[:, -1:]
+    begin = place.last() - place.end[:, None]  # coordinate of the document's first row
+    row = torch.arange(clock.shape[1], device=clock.device)
+    time = (clock * (row >= begin)).sum(1) + torch.where(begin[:, 0] < 0, state["time"], 0)
+    real = torch.arange(window, 0, -1, device=clock.device) <= place.end[:, None]
+    ring = torch.where(real, advance(lost + total, place, window), 0)
+    return torch.cat([state["slot_lost"], lost], 1), ring, time

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..innovation import rank
+from ..innovation import standing
 from ..place import join
 
 
@@ -12,37 +12,48 @@ def compose(states: list[dict[str, Tensor]], lengths: Tensor, block: int, exact:
 
     The rings are those of the last tokens. The slots hold the best of what any document holds in its own, and of what
     its window still holds that was not offered to them; except what the new window will offer at its next boundary.
-    `block` and `exact` are those of `memory_attention`.
+    Scores lose what the clocks of the later documents add. `block` and `exact` are those of `memory_attention`.
     """
-    slots = ("slot_k", "slot_v", "slot_score", "slot_age")
-    after = {name: join([s[name] for s in states], lengths) for name in states[0] if name not in slots}
-    if "slot_k" not in states[0]:
+    decays = "lost" in states[0]
+    if decays:
+        end = torch.stack([s["time"] for s in states])
+        later = end.sum(0) - end.cumsum(0)  # of the documents after each
+        ring = torch.arange(states[0]["lost"].shape[1], 0, -1, device=lengths.device)
+        states = [
+            s | {"lost": s["lost"] + t * (ring <= n[:, None]), "slot_lost": s["slot_lost"] + t}
+            for s, t, n in zip(states, later[..., None], lengths, strict=True)
+        ]
+    slots = [name for name in states[0] if name.startswith("slot_")]
+    after = {name: join([s[name] for s in states], lengths) for name in states[0] if name not in (*slots, "time")}
+    if not slots:
         return after
     ring = torch.arange(states[0]["score"].shape[1], 0, -1, device=lengths.device)
     waiting = _waiting(lengths.sum(0), block)
-    later = lengths.sum(0)
+    behind = lengths.sum(0)
     offered = []
     for state, length in zip(states, lengths, strict=True):
-        later = later - length
+        behind = behind - length
         own = (ring <= _waiting(length, block)) & (ring <= length[:, None])
-        age = torch.cat([state["slot_age"], ring.expand(len(length), -1)], 1) + later[:, None]
+        age = torch.cat([state["slot_age"], ring.expand(len(length), -1)], 1) + behind[:, None]
         score = torch.cat([state["slot_score"], state["score"].masked_fill(~own, -torch.inf)], 1)
-        offered.append(
-            (
-                torch.cat([state["slot_k"], state["k"]], 1),
-                torch.cat([state["slot_v"], state["v"]], 1),
-                score.masked_fill(age <= waiting, -torch.inf),
-                age,
-            )
-        )
-    k, v, score, age = (torch.cat(x, 1) for x in zip(*offered, strict=True))
-    order = score.detach() if exact else rank(score)
+        candidates = {
+            "slot_k": torch.cat([state["slot_k"], state["k"]], 1),
+            "slot_v": torch.cat([state["slot_v"], state["v"]], 1),
+            "slot_score": score.masked_fill(age <= waiting, -torch.inf),
+            "slot_age": age,
+        }
+        if decays:
+            candidates["slot_lost"] = torch.cat([state["slot_lost"], state["lost"]], 1)
+        offered.append(candidates)
+    offered = {name: torch.cat([x[name] for x in offered], 1) for name in offered[0]}
+    order = standing(offered["slot_score"], offered.get("slot_lost"), exact)
     best = order.argsort(dim=1, descending=True, stable=True)[:, : states[0]["slot_k"].shape[1]]
-    score, age = score.gather(1, best), age.gather(1, best)
-    held = score > -torch.inf
-    rows = best[..., None, None].expand(-1, -1, *k.shape[2:])
-    k, v = (x.gather(1, rows) * held[..., None, None] for x in (k, v))
-    return after | dict(zip(slots, (k, v, score, age * held), strict=True))
+    held = offered["slot_score"].gather(1, best) > -torch.inf
+    for name, x in offered.items():
+        shape = *best.shape, *[1] * (x.dim() - 2)
+        x = x.gather(1, best.view(shape).expand(-1, -1, *x.shape[2:]))
+        after[name] = x.where(held.view(shape), -torch.inf if name == "slot_score" else 0)
+    return after | ({"time": end.sum(0)} if decays else {})
 
 
 def _waiting(length: Tensor, block: int) -> Tensor:

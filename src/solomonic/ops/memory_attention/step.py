@@ -23,7 +23,7 @@ LEAST = 1 << 18  # products a part
 def _choose(score, coordinate, position, real, end, block, index, carried):
     """The set that the row sees and the one after it, as `selection.select` has them: of a row, one is the other."""
     S, capacity = score.shape[1], index.shape[1]
-    both, worth = np.empty(capacity + block, np.int64), np.empty(capacity + block, F)
+    both, worth = np.empty(capacity + block, np.int64), np.empty(capacity + block, score.dtype)
     for b in range(len(score)):
         before = position[b % len(position), 0]
         renewed = before > 0 and before % block == 0 and real[b] > 0

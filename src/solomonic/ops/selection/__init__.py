@@ -37,7 +37,7 @@ def select(
     """
     if backend is None:
         many = place.position.shape[1] > FEW * block
-        backend = "compiled" if many and score.dtype == torch.float32 and rows.compiles(score) else "tree"
+        backend = "compiled" if many and rows.compiles(score) else "tree"
     return choose("backend", backend, BACKENDS)(score, coordinate, place, block, capacity)
 
 

@@ -21,8 +21,8 @@ def ranked(score):
 @compiled()
 def _select(score, coordinate, event, start, last, least, rows, block, capacity, index, carried):
     Q, first = event.shape[1], score.shape[1] - rows
-    kept, worth = np.empty(capacity, np.int64), np.empty(capacity, np.float32)
-    both, both_worth = np.empty(capacity + block, np.int64), np.empty(capacity + block, np.float32)
+    kept, worth = np.empty(capacity, np.int64), np.empty(capacity, score.dtype)
+    both, both_worth = np.empty(capacity + block, np.int64), np.empty(capacity + block, score.dtype)
     for b in range(len(score)):
         for i in range(capacity):
             kept[i], worth[i] = i, score[b, i]

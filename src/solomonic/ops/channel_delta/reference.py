@@ -1,0 +1,38 @@
+"""The delta rule with a decay for each key channel, one step at a time (arXiv 2510.26692, 2605.22791).
+
+S' = S_{t-1} Diag(exp(g_t))    what is left, a channel at a time; S: (V, K) a head
+e_t = v_t - S' p_t             what the memory got wrong at the keys to erase: the innovation
+S_t = S' + e_t k_t^T
+y_t = S_t q_t
+"""
+
+import torch
+from torch import Tensor
+
+from ..place import Place
+
+
+def channel_delta(
+    q: Tensor,
+    k: Tensor,
+    erase: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    place: Place,
+    innovate: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    real = place.real()
+    out, errors = [], []
+    for t in range(v.shape[1]):
+        before = state
+        if place.packed:
+            state = torch.where((place.position[:, t] == 0)[:, None, None, None], 0, state)
+        state = log_decay[:, t, :, None].exp() * state
+        error = v[:, t] - torch.einsum("bhvk,bhk->bhv", state, erase[:, t])
+        state = state + error[..., None] * k[:, t, :, None, :]
+        out.append(torch.einsum("bhvk,bhk->bhv", state, q[:, t]))
+        errors.append(error)
+        if real is not None:
+            state = torch.where(real[:, t, None, None, None], state, before)
+    return torch.stack(out, 1), torch.stack(errors, 1), state
