@@ -26,7 +26,7 @@ def main(steps: int | None = None, *lengths: int) -> None:
     problem, lengths = task(run.task, **run.options), lengths or (96, 192, 768)
     torch.manual_seed(0)
     model = LanguageModel(preset("bmojo", vocab_size=problem.vocab_size, **run.dials))
-    config = TrainConfig(steps or run.steps, run.batch_size, run.lrs[0])
+    config = TrainConfig(steps or run.steps, run.batch_size, run.lrs[0], **run.train)
     with tqdm(total=config.steps, unit="step") as bar:
         fit(model, problem, config, report=lambda step, loss: (bar.update(step - bar.n), bar.set_postfix(loss=loss)))
     model.eval()

@@ -83,9 +83,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--fading-dropout",
         type=float,
-        default=0.0,
         metavar="X",
-        help="share of rows at first whose fading memories are not read beside attention (0); 0.5 where recall matters",
+        help="share of rows at first whose fading memories are not read beside attention (0; with --lookup 0.5)",
     )
     how.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
     how.add_argument("--precision", choices=["no", "bf16"], help="(default: bf16 where the device has it)")
@@ -113,6 +112,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..pretrain.card import card
     from ..pretrain.run import Progress, RunConfig, build_accelerator, train
 
+    if chosen.fading_dropout is None:
+        chosen.fading_dropout = 0.5 if chosen.lookup else 0.0
     names = set(inspect.signature(RunConfig).parameters)
     config = RunConfig(**{name: value for name, value in vars(chosen).items() if name in names})
     if not 0 <= chosen.held_out < 1:
