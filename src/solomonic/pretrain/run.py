@@ -220,7 +220,9 @@ def train(
                     torch.from_numpy(x).to(accelerator.device) for x in (batch.tokens, batch.targets, batch.segments)
                 )
                 dropped = config.dropped(step)
-                dropped = None if dropped is None else dropped[part].to(accelerator.device)
+                if dropped is not None:  # while it warms up for look-ups, a micro-batch has more rows, and shorter ones
+                    dropped = dropped[part].repeat(-(-len(tokens) // len(dropped[part])))[: len(tokens)]
+                    dropped = dropped.to(accelerator.device)
                 with exchange(m == config.accumulate - 1), accelerator.autocast():
                     logits, state = model(tokens, states[m], segments=segments, stores=stores, dropped=dropped)
                     loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / config.accumulate
