@@ -127,7 +127,8 @@ def test_a_document_is_read_without_windows(arch):
 
 @pytest.mark.parametrize("arch", ["bmojo", "transformer", "mamba2"])
 def test_generation_is_greedy_and_stops(arch):
-    model = small(arch)
+    models = (small(arch, seed=seed) for seed in range(30))  # untrained ones: some end the text at once
+    model = next(model for model in models if len(by_hand(model, BYTES, "The sky", 12)) >= 8)
     wanted = [
         ("The sky", {"until": [], "max_gen_toks": 12}),
         ("A", {"until": "\n\n", "max_new_tokens": 3, "temperature": 0.0}),
