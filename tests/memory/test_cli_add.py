@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from solomonic.cli import main
 from solomonic.folder import save
@@ -93,6 +94,11 @@ def test_evaluated_with_and_without(place, capsys):
 
 
 def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
+    model = small()
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mixer.out.weight *= 5  # what is attended to decides between tokens, as in a trained model
+    save(place / "model", model, Tokenizer.for_bytes())
     said(capsys, *add(place))
     (place / "prompts.txt").write_text("Ahab\nCall me\n")
     batch = ("generate", place / "model", "--batch", place / "prompts.txt", "--temperature", "0", "--max-tokens", "8")
