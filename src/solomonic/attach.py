@@ -28,7 +28,7 @@ from torch.nn.functional import cross_entropy, logsigmoid
 from .folder import fingerprint
 from .memory import Entries, LayerLayout, Layout, Store, Tokens, Writing
 from .memory.index import entry_of
-from .mixers.bmojo import BMojo, BMojoConfig
+from .mixers.bmojo import EXACT, BMojo, BMojoConfig
 from .model import LanguageModel, State
 from .ops.innovation import rank, standing
 from .ops.memory_attention import Stored
@@ -408,7 +408,7 @@ def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor
     lost = None
     if "lost" in attention:
         lost = torch.cat([attention["slot_lost"], attention["lost"][:, -config.block_size :]], 1)
-    score = standing(score, lost, config.score in ("random", "recent"))
+    score = standing(score, lost, config.score in EXACT)
     empty = torch.cat([attention["slot_score"] == -torch.inf, ~offered], 1)
     best, order = score.masked_fill(empty, -torch.inf).sort(dim=1, descending=True, stable=True)
     where = torch.cat([position[:, None] - attention["slot_age"], new], 1).gather(1, order)

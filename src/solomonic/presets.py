@@ -6,6 +6,7 @@ Transformer of the same width and depth (to within one MLP column a layer).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -20,6 +21,8 @@ from .mixers.mamba2 import Mamba2Config
 from .mixers.mamba3 import Mamba3Config
 from .model import ModelConfig
 from .spelling import unknown
+
+Heads = TypeVar("Heads", GatedDeltaNetConfig, GatedKalmaNetConfig, KDAConfig, GatedDeltaNet2Config)
 
 
 @dataclass(frozen=True)
@@ -48,25 +51,24 @@ class Dials:
     def mamba2(self, expand: float = 2) -> Mamba2Config:
         return Mamba2Config(self.state_size, head_dim=self.d_model // self.n_heads, expand=expand)
 
-    def gated_deltanet(self, expand: float = 2) -> GatedDeltaNetConfig:
+    def _heads(self, config: type[Heads], expand: float) -> Heads:
         """Heads of the attention's size; with expand 2 a state of as many numbers as Mamba-2's."""
         heads, dim = self.n_heads, self.d_model // self.n_heads
-        return GatedDeltaNetConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+        return config(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+
+    def gated_deltanet(self, expand: float = 2) -> GatedDeltaNetConfig:
+        return self._heads(GatedDeltaNetConfig, expand)
 
     def gated_kalmanet(self, expand: float = 2) -> GatedKalmaNetConfig:
-        """Sized as Gated DeltaNet; its state has the keys' second moments on top."""
-        heads, dim = self.n_heads, self.d_model // self.n_heads
-        return GatedKalmaNetConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+        """Its state has the keys' second moments on top."""
+        return self._heads(GatedKalmaNetConfig, expand)
 
     def kda(self, expand: float = 2) -> KDAConfig:
-        """Sized as Gated DeltaNet."""
-        heads, dim = self.n_heads, self.d_model // self.n_heads
-        return KDAConfig(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+        return self._heads(KDAConfig, expand)
 
     def gated_deltanet2(self, expand: float = 2) -> GatedDeltaNet2Config:
-        """Sized as Gated DeltaNet; its gates, one a channel, take parameters from the MLP."""
-        heads, dim = self.n_heads, self.d_model // self.n_heads
-        return GatedDeltaNet2Config(heads, key_dim=self.state_size, value_dim=int(expand * dim))
+        """Its gates, one a channel, take parameters from the MLP."""
+        return self._heads(GatedDeltaNet2Config, expand)
 
     def mamba3(self, expand: float = 2) -> Mamba3Config:
         """A state of as many numbers as Mamba-2's."""

@@ -10,7 +10,6 @@ The narrow middle of both low-rank projections is as wide as a head's values. q 
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +19,16 @@ from ..layers import RMSNorm, ShortConvolution
 from ..ops.channel_delta import channel_delta
 from ..ops.clock import clock
 from ..ops.place import Place
-from .base import FadingMixer, MixerConfig, Reading, State
-from .gated_deltanet import _unit, innovations
+from .base import FadingMixer, Reading, State
+from .gated_deltanet import GatedDeltaNetConfig, _unit, innovations
 from .mamba2 import init_gates
-
-
-@dataclass(frozen=True)
-class ChannelDeltaConfig(MixerConfig):
-    n_heads: int = 4
-    key_dim: int = 16
-    value_dim: int = 16
-    conv_width: int = 4
-
-    def __post_init__(self):
-        self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2)
 
 
 class ChannelDelta(FadingMixer):
     fades = ("ssm",)
     innovates = True
 
-    def __init__(self, d_model: int, config: ChannelDeltaConfig, gates: int):
+    def __init__(self, d_model: int, config: GatedDeltaNetConfig, gates: int):
         """`gates`: numbers a head in (0, 1) that `edit` is given of every token."""
         super().__init__(d_model, config)
         H, keys, values = config.n_heads, config.n_heads * config.key_dim, config.n_heads * config.value_dim

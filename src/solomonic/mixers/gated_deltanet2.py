@@ -16,11 +16,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .channel_delta import ChannelDelta, ChannelDeltaConfig
+from .channel_delta import ChannelDelta
+from .gated_deltanet import GatedDeltaNetConfig
 
 
 @dataclass(frozen=True)
-class GatedDeltaNet2Config(ChannelDeltaConfig):
+class GatedDeltaNet2Config(GatedDeltaNetConfig):
     name = "gated_deltanet2"
 
 

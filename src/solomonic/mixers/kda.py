@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .channel_delta import ChannelDelta, ChannelDeltaConfig
+from .channel_delta import ChannelDelta
+from .gated_deltanet import GatedDeltaNetConfig
 
 
 @dataclass(frozen=True)
-class KDAConfig(ChannelDeltaConfig):
+class KDAConfig(GatedDeltaNetConfig):
     name = "kda"
 
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
@@ -69,7 +68,7 @@ class RunConfig(TrainConfig):
     def restarts(self, step: int) -> Tensor:
         """(batch_size,) bool: the rows that begin anew after step 0, 1, ... A model whose rows all go on for ever never
         sees how a text begins, and keys of weights that it no longer has."""
-        return torch.from_numpy(np.random.default_rng([self.seed, step, 2]).random(self.batch_size) < self.restart)
+        return self.drawn(step, self.restart, 2)
 
     def often(self, name: str, times: int) -> int:
         return getattr(self, name) or max(1, self.steps // times)
