@@ -45,7 +45,7 @@ def test_a_full_disk(tmp_path, full_disk):
     with full_disk(1000):
         with pytest.raises(OSError):
             write(text, "x" * 5000)
-        with pytest.raises(OSError, match="tensors: "):
+        with pytest.raises(OSError, match="tensors"):
             write_tensors(tensors, {"a": torch.zeros(5000)}, {})
     assert text.read_text() == "old" and load_file(tensors)["a"].tolist() == [0, 1, 2]
     assert sorted(tmp_path.iterdir()) == [tensors, text]
@@ -80,7 +80,7 @@ def test_who_may_read_a_file_stays_as_it_was(tmp_path):
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):
     (tmp_path / "file").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="got a folder"):
         write(tmp_path / "file", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -1,40 +1,172 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and locks that end with their process."""
 
+import errno
 import os
+import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system: writers are not kept apart
+    fcntl = None
+
+PARTIAL = ".partial"
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to. It becomes `path` when the block ends, on the disk before this returns.
+    """A path to write to. What is there when the block ends becomes `path`, on the disk before this returns.
 
-    After an error, a full disk among them, `path` is as it was and nothing is left beside it; after a crash
-    something named `.NAME.partial` may be, which the next call overwrites. Who may read `path` stays as it was.
+    It is an empty file beside `path`, of a name of its own, to be written to in place: so any number of processes may write at once: the last that
+    ends decides. After an error, a full disk among them, `path` is as it was and nothing is left; what a process that
+    was killed has left, the next call takes away. Who may read `path` stays as it was. A link is followed: the
+    file that it names is replaced. A device or a pipe is given the whole content at the end.
+    ValueError for no path and for a folder.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    target = destination(path)
+    if target.exists() and not target.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            content = Path(folder) / "content"
+            content.touch()
+            yield content
+            with content.open("rb") as source, target.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, target.name)
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    partial, handle = _begin(target)
     try:
-        partial.touch()
-        mode = stat.S_IMODE((path if path.exists() else partial).stat().st_mode)
-        partial.chmod(mode | stat.S_IWUSR)
         yield partial
-        partial.chmod(mode)
-        _sync(partial)
-        os.replace(partial, path)
-    except BaseException:
+        if not _same(handle, partial):
+            raise RuntimeError(f"{partial}: expected to be written to, not to be replaced: its lock went with it")
+        if mode is not None:
+            os.fchmod(handle, mode)
+        os.fsync(handle)
+        os.replace(partial, target)
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
-    _sync(path.parent)
+    finally:
+        os.close(handle)
+    _sync(target.parent)
 
 
 def write(path: str | Path, content: str | bytes) -> None:
     """`content`, UTF-8 where it is text, as the whole file `path`."""
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def destination(path: str | Path) -> Path:
+    """The file that `path` names, links followed. ValueError where that is no path, or a folder or a socket."""
+    if not str(path) or "\0" in str(path):
+        raise ValueError(f"expected the path of a file, got {str(path)!r}")
+    try:
+        target = Path(path).resolve()
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if str(path).endswith(("/", os.sep)):
+            raise ValueError(f"{path}: expected the path of a file, got that of a folder") from None
+        return Path(path).resolve()
+    except RuntimeError:  # a link that leads to itself
+        raise ValueError(f"{path}: expected a file, got a link that leads to itself") from None
+    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode):
+        raise ValueError(f"{path}: expected a file to write to, got a {'folder' if stat.S_ISDIR(mode) else 'socket'}")
+    return target
+
+
+def sweep(folder: str | Path, name: str | None = None) -> None:
+    """Take away what killed processes have left in `folder` of unfinished files, of all or of the file `name`."""
+    begin = "." if name is None else _partial(name)
+    try:
+        left = [entry.path for entry in os.scandir(folder) if entry.name.startswith(begin)]
+    except OSError:
+        return
+    for path in left:
+        if not path.endswith(PARTIAL):
+            continue
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                if _try_lock(handle):
+                    os.unlink(path)
+            finally:
+                os.close(handle)
+
+
+@contextmanager
+def locked(path: str | Path, doing: str) -> Iterator[None]:
+    """The right to change `path`, a folder that is there or a file that may be, until the block or the process ends.
+
+    ValueError where another process holds it: "PATH: process 123 is `doing`; ...".
+    """
+    path = destination(path) if not Path(path).is_dir() else Path(path).resolve()
+    if fcntl is None or (path.exists() and not path.is_dir() and not path.is_file()):
+        yield
+        return
+    name = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}"[:200] + ".lock")
+    name.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _try_lock(handle):
+                who = os.read(handle, 20).decode("ascii", "replace").strip()
+                raise ValueError(f"{path}: process {who or '?'} is {doing}; wait for it, or use another path")
+            if _same(handle, name):  # or whoever held it has just taken the file away
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        os.truncate(handle, 0)
+        os.write(handle, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _begin(target: Path) -> tuple[Path, int]:
+    """An empty file beside `target`, which is locked: no other process takes it for one that was left."""
+    while True:
+        partial = target.with_name(_partial(target.name) + secrets.token_hex(8) + PARTIAL)
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        _try_lock(handle)
+        if _same(handle, partial):
+            return partial, handle
+        os.close(handle)
+
+
+def _partial(name: str) -> str:
+    """How the unfinished files of `name` begin."""
+    return "." + os.fsdecode(os.fsencode(name)[:200]) + "."
+
+
+def _try_lock(handle: int) -> bool:
+    """False where another process has the lock. True too where the file system knows no locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:
@@ -45,8 +177,11 @@ def _sync(path: Path) -> None:
         return
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system whose folders cannot be synced
+            raise
     finally:
         os.close(handle)
 
 
-__all__ = ["replacing", "write"]
+__all__ = ["destination", "locked", "replacing", "sweep", "write"]
