@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from . import rows
+from .precision import widest
 
 Scaling = tuple[float, float, float, float]
 """factor, low, high, length (Llama 3.1's): a pair that turns at most `low` times in `length` tokens is slowed down by
@@ -21,15 +22,19 @@ class Rotation(NamedTuple):
     scaling: Scaling | None = None
 
     def table(self, position: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (..., dim / 2) float32 at `position` (...)."""
+        """Cosines and sines (..., dim / 2) float32 at `position` (...).
+
+        Angles are float64 where the device has it: in float32 that of position 100,000 is off by 0.004.
+        """
         half = dim // 2
         frequency = self.base ** (-torch.arange(half, device=position.device, dtype=torch.float32) / half)
         if self.scaling is not None:
             factor, low, high, length = self.scaling
             kept = ((length / (2 * math.pi) * frequency - low) / (high - low)).clamp(0, 1)
             frequency = frequency * (kept + (1 - kept) / factor)
-        angle = position[..., None].float() * frequency
-        return angle.cos(), angle.sin()
+        wide = widest(position.device)
+        angle = position[..., None].to(wide) * frequency.to(wide)
+        return angle.cos().float(), angle.sin().float()
 
     def __call__(self, x: Tensor, position: Tensor) -> Tensor:
         """Rotate (B, T, H, D) by `position` (B or 1, T)."""
