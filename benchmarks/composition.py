@@ -74,7 +74,11 @@ def main(*archs: str) -> None:
         fit(model, TASK, TrainConfig(STEPS, 32, 1e-2, fading_dropout=0.5))
         show(arch, model)
         apart.load_state_dict(model.state_dict())
-        fit(apart, DistractorRecall(pairs=PAIRS, length=TASK.length, easy=0), TrainConfig(STEPS // 2, 32, 3e-3, fading_dropout=0.5))
+        fit(
+            apart,
+            DistractorRecall(pairs=PAIRS, length=TASK.length, easy=0),
+            TrainConfig(STEPS // 2, 32, 3e-3, fading_dropout=0.5),
+        )
         show(f"{arch}, read apart", apart)
 
 

@@ -215,7 +215,14 @@ def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> L
         if step % (10 * max(1, steps // 100)) == 0:
             print(f"{task.name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
-    fit(model, task, TrainConfig(steps, batch, lr, fading_dropout=0.5), Path("runs/decay") / f"{task.name}.pt", report, save_every=0)
+    fit(
+        model,
+        task,
+        TrainConfig(steps, batch, lr, fading_dropout=0.5),
+        Path("runs/decay") / f"{task.name}.pt",
+        report,
+        save_every=0,
+    )
     first, last = config.layers
     small = LanguageModel(replace(config, layers=(first, replace(last, capacity=16))))
     small.load_state_dict(model.state_dict())

@@ -269,12 +269,12 @@ def test_a_file_of_something_else_is_not_written_to(folder, capsys, batch, tmp_p
             "--batch-size: expected a whole number >= 1",
         ),
         (["generate", "{t}/nowhere", "a"], "expected a folder with config.json"),
-        (["generate", "{m}", "a", "--session", "{m}/model.safetensors"], "a file of other tensors"),
-        (["generate", "{m}", "a", "--session", "{m}/config.json"], "cannot be read"),
-        (["generate", "{m}", "a", "--session", "{t}"], "cannot be read"),
+        (["generate", "{m}", "a", "--session", "{m}/model.safetensors"], "which is of MODEL"),
+        (["generate", "{m}", "a", "--session", "{m}/config.json"], "which is of MODEL"),
+        (["generate", "{m}", "a", "--session", "{t}"], "got a folder"),
         (["chat", "{t}/nowhere"], "expected a folder with config.json"),
         (["chat", "{m}", "--max-tokens", "0"], "--max-tokens: expected a whole number >= 1"),
-        (["chat", "{m}", "--session", "{m}/config.json"], "cannot be read"),
+        (["chat", "{m}", "--session", "{m}/config.json"], "which is of MODEL"),
     ],
 )
 def test_a_mistake_is_one_line_and_loses_nothing(folder, capsys, piped, tmp_path, words, says):

@@ -6,7 +6,7 @@ from pathlib import Path
 import solomonic
 
 ROOT = Path(solomonic.__file__).parent
-EVERYONE = {"spelling", "files"}  # one helper for error messages, one for whole files
+EVERYONE = {"spelling", "files", "jsontext", "machine"}  # messages, whole files, JSON, what there is room for
 MAY = {
     "ops": set(),
     "layers": {"ops"},
@@ -15,9 +15,9 @@ MAY = {
     "presets": {"model", "mixers"},
     "tasks": {"corpus", "theory"},
     "theory": set(),
-    "train": {"model", "tasks"},
+    "train": {"model", "tasks", "tensors"},
     "compare": {"model", "presets", "tasks", "train", "__init__"},
-    "formats": {"model", "mixers"},
+    "formats": {"model", "mixers", "tensors"},
     "tokenizer": set(),
     "folder": {"model", "formats", "tensors", "tokenizer", "__init__"},
     "corpus": set(),
@@ -28,6 +28,7 @@ MAY = {
     "remember": {"attach", "memory", "model", "tensors", "tokenizer"},
     "transduce": {"attach", "remember", "memory", "evaluate", "corpus", "model", "tokenizer"},
     "generate": {"model", "folder", "tensors", "tokenizer"},
+    "serve": {"generate", "model", "tokenizer"},
     "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
     "hf": {"model", "mixers", "formats"},
     "memory": {"ops"},
@@ -53,6 +54,7 @@ PACKAGES = {
     "hf": {"torch", "transformers", "safetensors"},
     "transduce": {"torch", "numpy"},
     "generate": {"torch"},
+    "serve": {"torch", "starlette", "uvicorn"},
     "memory": {"torch", "numpy", "pymilvus", "numba"},
     "theory": {"numpy", "scipy", "numba", "matplotlib", "av"},
     "probe": {"torch", "numpy", "scipy", "matplotlib"},

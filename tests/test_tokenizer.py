@@ -125,6 +125,15 @@ def test_foreign_tokenizers_encode_as_the_library_does(built, name):
 
 
 @pytest.mark.parametrize("name", ["bytes", *FOREIGN])
+def test_pieces_are_what_tokens_give_inside_a_text(built, name):
+    tokenizer = Tokenizer.for_bytes() if name == "bytes" else Tokenizer.from_json(built[name])
+    text = {"words": "the", "unigram": "the cat meat"}.get(name, "on the mat: the cat é日")
+    pieces = [tokenizer.piece(token) for token in tokenizer.encode(text).tolist()]
+    assert b"".join(pieces).decode().strip() == text
+    assert tokenizer.piece(tokenizer.end) is None and tokenizer.piece(10**6) is None
+
+
+@pytest.mark.parametrize("name", ["bytes", *FOREIGN])
 def test_no_text_becomes_a_special_token(built, name):
     tokenizer = Tokenizer.for_bytes() if name == "bytes" else Tokenizer.from_json(built[name])
     unknown = {tokenizer.inner.token_to_id(token) for token in ("<unk>", "[UNK]")}

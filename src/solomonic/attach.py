@@ -37,8 +37,11 @@ from .spelling import unknown
 
 CLOCKS = ("change", "surprise", "tokens")
 
-LONGEST = 64
-"""Tokens of one call, at most: what each of them finds is laid out for it."""
+LONGEST, MOST = 64, 1 << 16
+"""Tokens of one call, and of what they find in a head, at most: it is laid out for each of them."""
+
+ROWS, LENGTH, BEGUN = 64, 64, 32
+"""Texts that the model writes to set the innovation test by, their tokens, and how many of these do not count."""
 
 USUAL, FEWEST = 256, 16
 """Tokens over which the clock `change` takes the mean and deviation of surprise, and without which it stands still."""
@@ -65,7 +68,8 @@ def layout(
 ) -> Layout:
     """What a store of `model` looks like: of all its layers with an eidetic memory, or of `layers`, numbers from 0.
 
-    keep: the share of tokens that pass the innovation test, at the scores that the tokens `text` (T,) get; 1 keeps all.
+    keep: the share of tokens that pass the innovation test; 1 keeps all. It is the share of the tokens of `text` (T,),
+    or, without one, of texts that the model writes itself: then the layout is a function of the model alone.
     ValueError for a model or a layer without an eidetic memory.
     """
     able = [i for i, block in enumerate(model.blocks) if isinstance(block.mixer, BMojo) and block.mixer.config.capacity]
@@ -77,9 +81,10 @@ def layout(
         raise ValueError(f"keep: expected a share in (0, 1], got {keep}")
     least = dict.fromkeys(chosen, None)
     if keep < 1:
-        if text is None or len(text) < 2:
+        if text is not None and len(text) < 2:
             raise ValueError("keep: expected some text to measure scores on, got none")
-        least = _quantiles(model, chosen, text, 1 - keep)
+        scores = _own_scores(model, chosen) if text is None else _scores(model, chosen, text)
+        least = {i: float(one.quantile(1 - keep)) for i, one in scores.items()}
     shapes = []
     for i in chosen:
         config = model.blocks[i].mixer.config
@@ -88,8 +93,26 @@ def layout(
     return Layout(fingerprint(model), tuple(shapes), dtype)
 
 
-def _quantiles(model: LanguageModel, layers: Sequence[int], text: Tensor, q: float) -> dict[int, float]:
-    """The scores that a share `q` of the tokens of `text` stays below, of each layer."""
+def _own_scores(model: LanguageModel, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The scores, of each layer, of the tokens of texts that the model writes itself, each drawn as it foretells it."""
+    random = torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.config.vocab_size, (ROWS, 1), generator=random)
+    scores: dict[int, list[Tensor]] = {i: [] for i in layers}
+    state = None
+    with torch.inference_mode():
+        for at in range(LENGTH):
+            logits, state = model(tokens.to(model.embedding.weight.device), state)
+            chances = logits[:, -1].cpu().double().softmax(-1)
+            if not chances.isfinite().all():
+                raise ValueError("expected finite logits, got others; the model's weights are damaged")
+            tokens = torch.multinomial(chances, 1, generator=random)
+            for i in layers if at >= BEGUN else ():
+                scores[i].append(rank(state["layers"][i]["attention"]["score"][:, -1].float()).cpu())
+    return {i: torch.cat(s) for i, s in scores.items()}
+
+
+def _scores(model: LanguageModel, layers: Sequence[int], text: Tensor) -> dict[int, Tensor]:
+    """The scores, of each layer, of tokens of `text`."""
     scores: dict[int, list[Tensor]] = {i: [] for i in layers}
     state = None
     with torch.inference_mode():
@@ -98,7 +121,7 @@ def _quantiles(model: LanguageModel, layers: Sequence[int], text: Tensor, q: flo
             for i in layers:
                 ring = rank(state["layers"][i]["attention"]["score"][0].float())
                 scores[i].append(ring[-min(part.shape[1], len(ring)) :].cpu())
-    return {i: float(torch.cat(s).quantile(q)) for i, s in scores.items()}
+    return {i: torch.cat(s) for i, s in scores.items()}
 
 
 class Attached:
@@ -134,8 +157,8 @@ class Attached:
         clock: str = "change",
         watch: Callable[[list[Passage]], None] | None = None,
     ):
-        if type(k) is not int or k < 0:
-            raise ValueError(f"k: expected a whole number >= 0, got {k!r}")
+        if type(k) is not int or not 0 <= k <= MOST:
+            raise ValueError(f"k: expected a whole number from 0 to {MOST}, got {k!r}")
         if newest is not None and (type(newest) is not int or newest < 1):
             raise ValueError(f"newest: expected a whole number >= 1, or None, got {newest!r}")
         if newest is not None and own is None and writing is None:
@@ -234,7 +257,8 @@ class Attached:
 
     def _parts(self, length: int, state: State | None) -> Iterator[tuple[int, int]]:
         """Where to cut a call: what changes at a boundary, for a document of the store's own, begins a part."""
-        cuts = set(range(LONGEST, length, LONGEST)) if self.k else set()
+        longest = max(1, min(LONGEST, MOST // max(self.k, 1)))
+        cuts = set(range(longest, length, longest)) if self.k else set()
         if self.k and self.own is not None:
             at = 0 if state is None else int(state["position"][0])
             for block in {layer.config.block_size for layer in self._layers}:
@@ -309,7 +333,9 @@ class _Layer:
             age = store.search(which, query, attached.k, attached.rate, attached.only, now).age
         else:
             age = self._newest(query, now)
-        ages = _distinct(age.reshape(B * T, -1).tolist())  # what several heads find is seen once
+        if attached.k > LONGEST:  # no room for what is not there
+            age = age[..., : max(1, int((age >= 0).sum(-1).max()))]
+        ages = _distinct(age.reshape(B * T, -1).tolist(), store.in_order)  # what several heads find is seen once
         if max(ages) < 0:
             return None
         found = store.read(which, ages).view(B, T, -1)
@@ -360,11 +386,11 @@ class _Layer:
         return torch.nn.functional.pad(age, (0, attached.k - age.shape[-1]), value=-1)
 
 
-def _distinct(ages: list[list[int]]) -> list[int]:
-    """Each one of a row once, rising, and -1 in place of the others."""
+def _distinct(ages: list[list[int]], in_order: Callable[[Collection[int]], list[int]]) -> list[int]:
+    """Each one of a row once, in order, and -1 in place of the others."""
     distinct = []
     for row in ages:
-        mine = sorted({*row} - {-1})
+        mine = in_order({*row} - {-1})
         distinct += mine + [-1] * (len(row) - len(mine))
     return distinct
 

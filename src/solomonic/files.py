@@ -15,7 +15,7 @@ try:
 except ImportError:  # no such locks on this system: writers are not kept apart
     fcntl = None
 
-PARTIAL = ".partial"
+PARTIAL, LOCK = ".partial", ".lock"
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, target)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)
         raise
     finally:
@@ -60,9 +60,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def write(path: str | Path, content: str | bytes) -> None:
-    """`content`, UTF-8 where it is text, as the whole file `path`."""
+    """`content`, UTF-8 where it is text, as the whole file `path`.
+
+    What UTF-8 lacks, a byte of a file's name that is no text, is written as in JSON: \\udce9.
+    """
     with replacing(path) as partial:
-        partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
 
 
 def destination(path: str | Path) -> Path:
@@ -103,35 +106,79 @@ def sweep(folder: str | Path, name: str | None = None) -> None:
 
 
 @contextmanager
-def locked(path: str | Path, doing: str) -> Iterator[None]:
-    """The right to change `path`, a folder that is there or a file that may be, until the block or the process ends.
+def locked(path: str | Path, doing: str, folder: bool = False) -> Iterator[None]:
+    """The right to change the file `path`, or the `folder`, until the block or the process ends, however it ends.
 
-    ValueError where another process holds it: "PATH: process 123 is `doing`; ...".
+    Neither has to be there; a folder is made, and goes again if nothing came to be in it. ValueError where another
+    process holds it: "PATH: process 123 is `doing`; ...".
     """
-    path = destination(path) if not Path(path).is_dir() else Path(path).resolve()
-    if fcntl is None or (path.exists() and not path.is_dir() and not path.is_file()):
+    path = Path(path).resolve() if folder else destination(path)
+    made = None
+    if folder:
+        made = _first_missing(path)
+        path.mkdir(parents=True, exist_ok=True)
+    if fcntl is None or (not folder and path.exists() and not path.is_file()):
         yield
         return
-    name = path / ".lock" if path.is_dir() else path.with_name(f".{path.name}"[:200] + ".lock")
+    name = path / LOCK if folder else path.with_name(_partial(path.name)[:-1] + LOCK)
     name.parent.mkdir(parents=True, exist_ok=True)
+    handle = _lock(name, path, doing)
+    try:
+        yield
+    finally:
+        name.unlink(missing_ok=True)
+        os.close(handle)
+        if made is not None:
+            with suppress(OSError):
+                for empty in (path, *path.parents):
+                    empty.rmdir()
+                    if empty == made:
+                        break
+
+
+def owned(folder: str | Path, kind: str, *marks: str) -> None:
+    """ValueError unless `folder` is new, or empty, or holds one of the files `marks`, as the folder of a `kind` does."""
+    folder = Path(folder)
+    if not folder.parts:
+        raise ValueError(f"--out: expected the name of a folder for {kind}, got {str(folder)!r}")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out: expected a folder, {folder} is a file")
+    if any((folder / mark).exists() for mark in marks) or (there := _something_in(folder)) is None:
+        return
+    raise ValueError(
+        f"--out: expected a new or an empty folder, or that of {kind}, got {folder}, which holds {there}; name another"
+    )
+
+
+def _something_in(folder: Path) -> str | None:
+    """A file under `folder` that is no lock and no unfinished one, None where there is none."""
+    for where, folders, names in os.walk(folder):
+        for name in sorted(names):
+            if name != LOCK and not (name.startswith(".") and name.endswith(PARTIAL)):
+                return os.path.relpath(os.path.join(where, name), folder)
+    return None
+
+
+def _first_missing(path: Path) -> Path | None:
+    """The highest of the folder and those around it that is not there, None where all are."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    return missing[-1] if missing else None
+
+
+def _lock(name: Path, path: Path, doing: str) -> int:
     while True:
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _try_lock(handle):
                 who = os.read(handle, 20).decode("ascii", "replace").strip()
-                raise ValueError(f"{path}: process {who or '?'} is {doing}; wait for it, or use another path")
+                raise ValueError(f"{path}: process {who or '?'} is {doing}; wait for it, or name another path")
             if _same(handle, name):  # or whoever held it has just taken the file away
-                break
+                os.truncate(handle, 0)
+                os.write(handle, f"{os.getpid()}\n".encode())
+                return handle
         except BaseException:
             os.close(handle)
             raise
-        os.close(handle)
-    try:
-        os.truncate(handle, 0)
-        os.write(handle, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        name.unlink(missing_ok=True)
         os.close(handle)
 
 
@@ -184,4 +231,4 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["destination", "locked", "replacing", "sweep", "write"]
+__all__ = ["destination", "locked", "owned", "replacing", "sweep", "write"]

@@ -8,16 +8,18 @@ README.md               the model card
 
 import hashlib
 import json
+from functools import reduce
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import __version__
+from . import __version__, jsontext
 from .files import write
-from .formats import SINGLE, read_folder
+from .formats import SETTINGS, SINGLE, TOKENIZER, check_tokenizer, read_folder
 from .formats.solomonic import PREFIX, describe
-from .model import LanguageModel
+from .machine import check_fits
+from .model import LanguageModel, sizes
 from .tensors import write_tensors
 from .tokenizer import Tokenizer
 
@@ -45,7 +47,9 @@ def save(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer, card: s
         "model_max_length": int(1e30),
     }
     ends = {"eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
-    write_tensors(folder / SINGLE, _tensors(model), {"format": "pt", "solomonic": __version__})
+    written = {"format": "pt", "solomonic": __version__, SETTINGS: jsontext.digest(settings["model"])}
+    written[TOKENIZER] = jsontext.digest(jsontext.parse(tokenizer.to_json(), "tokenizer"))
+    write_tensors(folder / SINGLE, _tensors(model), written)
     write(folder / "tokenizer.json", tokenizer.to_json())
     for name, content in (("tokenizer_config", tokens), ("generation_config", ends), ("config", settings)):
         write(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
@@ -58,17 +62,23 @@ def load(
 ) -> tuple[LanguageModel, Tokenizer]:
     """The model in `folder`, in evaluation mode, and its tokenizer; also of the other formats that `formats` reads.
 
-    dtype None: as the file has it. ValueError for a folder that is not whole, or whose parts do not fit each other.
+    dtype None: as the file has it; the widest, where it has several. ValueError for a folder that is not whole or is
+    damaged, whose parts do not fit each other, or whose state does not fit this machine's memory.
     """
     folder = Path(folder)
     config, tensors = read_folder(folder)
+    check_fits(sizes(config)[1], f"{folder / 'config.json'}: the state of a text")
     tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    kinds = {tensor.dtype for tensor in tensors.values()}
+    if dtype is None and len(kinds) > 1:
+        dtype = reduce(torch.promote_types, kinds)
     with torch.device("meta"):
         model = LanguageModel(config)
     model.load_state_dict(tensors, assign=True)
     if config.tie_embeddings:
         model.head.weight = model.embedding.weight
     _fits(folder, model, tokenizer)
+    check_tokenizer(folder)
     return model.to(device, dtype).eval(), tokenizer
 
 
@@ -79,14 +89,16 @@ def template(folder: str | Path) -> tuple[str, dict[str, str]]:
     """
     path = Path(folder) / "tokenizer_config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        config = jsontext.read(path, dict, infinite=True) if path.exists() else {}
         own = path.with_name("chat_template.jinja")
-        text = own.read_text(encoding="utf-8") if own.exists() else config.get("chat_template")
+        text = own.read_text(encoding="utf-8") if own.is_file() else config.get("chat_template")
         if isinstance(text, list):
             text = next((t["template"] for t in text if t["name"] == "default"), None)
         tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
         tokens = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{own}: expected a template in UTF-8, got what is none ({error})") from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the settings of a tokenizer, got what cannot be read ({error})") from None
     text, tokens = CHAT if text is None else text, {name: t or "" for name, t in tokens.items()}
     if not all(isinstance(t, str) for t in (text, *tokens.values())):

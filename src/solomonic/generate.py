@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import jsontext
 from .folder import fingerprint
 from .model import LanguageModel, State, map_state, state_tensors
 from .tensors import read_tensors, write_tensors
@@ -115,6 +116,20 @@ def stream(
     What is pending is read first. ValueError where nothing is: there is nothing to go on from. States come out of
     inference mode: clone their tensors to differentiate through them.
     """
+    for token, _, session in steps(model, session, sampling, max_tokens=max_tokens, ends=ends, chunk=chunk):
+        yield token, session
+
+
+def steps(
+    model: LanguageModel,
+    session: Session,
+    sampling: Sampling = Sampling(),
+    *,
+    max_tokens: int,
+    ends: Collection[int] = (),
+    chunk: int = CHUNK,
+) -> Iterator[tuple[int, Tensor, Session]]:
+    """As `stream`, with the logits (V,) by which each token was drawn."""
     if not session.pending:
         raise ValueError("expected at least one token to go on from, got an empty text; give a prompt")
     for session in read(model, session, chunk):
@@ -123,7 +138,7 @@ def stream(
         logits, state = _step(model, session.pending, session.state)
         token = sampling.choose(logits[0], session.length)
         session = Session(state, (token,))
-        yield token, session
+        yield token, logits[0], session
         if token in ends:
             return
 
@@ -231,25 +246,34 @@ class SessionFile:
 
     def _about(self, about: str | None) -> dict[str, Any]:
         try:
-            about = json.loads(about or "null")
-        except json.JSONDecodeError:
-            about = None
-        if not isinstance(about, dict):
-            raise self._refuse("a file of other tensors; give the name of a new one")
-        return about
+            return jsontext.parse(about or "null", KEY, dict)
+        except ValueError:
+            raise self._refuse("a file of other tensors; give the name of a new one") from None
 
     def _session(self, tensors: dict[str, Tensor]) -> Session:
-        """The state nested as the model has it; every tensor has its place, and the shape of that."""
-        pending = tuple(tensors.pop("pending").tolist())
+        """The state nested as the model has it; every tensor has its place, and the shape and kind of that."""
+        pending = tensors.pop("pending", None)
+        vocabulary = self.model.config.vocab_size
+        whole = pending is not None and pending.dim() == 1 and pending.dtype == torch.int64
+        if not whole or not bool(((pending >= 0) & (pending < vocabulary)).all()):
+            raise self._refuse(f"one whose pending tokens are not whole numbers below {vocabulary}; use another file")
+        pending = tuple(pending.tolist())
         if not tensors:
             return Session(None, pending)
-        read = int(tensors["state.position"][0]) if "state.position" in tensors else 0
-        like = self.model.init_state(1, read, "meta")
-        expected = {name: list(tensor.shape) for name, tensor in state_tensors(like)}
-        came = {name: list(tensor.shape) for name, tensor in tensors.items()}
-        for name in sorted(expected.keys() | came.keys()):
-            if expected.get(name) != came.get(name):
-                raise self._refuse(f"one with {name} {came.get(name)}, not {expected.get(name)}; use another file")
+        position = tensors.get("state.position")
+        if position is None or position.shape != (1,) or position.dtype != torch.int64 or position[0] < 0:
+            raise self._refuse("one that does not say how many tokens it has read; use another file")
+        try:
+            like = self.model.init_state(1, int(position[0]), "meta", self.model.embedding.weight.dtype)
+        except RuntimeError:
+            raise self._refuse(f"one of {int(position[0])} tokens, more than any has; use another file") from None
+        expected = dict(state_tensors(like))
+        for what in ("shape", "dtype"):
+            want, came = ({name: getattr(t, what) for name, t in some.items()} for some in (expected, tensors))
+            for name in sorted(want.keys() | came.keys()):
+                if want.get(name) != came.get(name):
+                    there, wanted = (list(x) if isinstance(x, tuple) else x for x in (came.get(name), want.get(name)))
+                    raise self._refuse(f"one with {name} {there}, not {wanted}; use another file")
         device = self.model.embedding.weight.device
         names = iter(name for name, _ in state_tensors(like))
         return Session(map_state(lambda _: tensors[next(names)].to(device), like), pending)
@@ -268,4 +292,4 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-__all__ = ["CHUNK", "Sampling", "Session", "SessionFile", "generate", "read", "stream"]
+__all__ = ["CHUNK", "Sampling", "Session", "SessionFile", "generate", "read", "steps", "stream"]

@@ -3,10 +3,10 @@
 Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes: B rows, T tokens, V vocabulary.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from math import isfinite
 from typing import Any, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .layers import RMSNorm, SwiGLU
 from .mixers import MixerConfig, State, build, config_from_dict
+from .mixers.base import LARGEST, is_number
 from .ops.composition import WAYS
 from .ops.place import Place, Store
 from .spelling import unknown
@@ -36,13 +37,18 @@ class ModelConfig:
         if not all(type(n) is int for n in (self.vocab_size, self.d_model, self.d_ff)):
             raise ValueError(f"expected vocab_size, d_model and d_ff to be whole numbers, got {self}")
         if type(self.tie_embeddings) is not bool or not all(
-            type(x) in (int, float) and isfinite(x) for x in (self.embedding_scale, self.norm_eps)
+            is_number(x) for x in (self.embedding_scale, self.norm_eps)
         ):
             raise ValueError(
                 f"expected tie_embeddings to be true or false, embedding_scale and norm_eps numbers, got {self}"
             )
         if self.vocab_size < 1 or self.d_model < 1 or self.d_ff < 0 or not self.layers:
             raise ValueError(f"expected vocab_size >= 1, d_model >= 1, d_ff >= 0 and at least one layer, got {self}")
+        if max(self.vocab_size, self.d_model, self.d_ff) > LARGEST:
+            raise ValueError(
+                f"expected vocab_size, d_model and d_ff of at most {LARGEST:,}, got {self.vocab_size}, {self.d_model} and "
+                f"{self.d_ff}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` is the inverse."""
@@ -286,6 +292,26 @@ class LanguageModel(nn.Module):
     def _expected(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Of every tensor of a state, the shape but for the batch, and the type."""
         return {name: (x.shape[1:], x.dtype) for name, x in state_tensors(self.init_state(1, 0, "meta"))}
+
+
+def sizes(config: ModelConfig) -> tuple[int, int]:
+    """(numbers in the weights, bytes of the state of one row that has read nothing) of a model that is not built.
+
+    ValueError for sizes that no tensor can have, or that do not fit one another.
+    """
+    numbers = config.d_model * (1 + config.vocab_size * (1 if config.tie_embeddings else 2))
+    state = 0
+    try:
+        with torch.device("meta"):
+            for mixer, count in Counter(config.layers).items():
+                block = Block(config, mixer)
+                numbers += count * sum(p.numel() for p in block.parameters())
+                state += count * sum(t.nbytes for _, t in state_tensors(block.mixer.init_state(1, 0, "meta")))
+    except (RuntimeError, TypeError, OverflowError):
+        raise ValueError(
+            f"expected sizes that a tensor can have, got d_model {config.d_model}, d_ff {config.d_ff}, {mixer}"
+        ) from None
+    return numbers, state
 
 
 def state_tensors(state: State, name: str = "state") -> Iterator[tuple[str, Tensor]]:

@@ -4,6 +4,7 @@ Each is a list of mixers; the width of the MLP is then chosen so that the model 
 Transformer of the same width and depth (to within one MLP column a layer).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,6 +13,7 @@ import torch
 
 from .mixers import MIXERS, MixerConfig, build
 from .mixers.attention import AttentionConfig
+from .mixers.base import LARGEST
 from .mixers.bmojo import BMojoConfig
 from .mixers.gated_deltanet import GatedDeltaNetConfig
 from .mixers.gated_deltanet2 import GatedDeltaNet2Config
@@ -21,6 +23,8 @@ from .mixers.mamba2 import Mamba2Config
 from .mixers.mamba3 import Mamba3Config
 from .model import ModelConfig
 from .spelling import unknown
+
+MOST_LAYERS = 1000
 
 Heads = TypeVar("Heads", GatedDeltaNetConfig, GatedKalmaNetConfig, KDAConfig, GatedDeltaNet2Config)
 
@@ -167,6 +171,8 @@ def preset(
         least = 0 if dial == "capacity" else 1
         if type(value) is not int or value < least:
             raise ValueError(f"{name}: expected {dial} >= {least}, a whole number, got {value!r}")
+    if n_layers > MOST_LAYERS or max(sizes.values()) > LARGEST:
+        raise ValueError(f"{name}: expected at most {MOST_LAYERS:,} layers, and sizes up to {LARGEST:,}, got {sizes}")
     if n_heads is None:
         n_heads = max(4, d_model // 64)
     if type(n_heads) is not int or n_heads < 1 or d_model % (2 * n_heads):
@@ -197,11 +203,14 @@ def preset(
         budget = n_layers * (
             _parameters(AttentionConfig(n_heads, n_kv_heads), d_model) + column * round(d_model * 8 / 3)
         )
-        spent = sum(_parameters(layer, d_model) for layer in layers)
+        spent = sum(count * _parameters(layer, d_model) for layer, count in Counter(layers).items())
         d_ff = max(8, round((budget - spent) / (n_layers * column)))
     return ModelConfig(vocab_size, d_model, tuple(layers), d_ff, tie_embeddings, embedding_scale=d_model**0.5)
 
 
 def _parameters(mixer: MixerConfig, d_model: int) -> int:
-    with torch.device("meta"):
-        return sum(p.numel() for p in build(mixer, d_model).parameters())
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in build(mixer, d_model).parameters())
+    except (RuntimeError, TypeError, OverflowError):
+        raise ValueError(f"expected sizes that a tensor can have, got d_model {d_model}, {mixer}") from None

@@ -4,7 +4,9 @@ Bytes are a tokenizer file too (byte-level BPE without merges), so that whoever 
 """
 
 import codecs
+import functools
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +17,9 @@ END = "<|end|>"
 ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[SEP]")
 """Names under which tokenizers are known to have the token that ends a document."""
 
+
+PANIC = "PanicException"
+"""What a library written in Rust raises where it gave up; it is no Exception, and has no name to import."""
 
 HELD = 16
 """Tokens after which a stream no longer waits for the rest of a character: four make one, in any tokenizer."""
@@ -58,11 +63,13 @@ class Tokenizer:
         path = Path(path)
         if path.is_dir():
             path = path / "tokenizer.json"
+        came = None if path.is_file() else "it is no file" if path.exists() else "it is not there"
         try:
-            content = path.read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError) as error:
-            came = "it is not there" if isinstance(error, FileNotFoundError) else "it is not text"
-            raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {came}") from None
+            content = "" if came else path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            came = "it is not text"
+        if came:
+            raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {came}")
         return cls.from_json(content, str(path))
 
     @classmethod
@@ -70,7 +77,9 @@ class Tokenizer:
         """From the text of a `tokenizer.json`, which `name` calls in an error."""
         try:
             return cls(tokenizers.Tokenizer.from_str(content))
-        except Exception as error:  # the library raises nothing narrower
+        except BaseException as error:  # the library raises nothing narrower than Exception, and panics are none
+            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                raise
             raise ValueError(f"{name}: expected a tokenizer.json of the tokenizers library; it says {error}") from None
 
     def to_json(self) -> str:
@@ -91,6 +100,21 @@ class Tokenizer:
         if self.is_bytes:
             return bytes(t for t in map(int, tokens) if t < 256).decode("utf-8", "replace")
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
+
+    def piece(self, token: int) -> bytes | None:
+        """What a token gives inside a text, in UTF-8: it may be a part of a character. None for one that gives none."""
+        if self.is_bytes:
+            return bytes([token]) if token < 256 else None
+        name = self.inner.id_to_token(token)
+        if name is None or name in self.specials:
+            return None
+        if isinstance(self.inner.decoder, tokenizers.decoders.ByteLevel) and _byte_values().keys() >= set(name):
+            return bytes(_byte_values()[character] for character in name)
+        if byte := re.fullmatch("<0x([0-9A-F]{2})>", name):
+            return bytes.fromhex(byte[1])
+        before = self._ids("a")  # so that a space that the token begins with is seen
+        text = self.decode([*before, token])[len(self.decode(before)) :]
+        return None if not text or "\ufffd" in text else text.encode()
 
     def stream(self) -> Callable[[int | None], str]:
         """A function from the next token to the text that is certain by now: "" inside a character.
@@ -156,6 +180,11 @@ def _byte_vocab() -> dict[str, int]:
     others = [b for b in range(256) if b not in printable]
     names = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
     return names | {END: 256}
+
+
+@functools.cache
+def _byte_values() -> dict[str, int]:
+    return {name: byte for name, byte in _byte_vocab().items() if name != END}
 
 
 __all__ = ["END", "Tokenizer"]

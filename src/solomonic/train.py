@@ -4,9 +4,10 @@ AdamW, linear warm-up then cosine to zero, gradient clipping, bf16 where the dev
 arguments: the same seed gives the same losses on the same machine, interrupted or not.
 """
 
+import json
 import math
-import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from torch.nn.functional import cross_entropy
 
 from .model import LanguageModel
 from .tasks.base import IGNORE, Task
+from .tensors import read_tensors, write_tensors
+
+KEY = "solomonic-cell"
+"""Of the checkpoint of a run: where its metadata has what is no tensor."""
 
 
 @dataclass(frozen=True)
@@ -101,21 +106,12 @@ def fit(
     done = Progress(curve=[])
     identity = repr((asdict(config), model.config.to_dict(), task.name))
     if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        if saved["identity"] == identity:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            rng.bit_generator.state = saved["rng"]
-            done = Progress(**saved["progress"])
+        done = _resumed(checkpoint, identity, model, optimizer, rng) or done
 
     def save() -> None:
-        if checkpoint is None:
-            return
-        checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        whole = {"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(whole | {"rng": rng.bit_generator.state, "progress": asdict(done)}, partial)
-        os.replace(partial, checkpoint)
+        if checkpoint is not None:
+            state = {"identity": identity, "rng": rng.bit_generator.state, "progress": asdict(done)}
+            write_tensors(checkpoint, _run_tensors(model, optimizer), {KEY: json.dumps(state)})
 
     model.train()
     every = max(1, config.steps // 100)
@@ -152,6 +148,48 @@ def fit(
             if asked:
                 raise Interrupted(f"stopped at step {done.step} of {config.steps}")
     return done
+
+
+def _run_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and moments of a run by name."""
+    tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
+    for i, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": x for name, x in moments.items()}
+    return {name: x.clone() for name, x in tensors.items()}
+
+
+def _resumed(
+    checkpoint: Path,
+    identity: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+) -> Progress | None:
+    """What the checkpoint has done, if it is of this run, taken over by all three; a damaged one says so and is left."""
+    try:
+        tensors, metadata = read_tensors(checkpoint, ours=True)
+        state = json.loads(metadata[KEY])
+        if state["identity"] != identity:
+            return None
+        expected = {name: (x.shape, x.dtype) for name, x in model.state_dict().items()}
+        weights = {name.removeprefix("model."): x for name, x in tensors.items() if name.startswith("model.")}
+        if {name: (x.shape, x.dtype) for name, x in weights.items()} != expected:
+            raise ValueError("its weights are of another model")
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name in tensors.keys() - {f"model.{name}" for name in weights}:
+            _, number, key = name.split(".")
+            moments.setdefault(int(number), {})[key] = tensors[name]
+        progress = Progress(**state["progress"])
+        progress.curve = [tuple(entry) for entry in progress.curve]
+        draws = np.random.default_rng()
+        draws.bit_generator.state = state["rng"]
+    except (ValueError, KeyError, TypeError) as error:
+        warnings.warn(f"{checkpoint}: this checkpoint is damaged ({error}); its run begins again", stacklevel=3)
+        return None
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    rng.bit_generator.state = state["rng"]
+    return progress
 
 
 def _to(device: torch.device, x: Tensor | None) -> Tensor | None:

@@ -210,8 +210,6 @@ class Transducer:
         for way in ways:
             begun = time.perf_counter()
             scores, state = getattr(self, f"_{way}")(text, near)
-            if not all(map(math.isfinite, scores)):
-                raise ValueError(f"{way}: expected finite scores of labels, got {scores}; tune with a lower lr")
             label = self.labels[max(range(len(scores)), key=scores.__getitem__)]
             seconds = time.perf_counter() - begun + (searched if way in NEAR else 0.0)
             found[way] = Answer(label, scores, seconds, state)
@@ -265,7 +263,10 @@ class Transducer:
         return self._score(self.model, np.concatenate([*shown, self._question(text)]))
 
     def _tuning(self, text: str, near: list[int]) -> Scores:
-        scores, state = self._score(self._tuned(near), self._question(text))
+        try:
+            scores, state = self._score(self._tuned(near), self._question(text))
+        except ValueError:
+            raise ValueError("tuning: expected finite scores, got others; tune with a lower lr") from None
         return scores, state + 4 * sum(p.nbytes for p in self.model.parameters())  # weights, gradients, two moments
 
     def _vote(self, text: str, near: list[int]) -> Scores:

@@ -28,7 +28,9 @@ SMALL = (
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("length", [5, 16, 37])
 def test_two_calls_equal_one_softmax(tied, length):
-    layer = build(BMojoConfig(Mamba2Config(head_dim=8), window=16, capacity=0, n_kv_heads=2, tied=tied, readout="softmax"), 32)
+    layer = build(
+        BMojoConfig(Mamba2Config(head_dim=8), window=16, capacity=0, n_kv_heads=2, tied=tied, readout="softmax"), 32
+    )
     x, other = torch.randn(2, length, 32, requires_grad=True), torch.randn(2, length, 32)
     gradients = []
     for module in (layer, TwoCalls(layer)):

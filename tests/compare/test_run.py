@@ -126,7 +126,7 @@ def test_interrupted_and_started_again(tmp_path, number):
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130 and b"goes on from here" in said, said.decode()
     assert read_lines(tmp_path / "cut" / "results.jsonl") == []
-    assert len(list((tmp_path / "cut" / "cells").glob("*.pt"))) == 1
+    assert len(list((tmp_path / "cut" / "cells").glob("*.safetensors"))) == 1
     subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     cut, whole = (read_lines(tmp_path / name / "results.jsonl") for name in ("cut", "whole"))

@@ -193,7 +193,7 @@ def test_indices(folder, shards, says):
     "name, content, says",
     [
         ("config.json", None, "config.json: expected a JSON file; it is not there"),
-        ("config.json", "{", "config.json: expected JSON"),
+        ("config.json", "{", "config.json: expected a JSON object, got what is no JSON"),
         ("config.json", "[1]", "config.json: expected a JSON object, got list"),
         (
             "config.json",

@@ -1,16 +1,20 @@
 """Documents into a store and out of it again, as a person does it."""
 
 import json
+import os
 
 import pytest
 import torch
 
 from solomonic.cli import main
-from solomonic.folder import save
+from solomonic.attach import Attached
+from solomonic.folder import load, save
 from solomonic.memory import open_store
 from solomonic.tokenizer import Tokenizer
 
 from ..evaluate.models import small
+from .cases import same
+from .test_remember import everything
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_added_once_searched_and_explained(place, capsys):
 
 
 def test_a_text_is_remembered_as_it_is_written(place, capsys):
-    said(capsys, *add(place))
+    said(capsys, *add(place, "--keep", "0.5"))
     write = (
         "generate",
         place / "model",
@@ -137,3 +141,89 @@ def test_a_mistake_is_one_line(place, capsys, words, error):
     code, _, err = said(capsys, *(word.format(place) for word in words))
     assert code == 2 and error in err.splitlines()[-1] and "Traceback" not in err
     assert not (place / "new").exists()
+
+
+def remembered(place, name: str) -> tuple:
+    """The layout of a store, all its tokens in the order of names, what a text finds, and the logits that it gets."""
+    model, tokenizer = load(place / "model")
+    x = torch.from_numpy(tokenizer.encode("Call me Ahab; the whale was white."))[None]
+    with open_store(str(place / name)) as store, torch.no_grad():
+        names = {document.id: document.name for document in store.documents()}
+        logits, _ = Attached(model, store, k=4)(x)
+        results = []
+        for shape in store.layout.layers:
+            query = torch.randn(5, shape.heads, shape.dim, generator=torch.Generator().manual_seed(1))
+            found = store.search(shape.layer, query, 9)
+            which = [names.get(age >> 32) for age in found.age.flatten().tolist()]
+            results += [which, found.position, found.logit]
+        return store.layout, [d.tokens for d in store.documents()], everything(store), results, logits
+
+
+def into(place, name: str, *texts: str) -> None:
+    where = ["--model", str(place / "model"), "--store", str(place / name)]
+    for text in texts:
+        assert main(["memory", "add", str(place / "texts" / text), *where]) == 0
+
+
+def test_forgotten_on_the_command_line_is_never_known(place, capsys):
+    (place / "texts" / "a.txt").write_text("1 + 1 = 2; 3 * 4 = 12; 5 - 6 = -1\n" * 40)
+    into(place, "store", "a.txt", "b.txt")
+    code, out, _ = said(capsys, "memory", "forget", "--store", place / "store", "--document", place / "texts" / "a.txt")
+    assert code == 0 and out.endswith("1 documents forgotten\n")
+    into(place, "never", "b.txt")
+    (layout, tokens, kept, results, logits), (other, *rest) = remembered(place, "store"), remembered(place, "never")
+    assert layout == other and tokens == rest[0] and 0 < tokens[0] < 0.5 * 2 * 680
+    assert same(kept, rest[1]) and same(results, rest[2]) and torch.equal(logits, rest[3])
+
+
+def test_the_order_of_adding_is_not_seen(place):
+    (place / "texts" / "a.txt").write_text("Call me Ishmael.\nAhab went to sea.\n" * 30)  # found in both, equally well
+    into(place, "one", "a.txt", "b.txt")
+    into(place, "other", "b.txt", "a.txt")
+    (layout, _, _, results, logits), (its, _, _, found, expected) = remembered(place, "one"), remembered(place, "other")
+    assert layout == its and same(results, found) and torch.equal(logits, expected)
+
+
+def test_a_name_that_is_not_utf8_is_one_too(place, capsys):
+    name = os.fsdecode(b"caf\xe9 \xff.txt")
+    (place / "texts" / name).write_text("Stubb had his whale.\n" * 40)
+    store = ("--store", os.fsdecode(os.fsencode(place) + b"/st\xf6re"))
+    code, out, err = said(capsys, "memory", "add", place / "texts", "--model", place / "model", *store)
+    assert code == 0 and out.startswith("3 documents added") and "Traceback" not in err
+    code, out, _ = said(capsys, "memory", "list", *store)
+    assert code == 0 and "caf\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}.txt" in out
+    assert said(capsys, "memory", "verify", *store)[:2] == (0, "sound: 3 documents\n")
+    code, out, _ = said(capsys, "memory", "add", place / "texts", "--model", place / "model", *store)
+    assert code == 0 and out.startswith("0 documents added, 3 were there already")
+    code, _, err = said(capsys, "memory", "search", "wh\udcffle", "--model", place / "model", *store)
+    assert code == 0 and "Traceback" not in err
+    code, out, _ = said(capsys, "memory", "forget", *store, "--document", place / "texts" / name)
+    assert code == 0 and out.endswith("1 documents forgotten\n")
+
+
+@pytest.mark.parametrize(
+    "words, code",
+    [
+        (("--k", "1000000000"), 2),
+        (("--k", "0"), 2),
+        (("--k", "65536", "--count", "1000000000000000000000"), 0),
+        (("--count", "0"), 2),
+    ],
+)
+def test_absurd_numbers_end_in_a_line(place, capsys, words, code):
+    into(place, "store", "b.txt")
+    came, _, err = said(capsys, "memory", "search", "w", "--model", place / "model", "--store", place / "store", *words)
+    assert came == code and "Traceback" not in err and (code == 0 or "expected" in err)
+
+
+def test_a_busy_or_damaged_store_is_not_a_new_one(place, capsys):
+    into(place, "store", "b.txt")
+    with open_store(str(place / "store"), write=True):
+        code, _, err = said(capsys, *add(place))
+        assert code == 2 and "is writing to this store" in err
+    file = place / "store" / "store.sqlite"
+    whole = file.read_bytes()
+    for damaged in (b"", bytes(len(whole)), whole[:5000]):
+        file.write_bytes(damaged)
+        code, _, err = said(capsys, *add(place))
+        assert code == 2 and "Traceback" not in err and file.read_bytes() == damaged

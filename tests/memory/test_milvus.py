@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from solomonic.memory import Damaged
 from solomonic.memory.engines import milvus
+from solomonic.memory.layout import entry_id
 from solomonic.memory.reference import search as defined
 
 from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
@@ -121,3 +123,30 @@ def _batch(document, tokens):
     parts = tokens.checked(document._store.layout[1], "float16").blocks(4)
     entries = tuple((1, entry_id(document.id, block), part) for block, part in parts)
     return Batch(replace(document.document, tokens=len(tokens)), entries, (), b"more")
+
+
+def test_a_damaged_row_closes_nothing(uri):
+    with opened(uri) as store:
+        for seed, name in enumerate("abc"):
+            put(store, name, seed)
+        sound = [store.search(1, queries(1), 9, only={number}).logit for number in (1, 3)]
+        client, name = store._engine._client, store._engine._name
+        (blob, *_) = client.query(
+            f"{name}_blobs", "document == 3 and layer == 1", output_fields=["*"], consistency_level="Strong"
+        )
+        (row,) = client.get(f"{name}_documents", ids=[2])
+        client.upsert(f"{name}_blobs", [{**blob, "data": blob["data"][:60] + "////" + blob["data"][64:]}])
+        client.upsert(f"{name}_documents", [{**row, "body": row["body"][:-1]}])
+    with pytest.warns(Damaged, match="document 2 is damaged") as told, opened(uri, write=False) as store:
+        assert [document.name for document in store.documents()] == ["a", "c"] and store.damaged().keys() == {2}
+        assert torch.equal(store.search(1, queries(1), 9, only={1}).logit, sound[0])
+        assert torch.equal(store.search(1, queries(1), 9, only={3}).logit, sound[1])  # the service's own keys are sound
+        entries = store.fetch(1, [entry_id(3, block) for block in range(20)])
+        assert 0 < int(entries.real.sum()) < 23
+        assert any("of layer 1 of document 3 is damaged" in line for line in store.verify())
+    assert all(one.category is Damaged for one in told)
+    with pytest.warns(Damaged), opened(uri) as store:
+        gone = store.forget([2, 3])
+        assert {document.id for document in gone.asked} == {2, 3} and not gone.unknown
+    with opened(uri, write=False) as store:
+        assert store.verify() == [] and [document.name for document in store.documents()] == ["a"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -84,13 +85,34 @@ def test_carrying_full_attention_is_refused(text, tmp_path, capsys):
     assert "grows without bound" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(text, tmp_path, capsys):
+def test_no_checkpoint_is_written_of_weights_that_have_blown_up(text, tmp_path, capsys):
+    """The loss of the first step is finite; what is left after it is not."""
     out = tmp_path / "out"
     assert train(text, out, "--lr", "1e20", "--save-every", "1", "--clip", "1e30", "--steps", "30") == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert re.search(r"the loss is (nan|inf) at step \d+; try a lower --lr.*last good checkpoint is", said)
+    assert re.search(r"the loss is (nan|inf) at step 2; try a lower --lr than 1e\+20$", said)
+    assert not (out / "run" / "checkpoint.safetensors").exists() and not (out / "config.json").exists()
+
+
+@pytest.mark.parametrize("bad", [8, 12])
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(text, tmp_path, capsys, monkeypatch, bad):
+    """In the third step after a checkpoint, and in the step that the next one would be written after."""
+    import solomonic.pretrain.run as module
+
+    real, calls = module.cross_entropy, []
+
+    def losses(*arguments):
+        calls.append(arguments)
+        return real(*arguments) * (float("nan") if len(calls) == bad else 1)
+
+    monkeypatch.setattr(module, "cross_entropy", losses)
+    out = tmp_path / "out"
+    assert train(text, out, "--save-every", "5", "--log-every", "1", "--steps", "30") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"the loss is nan at step {bad - 1}; try a lower --lr.*last good checkpoint is", said)
     tensors, _ = checkpoint(out)
-    assert tensors["run.losses"].isfinite().all() and not (out / "config.json").exists()
+    assert tensors["run.losses"].isfinite().all() and len(tensors["run.losses"]) == 5
+    assert not (out / "config.json").exists()
 
 
 def test_from_the_weights_of_a_folder(text, tmp_path):
@@ -170,23 +192,19 @@ def test_a_damaged_checkpoint_is_named_and_stays(text, tmp_path, damage, capsys)
     assert path.read_bytes() == damaged
 
 
-def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, capsys):
-    import errno
+def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, capsys, full_disk):
+    import solomonic.pretrain.checkpoint as module
 
-    import solomonic.tensors as module
+    real, calls = module.write_tensors, []
 
-    real, calls = module.save_file, []
-
-    def full(tensors, path, metadata):
+    def full(path, tensors, metadata):
         calls.append(path)
-        if len(calls) == 3:
-            path.write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(tensors, path, metadata)
+        with full_disk(2000) if len(calls) == 3 else nullcontext():
+            real(path, tensors, metadata)
 
-    monkeypatch.setattr(module, "save_file", full)
+    monkeypatch.setattr(module, "write_tensors", full)
     assert train(text, tmp_path / "out", "--save-every", "2") == 2
-    assert "No space left" in capsys.readouterr().err
+    assert "File too large" in capsys.readouterr().err
     tensors, _ = checkpoint(tmp_path / "out")
     assert len(tensors["run.losses"]) == 4
     assert not list((tmp_path / "out").rglob("*.partial"))
@@ -207,7 +225,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, ca
         (["text.jsonl", "--tokenizer", "text.jsonl"], "tokenizer.json"),
         (["text.jsonl", "--held-out", "1"], "--held-out"),
         (["text.jsonl", "--length", "100000"], "pass more text"),
-        (["text.jsonl", "--model", "no.json"], "no.json is not there"),
+        (["text.jsonl", "--model", "no.json"], "no.json: expected a JSON file; it is not there"),
         (["text.jsonl", "--from", "nowhere"], "nowhere"),
         (["garbage.bin"], "binary"),
         (["empty.txt"], "empty"),
@@ -256,7 +274,9 @@ def test_a_row_that_begins_anew_goes_on_from_nothing():
 def test_which_rows_begin_anew():
     config = RunConfig(steps=9, batch_size=4000, lr=1.0, restart=0.25)
     assert config.restarts(3).float().mean() == pytest.approx(0.25, abs=0.03)
-    assert torch.equal(config.restarts(3), config.restarts(3)) and not torch.equal(config.restarts(3), config.restarts(4))
+    assert torch.equal(config.restarts(3), config.restarts(3)) and not torch.equal(
+        config.restarts(3), config.restarts(4)
+    )
     assert not RunConfig(steps=9, batch_size=40, lr=1.0, restart=0.0).restarts(0).any()
     with pytest.raises(ValueError, match="0 <= restart <= 1"):
         RunConfig(steps=9, batch_size=4, lr=1.0, restart=2.0)

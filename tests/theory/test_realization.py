@@ -238,7 +238,7 @@ def test_a_file_gives_the_same_numbers(model, tmp_path):
 @pytest.mark.parametrize(
     "content, says",
     [
-        ("{", "expected a model as JSON"),
+        ("{", "expected a JSON object, got what is no JSON"),
         ("{}", "expected a file of format"),
         ('{"format": "solomonic linear model 1", "AA": []}', "did you mean"),
         ('{"format": "solomonic linear model 1", "A": [[1]]}', "missing"),

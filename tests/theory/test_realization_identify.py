@@ -300,6 +300,6 @@ def test_files_that_cannot_be_read(name, content, tmp_path, capsys):
 
 def test_a_saved_model_is_plain_json(tmp_path):
     data = table(tmp_path / "d.csv", ["y"], [GOOD[0]])
-    assert main(["identify", data, "--train", "1", "--order", "1", "--out", str(tmp_path), "--no-picture"]) == 0
-    assert json.loads((tmp_path / "model.json").read_text())["outputs"] == ["y"]
-    assert not (tmp_path / "identify.png").exists()
+    assert main(["identify", data, "--train", "1", "--order", "1", "--out", str(tmp_path / "out"), "--no-picture"]) == 0
+    assert json.loads((tmp_path / "out" / "model.json").read_text())["outputs"] == ["y"]
+    assert not (tmp_path / "out" / "identify.png").exists()

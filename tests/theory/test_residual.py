@@ -336,7 +336,7 @@ def test_typos_of_the_command(tmp_path, capsys):
         (["--periods", "48", "12"], "rising"),
         (["--recent", "1"], "recent"),
         (["--most", "0"], "--most"),
-        (["--out", str(data)], "a file of its own"),
+        (["--out", str(data)], "expected another file than"),
     ]:
         assert main(["anomalies", str(data), *words]) == 2
         assert message in capsys.readouterr().err

@@ -4,33 +4,38 @@ import argparse
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+from ..files import locked
 from ..folder import load
 from ..generate import Sampling
+from ..machine import check_fits
 from ..model import LanguageModel
 from ..spelling import choose
 from ..tokenizer import Tokenizer
 from ._device import DTYPES, device
+from ._numbers import COUNT, real, whole
 
 
 def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
     command.add_argument("model", metavar="MODEL", help="folder with config.json, safetensors and tokenizer.json")
     command.add_argument(
         "--max-tokens",
-        type=int,
+        type=whole(COUNT),
         default=max_tokens,
         metavar="N",
         help=f"tokens to write at most (default {max_tokens})",
     )
     command.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0: always the likeliest token (default 0.8)"
+        "--temperature", type=real(), default=0.8, metavar="T", help="0: always the likeliest token (default 0.8)"
     )
     command.add_argument(
-        "--top-p", type=float, default=0.95, metavar="P", help="of the likeliest tokens that make up P (default 0.95)"
+        "--top-p", type=real(), default=0.95, metavar="P", help="of the likeliest tokens that make up P (default 0.95)"
     )
-    command.add_argument("--top-k", type=int, metavar="K", help="of the K likeliest tokens (default: all)")
-    command.add_argument("--seed", type=int, metavar="S", help="the same seed draws the same text (default: any)")
+    command.add_argument("--top-k", type=whole(COUNT), metavar="K", help="of the K likeliest tokens (default: all)")
+    command.add_argument(
+        "--seed", type=whole(COUNT), metavar="S", help="the same seed draws the same text (default: any)"
+    )
     command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
     command.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (default: as the model's file has it)")
     command.add_argument(
@@ -45,17 +50,26 @@ def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
 def add_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument("--memory", metavar="URI", help="a store of this model to attend to (`solomonic memory add`)")
     command.add_argument(
-        "--found", type=int, default=4, metavar="K", help="tokens that a head finds in it for each token (default 4)"
+        "--found",
+        type=whole(),
+        default=4,
+        metavar="K",
+        help="tokens that a head finds in it for each token (default 4)",
     )
     command.add_argument(
         "--approximate", action="store_true", help="search it approximately: faster, where it is large"
     )
     command.add_argument(
-        "--rate", type=float, default=0.0, metavar="R", help="how fast what is stored fades, by its clock (default 0)"
+        "--rate", type=real(), default=0.0, metavar="R", help="how fast what is stored fades, by its clock (default 0)"
     )
     command.add_argument(
         "--hedge", action="store_true", help="mix with the model alone, and without --rate, by how well each foretold"
     )
+
+
+def held_session(chosen: argparse.Namespace) -> AbstractContextManager[None]:
+    """The right to read the file of --session and to write it, where there is one."""
+    return locked(chosen.session, "using this session") if chosen.session is not None else nullcontext()
 
 
 @contextmanager
@@ -76,13 +90,17 @@ def remembering(
     from ..hedge import Hedged
     from ..memory import open_store
     from ..remember import Talk
-    from ._passages import Heard
+    from ._passages import Heard, naming_damage
 
     if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
         raise ValueError(f"expected --found >= 1 and --rate >= 0, got {chosen.found} and {chosen.rate}")
     if chosen.hedge and name is not None:
         raise ValueError("--hedge reads a store and --remember writes one; leave one of them out")
-    with open_store(chosen.memory, write=name is not None, on_error=on_error, approximate=chosen.approximate) as store:
+    with (
+        naming_damage(),
+        open_store(chosen.memory, write=name is not None, on_error=on_error, approximate=chosen.approximate) as store,
+    ):
+        check_found(model, chosen.found)
         heard = Heard(store) if explain else None
         attached = Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
         if chosen.hedge:
@@ -97,6 +115,17 @@ def remembering(
                 talk.finish()
         if heard is not None:
             print("\n" + heard.table(3), file=sys.stderr)
+
+
+def check_found(model: LanguageModel, found: int) -> None:
+    """ValueError where what a call lays out of `found` tokens a head and query does not fit the memory."""
+    from ..attach import LONGEST
+
+    layers = [layer for layer in model.config.layers if getattr(layer, "capacity", 0)]
+    most = max(
+        (layer.n_heads * layer.kv_heads * (model.config.d_model // layer.n_heads) for layer in layers), default=0
+    )
+    check_fits(2 * 4 * LONGEST * most * found, f"--found {found:,}: what the heads of a layer find")
 
 
 def opened(chosen: argparse.Namespace) -> tuple[LanguageModel, Tokenizer, Sampling]:

@@ -1,13 +1,18 @@
 """Which stored passages a model attends to, as a person reads it."""
 
 import re
+import sys
+import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..attach import Passage
-from ..memory import Store
+from ..memory import Damaged, Store
 from ._table import table
 
 SHOWN = 70  # characters of a passage
+TOLD = 20  # damages, a line each
 
 
 class Heard:
@@ -26,7 +31,7 @@ class Heard:
 
     def table(self, count: int) -> str:
         """Of each layer the `count` passages with the largest share of its attention, and where they stand."""
-        names = {document.id: document.name for document in self.store.documents()}
+        names = defaultdict(lambda: "?", {document.id: document.name for document in self.store.documents()})
         rows = []
         for layer in sorted(self.calls):
             found = [(weight, *key[1:]) for key, weight in self.weights.items() if key[0] == layer]
@@ -41,6 +46,30 @@ class Heard:
         if not rows:
             return "nothing that is stored was attended to"
         return table(["layer", "attention", "source and line", "passage"], rows)
+
+
+@contextmanager
+def naming_damage() -> Iterator[None]:
+    """What is damaged in a store is a line each on standard error, up to `TOLD`, and the number of the others."""
+    told = 0
+    with warnings.catch_warnings():
+        plain = warnings.showwarning
+
+        def show(message, category, *where, **more):
+            nonlocal told
+            if not issubclass(category, Damaged):
+                return plain(message, category, *where, **more)
+            told += 1
+            if told <= TOLD:
+                print(f"solomonic: {visible(' '.join(str(message).split()))}", file=sys.stderr)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", Damaged)
+        try:
+            yield
+        finally:
+            if told > TOLD:
+                print(f"solomonic: and {told - TOLD} more are damaged; see `solomonic memory verify`", file=sys.stderr)
 
 
 def visible(text: str) -> str:

@@ -2,18 +2,26 @@
 
 A template is rendered with a mark in the place of every message, so that nothing in a message is taken for a part of
 the template: a special token in the template becomes that token, one in a message stays text. What stands after
-an answer's mark is all that a later turn adds, so that it alone is read.
+an answer's mark is all that a later turn adds, so that it alone is read. Rendering has a process of its own (`_render`),
+which the system ends where it takes too long or too much.
 """
 
+import json
 import re
-from datetime import datetime
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from .. import jsontext
 from ..tokenizer import Tokenizer
 
+RENDER = str(Path(__file__).with_name("_render.py"))
+SECONDS = 20  # by the clock; the processor's time is bounded there
+KEPT = 32  # renderings: they depend on the roles of the messages alone, but for the time of day
 MARKS = ["\ue000%d\ue001" % i for i in range(3)]
+MARK = re.compile("(\ue000[0-9]+\ue001)")
 
 
 class Turns:
@@ -28,14 +36,8 @@ class Turns:
         self.tokenizer, self.tokens = tokenizer, tokens
         names = sorted(tokenizer.specials, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, names)))
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.now().strftime(form)}
-        try:
-            self.template = environment.from_string(template)
-        except jinja2.TemplateError as error:
-            raise ValueError(f"chat_template: expected Jinja, got what it cannot read ({error})") from None
+        self.template = template
+        self._of_roles = self._of_turns if "strftime_now" in template else lru_cache(KEPT)(self._of_turns)
         between = self._later().split(MARKS[2])[0]
         begins = self.special.match(between)
         self.ends = {tokenizer.end} | ({tokenizer.specials[begins[0]]} if begins else set())
@@ -51,6 +53,23 @@ class Turns:
     def later(self, text: str) -> list[int]:
         return self._encode(self._later(), {MARKS[2]: text})
 
+    def conversation(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Of all turns at once, (role, text) each, up to where the next answer begins.
+
+        ValueError where the template refuses them or leaves one out.
+        """
+        rendered = self._of_roles(tuple(role for role, _ in messages))
+        return self._encode(rendered, {_mark(i): text for i, (_, text) in enumerate(messages)})
+
+    def _of_turns(self, roles: tuple[str, ...]) -> str:
+        """Marks in the places of messages of these roles."""
+        rendered = self._render([{"role": role, "content": _mark(i)} for i, role in enumerate(roles)])
+        there = set(MARK.findall(rendered))
+        for i, role in enumerate(roles):
+            if _mark(i) not in there:
+                raise ValueError(f"chat_template: expected one with a place for each message, got none for {role}'s")
+        return rendered
+
     def _later(self) -> str:
         """What follows the last answer, a mark in the place of the user's message."""
         roles = zip(("user", "assistant", "user"), MARKS)
@@ -60,15 +79,25 @@ class Turns:
         return rendered.split(MARKS[1])[1]
 
     def _render(self, messages: list[dict[str, str]]) -> str:
+        values = {"messages": messages, "add_generation_prompt": True} | self.tokens
+        asked = json.dumps({"template": self.template, "values": values}).encode()
         try:
-            return self.template.render(messages=messages, add_generation_prompt=True, **self.tokens)
-        except Exception as error:  # a template is a program; it may fail in any way
-            raise ValueError(f"chat_template: expected one that takes these messages; it says {error}") from None
+            done = subprocess.run([sys.executable, "-P", RENDER], input=asked, capture_output=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            done = None
+        if done is None or done.returncode or not done.stdout:
+            raise ValueError(
+                "chat_template: expected one that is rendered in seconds, in little memory; this one is not"
+            )
+        answer = jsontext.parse(done.stdout, "chat_template", dict)
+        if "error" in answer:
+            raise ValueError(f"chat_template: {answer['error']}")
+        return answer["text"]
 
     def _encode(self, rendered: str, messages: dict[str, str]) -> list[int]:
         """Special tokens of the template are themselves; runs of all other text are encoded in one piece."""
         runs: list[str | int] = [""]
-        for part in re.split(f"({'|'.join(MARKS)})", rendered):
+        for part in MARK.split(rendered):
             if part in messages:
                 runs[-1] += messages[part]
                 continue
@@ -84,5 +113,5 @@ class Turns:
         return tokens
 
 
-def _raise(message: str):
-    raise jinja2.TemplateError(message)
+def _mark(i: int) -> str:
+    return "\ue000%d\ue001" % i

@@ -13,8 +13,10 @@ import io
 import sys
 from pathlib import Path
 
+from ._numbers import whole
 from ._table import table
 
+READS, WRITES = ("data",), ("out", "plot")
 EXTRA = "theory"
 CHUNK = 500
 WARM = 0.15
@@ -28,12 +30,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--periods",
         nargs="*",
-        type=int,
+        type=whole(),
         metavar="N",
         help="seasons in rows, rising; none: no seasons (default: a day and a week, where there are times)",
     )
-    add("--recent", type=int, default=12, metavar="N", help="rows that are judged together (default 12)")
-    add("--most", type=int, default=5, metavar="N", help="stretches to print (default 5)")
+    add("--recent", type=whole(), default=12, metavar="N", help="rows that are judged together (default 12)")
+    add("--most", type=whole(), default=5, metavar="N", help="stretches to print (default 5)")
     add("--out", type=Path, metavar="FILE", help="write every row's score, expectation and residuals as CSV")
     add("--plot", type=Path, metavar="FILE", help="draw the series, the residuals and the scores as PNG")
 
@@ -42,8 +44,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if chosen.most < 1:
         raise ValueError(f"--most: expected a whole number >= 1, got {chosen.most}")
     for name, file in (("out", chosen.out), ("plot", chosen.plot)):
-        if file and (file.is_dir() or file.resolve() == chosen.data.resolve()):
-            raise ValueError(f"--{name}: expected a file of its own, got {file}")
+        if file and file.is_dir():
+            raise ValueError(f"--{name}: expected a file, {file} is a folder")
     import numpy as np
     from tqdm import tqdm
 
@@ -55,6 +57,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         from ..theory.residual.picture import draw
     series = read(chosen.data, chosen.column)
     periods = series.periods() if chosen.periods is None else tuple(chosen.periods)
+    if longest := [period for period in (*periods, chosen.recent) if period > len(series.values)]:
+        raise ValueError(f"expected --periods and --recent of at most {len(series.values)} rows, got {longest[0]}")
     model = stack(periods, chosen.recent)
     for row in series.irregular[:3]:
         note = f"{series.when(row - 1)} to {series.when(row)} (row {row}) is not the usual {series.step}"

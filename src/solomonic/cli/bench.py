@@ -5,17 +5,20 @@ is the share of the time that the operations or the bytes of the work would take
 """
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
 
+from .. import jsontext
+from ..machine import check_fits
 from ..spelling import choose, unknown
 from ._device import device
+from ._numbers import real, whole
 from ._table import table
 
+WRITES = ("json",)
 WORKS = ("train", "prefill", "decode")
 SCOPES = ("layer", "model")
 LENGTHS = {True: [512, 2048, 16384], False: [1024, 4096, 16384, 65536, 131072]}  # on a CPU, elsewhere
@@ -29,14 +32,20 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--lengths",
         nargs="+",
-        type=int,
+        type=whole(),
         metavar="T",
         help="tokens (default: 512 to 16384; elsewhere than a CPU 131072)",
     )
     add("--only", nargs="+", metavar="NAME", help="of the names in the tables; the first in them is the baseline")
     for name, (default, what) in SIZES.items():
-        add(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=f"{what} (default {default})")
-    add("--seconds", type=float, default=20.0, metavar="X", help="of measuring for each table (default 20)")
+        add(
+            f"--{name.replace('_', '-')}",
+            type=whole(),
+            default=default,
+            metavar="N",
+            help=f"{what} (default {default})",
+        )
+    add("--seconds", type=real(1e9), default=20.0, metavar="X", help="of measuring for each table (default 20)")
     add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
     add("--dtype", metavar="T", help=f"{' or '.join(DTYPES)} (default: bfloat16 on an accelerator)")
     add("--compile", action="store_true", help="everything by torch.compile (which takes its time first)")
@@ -71,6 +80,10 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             raise ValueError(f"--{name.replace('_', '-')}: expected a whole number >= 1, got {getattr(chosen, name)}")
     if min(lengths) < 1 or chosen.seconds <= 0 or chosen.capacity < 1:
         raise ValueError("expected --lengths >= 1, --capacity >= 1 and --seconds > 0")
+    tokens, width = chosen.batch * max(lengths), chosen.d_model
+    kept = chosen.window + chosen.capacity + chosen.state_size
+    floats = chosen.n_layers * width * (16 * width + 16 * tokens + 4 * chosen.batch * kept)
+    check_fits(4 * floats, "models, what they keep of a text and what training keeps of every token")
     sizes = Sizes(**{f.name: getattr(chosen, f.name) for f in fields(Sizes) if hasattr(chosen, f.name)})
     about = f"torch {torch.__version__}, {where}, {chosen.dtype or dtype}, {torch.get_num_threads()} threads"
     about += ", compiled" * chosen.compile
@@ -91,7 +104,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     finally:
         _print(done, current)
         if chosen.json and done:
-            write(chosen.json, json.dumps({"about": about, "rows": [asdict(row) for row in done]}, indent=1) + "\n")
+            write(chosen.json, jsontext.write({"about": about, "rows": [asdict(row) for row in done]}, 1, missing=True))
     if not done:
         raise ValueError(f"--only: none of {', '.join(chosen.only)} is measured; leave it out to see the names")
     return 0

@@ -14,9 +14,10 @@ from ..generate import Sampling, Session, SessionFile, read, stream
 from ..model import LanguageModel
 from ..spelling import unknown
 from ..tokenizer import Tokenizer
-from ._generation import add_options, opened, remembering
+from ._generation import add_options, held_session, opened, remembering
 from ._turns import Turns
 
+READS, MODELS, WRITES = ("memory",), ("model",), ("session",)
 COMMANDS = ("/reset", "/state", "/quit")
 
 
@@ -30,6 +31,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if chosen.max_tokens < 1:
         raise ValueError("--max-tokens: expected a whole number >= 1, got 0")
     turns = Turns(*template(chosen.model), tokenizer)
+    with held_session(chosen):
+        return _opened(chosen, model, tokenizer, turns, sampling)
+
+
+def _opened(chosen, model, tokenizer, turns, sampling) -> int:
     saved = SessionFile(chosen.session, model) if chosen.session else None
     session = saved.load() if saved else Session()
     if chosen.system is not None and session.length:

@@ -8,6 +8,9 @@ from pathlib import Path
 from ..compare.run import compare
 from ..compare.suites import SUITES, suite
 from ._device import device
+from ._numbers import whole
+
+READS, WRITES = ("data",), ("out",)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -25,9 +28,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default=None, metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)"
     )
-    command.add_argument("--seeds", type=int, metavar="N", help="seeds of every cell (default: the suite's)")
+    command.add_argument("--seeds", type=whole(1000), metavar="N", help="seeds of every cell (default: the suite's)")
     command.add_argument(
-        "--jobs", type=int, metavar="J", help="cells trained at a time (default: one a core; 4 on an accelerator)"
+        "--jobs",
+        type=whole(1024),
+        metavar="J",
+        help="cells trained at a time (default: one a core; 4 on an accelerator)",
     )
 
 

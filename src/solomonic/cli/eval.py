@@ -4,7 +4,6 @@ With nothing chosen: bits per byte of --data, or of the Python library's own sou
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, jsontext
+from ..machine import check_fits
 from ._device import DTYPES, device
 from ._generation import add_memory, remembering
+from ._numbers import COUNT, whole
 from ._table import table
 
+READS, MODELS, WRITES = ("data", "include"), ("model",), ("json",)
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
 TIMES = (1, 4, 32)  # of the training length
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -34,7 +36,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", type=Path, help="folder of the model")
     add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
     add("--field", default="text", metavar="F", help="field of JSON lines, column of parquet (default text)")
-    add("--lengths", nargs="+", type=int, metavar="T", help="tokens (default: 1, 4 and 32 times the training length)")
+    add(
+        "--lengths",
+        nargs="+",
+        type=whole(),
+        metavar="T",
+        help="tokens (default: 1, 4 and 32 times the training length)",
+    )
     add("--text", action="store_true", help="bits per byte; what is done when nothing else is asked for")
     add("--positions", action="store_true", help="bits per byte by position, too")
     add("--passkey", action="store_true", help="retrieve a number from sentences that repeat")
@@ -43,11 +51,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--task", nargs="+", metavar="NAME", help="recall tasks, see `solomonic list`; NAME:option=value has options")
     add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
     add("--include", metavar="DIR", help="folder of more tasks for --harness")
-    add("--limit", type=int, metavar="N", help="documents of each task of --harness (default: all)")
+    add("--limit", type=whole(), metavar="N", help="documents of each task of --harness (default: all)")
     add(
-        "--samples", type=int, metavar="N", help="pieces of text (default 32), prompts a cell (10), rows of a task (64)"
+        "--samples",
+        type=whole(10**6),
+        metavar="N",
+        help="pieces of text (default 32), prompts a cell (10), rows of a task (64)",
     )
-    add("--seed", type=int, default=0, metavar="S", help="of prompts and rows (default 0)")
+    add("--seed", type=whole(COUNT), default=0, metavar="S", help="of prompts and rows (default 0)")
     add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
     add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
     add("--json", type=Path, metavar="FILE", help="write every number to this file")
@@ -104,7 +115,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 if chosen.json:
                     from ..files import write
 
-                    write(chosen.json, json.dumps(found | done, indent=1) + "\n")
+                    write(chosen.json, jsontext.write(found | done, 1, missing=True))
     return 0
 
 
@@ -112,8 +123,8 @@ def trained_length(folder: Path) -> int | None:
     """The length that `training.json` or `config.json` of the folder says the model was trained at."""
     for file, key in (("training.json", "length"), ("config.json", "max_position_embeddings")):
         try:
-            length = json.loads((folder / file).read_text(encoding="utf-8"))[key]
-        except (OSError, ValueError, KeyError, TypeError):
+            length = jsontext.read(folder / file, dict, infinite=True)[key]
+        except (OSError, ValueError, KeyError):
             continue
         if type(length) is int and length > 0:
             return length
@@ -167,6 +178,7 @@ def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[s
                 raise ValueError(f"--{kind}: expected lengths of {least} tokens or more, got {lengths[0]}")
             notes.append(f"{kind}: asking takes {least} tokens, so not at {lengths[0]}")
         samples = chosen.samples or 10
+        check_fits(16 * samples * max(those), f"{samples:,} prompts of {max(those):,} tokens")
 
         def cells(report: Report, kind=kind, those=those, samples=samples) -> Iterator[dict[str, Any]]:
             settings = (those, depths, samples, chosen.seed, documents, max(1, per_call // chunk), chunk, report)
@@ -177,6 +189,7 @@ def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[s
     for problem in problems:
         recall.fits(model, problem)
         those = sorted(set(chosen.lengths or problem.lengths))
+        check_fits(64 * max(those), f"rows of {max(those):,} tokens")
         for length in those:
             problem.test_batch(1, length, np.random.default_rng(0))
 

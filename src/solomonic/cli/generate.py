@@ -9,11 +9,19 @@ import argparse
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from .. import jsontext
+from ..files import locked
 from ..generate import Session, SessionFile, generate, read, stream
-from ._generation import add_options, opened, remembering
+from ._generation import add_options, held_session, opened, remembering
+from ._numbers import whole
+
+LONGEST = 2**30  # bytes of a prompt or of a file of them
+ESCAPED = "backslashreplace"  # a character that UTF-8 lacks, half of a pair, is \\ud800: JSON's own word for it
+READS, MODELS, WRITES = ("file", "batch", "memory"), ("model",), ("out", "session")
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -23,7 +31,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch", type=Path, metavar="FILE", help='a prompt a line; in FILE.jsonl, a JSON object with "prompt" a line'
     )
-    command.add_argument("--batch-size", type=int, default=8, metavar="B", help="prompts at a time (default 8)")
+    command.add_argument("--batch-size", type=whole(), default=8, metavar="B", help="prompts at a time (default 8)")
     command.add_argument("--out", type=Path, metavar="FILE", help="where --batch writes (default: standard output)")
     command.add_argument(
         "--remember",
@@ -46,7 +54,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 def _one(chosen: argparse.Namespace) -> int:
     prompt = _prompt(chosen)
     model, tokenizer, sampling = opened(chosen)
-    with remembering(chosen, model, tokenizer) as remembers:
+    with held_session(chosen), remembering(chosen, model, tokenizer) as remembers:
         return _written(chosen, prompt, model, remembers, tokenizer, sampling)
 
 
@@ -68,8 +76,9 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
         for count, (token, session) in enumerate(tokens, 1):
             print(text(token), end="", flush=True)
         print(text(None), flush=True)
-    except ValueError:
-        saved = None  # the session is as it was
+    except ValueError as error:
+        if not isinstance(error, UnicodeError):  # that of the terminal: what was written counts
+            saved = None  # the session is as it was
         raise
     finally:
         if saved:
@@ -95,7 +104,7 @@ def _prompt(chosen: argparse.Namespace) -> str | bytes:
     if chosen.prompt:
         return " ".join(chosen.prompt)
     if chosen.file:
-        return chosen.file.read_bytes()
+        return _content(chosen.file)
     return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
 
 
@@ -110,8 +119,14 @@ def _batch(chosen: argparse.Namespace) -> int:
 
 def _answers(chosen, records, model, tokenizer, sampling) -> int:
     prompts = [tokenizer.encode(record["prompt"]).tolist() for record in records]
+    with locked(chosen.out, "writing answers there") if chosen.out else nullcontext():
+        return _answered(chosen, records, prompts, model, tokenizer, sampling)
+
+
+def _answered(chosen, records, prompts, model, tokenizer, sampling) -> int:
     done = _done(chosen.out, records) if chosen.out else 0
-    out = chosen.out.open("a", encoding="utf-8") if chosen.out else sys.stdout
+    out = chosen.out.open("a", encoding="utf-8", errors=ESCAPED) if chosen.out else sys.stdout
+    plain = (out.encoding or "utf-8").lower() not in ("utf-8", "utf8")
     began, count = time.perf_counter(), 0
     try:
         for first in range(done, len(records), chosen.batch_size):
@@ -121,7 +136,7 @@ def _answers(chosen, records, model, tokenizer, sampling) -> int:
                 model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=(tokenizer.end,)
             )
             lines = [records[i] | {"text": tokenizer.decode(text), "tokens": text} for i, text in zip(rows, texts)]
-            out.write("".join(_line(line) + "\n" for line in lines))
+            out.write("".join(_line(line, plain) + "\n" for line in lines))
             out.flush()
             count += sum(map(len, texts))
     finally:
@@ -134,9 +149,18 @@ def _answers(chosen, records, model, tokenizer, sampling) -> int:
     return 0
 
 
+def _content(path: Path) -> bytes:
+    """What is in the file or comes out of the pipe. ValueError for more than `LONGEST`, which a device may give."""
+    with path.open("rb") as file:
+        content = file.read(LONGEST + 1)
+    if len(content) > LONGEST:
+        raise ValueError(f"{path}: expected at most {LONGEST:,} bytes, got more")
+    return content
+
+
 def _records(path: Path):
     """The prompts of a file; what else a JSON line has is kept in the answer's."""
-    content = path.read_bytes()
+    content = _content(path)
     try:
         lines = content.decode("utf-8").splitlines() if path.suffix != ".jsonl" else content.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -144,27 +168,24 @@ def _records(path: Path):
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        record = {"prompt": line}
-        if path.suffix == ".jsonl":
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: expected a JSON object, got what is none ({error})") from None
+        record = jsontext.parse(line, f"{path}, line {number}") if path.suffix == ".jsonl" else {"prompt": line}
         text = record.get("prompt") if isinstance(record, dict) else None
         if not isinstance(text, str) or not text:
             raise ValueError(f'{path}, line {number}: expected {{"prompt": "some text"}}, got {line.strip()[:60]}')
         yield {key: value for key, value in record.items() if key not in ("text", "tokens")}
 
 
-def _line(record: dict) -> str:
-    return json.dumps(record, ensure_ascii=False)
+def _line(record: dict, plain: bool = False) -> str:
+    return json.dumps(record, ensure_ascii=plain, allow_nan=False)
 
 
 def _done(out: Path, records: list[dict]) -> int:
     """How many of the records `out` has; a last line that was cut off goes. ValueError for a file of other prompts."""
     out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists() and not out.is_file():
+        return 0  # a device or a pipe
     *lines, rest = out.read_bytes().split(b"\n") if out.exists() else [b""]
-    begins = [_line(record)[:-1].encode() for record in records]
+    begins = [_line(record)[:-1].encode("utf-8", ESCAPED) for record in records]
     whole = len(lines) <= len(begins) and all(line.startswith(b) for line, b in zip(lines, begins))
     following = begins[len(lines)] if len(lines) < len(begins) else b""
     if not whole or not (rest.startswith(following) or following.startswith(rest)) or (rest and not following):

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ..spelling import unknown
+from ._numbers import real, whole
 from ._table import table
 
+READS, WRITES = ("data",), ("out",)
 EXTRA = "theory"
 GAPS = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
 
@@ -23,9 +25,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--outputs", metavar="COLS", help="names, with commas (default: all columns that are no inputs)")
     add("--inputs", metavar="COLS", help="names, with commas (default: none)")
     add("--time", metavar="COL", help="column of times, held to be evenly spaced")
-    add("--order", type=int, metavar="N", help="states (default: the order of the least BIC, to 10)")
-    add("--lags", type=int, metavar="L", help="rows of past to look at (default: by AIC)")
-    add("--train", type=float, default=0.5, metavar="X", help="share of the rows to fit, the rest tests (default 0.5)")
+    add("--order", type=whole(), metavar="N", help="states (default: the order of the least BIC, to 10)")
+    add("--lags", type=whole(), metavar="L", help="rows of past to look at (default: by AIC)")
+    add("--train", type=real(), default=0.5, metavar="X", help="share of the rows to fit, the rest tests (default 0.5)")
     add("--focus", default="prediction", metavar="F", help="prediction or simulation: what is to be best")
     add("--criterion", default="fit", metavar="C", help="fit or likelihood: outputs weighed by spread or by noise")
     add("--bilinear", action="store_true", help="fit a bilinear model, too: inputs change the dynamics")
@@ -38,12 +40,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
     from tqdm import tqdm
 
+    from ..files import owned
     from ..theory.realization import fit, identify
-    from ..theory.realization.file import save
+    from ..theory.realization.file import load, save
     from ..theory.realization.series import check, check_time
 
     if not 0 < chosen.train <= 1:
         raise ValueError(f"--train: expected a share above 0 and up to 1, got {chosen.train:g}")
+    out = chosen.out or Path("runs/identify") / chosen.data.stem
+    owned(out, "an identified system", "model.json")
+    if (out / "model.json").exists():
+        load(out / "model.json")  # what is no model of ours is not replaced
     names, values = read(chosen.data)
     inputs = _columns(chosen.inputs, names)
     time = _columns(chosen.time, names)
@@ -74,7 +81,6 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             inputs=inputs,
             report=bar.set_description_str,
         )
-    out = chosen.out or Path("runs/identify") / chosen.data.stem
     models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
     models = {name: model for name, model in models.items() if model is not None}
     predictions = {name: _predictions(model, y, u, rows) for name, model in models.items()}
@@ -111,17 +117,21 @@ def read(path: Path) -> tuple[list[str], np.ndarray]:
     if not lines:
         raise ValueError(f"{path}: expected a table, got an empty file")
     delimiter = next((mark for mark in (",", ";", "\t") if mark in lines[0]), None)
-    cells = [line.split() for line in lines] if delimiter is None else list(csv.reader(lines, delimiter=delimiter))
+    try:
+        cells = [line.split() for line in lines] if delimiter is None else list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise ValueError(f"{path}: expected a table, got what is none ({error})") from None
     cells = [[cell.strip() for cell in row] for row in cells]
     names = [str(i + 1) for i in range(len(cells[0]))]
     if any(_number(cell) is None for cell in cells[0]):
         names, cells = cells[0], cells[1:]
     if len(set(names)) < len(names):
         raise ValueError(f"{path}: expected different names in the first row, got {', '.join(names)}")
-    values = np.empty((len(cells), len(names)))
     for i, row in enumerate(cells):
         if len(row) != len(names):
             raise ValueError(f"{path}: expected {len(names)} cells in row {i + 1}, got {len(row)}")
+    values = np.empty((len(cells), len(names)))
+    for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             value = _number(cell)
             if value is None:

@@ -4,34 +4,38 @@ A subcommand is a function here with its summary as its docstring, and one that 
 """
 
 import argparse
+import os
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..spelling import choose
-from ._passages import visible
+from ._numbers import real, whole
+from ._passages import naming_damage, visible
 from ._table import table
 
+READS, MODELS, WRITES = ("path",), ("model",), ("store",)
 KEEP = 0.1
 """Share of tokens that pass the innovation test of a new store, unless another is asked for."""
-
-SAMPLE = 20_000
-"""Bytes of text by which the test of a new store is set."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     commands = command.add_subparsers(required=True, metavar="SUBCOMMAND", dest="subcommand")
     for name, (run, add) in SUBCOMMANDS.items():
         one = commands.add_parser(name, help=run.__doc__.splitlines()[0].rstrip("."), description=run.__doc__)
-        one.add_argument(
-            "--store", required=True, metavar="URI", help="a folder, or another store's URI (docs/memory.md)"
-        )
+        where = {"metavar": "URI", "help": "a folder, or another store's URI (docs/memory.md)"}
+        if name == "repair":
+            one.add_argument("store", **where)
+        else:
+            one.add_argument("--store", required=True, **where)
         add(one)
         one.set_defaults(subcommand_run=run)
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    return chosen.subcommand_run(chosen)
+    with naming_damage():
+        return chosen.subcommand_run(chosen)
 
 
 def add(chosen: argparse.Namespace) -> int:
@@ -56,7 +60,7 @@ def add(chosen: argparse.Namespace) -> int:
     dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
     model, tokenizer = load(chosen.model, device(chosen.device), dtype)
     added = same = 0
-    with open_store(chosen.store, _layout(chosen, model, tokenizer, texts), write=True) as store:
+    with open_store(chosen.store, _layout(chosen, model), write=True) as store:
         before, attached = store.stats(), Attached(model, store)
         with tqdm(total=sum(len(text.text) for text in texts), unit="B", unit_scale=True, dynamic_ncols=True) as bar:
             for text in texts:
@@ -78,14 +82,18 @@ def search(chosen: argparse.Namespace) -> int:
     """Read a text with the model, and print the stored passages that its layers attend to most."""
     import torch
 
-    from ..attach import Attached
+    from ..attach import MOST, Attached
     from ..folder import load
     from ._device import DTYPES, device
     from ._passages import Heard
 
+    if chosen.count < 1:
+        raise ValueError(f"--count: expected a whole number >= 1, got {chosen.count}")
+    if not 1 <= chosen.k <= MOST:
+        raise ValueError(f"--k: expected a whole number from 1 to {MOST}, got {chosen.k}")
     dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
     model, tokenizer = load(chosen.model, device(chosen.device), dtype)
-    tokens = torch.from_numpy(tokenizer.encode(" ".join(chosen.text)))
+    tokens = torch.from_numpy(tokenizer.encode(os.fsencode(" ".join(chosen.text))))
     if not len(tokens):
         raise ValueError("expected some text to search for, got none")
     with _opened(chosen) as store:
@@ -102,6 +110,7 @@ def list_documents(chosen: argparse.Namespace) -> int:
         rows = [
             [
                 visible(d.name),
+                d.id,
                 visible(d.session) if d.session is not None else None,
                 _moment(d.time),
                 d.tokens,
@@ -111,7 +120,8 @@ def list_documents(chosen: argparse.Namespace) -> int:
             ]
             for d in store.documents()
         ]
-    print(table(["document", "session", "time (UTC)", "stored tokens", "text bytes", "store bytes", "complete"], rows))
+    names = ["document", "id", "session", "time (UTC)", "stored tokens", "text bytes", "store bytes", "complete"]
+    print(table(names, rows))
     return 0
 
 
@@ -127,7 +137,7 @@ def stats(chosen: argparse.Namespace) -> int:
         ["store bytes", found["size"]],
         ["store bytes per stored token", found["size"] / found["tokens"] if found["tokens"] else None],
     ]
-    print(table(["store", chosen.store], rows))
+    print(table(["store", visible(chosen.store)], rows))
     print()
     layers = [[str(s.layer), s.heads, s.dim, s.block, found["clock"][s.layer]] for s in layout.layers]
     print(table(["layer", "heads", "dim", "block", "clock"], layers))
@@ -155,6 +165,21 @@ def compact(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def repair(chosen: argparse.Namespace) -> int:
+    """Writes what is sound into a new store, and says what is lost; the old one stays as it is.
+
+    Exit code 1 if anything is lost. A document that has lost a part is in the new store too, without it, and `verify`
+    goes on to name it: forget it there and add it again.
+    """
+    from ..memory import repair
+
+    documents, lost = repair(chosen.store, chosen.out)
+    for line in lost:
+        print(visible(line))
+    print(f"{documents} documents written to {visible(chosen.out)}; {len(lost) or 'no'} losses")
+    return 1 if lost else 0
+
+
 def forget(chosen: argparse.Namespace) -> int:
     """Documents for which all that is given holds, and all that was computed from them, gone for good.
 
@@ -165,11 +190,11 @@ def forget(chosen: argparse.Namespace) -> int:
     }
     with _opened(chosen, write=not chosen.dry_run) as store:
         documents = None
-        if chosen.document:
-            known = store.documents()
-            documents = set()
-            for name in chosen.document:
-                named = {d.id for d in known if d.name == name}
+        if chosen.document or chosen.id:
+            known = [(d.id, d.name) for d in store.documents()] + list(store.damaged().items())
+            documents = set(chosen.id or ())
+            for name in chosen.document or ():
+                named = {number for number, its in known if its == name}
                 if not named:
                     raise ValueError(f"--document: expected one that the store holds, got {name!r}; see memory list")
                 documents |= named
@@ -182,24 +207,28 @@ def forget(chosen: argparse.Namespace) -> int:
     if rows:
         print(table(["document", "session", "time (UTC)", "stored tokens", "why"], rows))
     print(f"{len(rows)} documents {'would go' if chosen.dry_run else 'forgotten'}")
+    for number in gone.unknown:
+        print(
+            f"solomonic: document {number} is damaged: whether it was computed from what went, nobody can tell; "
+            f"forget it too (--id {number})",
+            file=sys.stderr,
+        )
+    if gone.unfinished is not None:
+        print(f"solomonic: {visible(' '.join(gone.unfinished.split()))}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _layout(chosen: argparse.Namespace, model, tokenizer, texts: list):
-    """Of the store that is there, None; of a new one, its layers and what passes their test, by the first texts."""
-    import torch
-
+def _layout(chosen: argparse.Namespace, model):
+    """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
     from ..attach import layout
-    from ..memory import open_store
+    from ..memory import Absent, open_store
 
     given = chosen.keep is not None or chosen.layers is not None
     try:
         open_store(chosen.store).close()
-    except (ValueError, OSError):
-        keep = KEEP if chosen.keep is None else chosen.keep
-        sample = b"".join(text.text[:SAMPLE] for text in texts)[:SAMPLE]
-        tokens = torch.from_numpy(tokenizer.encode(sample))
-        return layout(model, chosen.layers, keep=keep if len(tokens) > 1 else 1.0, text=tokens)
+    except Absent:
+        return layout(model, chosen.layers, keep=KEEP if chosen.keep is None else chosen.keep)
     if given:
         raise ValueError(f"--keep and --layers are for a new store; {chosen.store} is there and has its own")
     return None
@@ -207,6 +236,9 @@ def _layout(chosen: argparse.Namespace, model, tokenizer, texts: list):
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--document", action="append", metavar="NAME", help="of this name; may be given again")
+    command.add_argument(
+        "--id", action="append", type=whole(), metavar="N", help="of this number in memory list; may be given again"
+    )
     command.add_argument("--session", metavar="S", help="of this session")
     command.add_argument("--before", metavar="TIME", help="added before TIME: 2026-01-31, 2026-01-31T12:00 (UTC)")
     command.add_argument("--after", metavar="TIME", help="added at TIME or later")
@@ -220,20 +252,24 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--session", metavar="S", help="to forget by")
     command.add_argument(
         "--keep",
-        type=float,
+        type=real(),
         metavar="SHARE",
         help=f"of a new store: the share of tokens that are kept, the most telling ones (default {KEEP})",
     )
     command.add_argument(
-        "--layers", nargs="+", type=int, metavar="N", help="of a new store: layers, from 0 (default: all that can)"
+        "--layers", nargs="+", type=whole(), metavar="N", help="of a new store: layers, from 0 (default: all that can)"
     )
 
 
 def _search_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("text", nargs="+", metavar="TEXT", help="what to search for")
     _model_arguments(command)
-    command.add_argument("--count", "-n", type=int, default=3, metavar="N", help="passages of each layer (default 3)")
-    command.add_argument("--k", type=int, default=4, metavar="K", help="tokens a head finds for each token (default 4)")
+    command.add_argument(
+        "--count", "-n", type=whole(), default=3, metavar="N", help="passages of each layer (default 3)"
+    )
+    command.add_argument(
+        "--k", type=whole(), default=4, metavar="K", help="tokens a head finds for each token (default 4)"
+    )
 
 
 def _model_arguments(command: argparse.ArgumentParser) -> None:
@@ -244,6 +280,10 @@ def _model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--dtype", metavar="T", help="float32, bfloat16 or float16 (default: as the model's file has it)"
     )
+
+
+def _repair_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", required=True, metavar="NEW", help="folder of the new store, which is not there yet")
 
 
 def _no_arguments(command: argparse.ArgumentParser) -> None:
@@ -266,9 +306,9 @@ def _moment(time: float) -> str:
 def _time(option: str, text: str) -> float:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         raise ValueError(f"{option}: expected a time like 2026-01-31 or 2026-01-31T12:00, got {text!r}") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 SUBCOMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
@@ -278,5 +318,6 @@ SUBCOMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argp
     "stats": (stats, _no_arguments),
     "verify": (verify, _no_arguments),
     "compact": (compact, _no_arguments),
+    "repair": (repair, _repair_arguments),
     "forget": (forget, _forget_arguments),
 }

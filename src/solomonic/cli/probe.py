@@ -6,12 +6,15 @@ Writes OUT/probe.html, one page that works offline, and OUT/probe.json, every nu
 """
 
 import argparse
-import json
 from pathlib import Path
 
+from ..files import owned
+from .. import jsontext
 from ._device import device
+from ._numbers import whole
 from ._table import table
 
+READS, MODELS, WRITES = ("data",), ("model",), ("out",)
 EXTRA = "theory"
 
 
@@ -21,9 +24,21 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("model", metavar="MODEL", type=Path, help="folder of the model")
     add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
     add("--field", default="text", metavar="F", help="field of JSON lines, column of parquet (default text)")
-    add("--tokens", type=int, default=8192, metavar="T", help="tokens of one document to read (default 8192)")
-    add("--generate", type=int, default=64, metavar="N", help="tokens to generate under each intervention (default 64)")
-    add("--directions", type=int, default=8, metavar="N", help="principal directions of inputs and outputs (default 8)")
+    add("--tokens", type=whole(), default=8192, metavar="T", help="tokens of one document to read (default 8192)")
+    add(
+        "--generate",
+        type=whole(2**16),
+        default=64,
+        metavar="N",
+        help="tokens to generate under each intervention (default 64)",
+    )
+    add(
+        "--directions",
+        type=whole(),
+        default=8,
+        metavar="N",
+        help="principal directions of inputs and outputs (default 8)",
+    )
     add("--out", type=Path, default=Path("probe"), metavar="DIR", help="folder of the page (default probe)")
     add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
 
@@ -32,8 +47,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     for name, least in (("tokens", 2), ("generate", 1), ("directions", 1)):
         if getattr(chosen, name) < least:
             raise ValueError(f"--{name}: expected a whole number >= {least}, got {getattr(chosen, name)}")
-    if chosen.out.exists() and not chosen.out.is_dir():
-        raise ValueError(f"--out: expected a folder, {chosen.out} is a file")
+    owned(chosen.out, "a probe", "probe.json")
     where = device(chosen.device)
     import torch
     from tqdm import tqdm
@@ -42,10 +56,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..corpus import documents, library
     from ..files import write
     from ..folder import load
+    from ..machine import check_fits
     from ..probe.page import page
     from ..probe.study import LEAST, study, work
 
     model, tokenizer = load(chosen.model, where, torch.float32)
+    check_fits(32 * chosen.generate * model.config.vocab_size, f"what the model says at {chosen.generate:,} tokens")
     best, source = None, ""
     for document in documents(chosen.data or library(), chosen.field):
         if best is not None and len(document.text) <= len(best):
@@ -65,7 +81,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     found = {"model": str(chosen.model), "parameters": parameters, "text": source, "versions": versions} | found
     note = f"{parameters:,} parameters, {' '.join(found['layers'])}; {len(best):,} tokens of {source}"
     text = page(found, f"Probe of {chosen.model}", [note], tokenizer.decode)
-    write(chosen.out / "probe.json", json.dumps(found, indent=1, allow_nan=False) + "\n")
+    write(chosen.out / "probe.json", jsontext.write(found, 1))
     write(chosen.out / "probe.html", text)
     print("\n\n".join([f"{chosen.model}: {note}", *_tables(found)]))
     print(f"\n{chosen.out / 'probe.html'} has the pictures, probe.json beside it every number")

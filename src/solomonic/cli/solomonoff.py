@@ -6,13 +6,14 @@ a trained model's prediction from the same bits.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, jsontext
+from ._numbers import COUNT, whole
 from ._table import table
 
+READS, MODELS, WRITES = ("bits",), ("model",), ("json",)
 EXTRA = "theory"
 MOST_BITS = 100_000
 SECONDS = 10.0
@@ -22,13 +23,20 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("bits", metavar="BITS", help="0101101..., or a text file of them; white space does not count")
     add("--seconds", type=float, metavar="S", help=f"budget of the clock (default {SECONDS:g} where none is given)")
-    add("--steps", type=int, metavar="N", help="budget of the machine's steps")
-    add("--phases", type=int, metavar="K", help="no further than Levin's phase K: programs of |p| + log2 t <= K")
-    add("--length", type=int, metavar="L", help="every program of L instructions or fewer, instead of phases")
-    add("--each", type=int, default=1000, metavar="T", help="steps of each program of --length (default 1000)")
-    add("--depth", type=int, default=8, metavar="D", help="bits of context of the context trees (default 8)")
-    add("--show", type=int, default=5, metavar="P", help="programs to show (default 5)")
-    add("--continue", type=int, default=24, dest="bits_on", metavar="B", help="bits that they print next (default 24)")
+    add("--steps", type=whole(COUNT), metavar="N", help="budget of the machine's steps")
+    add("--phases", type=whole(), metavar="K", help="no further than Levin's phase K: programs of |p| + log2 t <= K")
+    add("--length", type=whole(), metavar="L", help="every program of L instructions or fewer, instead of phases")
+    add("--each", type=whole(COUNT), default=1000, metavar="T", help="steps of each program of --length (default 1000)")
+    add("--depth", type=whole(), default=8, metavar="D", help="bits of context of the context trees (default 8)")
+    add("--show", type=whole(1000), default=5, metavar="P", help="programs to show (default 5)")
+    add(
+        "--continue",
+        type=whole(100_000),
+        default=24,
+        dest="bits_on",
+        metavar="B",
+        help="bits that they print next (default 24)",
+    )
     add("--model", type=Path, metavar="FOLDER", help="a trained model whose tokenizer has a token for 0 and for 1")
     add("--device", metavar="D", help="of the model: cpu, cuda, mps, ... (default: an accelerator if there is one)")
     add("--twice", action="store_true", help="ask again, and show that all of the work is done again")
@@ -72,7 +80,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if chosen.json:
         from ..files import write
 
-        write(chosen.json, json.dumps(numbers, indent=1) + "\n")
+        write(chosen.json, jsontext.write(numbers, 1, missing=True))
     return 130 if "interrupted" in (answer.stopped, again and again.stopped) else 0
 
 

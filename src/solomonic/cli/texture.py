@@ -9,7 +9,9 @@ import itertools
 from pathlib import Path
 
 from ..spelling import unknown
+from ._numbers import COUNT, real, whole
 
+READS, WRITES = ("clip",), ("out", "picture")
 EXTRA = "theory"
 
 
@@ -17,14 +19,20 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("clip", metavar="CLIP", type=Path, help="a video: mp4, mov, mkv, webm, avi, gif, ...")
     add("--out", type=Path, required=True, metavar="FILE", help="mp4, m4v, mov, mkv, webm, avi or gif")
-    add("--order", type=int, default=20, metavar="N", help="states (default 20)")
-    add("--seconds", type=float, default=10.0, metavar="X", help="of new video; inf goes on until Ctrl-C (default 10)")
-    add("--speed", type=float, default=1.0, metavar="S", help="below 1 slower, above 1 faster (default 1)")
+    add("--order", type=whole(), default=20, metavar="N", help="states (default 20)")
+    add(
+        "--seconds",
+        type=real(float("inf")),
+        default=10.0,
+        metavar="X",
+        help="of new video; inf goes on until Ctrl-C (default 10)",
+    )
+    add("--speed", type=real(1000), default=1.0, metavar="S", help="below 1 slower, above 1 faster (default 1)")
     add("--reverse", action="store_true", help="run the backward model: time runs the other way")
-    add("--frames", type=int, default=500, metavar="T", help="of the clip to learn from, at most (default 500)")
-    add("--width", type=int, metavar="W", help="scale the clip down to so many pixels")
+    add("--frames", type=whole(), default=500, metavar="T", help="of the clip to learn from, at most (default 500)")
+    add("--width", type=whole(), metavar="W", help="scale the clip down to so many pixels")
     add("--no-grain", action="store_true", help="leave out the noise that the states do not explain")
-    add("--seed", type=int, default=0, metavar="S", help="of the noise (default 0)")
+    add("--seed", type=whole(COUNT, least=0), default=0, metavar="S", help="of the noise (default 0)")
     add("--picture", type=Path, metavar="PNG", help="frames of the clip above new ones")
 
 
@@ -54,7 +62,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     print(
         f"order {chosen.order}: {kept:.1%} of the variance, the slowest state fades in {-1 / np.log(radius):.0f} frames"
     )
-    wanted = None if chosen.seconds == np.inf else max(1, round(chosen.seconds * rate))
+    wanted = None if chosen.seconds * rate > 2**53 else max(1, round(chosen.seconds * rate))
     rng = np.random.default_rng(chosen.seed)
     made = texture.synthesise(learnt, rng, chosen.speed, chosen.reverse, not chosen.no_grain)
     shown = []

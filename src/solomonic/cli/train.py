@@ -10,19 +10,23 @@ its checkpoint in OUT/run; with --resume the same command goes on from there, af
 import argparse
 import hashlib
 import inspect
-import json
 import shlex
+from contextlib import ExitStack
 from pathlib import Path
 from typing import get_args
 
 import torch
 
-from ..formats import read_folder
-from ..model import LanguageModel, ModelConfig
+from .. import jsontext
+from ..formats import check_tokenizer, read_folder
+from ..machine import check_fits
+from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
 from ..spelling import unknown
 from ..tokenizer import Tokenizer
+from ._numbers import COUNT, real, whole
 
+READS, MODELS, WRITES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
 """Where they differ from `preset`: about five million parameters."""
 DIALS = {
@@ -52,53 +56,57 @@ def arguments(command: argparse.ArgumentParser) -> None:
     what.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: bytes)")
     for name, default in (DIALS | SIZES).items():
         types = {ANNOTATIONS[name], *get_args(ANNOTATIONS[name])}
-        kind = _yes if bool in types else float if float in types else str if str in types else int
+        kind = _yes if bool in types else real() if float in types else str if str in types else whole()
         shown = "chosen" if default is None else default
         what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"of a named model ({shown})")
 
     how = command.add_argument_group("training")
-    how.add_argument("--steps", type=int, default=2000, metavar="N", help="(default 2000)")
-    how.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows a step, of all processes (16)")
-    how.add_argument("--length", type=int, default=256, metavar="N", help="tokens a row (256)")
-    how.add_argument("--accumulate", type=int, default=1, metavar="N", help="micro-batches a step (1)")
+    how.add_argument("--steps", type=whole(COUNT), default=2000, metavar="N", help="(default 2000)")
+    how.add_argument("--batch-size", type=whole(), default=16, metavar="N", help="rows a step, of all processes (16)")
+    how.add_argument("--length", type=whole(), default=256, metavar="N", help="tokens a row (256)")
+    how.add_argument("--accumulate", type=whole(), default=1, metavar="N", help="micro-batches a step (1)")
     how.add_argument("--carry", action="store_true", help="carry the state through documents longer than a row")
     how.add_argument(
         "--restart",
-        type=float,
+        type=real(),
         default=1 / 16,
         metavar="X",
         help="with --carry, share of rows a step that go on from nothing all the same (1/16)",
     )
     how.add_argument(
         "--lookup",
-        type=float,
+        type=real(),
         default=0.0,
         metavar="X",
         help="share of rows that read again what others hold, for a store (0)",
     )
-    how.add_argument("--lr", type=float, default=2e-3, metavar="X", help="highest learning rate (2e-3)")
-    how.add_argument("--warmup", type=float, default=0.05, metavar="X", help="share of the steps (0.05)")
-    how.add_argument("--weight-decay", type=float, default=0.1, metavar="X", help="of matrices (0.1)")
-    how.add_argument("--clip", type=float, default=1.0, metavar="X", help="largest norm of the gradient (1)")
+    how.add_argument("--lr", type=real(), default=2e-3, metavar="X", help="highest learning rate (2e-3)")
+    how.add_argument("--warmup", type=real(1, least=0), default=0.05, metavar="X", help="share of the steps (0.05)")
+    how.add_argument("--weight-decay", type=real(least=0), default=0.1, metavar="X", help="of matrices (0.1)")
+    how.add_argument(
+        "--clip", type=real(float("inf"), least=0), default=1.0, metavar="X", help="largest norm of the gradient (1)"
+    )
     how.add_argument(
         "--fading-dropout",
-        type=float,
+        type=real(),
         metavar="X",
         help="share of rows at first whose fading memories are not read beside attention (0; with --lookup 0.5)",
     )
-    how.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    how.add_argument("--seed", type=whole(COUNT, least=0), default=0, metavar="N", help="(default 0)")
     how.add_argument("--precision", choices=["no", "bf16"], help="(default: bf16 where the device has it)")
     how.add_argument("--fsdp", action="store_true", help="shard the model over the processes (FSDP2)")
     how.add_argument("--cpu", action="store_true", help="even where there is an accelerator")
 
     text = command.add_argument_group("text and records")
     text.add_argument("--field", default="text", metavar="F", help="of JSON lines and parquet (default text)")
-    text.add_argument("--held-out", type=float, default=0.05, metavar="X", help="share held out to score (0.05)")
+    text.add_argument("--held-out", type=real(), default=0.05, metavar="X", help="share held out to score (0.05)")
     text.add_argument("--held-out-data", nargs="+", metavar="PATH", help="text to score instead of a share of DATA")
-    text.add_argument("--log-every", type=int, default=10, metavar="N", help="steps (10)")
-    text.add_argument("--eval-every", type=int, metavar="N", help="steps (default: ten times)")
-    text.add_argument("--save-every", type=int, metavar="N", help="steps (default: twenty times)")
-    text.add_argument("--eval-tokens", type=int, default=65536, metavar="N", help="tokens an evaluation reads (65536)")
+    text.add_argument("--log-every", type=whole(), default=10, metavar="N", help="steps (10)")
+    text.add_argument("--eval-every", type=whole(), metavar="N", help="steps (default: ten times)")
+    text.add_argument("--save-every", type=whole(), metavar="N", help="steps (default: twenty times)")
+    text.add_argument(
+        "--eval-tokens", type=whole(), default=65536, metavar="N", help="tokens an evaluation reads (65536)"
+    )
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
@@ -107,11 +115,15 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     from .. import folder
     from ..corpus import documents, library
-    from ..files import write
+    from ..files import locked, owned, sweep, write
     from ..pretrain import data as text
     from ..pretrain.card import card
     from ..pretrain.run import Progress, RunConfig, build_accelerator, train
 
+    if not str(chosen.out).isprintable():
+        raise ValueError(
+            f"--out: expected a name that can be printed, as TensorBoard takes it, got {str(chosen.out)!r}"
+        )
     if chosen.fading_dropout is None:
         chosen.fading_dropout = 0.5 if chosen.lookup else 0.0
     names = set(inspect.signature(RunConfig).parameters)
@@ -120,6 +132,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"--held-out: expected a share in [0, 1), got {chosen.held_out}")
     work = chosen.out / "run"
     record, path = chosen.out / "training.json", work / "checkpoint.safetensors"
+    owned(chosen.out, "a run", "run/tokens.json", "training.json")
     if chosen.resume and record.exists():
         print(f"{chosen.out} is trained already")
         return 0
@@ -132,11 +145,15 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     accelerator = build_accelerator(config, work, chosen.cpu)
     named = chosen.data or library()
 
+    held = ExitStack()
+
     def prepare() -> str | None:
-        """Why there are no tokens, or None."""
+        """Take the lock of the run and make its tokens; why that cannot be, or None."""
         of = [[str(Path(x).resolve()) for x in paths or ()] for paths in (chosen.data, chosen.held_out_data)]
         origin = [*of, chosen.field, chosen.held_out, hashlib.blake2b(tokenizer.to_json().encode()).hexdigest()]
         try:
+            held.enter_context(locked(chosen.out, "training there", folder=True))
+            sweep(chosen.out), sweep(work)
             before = text.origin(work) if chosen.resume else None
             if before not in (None, origin) and path.exists():
                 raise ValueError(
@@ -149,52 +166,54 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         except (ValueError, OSError) as error:
             return str(error)
 
-    trouble = broadcast_object_list([prepare() if accelerator.is_main_process else None])
-    if trouble[0]:
-        raise ValueError(trouble[0])
-    data = text.read(work)
-    accelerator.init_trackers("logs")
-    bar = tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process, delay=0.5)
+    with held:
+        trouble = broadcast_object_list([prepare() if accelerator.is_main_process else None])
+        if trouble[0]:
+            raise ValueError(trouble[0])
+        data = text.read(work)
+        accelerator.init_trackers("logs")
+        bar = tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process, delay=0.5)
 
-    def report(progress: Progress) -> None:
-        bar.update(progress.step - bar.n)
-        if progress.losses:
-            shown = f"loss {progress.losses[-1]:.3f}"
-            if progress.evaluations:
-                shown += f", held out {progress.evaluations[-1][1]:.3f} bits a byte"
-            bar.set_postfix_str(shown, refresh=False)
+        def report(progress: Progress) -> None:
+            bar.update(progress.step - bar.n)
+            if progress.losses:
+                shown = f"loss {progress.losses[-1]:.3f}"
+                if progress.evaluations:
+                    shown += f", held out {progress.evaluations[-1][1]:.3f} bits a byte"
+                bar.set_postfix_str(shown, refresh=False)
 
-    try:
-        with bar:
-            model, progress = train(accelerator, model, tokenizer, data, config, path, chosen.resume, report)
-    finally:
-        accelerator.end_training()
-    if model is not None:
-        sources = [str(x) for x in chosen.data] or ["the Python library's sources on the machine that trained it"]
-        command = shlex.join(["solomonic", *words])
-        page = card(chosen.out.resolve().name, model, tokenizer, data, sources, config, progress, command)
-        folder.save(chosen.out, model, tokenizer, page)
-        content = {
-            "length": config.length,
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "tokens": config.steps * config.batch_size * config.length,
-            "seconds": round(progress.seconds, 1),
-            "bits_per_byte": progress.scores,
-            "held_out": progress.evaluations,
-            "losses": progress.losses,
-            "command": command,
-        }
-        write(record, json.dumps(content) + "\n")
-        for length, bits in progress.scores.items():
-            print(f"{bits:.3f} bits per byte of held-out text, read {int(length):,} tokens at a time")
-        print(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted")
-    return 0
+        try:
+            with bar:
+                model, progress = train(accelerator, model, tokenizer, data, config, path, chosen.resume, report)
+        finally:
+            accelerator.end_training()
+        if model is not None:
+            sources = [str(x) for x in chosen.data] or ["the Python library's sources on the machine that trained it"]
+            command = shlex.join(["solomonic", *words])
+            page = card(chosen.out.resolve().name, model, tokenizer, data, sources, config, progress, command)
+            folder.save(chosen.out, model, tokenizer, page)
+            content = {
+                "length": config.length,
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "tokens": config.steps * config.batch_size * config.length,
+                "seconds": round(progress.seconds, 1),
+                "bits_per_byte": progress.scores,
+                "held_out": progress.evaluations,
+                "losses": progress.losses,
+                "command": command,
+            }
+            write(record, jsontext.write(content, missing=True))
+            for length, bits in progress.scores.items():
+                print(f"{bits:.3f} bits per byte of held-out text, read {int(length):,} tokens at a time")
+            print(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted")
+        return 0
 
 
 def _tokenizer(chosen: argparse.Namespace) -> Tokenizer:
     if chosen.source and chosen.tokenizer:
         raise ValueError("--tokenizer: the model of --from has its own; leave one of them out")
     if chosen.source and (chosen.source / "tokenizer.json").exists():
+        check_tokenizer(chosen.source)
         return Tokenizer.load(chosen.source)
     return Tokenizer.load(chosen.tokenizer) if chosen.tokenizer else Tokenizer.for_bytes()
 
@@ -215,6 +234,9 @@ def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> LanguageModel:
         raise ValueError(
             f"expected a tokenizer of at most {config.vocab_size} tokens, as the model has, got {tokenizer.vocab_size}"
         )
+    numbers, state = sizes(config)
+    check_fits(16 * numbers, f"a model of {numbers:,} parameters, its gradients and the optimizer's moments")
+    check_fits(state, "the state of a text")
     model = LanguageModel(config)
     if tensors is not None:
         model.load_state_dict(tensors)
@@ -224,14 +246,13 @@ def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> LanguageModel:
 def _settings(file: Path, tokenizer: Tokenizer) -> ModelConfig:
     """A JSON file of `ModelConfig.to_dict`, or a config.json that has it under "model"."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"--model: expected a file of settings, {file} is not there") from None
+        content = jsontext.read(file, dict)
     except ValueError as error:
-        raise ValueError(f"--model: expected JSON in {file}, got what is none ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"--model: expected a JSON object in {file}, got {type(content).__name__}")
-    return ModelConfig.from_dict({"vocab_size": tokenizer.vocab_size} | content.get("model", content))
+        raise ValueError(f"--model: {error}") from None
+    settings = content.get("model", content)
+    if not isinstance(settings, dict):
+        raise ValueError(f'--model: expected an object under "model" in {file}, got {type(settings).__name__}')
+    return ModelConfig.from_dict({"vocab_size": tokenizer.vocab_size} | settings)
 
 
 def _yes(word: str) -> bool:

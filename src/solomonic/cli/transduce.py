@@ -18,11 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
+from .. import __version__, jsontext
 from ..spelling import choose
 from ._device import DTYPES, device
+from ._generation import check_found
+from ._numbers import real, whole
 from ._table import table
 
+READS, MODELS, WRITES = ("train", "test"), ("model",), ("json", "store")
 WAYS = ("memory", "context", "tuning", "none", "vote")
 SAVED = 20.0  # seconds between two savings of --json
 
@@ -35,10 +38,22 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--test", required=True, metavar="FILE", help="questions with the labels that are right, JSON lines")
     add("--fields", nargs=2, default=("text", "label"), metavar="F", help="of text and label (default text label)")
     add("--ways", nargs="+", default=WAYS, metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all)")
-    add("--neighbours", type=int, default=8, metavar="N", help="examples in context, tuned on, that vote (default 8)")
-    add("--steps", type=int, default=5, metavar="N", help="of tuning (default 5)")
-    add("--lr", type=float, default=3e-3, metavar="X", help="learning rate of tuning (default 3e-3)")
-    add("--found", type=int, default=4, metavar="K", help="stored tokens that a head finds for each token (default 4)")
+    add(
+        "--neighbours",
+        type=whole(),
+        default=8,
+        metavar="N",
+        help="examples in context, tuned on, that vote (default 8)",
+    )
+    add("--steps", type=whole(), default=5, metavar="N", help="of tuning (default 5)")
+    add("--lr", type=real(), default=3e-3, metavar="X", help="learning rate of tuning (default 3e-3)")
+    add(
+        "--found",
+        type=whole(),
+        default=4,
+        metavar="K",
+        help="stored tokens that a head finds for each token (default 4)",
+    )
     add(
         "--retrieval",
         default="hidden",
@@ -48,7 +63,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--store", metavar="URI", help="to keep the examples in (default: in memory, for this run)")
     add("--template", metavar="T", help=r"how an example is written (default '{text}\n=> {label}\n')")
-    add("--limit", type=int, metavar="N", help="the first N questions (default: all)")
+    add("--limit", type=whole(), metavar="N", help="the first N questions (default: all)")
     add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
     add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
     add("--json", type=Path, metavar="FILE", help="write every answer to this file; resume from it")
@@ -58,6 +73,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     import torch
     from tqdm import tqdm
 
+    from ..files import locked
     from ..folder import fingerprint, load
     from ..transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
 
@@ -73,15 +89,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     labels = check(train, test)
     questions = test[: chosen.limit]
     model, tokenizer = load(chosen.model, device(chosen.device), choose("dtype", chosen.dtype, {"auto": None} | DTYPES))
+    check_found(model, settings.found)
     same = {  # in every run that adds to a file
         "model": fingerprint(model),
         "train": _digest(train),
         "test": _digest(test),
         "settings": asdict(settings),
     }
-    answers = _before(chosen.json, same, len(test))
-
     with ExitStack() as opened:
+        if chosen.json is not None:
+            opened.enter_context(locked(chosen.json, "writing answers there"))
+        answers = _before(chosen.json, same, len(test))
         store, documents = None, ()
         if stored:
             store = opened.enter_context(_store(chosen.store or "ram:", model))
@@ -156,12 +174,12 @@ def _digest(examples: list) -> str:
 
 def _before(path: Path | None, same: dict[str, Any], count: int) -> dict[int, dict[str, Any]]:
     """The answers that the file of an earlier run has, by question. ValueError where it is another run's."""
-    if path is None or not path.exists():
+    if path is None or not path.exists() or not (path.is_file() or path.is_dir()):
         return {}
     if path.is_dir():
         raise ValueError(f"--json: expected a file, {path} is a folder")
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        read = jsontext.read(path, dict)
         was = {name: read[name] for name in same}
         answers = {a["question"]: {way: a[way] for way in WAYS if way in a} for a in read["answers"]}
         sound = all(
@@ -186,7 +204,7 @@ def _before(path: Path | None, same: dict[str, Any], count: int) -> dict[int, di
 def _save(path: Path, result: dict[str, Any]) -> None:
     from ..files import write
 
-    write(path, json.dumps(result, indent=1) + "\n")
+    write(path, jsontext.write(result, 1))
 
 
 def _summary(answers: dict, test: list, asked: list[int], way: str, held: int) -> dict[str, Any]:

@@ -12,14 +12,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..files import write
 from ..model import LanguageModel
 from ..presets import preset
 from ..tasks import Task, task
@@ -72,7 +74,7 @@ def run_cell(
     problem = build_task(run)
     model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)
     config = TrainConfig(run.steps, run.batch_size, cell.lr, cell.seed, **run.train)
-    checkpoint = folder / "cells" / f"{cell.key}.pt"
+    checkpoint = folder / "cells" / f"{cell.key}.safetensors"
     line = asdict(cell) | {
         "params": sum(p.numel() for p in model.parameters()),
         "steps": run.steps,
@@ -218,7 +220,7 @@ def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[d
         raise ValueError(f"--out: expected a folder, {folder} is a file")
     lines = read_lines(results)
     if about.exists():
-        earlier = json.loads(about.read_text()).get("settings", {})
+        earlier = _settings_in(about)
         for name, run in settings["runs"].items():
             before = earlier.get("runs", {}).get(name)
             if (
@@ -231,13 +233,24 @@ def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[d
                     f"{earlier.get('device')!r}); choose another --out, or delete that folder"
                 )
         settings["runs"] = earlier["runs"] | settings["runs"]
-    elif lines:
+    elif results.exists():
         raise ValueError(f"{folder} has results but no run.json that says of what; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(about, json.dumps(describe(suite, device, command) | {"settings": settings}, indent=1))
-    if results.exists() and results.stat().st_size and not results.read_bytes().endswith(b"\n"):
-        write_atomically(results, "".join(json.dumps(line) + "\n" for line in lines))  # a line that was cut short
+    write(about, json.dumps(describe(suite, device, command) | {"settings": settings}, indent=1))
+    _put_aside(results)
     return lines
+
+
+def _settings_in(about: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(about.read_text(encoding="utf-8"))["settings"]
+        if isinstance(settings, dict) and isinstance(settings["runs"], dict):
+            return settings
+    except (ValueError, RecursionError, KeyError, TypeError):
+        pass
+    raise ValueError(
+        f"{about}: expected the settings of a comparison, got a file that is damaged; use a copy of it, or another --out"
+    )
 
 
 def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
@@ -261,27 +274,57 @@ def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
 
 
 def read_lines(results: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file of JSON lines; one that a kill cut short is not one of them."""
-    lines = []
-    for text in results.read_text().splitlines() if results.exists() else []:
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            print(f"solomonic: {results}: skipped an unreadable line", file=sys.stderr)
-    return lines
+    """The sound lines of a file of JSON lines: whole, and with the digest that they were written with."""
+    return [line for line in map(_cell_line, _texts(results)) if line is not None]
+
+
+def sound(text: str) -> dict[str, Any] | None:
+    """The object of a line, None where it is none, or has changed since it was written."""
+    try:
+        line = json.loads(text)
+        seal = line.pop("digest", None)  # lines of an earlier version have none
+        return line if seal in (None, _digest(line)) else None
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return None
+
+
+def _cell_line(text: str) -> dict[str, Any] | None:
+    line = sound(text)
+    return line if line is not None and {f.name for f in fields(Cell)} <= line.keys() else None
 
 
 def append_line(results: Path, line: dict[str, Any]) -> None:
-    with results.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"digest": _digest(line)}) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+def _put_aside(results: Path) -> None:
+    """Damaged lines go to a file beside, with a word: their cells are trained again."""
+    texts = _texts(results)
+    damaged = [text for text in texts if _cell_line(text) is None]
+    if not damaged:
+        return
+    aside = results.with_name("results.damaged")
+    print(
+        f"solomonic: {results}: {len(damaged)} damaged line{'s' * (len(damaged) > 1)}, now in {aside.name}; what is "
+        "missing is trained again",
+        file=sys.stderr,
+    )
+    before = aside.read_text(encoding="utf-8", errors="surrogateescape") if aside.exists() else ""
+    for path, lines in ((aside, damaged), (results, [text for text in texts if text not in damaged])):
+        text = (before if path == aside else "") + "".join(line + "\n" for line in lines)
+        write(path, text.encode("utf-8", "surrogateescape"))
+
+
+def _texts(results: Path) -> list[str]:
+    text = results.read_text(encoding="utf-8", errors="surrogateescape") if results.exists() else ""
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _digest(line: dict[str, Any]) -> str:
+    return blake2b(json.dumps(line, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def cell_of(line: dict[str, Any]) -> Cell:

@@ -9,7 +9,6 @@ is in `charts.py`, the markup in `report.html.j2`, the looks in `report.css.j2`.
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,8 @@ from pathlib import Path
 import jinja2
 
 from solomonic.compare.charts import MARKERS, Axis, Point, Series, bytes_text, chart, fixed, short, time_text, tokens
+from solomonic.compare.matrix import sound
+from solomonic.files import write
 
 NAMES = {
     "transformer": "Transformer",
@@ -66,11 +67,8 @@ def load(folder: Path) -> tuple[list[dict], dict, list[str]]:
 
 
 def _cell(line: str) -> dict | None:
-    try:
-        cell = json.loads(line)
-    except ValueError:
-        return None
-    named = isinstance(cell, dict) and all(isinstance(cell.get(key), str) for key in ("arch", "task"))
+    cell = sound(line)
+    named = cell is not None and all(isinstance(cell.get(key), str) for key in ("arch", "task"))
     if not named or not all(isinstance(entry, dict) for key in MEASURED for entry in cell.get(key) or ()):
         return None
     return cell | {key: cell.get(key) or [] for key in MEASURED}
@@ -227,7 +225,9 @@ def choose(cells: list[dict]) -> list[Task]:
             return sign * at.mean if at and at.count == len(group) else -math.inf, -loss.mean if loss else -math.inf
 
         entries = []
-        for arch in sorted({c["arch"] for c in here}, key=lambda a: (a in KNOWN, KNOWN.index(a) if a in KNOWN else style[a], a)):
+        for arch in sorted(
+            {c["arch"] for c in here}, key=lambda a: (a in KNOWN, KNOWN.index(a) if a in KNOWN else style[a], a)
+        ):
             groups: dict[str, list[dict]] = {}
             for c in here:
                 if c["arch"] == arch:
@@ -687,10 +687,5 @@ def write_report(folder: Path) -> Path:
         versions=flat(run.get("versions")),
         markers=MARKERS,
     )
-    target, temporary = folder / "report.html", folder / f".report.html.{os.getpid()}"
-    try:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+    write(folder / "report.html", page.encode("utf-8", "replace"))
+    return folder / "report.html"

@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ..files import locked, owned, write
 from ..train import Interrupted
 from .matrix import (
     Cell,
@@ -23,7 +26,6 @@ from .matrix import (
     costs,
     open_folder,
     run_cell,
-    write_atomically,
 )
 from .report import write_report
 from .suites import Run, Suite
@@ -39,6 +41,12 @@ def compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command
         problem = build_task(run)
         for length in run.lengths or problem.lengths:
             problem.test_batch(1, length, np.random.default_rng(0))
+    owned(folder, "a comparison", "run.json", "results.jsonl")
+    with locked(folder, "comparing there", folder=True):
+        return _compare(suite, folder, device, jobs, command)
+
+
+def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command: str) -> Path:
     done = open_folder(folder, suite, str(device), command)
     wanted = cells_of(suite)
     finished = {cell_of(line) for line in done}
@@ -66,13 +74,27 @@ def compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command
 def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, dict[str, list]]:
     """run -> architecture -> costs, measured one at a time before training begins, kept in `costs.json`."""
     path = folder / "costs.json"
-    table = json.loads(path.read_text()) if path.exists() else {}
+    table = _kept(path)
     missing = [(n, a) for n in suite.runs for a in suite.archs if a not in table.get(n, {})]
     if missing:
         for name, arch in tqdm(missing, desc="time and state against length", unit="model", dynamic_ncols=True):
             table.setdefault(name, {})[arch] = costs(arch, suite.runs[name], suite.cost_lengths, device)
-            write_atomically(path, json.dumps(table))
+            write(path, json.dumps(table))
     return table
+
+
+def _kept(path: Path) -> dict[str, dict[str, list]]:
+    """What the file has; nothing, with a word, where it is damaged."""
+    if not path.exists():
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(rows, list) for archs in table.values() for rows in archs.values()):
+            return table
+    except (ValueError, RecursionError, AttributeError):
+        pass
+    print(f"solomonic: {path}: damaged; time and state are measured again", file=sys.stderr)
+    return {}
 
 
 def summary(line: dict[str, Any]) -> str:
@@ -146,7 +168,13 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(threads)
-    while (cell := cells.get()) is not None and not stop.is_set():
+    parent = multiprocessing.parent_process()
+
+    def asked() -> bool:
+        """Whether to stop: also where nobody is left to take what is found."""
+        return not parent.is_alive() or stop.is_set()
+
+    while (cell := _next(cells, asked)) is not None and not asked():
         reached = 0
 
         def report(step: int, loss: float) -> None:
@@ -155,10 +183,21 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
             reached = step
 
         try:
-            news.put(("line", run_cell(cell, runs[cell.task], torch.device(device), folder, report, stop.is_set)))
+            news.put(("line", run_cell(cell, runs[cell.task], torch.device(device), folder, report, asked)))
         except Interrupted:
             break
         except Exception as error:  # told to the parent, which ends the comparison with it
             news.put(("error", f"{cell.key}: {type(error).__name__}: {error}"))
             raise
     news.put(("end", None))
+    if not parent.is_alive():
+        news.cancel_join_thread()
+
+
+def _next(cells, asked: Callable[[], bool]) -> Cell | None:
+    while not asked():
+        try:
+            return cells.get(timeout=1.0)
+        except queue.Empty:
+            continue
+    return None

@@ -63,7 +63,9 @@ QUICK = Suite(
 
 STANDARD = Suite(
     name="standard",
-    archs=tuple(name for name in PRESETS if name not in ("gated_kalmanet", "gated_deltanet2")),  # slow, or short of an MLP
+    archs=tuple(
+        name for name in PRESETS if name not in ("gated_kalmanet", "gated_deltanet2")
+    ),  # slow, or short of an MLP
     runs={
         # the grid of the Based figure (arXiv 2402.18668): two layers without MLP, at two sizes of the state
         "mqar": Run("mqar", steps=3000, batch_size=128, samples=512, dials=SMALL | {"window": 32, "d_ff": 0}, lrs=GRID),

@@ -5,13 +5,14 @@ that is asked for; any other file is one document. What was named by hand has to
 empty and binary files (with a NUL byte, or most of it not UTF-8) are passed over.
 """
 
-import json
 import os
 import sysconfig
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .. import jsontext
 
 LINES, PARQUET = (".jsonl", ".ndjson"), ".parquet"
 LIBRARY_LEAVES_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "encodings", "__pycache__"}
@@ -96,14 +97,7 @@ def _documents(path: Path, field: str, named: bool) -> Iterator[Document]:
 
 def json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, Any]]:
     """(number from 1, what it says) of each line of `path` with something on it. ValueError for what is no JSON."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}, line {number}: expected a JSON object, got what is no JSON ({error})") from None
-        yield number, entry
+    yield from jsontext.lines(path, lines, infinite=True)  # what stands beside the text may be anything
 
 
 def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]:

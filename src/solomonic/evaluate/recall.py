@@ -12,6 +12,7 @@ import numpy as np
 from ..model import LanguageModel
 from ..tasks import Task, task
 from ..train import evaluate
+from .score import nats, reading
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,20 @@ def recall(
     """
     fits(model, problem)
     for length in lengths:
+        _check_logits(model, problem, length)
         scores = evaluate(model, problem, length, samples, seed)
         report(samples * length)
         yield Recall(problem.name, length, samples, problem.metric, float(np.nanmean(scores)))
+
+
+def _check_logits(model: LanguageModel, problem: Task, length: int) -> None:
+    """ValueError for logits that are no numbers, of which the largest would be taken for an answer."""
+    batch = problem.test_batch(1, length, np.random.default_rng(0))
+    with reading(model) as device:
+        state = None
+        for tokens, targets in zip(batch.tokens.split(2048, 1), batch.targets.split(2048, 1)):
+            logits, state = model(tokens.to(device), state)
+            nats(logits, targets.clamp_min(0).to(device))
 
 
 __all__ = ["Recall", "fits", "named", "recall"]

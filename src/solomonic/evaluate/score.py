@@ -92,8 +92,11 @@ def _score(
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B, T, V), (B, T) -> (B, T) float64: -ln p of each target."""
-    return cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").view_as(targets).double()
+    """(B, T, V), (B, T) -> (B, T) float64: -ln p of each target. ValueError where that is no number."""
+    losses = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    if not losses.isfinite().all():
+        raise ValueError("expected finite logits, got NaN or infinity; the model's weights are damaged, or too large")
+    return losses.view_as(targets).double()
 
 
 def _padded(rows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -2,24 +2,44 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..mixers.base import LARGEST
 from ..model import LanguageModel, ModelConfig
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+LARGEST_FLOAT = 1e300
+USUAL = 256  # layers that are cheap to write down, whatever tensors there are
 
 
 def number(config: Mapping[str, Any], name: str, default: float | None = None, kind: type = float) -> Any:
-    """`config[name]` as `kind`, int or float; ValueError where it is missing without a default, or something else."""
+    """`config[name]` as `kind`, int or float; ValueError where it is missing without a default, or something else.
+
+    Something else is a whole number beyond `LARGEST` and one that is not finite, too.
+    """
     value = default if config.get(name) is None else config[name]
     if value is None:
         raise ValueError(f"config.json: expected {name}; it is not there")
     if type(value) not in (int, kind):
         raise ValueError(f"config.json: expected {name} to be a number ({kind.__name__}), got {value!r}")
+    if abs(value) > (LARGEST if kind is int else LARGEST_FLOAT) or not isfinite(value):
+        raise ValueError(f"config.json: expected {name} to be a finite number of usual size, got {value!r}")
     return kind(value)
+
+
+def layer_count(config: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor]) -> int:
+    """`config[name]`, a number of layers; ValueError where `tensors` are too few, as each layer has some of its own."""
+    count, most = number(config, name, kind=int), max(len(tensors), USUAL)
+    if count > most:
+        raise ValueError(
+            f"config.json: expected {name} of at most {most}, as there are {len(tensors)} tensors, got {count}"
+        )
+    return count
 
 
 def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:
@@ -56,7 +76,7 @@ def limit(pair: Any) -> tuple[float, float | None] | None:
     """
     try:
         least, most = (float(x["__float__"] if isinstance(x, dict) else x) for x in pair)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         raise ValueError(f"config.json: expected the time step limit to be two numbers, got {pair!r}") from None
     most = None if most == float("inf") else most
     return None if (least, most) == (0, None) else (least, most)
@@ -68,11 +88,13 @@ def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str,
     `parts` is our name of a module -> theirs, `*` for the number of the layer. A tied head may be there or not.
     ValueError that names a tensor that is missing, not used, of another shape or not of floats.
     """
+    if len(config.layers) > len(tensors):  # then one of the first layers' is missing: no need to build the others
+        config = replace(config, layers=config.layers[: len(tensors) + 1])
     try:
         with torch.device("meta"):
             expected = LanguageModel(config).state_dict()
     except (RuntimeError, TypeError, OverflowError):
-        raise ValueError(f"config.json: expected sizes that a tensor can have, got {config}") from None
+        raise ValueError(f"config.json: expected sizes that a tensor can have, got {_sizes(config)}") from None
     placed, left = {}, dict(tensors)
     for name, like in expected.items():
         theirs = _theirs(name, parts)
@@ -94,6 +116,11 @@ def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str,
     if left:
         raise ValueError(f"{min(left)}: a tensor that config.json has no place for ({len(left)} such in all)")
     return placed
+
+
+def _sizes(config: ModelConfig) -> str:
+    sizes = f"vocab_size {config.vocab_size}, d_model {config.d_model}, d_ff {config.d_ff}"
+    return f"{sizes}, {len(config.layers)} layers, the first {config.layers[0]}"
 
 
 def _theirs(name: str, parts: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..mixers.attention import AttentionConfig
 from ..model import ModelConfig
-from .base import entry, flag, number, renamed, require
+from .base import entry, flag, layer_count, number, renamed, require
 
 FAMILIES: dict[str, dict[str, Any]] = {  # what stands for a setting that is absent, as transformers has it
     "llama": {},
@@ -67,7 +67,7 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
             qkv_bias=family == "qwen2",
             rotary_scaling=scaling,
         )
-        for window in _windows(config)
+        for window in _windows(config, layer_count(config, "num_hidden_layers", tensors))
     )
     model = ModelConfig(
         vocab_size=number(config, "vocab_size", kind=int),
@@ -81,9 +81,9 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
     return model, renamed(model, PARTS, kept)
 
 
-def _windows(config: dict) -> list[int | None]:
+def _windows(config: dict, layers: int) -> list[int | None]:
     """The window of each layer, None for all of the document."""
-    family, layers = config["model_type"], number(config, "num_hidden_layers", kind=int)
+    family = config["model_type"]
     mixed = family in ("qwen2", "qwen3")
     slides = flag(config, "use_sliding_window", False) if mixed else family == "mistral"
     slides = slides and config.get("sliding_window") is not None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..mixers.mamba2 import Mamba2Config
 from ..model import ModelConfig
-from .base import flag, limit, number, renamed, require
+from .base import flag, layer_count, limit, number, renamed, require
 
 TYPE = "mamba2"
 
@@ -58,7 +58,7 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
     model = ModelConfig(
         vocab_size=number(config, "vocab_size", kind=int),
         d_model=width,
-        layers=(layer,) * number(config, "num_hidden_layers", kind=int),
+        layers=(layer,) * layer_count(config, "num_hidden_layers", tensors),
         d_ff=0,
         tie_embeddings=flag(config, "tie_word_embeddings", False),
         norm_eps=eps,

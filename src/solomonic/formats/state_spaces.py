@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..mixers.mamba2 import Mamba2Config
 from ..model import ModelConfig
-from .base import entry, flag, limit, number, renamed, require
+from .base import entry, flag, layer_count, limit, number, renamed, require
 from .mamba2 import PARTS
 
 IDLE = ("chunk_size", "use_mem_eff_path", "conv_init", "A_init_range", "dt_min", "dt_max", "dt_init_floor")
@@ -46,7 +46,7 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
     model = ModelConfig(
         vocab_size=vocabulary + -vocabulary % max(multiple, 1),
         d_model=number(config, "d_model", kind=int),
-        layers=(layer,) * number(config, "n_layer", kind=int),
+        layers=(layer,) * layer_count(config, "n_layer", tensors),
         d_ff=0,
         tie_embeddings=flag(config, "tie_embeddings", True),
     )

@@ -1,9 +1,13 @@
 """Long-term memory in storage: what a model has read, kept past its context and found by its own queries."""
 
+from .engines import Absent, Damaged, Unfinished
 from .layout import Document, Entries, LayerLayout, Layout, Tokens
+from .repair import repair
 from .store import Evicted, Forgotten, Found, Store, Writing, open_store
 
 __all__ = [
+    "Absent",
+    "Damaged",
     "Document",
     "Entries",
     "Evicted",
@@ -13,6 +17,8 @@ __all__ = [
     "Layout",
     "Store",
     "Tokens",
+    "Unfinished",
     "Writing",
     "open_store",
+    "repair",
 ]

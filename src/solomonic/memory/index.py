@@ -102,15 +102,24 @@ class ExactIndex:
             self.reserve(len(kept), kept)
 
     def search(
-        self, query: Tensor, k: int, rate: float, began: dict[int, float], only: set[int] | None
+        self,
+        query: Tensor,
+        k: int,
+        rate: float,
+        began: dict[int, float],
+        only: set[int] | None,
+        ranked: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """age and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`."""
+        """age and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`.
+
+        ranked: ids of documents, rising, and their places in the order in which equal ones are taken; None: by id.
+        """
         count, sure = k + self.more, False
         while not sure:
             found = self.candidates(query, count, rate, began, only)
             clock = absolute(found.age, found.clock, began) if rate else found.clock.double()
             logit = logits(query[:, :, None], found.key, found.admission, clock, self.layout.admit, rate)
-            age, top, sure = best(found, logit, k)
+            age, top, sure = best(found, logit, k, ranked)
             count *= 2
         return age, top
 
@@ -206,13 +215,22 @@ def both(a: Candidates, b: Candidates) -> Candidates:
     )
 
 
-def best(found: Candidates, logit: Tensor, k: int) -> tuple[Tensor, Tensor, bool]:
-    """The k with the largest logits, of equal ones the older: age, logit (N, G, k), and whether they are sure.
+def best(
+    found: Candidates, logit: Tensor, k: int, ranked: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, bool]:
+    """The k with the largest logits, of equal ones the first of the `ranked`, then the older: age, logit (N, G, k).
+
+    And whether they are sure.
 
     They are, when whatever was not found must be below the last of them.
     """
     logit = logit.masked_fill(found.age < 0, -torch.inf)
-    order = found.age.masked_fill(found.age < 0, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
+    place = found.age
+    if ranked is not None:
+        known, rank = ranked
+        at = torch.searchsorted(known, (place >> 32).clamp_min(0).contiguous()).clamp_max(len(known) - 1)
+        place = rank[at] << 32 | place & 0xFFFFFFFF
+    order = place.masked_fill(found.age < 0, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
     order = order.gather(-1, logit.gather(-1, order).argsort(dim=-1, descending=True, stable=True))[..., :k]
     age, top = found.age.gather(-1, order), logit.gather(-1, order)
     if missing := k - age.shape[-1]:

@@ -4,6 +4,7 @@ Shapes: M tokens of an entry, G key/value heads, D their width, S the most token
 """
 
 import json
+import math
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -18,6 +19,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 PIECE = 1 << 16  # bytes of text that are compressed together
 MOST_POSITIONS = 2**32
 MOST_DOCUMENTS = 2**31 - 1
+MOST_SIZE = 2**20
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,17 @@ class LayerLayout:
     def __post_init__(self):
         for name, least in {"layer": 0, "heads": 1, "dim": 1, "block": 1}.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} of a stored layer: expected a whole number >= {least}, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_SIZE:
+                raise ValueError(
+                    f"{name} of a stored layer: expected a whole number from {least} to {MOST_SIZE}, got {value!r}"
+                )
+        if self.heads * self.dim > MOST_SIZE:
+            size = self.heads * self.dim
+            raise ValueError(f"heads of a stored layer: expected heads * dim <= {MOST_SIZE}, got {size}")
         if not isinstance(self.admit, bool):
             raise ValueError(f"admit of a stored layer: expected True or False, got {self.admit!r}")
+        if not (self.least is None or (type(self.least) in (int, float) and math.isfinite(self.least))):
+            raise ValueError(f"least of a stored layer: expected a finite number or None, got {self.least!r}")
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Layout:
         try:
             read = json.loads(text)
             return cls(read["model"], tuple(LayerLayout(**layer) for layer in read["layers"]), read["dtype"])
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"layout of a store: expected JSON with model, layers and dtype ({error})") from None
 
 

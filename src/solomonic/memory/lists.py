@@ -101,10 +101,17 @@ class ApproximateIndex(ExactIndex):
         self._middle = None
 
     def search(
-        self, query: Tensor, k: int, rate: float, began: dict[int, float], only: set[int] | None
+        self,
+        query: Tensor,
+        k: int,
+        rate: float,
+        began: dict[int, float],
+        only: set[int] | None,
+        ranked: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
+        """As of an exact one; but of equal ones the older is taken, where it approximates."""
         if self.size < LEAST or compiled() is None:
-            return super().search(query, k, rate, began, only)
+            return super().search(query, k, rate, began, only, ranked if self.size < LEAST else None)
         self._lay_out()
         fades = None if only is None and not rate else Fading.of(rate, began, only)
         age, logit = compiled().nearest(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .engines import Engine, Unreachable, open_engine
+from .engines import Engine, Unfinished, Unreachable, open_engine
 from .index import ExactIndex, Keys, absolute, entry_of
 from .layout import (
     DTYPES,
@@ -32,6 +32,7 @@ from .recent import Recent
 from .writer import Writer
 
 ON_ERROR = ("raise", "continue")
+GAP = "\N{REPLACEMENT CHARACTER}".encode()
 AWAY = 60.0
 """Seconds for which a store that could not be reached is not asked again."""
 
@@ -60,10 +61,16 @@ class Found:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """asked: the documents that were asked for. followed: those computed from them, at any remove, which went too."""
+    """asked: the documents that were asked for. followed: those computed from them, at any remove, which went too.
+
+    unknown: documents that stay, whose rows are damaged, so that nobody can tell whether they were computed from them.
+    unfinished: what of them may still be in the store's files, and why; None: nothing.
+    """
 
     asked: tuple[Document, ...]
     followed: tuple[Document, ...]
+    unknown: tuple[int, ...] = ()
+    unfinished: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,8 @@ class Store:
     - After `forget`, every search and fetch equals, bit for bit, that of a store which never held the document.
     - What was acknowledged stays: `flush` returned, or the `with` block of a document was left, and the process may
       be killed at any moment. What was not is there up to the document's last save point, or not at all.
-    - An entry that is damaged is a ValueError that names its document; it is never read as data.
+    - Nothing that is served depends on the order in which documents were added, but the clock.
+    - What is damaged is never read as data: it is left out, and a warning, `Damaged`, names its document, once.
 
     Calls may come from several threads; a document is written by one.
     """
@@ -127,6 +135,7 @@ class Store:
         self._version = engine.version()
         self._visible = {document.id: document for document in engine.documents() if document.complete}
         self._starts: dict[int, dict[int, float]] = {}  # of a layer, what `_began` gives until `_visible` changes
+        self._ranks: tuple | None = None  # what `_ranked` gives until the documents change
         self._recent = Recent()
         self._blank = {one.layer: 0 * Tokens.blank(one, self.layout.dtype, 1).packed[0] for one in self.layout.layers}
         self._last = engine.last_document()
@@ -156,6 +165,11 @@ class Store:
         self._must_write()
         if not isinstance(name, str) or not name:
             raise ValueError(f"name of a document: expected text, got {name!r}")
+        for text in (name, session or ""):
+            try:
+                text.encode("utf-8", "surrogateescape")
+            except UnicodeEncodeError:
+                raise ValueError(f"name of a document, or session: expected text, got {text!r}") from None
         with self._lock:
             being = [writing.document for writing in self._open.values()]
             if (name, digest, session) in [(d.name, d.digest, d.session) for d in being]:
@@ -164,6 +178,12 @@ class Store:
             if before is not None and before.complete and digest is not None:
                 raise ValueError(f"document {name!r}: it is in the store already, with the same digest")
             resumed = before is not None and not before.complete
+            if resumed and not self._engine.whole(before):
+                self._engine.name(
+                    ("resumed", before.id), f"document {name!r}: what was saved of it is damaged; it is begun anew"
+                )
+                self._engine.remove({before.id})
+                resumed = False
             if not resumed:
                 if self._last >= MOST_DOCUMENTS:
                     raise ValueError(f"a store holds {MOST_DOCUMENTS} documents at most")
@@ -215,7 +235,8 @@ class Store:
 
             q . k + logsigmoid(score) * admit + rate * (clock - now)
 
-        the older of equal ones first. query: (N, G, D), scaled. only: ids of documents, None for all.
+        of equal ones those first whose documents' names come first, then the older. query: (N, G, D), scaled. only: ids
+        of documents, None for all.
         """
         shape = self.layout[layer]
         if query.dim() != 3 or query.shape[1:] != (shape.heads, shape.dim):
@@ -233,10 +254,7 @@ class Store:
 
     @torch.inference_mode(False)
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
-        """The tokens of entries, in their order: none of -1, nor of one that has been forgotten meanwhile.
-
-        ValueError for a damaged one.
-        """
+        """The tokens of entries, in their order: none of -1, of one that was forgotten meanwhile, or of a damaged one."""
         shape = self.layout[layer]
         device = entries.device if isinstance(entries, Tensor) else None
         ids = entries.tolist() if isinstance(entries, Tensor) else list(entries)
@@ -260,22 +278,27 @@ class Store:
 
     @torch.inference_mode(False)
     def read(self, layer: int, ages: Sequence[int]) -> Read:
-        """The tokens `ages`, document << 32 | position, as they were at the last search. ValueError for a damaged entry."""
+        """The tokens `ages`, document << 32 | position, as they were at the last search."""
         block = self.layout[layer].block
         entries = [entry_id(age >> 32, (age & 0xFFFFFFFF) // block) for age in ages]
         with self._lock:
             here, began = self._entries(layer, set(entries)), self._began(layer)
-        packed = []
+        packed = [self._blank[layer]] if not ages else []
         for age, entry in zip(ages, entries, strict=True):
             row = here[entry].row(age & 0xFFFFFFFF) if entry in here else None
             packed.append(self._blank[layer] if row is None else here[entry].packed[row])
-        return Read(torch.stack(packed), [began.get(age >> 32, 0.0) for age in ages], self.layout[layer])
+        return Read(torch.stack(packed)[: len(ages)], [began.get(age >> 32, 0.0) for age in ages], self.layout[layer])
 
     def documents(self) -> list[Document]:
         """All documents that have been saved, in the order in which they were begun."""
         if self._writer is not None:
             self._writer.drain()
         return self._engine.documents()
+
+    def damaged(self) -> dict[int, str]:
+        """Documents that `documents` leaves out, as their own rows are damaged: ids, and the names they still bear."""
+        self.documents()
+        return self._engine.damaged()
 
     def clock(self, layer: int) -> float:
         """How far the layer's clock has run, over all documents: what `now` is for the next one."""
@@ -284,7 +307,10 @@ class Store:
             return sum(self._visible[document].ran(layer) for document in sorted(self._visible))
 
     def passage(self, document: int, start: int, end: int) -> tuple[str, int]:
-        """The bytes [start, end) of a document's text as text, and the number, from 1, of the line they begin in."""
+        """The bytes [start, end) of a document's text as text, and the number, from 1, of the line they begin in.
+
+        A part that is damaged is one U+FFFD, and a warning.
+        """
         with self._lock:
             if document in self._open:
                 pieces = self._open[document].pieces(start, end)
@@ -294,10 +320,14 @@ class Store:
                 pieces = self._engine.pieces(document, start, end)
         if not pieces:
             return "", 1
-        first = pieces[0]
-        text = b"".join(piece.text for piece in pieces)
-        line = first.lines + text[: max(start - first.start, 0)].count(b"\n") + 1
-        return text[max(start - first.start, 0) : end - first.start].decode("utf-8", "replace"), line
+        first, parts, at = pieces[0], [], start
+        line = first.lines + first.text[: max(start - first.start, 0)].count(b"\n") + 1
+        for piece in pieces:
+            if piece.start > at:
+                parts.append(GAP)
+            parts.append(piece.text[max(at - piece.start, 0) : max(end - piece.start, 0)])
+            at = piece.start + len(piece.text)
+        return b"".join(parts).decode("utf-8", "replace"), line
 
     # Keeping house
 
@@ -311,7 +341,8 @@ class Store:
     ) -> Forgotten:
         """Documents for which all that is given holds, and every one whose keys were computed from theirs.
 
-        documents: ids. before, after: unix seconds, time < before, time >= after. With dry_run nothing is done.
+        documents: ids, of damaged ones too. before, after: unix seconds, time < before, time >= after. With dry_run
+        nothing is done.
         """
         if documents is None and before is None and after is None and session is None:
             raise ValueError("forget: expected documents, a time or a session, got none of them")
@@ -319,9 +350,12 @@ class Store:
         if not dry_run:
             self._must_write()
         with self._lock:
-            known = self.documents()
-            if unknown := (wanted or set()) - {document.id for document in known}:
-                raise ValueError(f"document {min(unknown)}: the store does not hold it")
+            known, damaged = self.documents(), self._engine.damaged()
+            for number in sorted((wanted or set()) - {document.id for document in known}):
+                if not self._engine.remains(number):
+                    raise ValueError(f"document {number}: the store does not hold it")
+                if before is None and after is None and session is None:
+                    known.append(Document(number, damaged.get(number) or "?"))
             asked = [
                 d
                 for d in known
@@ -336,12 +370,17 @@ class Store:
                 more = {d.id for d in known if d.id not in gone and gone & {*d.sources}}
                 gone, grown = gone | more, bool(more)
             followed = [d for d in known if d.id in gone and d not in asked]
+            unfinished = None
             if not dry_run and gone:
                 if busy := gone & self._open.keys():
                     raise ValueError(f"document {min(busy)}: it is being written; it cannot be forgotten now")
-                self._engine.remove(gone)
+                try:
+                    self._engine.remove(gone)
+                except Unfinished as error:
+                    unfinished = str(error)
                 self._drop(gone)
-            return Forgotten(tuple(asked), tuple(followed))
+            unknown = tuple(sorted(damaged.keys() - gone)) if gone else ()
+            return Forgotten(tuple(asked), tuple(followed), unknown, unfinished)
 
     @torch.inference_mode(False)
     def evict(self, budget: int, rate: float = 0.0) -> Evicted:
@@ -377,10 +416,12 @@ class Store:
                 gone.setdefault(layer, set()).add(entry)
                 tokens, taken = tokens + count, taken + nbytes
             if gone:
-                self._engine.evict(gone)
-                self._recent.clear()
-                for layer in gone.keys() & self._indexes.keys():
-                    self._indexes[layer].remove(entries=gone[layer])
+                try:
+                    self._engine.evict(gone)
+                finally:
+                    self._recent.clear()
+                    for layer in gone.keys() & self._indexes.keys():
+                        self._indexes[layer].remove(entries=gone[layer])
             return Evicted(sum(map(len, gone.values())), tokens, taken)
 
     def stats(self) -> dict[str, Any]:
@@ -452,7 +493,7 @@ class Store:
         index, began = self._index(layer), self._began(layer)
         if rate:
             began = {document: start - now for document, start in began.items()}
-        return index.search(query, k, rate, began, None if only is None else set(only))
+        return index.search(query, k, rate, began, None if only is None else set(only), self._ranked())
 
     def _committed(self, batch: Batch) -> None:
         with self._pend:
@@ -479,11 +520,46 @@ class Store:
             for entry, tokens in read.items():
                 here[entry] = replace(tokens)
                 self._recent.put(layer, entry, here[entry])
+            if len(read) < len(missing) and layer in self._indexes:
+                self._without(layer, set(missing) - read.keys())
         return {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
 
+    def _without(self, layer: int, entries: set[int]) -> None:
+        """What the index knows and cannot be read is not found again."""
+        index = self._indexes[layer]
+        known = entry_of(index.age[: index.size], self.layout[layer].block)
+        lost = entries & set(known[torch.isin(known, torch.tensor(sorted(entries)))].tolist())
+        if lost and (self._writer is not None or self._unless_away(self._engine.version) == self._version):
+            for document in sorted({entry >> 32 for entry in lost} & self._visible.keys()):
+                self._engine.name(
+                    ("part", document, layer),
+                    f"document {document} ({self._visible[document].name!r}): some of its tokens of layer {layer} are "
+                    "damaged or missing and are left out; forget the document and add it again",
+                )
+            index.remove(entries=lost)
+
     def _show(self, document: Document) -> None:
+        if document.id not in self._visible:
+            self._ranks = None
         self._visible[document.id] = document
         self._starts.clear()
+
+    def _ranked(self) -> tuple[Tensor, Tensor] | None:
+        """Ids of documents, rising, and the place of each in the order of names; None where that is the same order."""
+        if self._ranks is None:
+            ids = sorted(self._visible)
+            order = sorted(ids, key=lambda number: _name(self._visible[number]))
+            place = {number: at for at, number in enumerate(order)}
+            places = torch.tensor([place[number] for number in ids], dtype=torch.int64)
+            self._ranks = (order == ids, place, (torch.tensor(ids, dtype=torch.int64), places))
+        return None if self._ranks[0] else self._ranks[2]
+
+    def in_order(self, ages: Iterable[int]) -> list[int]:
+        """Tokens, document << 32 | position, that were found: by their documents' names, then by their positions."""
+        if self._ranked() is None:
+            return sorted(ages)
+        place = self._ranks[1]
+        return sorted(ages, key=lambda age: (place.get(age >> 32, 0), age))
 
     def _index(self, layer: int) -> ExactIndex:
         self._refresh()
@@ -518,6 +594,7 @@ class Store:
         new = known.keys() - self._visible.keys()
         self._visible, self._version = known, version
         self._starts.clear()
+        self._ranks = None
         self._add(new)
 
     def _began(self, layer: int) -> dict[int, float]:
@@ -536,6 +613,7 @@ class Store:
             self._visible.pop(document, None)
             self._open.pop(document, None)
         self._starts.clear()
+        self._ranks = None
         self._recent.clear()
         with self._pend:
             for key in [key for key in self._pending if key[1] >> 32 in documents]:
@@ -694,6 +772,11 @@ class Writing:
             batch = Batch(self.document, entries, tuple(self._pieces), state)
             del self._pieces[:-1]
         store._writer.put(batch)
+
+
+def _name(document: Document) -> tuple:
+    """By what documents are put in order: not by when they were added."""
+    return document.name, document.session or "", document.digest or "", document.id
 
 
 __all__ = ["Evicted", "Forgotten", "Found", "Store", "Writing", "open_store"]

@@ -60,7 +60,7 @@ class Writer:
                 failed = None
             except Exception as error:  # surfaces in the thread that writes
                 failed = error
-                if not isinstance(error, OSError):
+                if not isinstance(error, (OSError, ValueError)):
                     failed = RuntimeError(f"the store's writer failed: {error!r}")
                     failed.__cause__ = error
             with self._change:

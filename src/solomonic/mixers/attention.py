@@ -11,7 +11,7 @@ from ..ops.memory_attention import init_state as ring_state
 from ..ops.memory_attention import memory_attention
 from ..ops.place import Place, advance
 from ..ops.rotary import Scaling, rotary
-from .base import Mixer, MixerConfig, State
+from .base import Mixer, MixerConfig, State, is_number
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,13 @@ class AttentionConfig(MixerConfig):
     def __post_init__(self):
         self.require_whole(n_heads=1, n_kv_heads=1, window=1, head_dim=2)
         self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
-        self.require(self.rotary_base > 0, "rotary_base > 0")
-        self.require(self.norm_eps >= 0, "norm_eps >= 0")
+        self.require(is_number(self.rotary_base) and self.rotary_base > 0, "rotary_base > 0")
+        self.require(is_number(self.norm_eps) and self.norm_eps >= 0, "norm_eps >= 0")
         self.require((self.head_dim or 2) % 2 == 0, "an even head_dim")
         if self.rotary_scaling is not None:
             object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))
-            factor, low, high, length = self.rotary_scaling if len(self.rotary_scaling) == 4 else (0, 0, 0, 0)
+            whole = len(self.rotary_scaling) == 4 and all(map(is_number, self.rotary_scaling))
+            factor, low, high, length = self.rotary_scaling if whole else (0, 0, 0, 0)
             self.require(
                 factor > 0 and 0 <= low < high and length >= 0,
                 "rotary_scaling: factor > 0, 0 <= low < high, length >= 0",

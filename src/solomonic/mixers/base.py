@@ -21,7 +21,6 @@ And of states of chunks that were read apart, with s = mixer.compose(states, len
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -30,6 +29,9 @@ from torch import Tensor, nn
 from ..ops.composition import compose
 from ..ops.place import Place, join
 from ..spelling import unknown
+
+LARGEST = 2**31 - 1
+"""Of a whole number in a configuration: no size is larger, and products of a few of them can still be compared."""
 
 State = dict[str, Any]
 """Nested dictionaries of tensors whose first axis is the batch."""
@@ -41,7 +43,9 @@ class Reading(NamedTuple):
     y: Tensor  # (B, T, d_model)
     state: State
     log_decay: Tensor  # (B, T, H), or (B, T, H, K), <= 0: what each token leaves of the state
-    error: Tensor | None = None  # (B, T): |v_t - what the state predicted from k_t| over all heads; None if not asked for
+    error: Tensor | None = (
+        None  # (B, T): |v_t - what the state predicted from k_t| over all heads; None if not asked for
+    )
     written: Tensor | None = None  # (B, T): the same, each head's times its write strength
 
 
@@ -61,18 +65,25 @@ class MixerConfig:
         return settings
 
     def require_whole(self, **least: int) -> None:
-        """ValueError unless each of these settings is a whole number, not below the bound given for it, or None."""
+        """ValueError unless each of these settings is a whole number from the bound given for it to `LARGEST`, or None."""
         for name, bound in least.items():
             value = getattr(self, name)
             optional = next(f for f in fields(self) if f.name == name).default is None
             if not ((value is None and optional) or (type(value) is int and value >= bound)):
                 raise ValueError(f"{self.name}: expected {name} to be a whole number >= {bound}, got {value!r}")
+            if value is not None and value > LARGEST:
+                raise ValueError(f"{self.name}: expected {name} to be at most {LARGEST:,}, got {value!r}")
 
     def require(self, holds: bool, expected: str, *names: str) -> None:
         """ValueError unless `holds`: what the mixer expected, and what came, in all settings or in those of `names`."""
         if not holds:
             came = ", ".join(f"{name} {getattr(self, name)!r}" for name in names) or asdict(self)
             raise ValueError(f"{self.name}: expected {expected}, got {came}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number that is finite, also as a float and after a few multiplications."""
+    return type(value) in (int, float) and abs(value) <= 1e300
 
 
 class Mixer(nn.Module, ABC):
@@ -145,8 +156,8 @@ def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) ->
     for key, value in settings.items():
         if key not in allowed:
             raise unknown(f"setting of {name}", key, allowed)
-        if isinstance(value, dict):
-            settings[key] = config_from_dict(value, known)
+        if isinstance(value, dict) and key == "fading":  # the one setting that is a mixer, which has none of its own
+            settings[key] = config_from_dict(value, {n: mixer for n, mixer in known.items() if mixer.is_fading})
         elif not _alike(value, next(f.default for f in fields(config) if f.name == key)):
             raise ValueError(f"{name}: expected {key} to be of the kind of its default, got {value!r}")
     try:
@@ -159,4 +170,4 @@ def _alike(value: Any, default: Any) -> bool:
     """Whether a setting is true or false, a finite number or text where its default is; None is alike to anything."""
     if isinstance(default, (bool, str)):
         return type(value) is type(default)
-    return not isinstance(default, (int, float)) or (type(value) in (int, float) and isfinite(value))
+    return not isinstance(default, (int, float)) or is_number(value)

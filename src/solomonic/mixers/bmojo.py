@@ -21,7 +21,6 @@ window, the SSM.
 """
 
 from dataclasses import dataclass
-from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +32,7 @@ from ..ops.memory_attention.composition import compose
 from ..ops.place import Place, join
 from ..spelling import unknown
 from .attention import Projections
-from .base import Mixer, MixerConfig, Reading, State
+from .base import Mixer, MixerConfig, Reading, State, is_number
 
 SCORES = {
     "norm": "error of the causal-average predictor of the fading output",
@@ -89,7 +88,9 @@ class BMojoConfig(MixerConfig):
     qk_norm: bool = True
     conv: int = 0  # width of the short convolution, 0 for none
     readout: str | None = None  # of the fading memory, one of READOUTS; None: "direct"
-    combine: str | None = None  # of attention a and fading memory f where f is read directly, one of COMBINE; None: "gate"
+    combine: str | None = (
+        None  # of attention a and fading memory f where f is read directly, one of COMBINE; None: "gate"
+    )
     slot_decay: float | None = None  # what scores lose of each nat of the clock; None: SLOT_DECAY; 0: slots never fade
 
     def __post_init__(self):
@@ -103,7 +104,7 @@ class BMojoConfig(MixerConfig):
         self.require_whole(n_heads=1, n_kv_heads=1, window=0, capacity=0, block=1, span=0, conv=0)
         self.require(self.conv != 1, "conv 0 or >= 2")
         self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
-        self.require(self.rotary_base > 0, "rotary_base > 0")
+        self.require(is_number(self.rotary_base) and self.rotary_base > 0, "rotary_base > 0")
         self.require(self.readout is None or self.fading is not None, "readout None without a fading memory", "readout")
         self.require(
             not self.span or self.reads_softmax, "span 0 or None unless the softmax reads it", "span", "readout"
@@ -120,7 +121,7 @@ class BMojoConfig(MixerConfig):
         if self.capacity and self.fading is None:
             self.require(self.score not in OF_FADING, "a fading memory, whose error is the score")
         self.require(
-            self.slot_decay is None or (type(self.slot_decay) in (int, float) and 0 <= self.slot_decay < inf),
+            self.slot_decay is None or (is_number(self.slot_decay) and self.slot_decay >= 0),
             "slot_decay a number >= 0",
             "slot_decay",
         )
@@ -276,7 +277,9 @@ class BMojo(Mixer):
             f = f.masked_fill(place.dropped[:, None, None], 0)
         return self.out(torch.cat([a, f], -1)) if config.combination == "concat" else self.out(a) + f, after
 
-    def _attend(self, x: Tensor, read: Reading | None, state: State, after: State, place: Place) -> tuple[Tensor, State]:
+    def _attend(
+        self, x: Tensor, read: Reading | None, state: State, after: State, place: Place
+    ) -> tuple[Tensor, State]:
         """What the softmax reads (B, T, H D), and the attention's state; writes the scores' states into `after`."""
         config = self.config
         q, (k, v) = self.project.query(x), self.project.key_value(x)

@@ -15,7 +15,7 @@ from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
 from ..ops.place import Place
 from ..ops.ssd import ssd
-from .base import FadingMixer, MixerConfig, Reading, State
+from .base import LARGEST, FadingMixer, MixerConfig, Reading, State, is_number
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Mamba2Config(MixerConfig):
 
     def __post_init__(self):
         self.require_whole(state_size=1, head_dim=1, n_groups=1, conv_width=2)
-        self.require(self.expand > 0, "expand > 0")
-        self.require(self.norm_eps >= 0, "norm_eps >= 0")
+        self.require(0 < self.expand <= LARGEST, f"0 < expand <= {LARGEST}")
+        self.require(is_number(self.norm_eps) and self.norm_eps >= 0, "norm_eps >= 0")
         if self.time_step_limit is not None:
             object.__setattr__(self, "time_step_limit", tuple(self.time_step_limit))
-            least, most = self.time_step_limit if len(self.time_step_limit) == 2 else (0, -1)
+            whole = len(self.time_step_limit) == 2 and all(x is None or is_number(x) for x in self.time_step_limit)
+            least, most = self.time_step_limit if whole else (0, -1)
             self.require(least >= 0 and (most is None or least <= most), "time_step_limit: 0 <= least <= most")
 
 

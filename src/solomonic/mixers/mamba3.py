@@ -27,7 +27,7 @@ from ..ops import rows
 from ..ops.clock import clock
 from ..ops.place import Place, advance, extend, join
 from ..ops.trapezoid import compose, phase, trapezoid, wrap
-from .base import FadingMixer, MixerConfig, Reading, State
+from .base import LARGEST, FadingMixer, MixerConfig, Reading, State, is_number
 from .mamba2 import init_gates
 
 SLOWEST = 1e-4  # the least -A
@@ -47,9 +47,9 @@ class Mamba3Config(MixerConfig):
 
     def __post_init__(self):
         self.require_whole(state_size=1, head_dim=1, rank=1)
-        self.require(self.expand > 0, "expand > 0")
+        self.require(0 < self.expand <= LARGEST, f"0 < expand <= {LARGEST}")
         self.require(0 <= self.rotary_fraction <= 1, "0 <= rotary_fraction <= 1")
-        self.require(self.norm_eps >= 0, "norm_eps >= 0")
+        self.require(is_number(self.norm_eps) and self.norm_eps >= 0, "norm_eps >= 0")
 
 
 class Mamba3(FadingMixer):

@@ -47,8 +47,8 @@ def save(path: Path, tensors: dict[str, Tensor], progress: dict[str, Any]) -> No
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and progress. ValueError for a file that is no checkpoint."""
-    tensors, metadata = read_tensors(path)
+    """Tensors and progress. ValueError for a file that is no checkpoint, or a damaged one."""
+    tensors, metadata = read_tensors(path, ours=True)
     if KEY not in metadata:
         raise ValueError(f"{path}: expected the checkpoint of a run, got other tensors")
     try:
@@ -58,22 +58,42 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Weights and optimizer as `collect` found them; gives the rest. Every process calls it with the same tensors."""
+    """Weights and optimizer as `collect` found them; gives the rest. Every process calls it with the same tensors.
+
+    ValueError for tensors of another model, or not all of them.
+    """
     parts = {
         prefix: {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
         for prefix in (MODEL, OPTIMIZER, REST)
     }
     whole = StateDictOptions(full_state_dict=True)
     if tied:
-        parts[MODEL]["head.weight"] = parts[MODEL]["embedding.weight"]
+        parts[MODEL]["head.weight"] = parts[MODEL].get("embedding.weight")
+    expected = {name: x.shape for name, x in model.state_dict().items()}
+    for name in sorted(expected.keys() | parts[MODEL].keys()):
+        came = parts[MODEL].get(name)
+        if came is None or came.shape != expected.get(name):
+            raise ValueError(
+                f"expected a checkpoint with {name} of shape {_shape(expected.get(name))}, got {_shape(came)}; use a copy"
+            )
     set_model_state_dict(model, parts[MODEL], options=whole)
     moments: dict[str, dict[str, Tensor]] = {}
     for name, tensor in parts[OPTIMIZER].items():
         key, _, parameter = name.partition(".")
         moments.setdefault(parameter, {})[key] = tensor
+    kinds = {kind for found in moments.values() for kind in found}
+    for name, _ in model.named_parameters():
+        if missing := kinds - moments.get(name, {}).keys():
+            raise ValueError(f"expected a checkpoint with {min(missing)} of {name}, got none; use a copy")
+    if not kinds:
+        raise ValueError("expected a checkpoint with the state of its optimizer, got none; use a copy")
     groups = get_optimizer_state_dict(model, optimizer, options=whole)["param_groups"]
     set_optimizer_state_dict(model, optimizer, {"state": moments, "param_groups": groups}, options=whole)
     return parts[REST]
+
+
+def _shape(x: Any) -> str:
+    return "none" if x is None else str(tuple(getattr(x, "shape", x)))
 
 
 __all__ = ["collect", "load", "restore", "save", "weights"]

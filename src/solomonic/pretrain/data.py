@@ -6,6 +6,7 @@ What a step reads is a function of the seed and the step alone: a run that goes 
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,6 +59,7 @@ def prepare(
     for long in (LONG, 0):
         index = {"train": [], "held_out": []}
         digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
+        contents = {side: hashlib.blake2b(digest_size=16) for side in index}
         with replacing(folder / "train.tokens") as train, replacing(folder / "held_out.tokens") as held:
             with train.open("wb") as a, held.open("wb") as b:
                 files = {"train": a, "held_out": b}
@@ -66,6 +68,7 @@ def prepare(
                     values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
                     files[side].write(values.tobytes())
                     digest.update(values.tobytes())
+                    contents[side].update(values.tobytes())
                     index[side].append((len(values), len(text)))
 
                 for document in documents():
@@ -78,28 +81,53 @@ def prepare(
     if not index["train"]:
         raise ValueError("expected text to train on, got none: the files named are empty or binary")
     content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
-    write(folder / "tokens.json", json.dumps(content))
+    content["contents"] = {side: one.hexdigest() for side, one in contents.items()}
+    write(folder / "tokens.json", json.dumps(content | {"seal": _seal(content)}))
 
 
 def origin(folder: Path) -> Any:
-    """What the tokens in `folder` are of, as `prepare` was told; None where there are none."""
-    path = folder / "tokens.json"
-    return json.loads(path.read_text())["origin"] if path.exists() else None
+    """What the tokens in `folder` are of, as `prepare` was told; None where there are none, or damaged ones, which it says."""
+    if not (folder / "tokens.json").exists():
+        return None
+    try:
+        read(folder)
+        return _content(folder)["origin"]
+    except (ValueError, OSError) as error:
+        warnings.warn(f"{error}; they are made again of the text", stacklevel=2)
+        return None
 
 
 def read(folder: Path) -> Data:
-    """What `prepare` wrote, mapped from the disk."""
-    content = json.loads((folder / "tokens.json").read_text())
-    sides = []
+    """What `prepare` wrote, mapped from the disk. ValueError where it is damaged."""
+    content, sides = _content(folder), []
     for side in ("train", "held_out"):
         sizes = np.array(content[side], dtype=np.int64).reshape(-1, 2)
         path = folder / f"{side}.tokens"
         dtype = np.dtype(content["dtype"])
-        if path.stat().st_size != sizes[:, 0].sum() * dtype.itemsize:
-            raise ValueError(f"{path}: expected {sizes[:, 0].sum()} tokens, it has another length; delete {folder}")
+        with path.open("rb") as file:
+            if (
+                hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+                != content["contents"][side]
+            ):
+                raise ValueError(f"{path}: expected the tokens that were written, got others: the file is damaged")
         values = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
         sides.append(Tokens(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum())))
     return Data(*sides, content["digest"])
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    path = folder / "tokens.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("seal", None) == _seal(content):
+            return content
+    except (ValueError, RecursionError, AttributeError):
+        pass
+    raise ValueError(f"{path}: expected what the tokens are of, got a file that is damaged")
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Batch(NamedTuple):

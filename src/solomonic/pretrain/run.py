@@ -133,8 +133,9 @@ def train(
     """Train `model` and give it back whole, on the CPU of the main process, with what the run showed.
 
     `path` is its checkpoint, read with `resume` where it is there. SIGINT and SIGTERM end the step, save, and raise
-    Interrupted; a loss that is not finite raises Diverged and leaves the checkpoint before it. ValueError for settings
-    that cannot be, or a checkpoint of another run; OSError when the disk is full.
+    Interrupted; a loss that is not finite raises Diverged and leaves the checkpoint before it, for none is written of
+    weights whose loss is not finite. ValueError for settings that cannot be, or a checkpoint of another run or a damaged
+    one; OSError when the disk is full.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     parts = world * config.accumulate
@@ -165,8 +166,11 @@ def train(
         tensors, saved = checkpoint.load(path)
         _same(path, identity, saved["identity"])
         rest = checkpoint.restore(bare, optimizer.optimizer, tensors, tied)
-        progress = Progress(losses=rest.pop("losses").tolist(), **saved["progress"])
-        states = [_carried(bare, rest, part, accelerator.device) for part in mine] if rest else states
+        try:
+            progress = Progress(losses=rest.pop("losses").tolist(), **saved["progress"])
+            states = [_carried(bare, rest, part, accelerator.device) for part in mine] if rest else states
+        except KeyError as error:
+            raise ValueError(f"{path}: expected the checkpoint of a run, got one without {error}; use a copy") from None
     every, save_every = config.often("eval_every", 10), config.often("save_every", 20)
     held_out = _held_out(data, config.length, config.eval_tokens)
     losses: list[Tensor] = []
@@ -181,17 +185,23 @@ def train(
             checkpoint.save(path, tensors, {"identity": identity, "progress": plain})
         accelerator.wait_for_everyone()
 
+    def judge(losses: Tensor, first: int) -> Tensor:
+        """The mean of the losses from step `first` on over all processes."""
+        mean = accelerator.reduce(losses, "mean").cpu()
+        if not mean.isfinite().all():
+            bad = int(mean.isfinite().logical_not().nonzero()[0])
+            left = f"; the last good checkpoint is {path}" if path.exists() else ""
+            raise Diverged(
+                f"the loss is {mean[bad]:.3g} at step {first + bad}; try a lower --lr than {config.lr}{left}"
+            )
+        return mean
+
     def settle() -> None:
         """Judge the losses since the last time; log their mean."""
         nonlocal since
         if not losses:
             return
-        mean = accelerator.reduce(torch.stack(losses), "mean").cpu()
-        if not mean.isfinite().all():
-            bad = int(mean.isfinite().logical_not().nonzero()[0])
-            left = f"; the last good checkpoint is {path}" if path.exists() else ""
-            step = progress.step - len(losses) + 1 + bad
-            raise Diverged(f"the loss is {mean[bad]:.3g} at step {step}; try a lower --lr than {config.lr}{left}")
+        mean = judge(torch.stack(losses), progress.step - len(losses) + 1)
         losses.clear()
         now = time.monotonic()
         seconds, since = now - since, now
@@ -222,8 +232,9 @@ def train(
                 if dropped is not None:  # while it warms up for look-ups, a micro-batch has more rows, and shorter ones
                     dropped = dropped[part].repeat(-(-len(tokens) // len(dropped[part])))[: len(tokens)]
                     dropped = dropped.to(accelerator.device)
+                before = states[m]
                 with exchange(m == config.accumulate - 1), accelerator.autocast():
-                    logits, state = model(tokens, states[m], segments=segments, stores=stores, dropped=dropped)
+                    logits, state = model(tokens, before, segments=segments, stores=stores, dropped=dropped)
                     loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / config.accumulate
                     accelerator.backward(loss)
                 total = total + loss.detach()
@@ -248,6 +259,9 @@ def train(
                 stop = bool(accelerator.reduce(torch.tensor(float(asked()), device=accelerator.device)).item())
             if done or stop or progress.step % save_every == 0:
                 settle()
+                with torch.no_grad(), accelerator.autocast():
+                    again, _ = model(tokens, before, segments=segments, stores=stores, dropped=dropped)
+                judge(cross_entropy(again.flatten(0, 1).float(), targets.flatten())[None], progress.step + 1)
                 save()
             report(progress)
             if stop and not done:

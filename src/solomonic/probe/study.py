@@ -210,7 +210,11 @@ def layer_inputs(model: LanguageModel, text: Tensor, report: Report = lambda tok
     parts, state = [], None
     for piece in text.split(CHUNK, 1):
         trace: list[Tensor] = []
-        _, state = model.hidden(model.embed(piece), state, trace=trace)
+        last, state = model.hidden(model.embed(piece), state, trace=trace)
+        if not all(x.isfinite().all() for x in (*trace, last)):
+            raise ValueError(
+                "expected finite activations, got NaN or infinity; the model's weights are damaged, or too large"
+            )
         parts.append([block.mixer_norm(x) for block, x in zip(model.blocks, trace, strict=True)])
         report(piece.shape[1])
     return [torch.cat(layer, 1) for layer in zip(*parts)]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
+from ..machine import check_fits
 from ..spelling import choose
 from .realization.backward import backward
 from .realization.linear import Markov, root, symmetric
@@ -186,6 +187,9 @@ def read(path: str | Path, most: int, width: int | None = None) -> tuple[Array, 
                 if width and width < wide:
                     wide, high = width, round(high * width / wide)
                 wide, high = max(wide - wide % 2, 2), max(high - high % 2, 2)
+                check_fits(
+                    20 * (len(frames) + 1) * wide * high, f"{path}: frames of {wide} x {high}, and what is learnt"
+                )
                 frames.append(frame.to_ndarray(format="rgb24", width=wide, height=high))
                 if len(frames) == most:
                     break

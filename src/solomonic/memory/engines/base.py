@@ -1,5 +1,6 @@
 """What an engine does: keep batches, all or nothing, and give back what is in them."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 
@@ -15,15 +16,28 @@ class Unreachable(OSError):
     """The place of the store cannot be read now."""
 
 
+class Unfinished(OSError):
+    """What went is gone from the store, and something of it may still be in its files: the message says what."""
+
+
+class Absent(FileNotFoundError, ValueError):
+    """There is no store, and no layout was given for a new one."""
+
+
+class Damaged(RuntimeWarning):
+    """Something in a store is no more as it was written. It is left out; all else is served."""
+
+
 class Engine(ABC):
     """Keeps what a store holds. Calls may come from several threads; nothing that it reads is executed.
 
     Laws, under test on every engine: a batch is there whole or not at all, and once `commit` has returned, it stays;
-    what `remove` and `evict` took is in no file of the engine any more when they return; damage is a ValueError that
-    names the document, never data.
+    what `remove` and `evict` took is in no file of the engine any more when they return, or they raise `Unfinished`;
+    what is damaged is never read as data: it is left out, and a warning, `Damaged`, names it, once.
     """
 
     layout: Layout
+    _named: dict[object, str]  # what has been warned of
 
     @abstractmethod
     def documents(self) -> list[Document]:
@@ -70,6 +84,25 @@ class Engine(ABC):
     @abstractmethod
     def verify(self) -> list[str]:
         """What is damaged, a line each."""
+
+    def damaged(self) -> dict[int, str]:
+        """Documents whose own rows are damaged, so that `documents` leaves them out: ids, and the names they still bear."""
+        return {}
+
+    def remains(self, document: int) -> bool:
+        """Whether anything is there of a document that `documents` does not have."""
+        return document in self.damaged()
+
+    def whole(self, document: Document) -> bool:
+        """Whether all of a document is there as it was written; it is read for that."""
+        return True
+
+    def name(self, what: object, problem: str) -> None:
+        """Warn of a damage, once."""
+        named = self.__dict__.setdefault("_named", {})
+        if what not in named:
+            named[what] = problem
+            warnings.warn(problem, Damaged, stacklevel=2)
 
     def index(
         self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..index import Candidates, ExactIndex, Keys, both
 from ..layout import DTYPES, Batch, Document, Layout, Piece, Tokens, admission, entry_id
-from .base import Engine, Unreachable, Unwritable
+from .base import Absent, Engine, Unreachable, Unwritable
 
 PART = 48_000  # bytes; as base64 less than the 65,535 that a text field holds
 MOST = 16_384  # results of one request
@@ -49,8 +49,9 @@ class MilvusEngine(Engine):
         self._uri, self._name, self._types = f"milvus:{place}", name, DataType
         self._writing = threading.RLock()
         self._kept: dict[tuple[int, int], int] = {}  # (layer, document): the last position that this process has sent
+        self._broken: dict[int, str] = {}  # documents whose own rows are damaged
         if "://" not in place and not write and not Path(place).exists():
-            raise FileNotFoundError(f"{self._uri}: there is no store")
+            raise Absent(f"{self._uri}: there is no store")
         with self._errors(Unreachable):
             self._client = MilvusClient(
                 uri=place,
@@ -61,9 +62,9 @@ class MilvusEngine(Engine):
             there = self._client.has_collection(f"{name}_documents")
         if not there:
             if not write:
-                raise FileNotFoundError(f"{self._uri}: there is no store named {name!r}")
+                raise Absent(f"{self._uri}: there is no store named {name!r}")
             if layout is None:
-                raise ValueError(f"{self._uri}: expected a store that is there, or a layout for a new one")
+                raise Absent(f"{self._uri}: expected a store that is there, or a layout for a new one")
             self._create(layout)
         self.layout = Layout.from_json(self._about()["layout"])
         if layout is not None:
@@ -139,36 +140,45 @@ class MilvusEngine(Engine):
             end = min(end, body["text"])
             wanted = [p for p in body["pieces"] if p[0] < end and p[0] + p[2] > start]
             data = self._blobs(document, TEXT, [at for at, _, _ in wanted])
-            return [Piece(at, lines, data[at][:length]) for at, lines, length in wanted]
+            return [Piece(at, lines, data[at][:length]) for at, lines, length in wanted if at in data]
         return []
 
     def state(self, document: int) -> bytes:
-        number = self._bodies([document])[document]["save"]
-        return self._blobs(document, STATE, [number])[number]
+        for body in self._bodies([document]).values():
+            for state in self._blobs(document, STATE, [body["save"]]).values():
+                return state
+        raise ValueError(f"{self._uri}: document {document} is damaged; forget the document and add it again")
+
+    def damaged(self) -> dict[int, str]:
+        return dict(self._broken)
+
+    def remains(self, document: int) -> bool:
+        return document in self._broken or self._stray(document)
+
+    def whole(self, document: Document) -> bool:
+        return all(self._is_whole(number, body) for number, body in self._bodies([document.id]).items())
 
     def size(self) -> int:
         """What was sent; what the service makes of it is its own."""
         return sum(document.bytes for document in self.documents())
 
     def verify(self) -> list[str]:
-        problems = []
-        for document, body in self._bodies().items():
-            try:
-                self.state(document)
-                text = sum(len(piece.text) for piece in self.pieces(document, 0, body["text"]))
-                whole = text == body["text"]
-                for shape in self.layout.layers:
-                    count = sum(len(keys.age) for keys in self.scan(shape.layer, [document]))
-                    whole &= count == body["counts"].get(str(shape.layer), 0)
-                    for head in range(shape.heads):
-                        whole &= count == self._count(self._keys(shape.layer, head), f"document == {document}")
-                if not whole:
-                    problems.append(f"{self._uri}: document {document}: a part of it is missing, or too much")
-            except KeyError:
-                problems.append(f"{self._uri}: document {document}: a part of it is missing")
-            except ValueError as error:
-                problems.append(str(error))
-        return problems
+        problems = [
+            f"{self._uri}: document {document}: a part of it is missing, or too much"
+            for document, body in self._bodies().items()
+            if not self._is_whole(document, body)
+        ]
+        return problems + list(self.__dict__.get("_named", {}).values())
+
+    def _is_whole(self, document: int, body: dict) -> bool:
+        whole = bool(self._blobs(document, STATE, [body["save"]]))
+        whole &= sum(len(piece.text) for piece in self.pieces(document, 0, body["text"])) == body["text"]
+        for shape in self.layout.layers:
+            count = sum(len(keys.age) for keys in self.scan(shape.layer, [document]))
+            whole &= count == body["counts"].get(str(shape.layer), 0)
+            for head in range(shape.heads):
+                whole &= count == self._count(self._keys(shape.layer, head), f"document == {document}")
+        return whole
 
     def index(
         self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex
@@ -279,7 +289,14 @@ class MilvusEngine(Engine):
                 rows += self._client.query(
                     f"{self._name}_documents", which, output_fields=["id", "body"], timeout=PATIENCE
                 )
-        return {row["id"]: self._opened(row) for row in sorted(rows, key=lambda row: row["id"])}
+        bodies = {}
+        for row in sorted(rows, key=lambda row: row["id"]):
+            try:
+                bodies[row["id"]] = self._opened(row)
+            except ValueError as error:
+                self._broken[row["id"]] = ""
+                self.name(("document", row["id"]), str(error))
+        return bodies
 
     def _document(self, number: int, body: dict) -> Document:
         counts = body["counts"]
@@ -402,7 +419,11 @@ class MilvusEngine(Engine):
                     output_fields=["number", "part", "data"],
                     timeout=PATIENCE,
                 ):
-                    parts.setdefault(row["number"], {})[row["part"]] = base64.b64decode(row["data"])
+                    try:
+                        data = base64.b64decode(row["data"])
+                    except ValueError:
+                        data = b""
+                    parts.setdefault(row["number"], {})[row["part"]] = data
         found = {}
         for number, some in parts.items():
             whole = b"".join(some[part] for part in sorted(some))
@@ -410,9 +431,11 @@ class MilvusEngine(Engine):
             found[number] = whole[24 : 24 + size]
             if _seal(document, layer, number, found[number]) != seal:
                 what = {TEXT: f"the text, from byte {number} on,", STATE: "the state"}
-                raise ValueError(
+                del found[number]
+                self.name(
+                    (document, layer, number),
                     f"{self._uri}: {what.get(layer, f'entry {number} of layer {layer}')} of document {document} is "
-                    "damaged; forget the document and add it again"
+                    "damaged and is left out; forget the document and add it again",
                 )
         return found
 
@@ -438,7 +461,8 @@ class MilvusEngine(Engine):
                 for head in range(shape.heads):
                     self._delete(self._keys(shape.layer, head), f"document > {last}")
             bodies = self._bodies()
-            beyond = {number: {} for number in range(1, last + 1) if number not in bodies and self._stray(number)}
+            known = bodies.keys() | self._broken.keys()
+            beyond = {number: {} for number in range(1, last + 1) if number not in known and self._stray(number)}
             for number, body in (bodies | beyond).items():
                 if not body.get("complete"):
                     for shape in self.layout.layers:
@@ -460,6 +484,8 @@ class MilvusEngine(Engine):
         if not gone:
             return
         self._delete("documents", f"id in {gone}")
+        for document in gone:
+            self._broken.pop(document, None)
         self._delete("blobs", f"document in {gone}")
         for shape in self.layout.layers:
             for head in range(shape.heads):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..index import Keys
 from ..layout import Batch, Document, Layout, Piece, Tokens
-from .base import Engine
+from .base import Absent, Engine
 
 NAMED: dict[str, "RamEngine"] = {}
 
@@ -18,7 +18,7 @@ class RamEngine(Engine):
         engine = NAMED.get(name)
         if engine is None:
             if layout is None:
-                raise ValueError(f"ram:{name}: expected a store that is there, or a layout for a new one")
+                raise Absent(f"ram:{name}: expected a store that is there, or a layout for a new one")
             engine = cls(layout)
             if name:
                 NAMED[name] = engine

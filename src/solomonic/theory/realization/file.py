@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import files
+from ... import files, jsontext
 from ...spelling import unknown
 from .bilinear import Bilinear
 from .linear import Linear
@@ -26,11 +26,8 @@ def save(model: Linear | Bilinear, path: str | Path) -> None:
 
 def load(path: str | Path) -> Linear | Bilinear:
     """ValueError for a file that is no such model."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected a model as JSON, got {error}") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    content = jsontext.read(path, dict)
+    if content.pop("format", None) != FORMAT:
         raise ValueError(f"{path}: expected a file of format {FORMAT!r}")
     known = {*ARRAYS, "outputs", "inputs", "N"}
     for name in content:
@@ -38,12 +35,15 @@ def load(path: str | Path) -> Linear | Bilinear:
             raise unknown(f"entry of {path}", name, known)
     if missing := {*ARRAYS, "outputs", "inputs"} - content.keys():
         raise ValueError(f"{path}: {', '.join(sorted(missing))} missing")
-    p, m, n = len(content["outputs"]), len(content["inputs"]), len(content["A"])
+    lists = [content[name] for name in ("outputs", "inputs", "A")]
+    if not all(isinstance(one, list) for one in lists) or not all(isinstance(x, str) for x in lists[0] + lists[1]):
+        raise ValueError(f"{path}: expected lists of names, outputs and inputs, and a matrix A")
+    p, m, n = map(len, lists)
     shapes = dict(zip(ARRAYS, ((n, n), (n, m), (p, n), (p, m), (n, p), (p, p), (p,), (m,))))
     try:
         arrays = {name: np.array(content[name], dtype=float).reshape(shape) for name, shape in shapes.items()}
         N = np.array(content["N"], dtype=float).reshape(m, n, n) if "N" in content else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{path}: expected matrices of one order, {p} outputs and {m} inputs") from None
     model = Linear(**arrays, outputs=tuple(content["outputs"]), inputs=tuple(content["inputs"]))
     return model if N is None else Bilinear(model, N)

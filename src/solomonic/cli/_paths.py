@@ -1,0 +1,89 @@
+"""What a command may write to: never what it reads, never another of its own outputs.
+
+A command names its options that are paths: `READS`, `MODELS` (folders of models, which are read too) and `WRITES`.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+OF_MODEL = ("*.safetensors", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens*")
+OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")
+
+
+def guard(chosen: argparse.Namespace, command: Any) -> None:
+    """ValueError where an output of `command`, the file of a command, would replace what it reads or writes besides."""
+    reads = list(_paths(chosen, getattr(command, "READS", ())))
+    models = list(_paths(chosen, getattr(command, "MODELS", ())))
+    writes = list(_paths(chosen, getattr(command, "WRITES", ())))
+    for name in getattr(command, "WRITES", ()):
+        if str(getattr(chosen, name, None)) in ("", ".") or "\0" in str(getattr(chosen, name, None)):
+            raise ValueError(f"{_option(name)}: expected the path of what to write, got {str(getattr(chosen, name))!r}")
+    for i, (name, path) in enumerate(writes):
+        for other, source in reads + models + [w for w in writes[:i] if w[0] != name]:
+            if _same(path, source):
+                raise ValueError(f"{_option(name)}: expected another file than {source}, which is {_option(other)}")
+        for other, source in reads:
+            if source.is_dir() and _inside(path, source):
+                raise ValueError(
+                    f"{_option(name)}: expected a path outside of {source}, got {path}; {_option(other)} is read whole, "
+                    "and what is written there would be read the next time"
+                )
+            if _inside(source, path):
+                raise ValueError(
+                    f"{_option(name)}: expected a folder without {source} in it, which is {_option(other)}, got {path}"
+                )
+        for other, source in models:
+            if _inside(path, source) and _of_model(path.resolve().relative_to(source.resolve())):
+                raise ValueError(
+                    f"{_option(name)}: expected another file than {path}, which is of {_option(other)}; name another"
+                )
+
+
+def _paths(chosen: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+    for name in names:
+        value = getattr(chosen, name, None)
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if one is None or not str(one) or "\0" in str(one):
+                continue
+            path = Path(one)
+            if isinstance(one, str) and not _there(path) and re.match(r"[a-z]{2,}:.", one):
+                path = Path(one.partition(":")[2])  # of a store
+            yield name, path
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long is no file's
+        return False
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return _resolved(one) == _resolved(other)
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return _resolved(folder) in _resolved(path).parents
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
+
+
+def _of_model(path: Path) -> bool:
+    """Whether a path within the folder of a model is of the model."""
+    return any(fnmatch(path.parts[0], pattern) for pattern in OF_MODEL)
+
+
+def _option(name: str) -> str:
+    return name.upper() if name in ("model", "data", "clip", "bits", "path") else f"--{name.replace('_', '-')}"

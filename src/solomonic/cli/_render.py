@@ -1,0 +1,53 @@
+"""Renders a chat template: a process of its own, for a template is a program of whoever made the model.
+
+    {"template": ..., "values": {...}} on standard input -> {"text": ...} or {"error": ...} on standard output
+
+Jinja's sandbox keeps it from everything but its own loops and texts. Those are bounded by this process: its memory and the
+time of its processor, by the system, which ends it whatever it is in the middle of. It imports nothing of the library.
+"""
+
+import json
+import sys
+from datetime import datetime
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+SECONDS, MEMORY, LONGEST = 3, 2**30, 2**24  # of the processor; bytes; characters of the text
+
+
+def limit() -> None:
+    try:
+        import resource
+    except ImportError:  # no such limits on this system: whoever began this process ends it in time
+        return
+    for what, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, MEMORY)):
+        _, hard = resource.getrlimit(what)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (most, hard))
+
+
+def refuse(message: str):
+    raise jinja2.TemplateError(message)
+
+
+def render(template: str, values: dict) -> dict[str, str]:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    try:
+        made = environment.from_string(template)
+    except (jinja2.TemplateError, RecursionError, MemoryError, ValueError) as error:
+        return {"error": f"expected Jinja, got what it cannot read ({error or type(error).__name__})"}
+    try:
+        text = made.render(**values)
+    except Exception as error:  # a template is a program; it may fail in any way
+        return {"error": f"expected one that takes these messages; it says {error or type(error).__name__}"}
+    return {"text": text} if len(text) <= LONGEST else {"error": f"expected at most {LONGEST:,} characters from it"}
+
+
+if __name__ == "__main__":
+    limit()
+    asked = json.loads(sys.stdin.buffer.read())
+    sys.stdout.write(json.dumps(render(**asked)))

@@ -1,0 +1,103 @@
+"""JSON of files and people: read with one kind of error, written so that it is JSON."""
+
+import json
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+DEEPEST = 100
+"""Brackets inside brackets: what is nested deeper is no one's settings, and whoever walks through it would not end."""
+
+KINDS = {dict: "a JSON object", list: "a JSON list", object: "a JSON object"}
+
+
+def parse(text: str | bytes, where: str, kind: type = object, infinite: bool = False) -> Any:
+    """What `text` says. ValueError that begins with `where` for what is no JSON in UTF-8, or not of `kind`.
+
+    A key that comes twice is refused, and so are brackets that are nested too deeply and, unless `infinite`, numbers that
+    are none: NaN, Infinity, and those that are too large for a float.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        content = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=None if infinite else _refuse,
+            parse_float=None if infinite else _finite,
+        )
+    except RecursionError:
+        raise ValueError(
+            f"{where}: expected {KINDS[kind]}, got what is no JSON (brackets nested more than {DEEPEST} deep)"
+        ) from None
+    except ValueError as error:  # of the syntax, the encoding, a number of too many digits, or the hooks
+        raise ValueError(f"{where}: expected {KINDS[kind]}, got what is no JSON ({error})") from None
+    if _is_deep(content):
+        raise ValueError(
+            f"{where}: expected {KINDS[kind]}, got what is no JSON (brackets nested more than {DEEPEST} deep)"
+        )
+    if not isinstance(content, kind):
+        raise ValueError(f"{where}: expected {KINDS[kind]}, got {type(content).__name__}")
+    return content
+
+
+def read(path: str | Path, kind: type = object, infinite: bool = False) -> Any:
+    """What the file says, as `parse`. ValueError for one that is not there, or no file."""
+    path = Path(path)
+    if not path.is_file():  # a pipe or a device would be waited for
+        came = "a folder" if path.is_dir() else "no file" if path.exists() else "it is not there"
+        raise ValueError(f"{path}: expected a JSON file; {came}")
+    return parse(path.read_bytes(), str(path), kind, infinite)
+
+
+def lines(path: str | Path, given: Iterable[str | bytes], infinite: bool = False) -> Iterator[tuple[int, Any]]:
+    """(number from 1, what it says) of each line of `path` with something on it. ValueError, by line, as `parse`."""
+    for number, line in enumerate(given, 1):
+        if line.strip():
+            yield number, parse(line, f"{path}, line {number}", infinite=infinite)
+
+
+def write(content: Any, indent: int | None = None, missing: bool = False) -> str:
+    """JSON with a line end. A number that is none, for which JSON has no word, is null where `missing`, else a ValueError."""
+    if missing:
+        content = json.loads(json.dumps(content), parse_constant=lambda constant: None)
+    return json.dumps(content, indent=indent, allow_nan=False) + "\n"
+
+
+def digest(content: Any) -> str:
+    """32 hexadecimal digits of what is said, however it is written down."""
+    return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"the key {twice[:40]!r} twice")
+    return found
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant}, which is no number in JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not isfinite(value):
+        raise ValueError(f"the number {digits[:40]}, which is too large")
+    return value
+
+
+def _is_deep(content: Any) -> bool:
+    level = [content]
+    for _ in range(DEEPEST):
+        inside = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [value for values in inside for value in values if isinstance(value, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+__all__ = ["DEEPEST", "digest", "lines", "parse", "read", "write"]

@@ -1,0 +1,172 @@
+"""What is sound in a damaged store, written into a new file: every row whose seal holds, wherever it stands."""
+
+import os
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from urllib.parse import quote
+
+from ...files import replacing
+from ..layout import Layout
+from .pages import table_rows
+from .tables import FORMAT, INTO_DOCUMENTS, PAGE, about, check_schema, decoded, encoded, set_about, sound, statements
+from .walk import rows
+
+
+@dataclass
+class Salvaged:
+    """broken: rows that are no more as they were written. homeless: rows of documents that are lost themselves.
+
+    said: the documents that there were, -1 where that cannot be read any more, None for a store that never said it.
+    """
+
+    documents: int = 0
+    said: int | None = None
+    broken: int = 0
+    homeless: Counter = field(default_factory=Counter)
+    half: Counter = field(default_factory=Counter)  # (document, layer): entries without their other half
+
+
+def layout_of(path: Path) -> Layout | None:
+    """What a damaged file itself still says of its layout."""
+    for _, row in table_rows(path, PAGE):
+        if len(row) == 3 and row[0] == "layout" and sound(row):
+            return Layout.from_json(row[1])
+    return None
+
+
+def settled(path: Path, folder: Path) -> Path:
+    """The file with what its log adds: `path` itself where there is no log, else a copy in `folder`."""
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or not log.stat().st_size:
+        return path
+    copy = folder / path.name
+    for one in (path, log):
+        shutil.copyfile(one, folder / one.name)
+    sql = sqlite3.connect(copy, isolation_level=None)
+    try:
+        sql.execute("PRAGMA writable_schema = ON")  # a file that was cut off is read all the same
+        sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error:
+        pass  # what the log had is lost; the file's own pages are read
+    finally:
+        sql.close()
+    return copy
+
+
+def salvage(source: Path, target: Path, layout: Layout, without: Collection[int] = ()) -> Salvaged:
+    """Write the sound rows of `source`, but for those of the documents `without`, to `target`, whole or not at all.
+
+    OSError where there is no room for it.
+    """
+    with replacing(target) as partial:
+        sql = sqlite3.connect(partial, isolation_level=None)
+        try:
+            return _fill(sql, source, layout, set(without))
+        except sqlite3.Error as error:
+            raise OSError(f"{target}: {error}") from error
+        finally:
+            sql.close()
+
+
+def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[int]) -> Salvaged:
+    sql.execute(f"PRAGMA page_size = {PAGE}")
+    sql.execute("PRAGMA journal_mode = OFF")
+    sql.execute("PRAGMA synchronous = OFF")  # whoever renames it syncs it
+    sql.execute("BEGIN")
+    for statement in statements(layout):
+        sql.execute(statement)
+    result, broken = Salvaged(), set()
+    for rowid, row in chain(table_rows(source, PAGE), _by_sqlite(source, layout)):
+        found = _table(rowid, row, layout)
+        if found is None:
+            if len(row) != 5 and (rowid, row) not in broken:  # those are the schema's own
+                broken.add((rowid, row))
+        elif not _of(*found) & without:
+            sql.execute(*found)
+    result.broken = len(broken)
+    here = "(SELECT id FROM documents)"
+    homeless = f"WHERE id >> 32 NOT IN {here}"
+    for shape in layout.layers:
+        mine, other = f"keys_{shape.layer}", f"values_{shape.layer}"
+        for one in (mine, other):
+            for document, count in sql.execute(f"SELECT id >> 32, count(*) FROM {one} {homeless} GROUP BY 1"):
+                result.homeless[document] += count
+            sql.execute(f"DELETE FROM {one} {homeless}")
+        for one, its in ((mine, other), (other, mine)):
+            half = f"FROM {one} WHERE id NOT IN (SELECT id FROM {its})"
+            for document, count in sql.execute(f"SELECT id >> 32, count(*) {half} GROUP BY 1"):
+                result.half[document, shape.layer] += count
+            sql.execute(f"DELETE {half}")
+    for document, count in sql.execute(
+        f"SELECT document, count(*) FROM pieces WHERE document NOT IN {here} GROUP BY 1"
+    ):
+        result.homeless[document] += count
+    sql.execute(f"DELETE FROM pieces WHERE document NOT IN {here}")
+    ids = [number for (number,) in sql.execute("SELECT id FROM documents ORDER BY id")]
+    result.documents = len(ids)
+    last = max([0, *ids, *result.homeless, *without])
+    kept = {name: about(sql, name) for name in ("last_document", "removals", "documents")}
+    result.said = -1 if kept["last_document"] is None else None
+    if kept["documents"] is not None:
+        result.said = int(kept["documents"])
+    last = max(last, int(kept["last_document"] or 0))
+    facts = {"format": FORMAT, "layout": layout.to_json(), "last_document": last, "documents": len(ids)}
+    facts |= {"removals": int(kept["removals"] or 0) + 1}
+    sql.execute("DELETE FROM about")
+    for name, value in facts.items():
+        set_about(sql, name, str(value))
+    sql.execute("COMMIT")
+    if result.homeless or result.half:
+        sql.execute("VACUUM")
+    return result
+
+
+def _by_sqlite(source: Path, layout: Layout) -> Iterator[tuple[int, tuple]]:
+    """The rows that SQLite itself can reach: a page of which it knows more than the page says."""
+    sql = sqlite3.connect(f"file:{quote(os.fsencode(source))}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    sql.text_factory = decoded
+    try:
+        sql.execute("PRAGMA writable_schema = ON")
+        check_schema(sql, str(source))
+        for table in (statement.split()[2] for statement in statements(layout)):
+            for some in rows(lambda: nullcontext(sql), table, "rowid, *"):
+                yield from ((row[0], row[1:]) for row in some)
+    except (sqlite3.Error, ValueError):  # its pages have been read all the same
+        return
+    finally:
+        sql.close()
+
+
+def _table(rowid: int, row: tuple, layout: Layout) -> tuple[str, tuple] | None:
+    """The statement that keeps a row, where it is not there yet, and its values. None where its seal does not hold."""
+    if len(row) == 3 and sound(row):
+        return "INSERT OR IGNORE INTO about VALUES (?, ?, ?)", row
+    if len(row) == 6 and sound(row):
+        return "INSERT OR IGNORE INTO pieces VALUES (?, ?, ?, ?, ?, ?)", row
+    if len(row) == 11 and isinstance(row[3], (int, float)):
+        row = (rowid, *row[1:3], float(row[3]), *row[4:])
+        if sound(row):
+            return f"INSERT OR IGNORE {INTO_DOCUMENTS}", (row[0], encoded(row[1]), encoded(row[2]), *row[3:])
+    if len(row) in (4, 7):
+        row = (rowid, *row[1:])
+        for shape in layout.layers:
+            if sound(row, shape.layer):
+                table, marks = ("keys", "?, ?, ?, ?, ?, ?, ?") if len(row) == 7 else ("values", "?, ?, ?, ?")
+                return f"INSERT OR IGNORE INTO {table}_{shape.layer} VALUES ({marks})", row
+    return None
+
+
+def _of(statement: str, row: tuple) -> set[int]:
+    """The document that a row is of."""
+    if " INTO about " in statement:
+        return set()
+    return {row[0] >> 32 if len(row) in (4, 7) else row[0]}
+
+
+__all__ = ["Salvaged", "layout_of", "salvage", "settled"]

@@ -1,0 +1,103 @@
+"""What is sound in a damaged store, in a new one."""
+
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from .engines import Damaged, Engine, open_engine
+from .engines.disk import FILE, LAYOUT, DiskEngine
+from .engines.lock import shared_lock
+from .engines.salvage import Salvaged, layout_of, salvage, settled
+from .engines.tables import unsealed_layout
+from .layout import Batch, Layout
+
+
+def repair(uri: str, out: str | Path) -> tuple[int, list[str]]:
+    """Write the sound documents of the store `uri`, and what is sound of others, into a new store, the folder `out`.
+
+    The number of documents, and a line for everything that is lost. The old store stays as it is, to the byte; nobody
+    may write to it meanwhile. ValueError where there is nothing to read, or something at `out`.
+    """
+    out = Path(out)
+    if not str(out) or out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out}: expected a folder for the new store that is not there yet")
+    folder = Path(uri.removeprefix("file:"))
+    if (folder / FILE).is_file():
+        lost = _salvaged(folder, out)
+    else:
+        lost = _copied(uri, out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Damaged)  # `verify` has them all
+        new = DiskEngine.open(str(out), None, write=True)
+        try:
+            return len(new.documents()), lost + new.verify()
+        finally:
+            new.close()
+
+
+def _salvaged(folder: Path, out: Path) -> list[str]:
+    """From the pages of a file on the disk, whether or not SQLite can read it."""
+    with shared_lock(folder), tempfile.TemporaryDirectory(prefix="solomonic.") as place:
+        source = settled(folder / FILE, Path(place))
+        layout = _layout(folder, source)
+        out.mkdir(parents=True, exist_ok=True)
+        return _said(salvage(source, out / FILE, layout))
+
+
+def _layout(folder: Path, source: Path) -> Layout:
+    try:
+        copy = unsealed_layout((folder / LAYOUT).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        copy = None
+    layout = layout_of(source) or copy
+    if layout is None:
+        raise ValueError(f"{folder}: the store's layout is damaged; nothing that it holds can be read without it")
+    return layout
+
+
+def _said(found: Salvaged) -> list[str]:
+    lost = []
+    if found.said == -1:
+        lost.append("how many documents there were cannot be read any more")
+    elif found.said is not None and found.said > found.documents:
+        lost.append(f"{found.said - found.documents} of {found.said} documents")
+    if found.broken:
+        lost.append(f"{found.broken} damaged rows")
+    for document, count in sorted(found.homeless.items()):
+        lost.append(f"document {document}: its own row is lost, and with it {count} others that are sound")
+    for (document, layer), count in sorted(found.half.items()):
+        lost.append(f"document {document}: {count} entries of layer {layer}, of which one half is damaged or missing")
+    return lost
+
+
+def _copied(uri: str, out: Path) -> list[str]:
+    """From a store of another kind, as far as it can be read."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", Damaged)
+        old = open_engine(uri, None, write=False)
+        try:
+            new = DiskEngine.open(str(out), old.layout, write=True)
+            try:
+                for document in old.documents():
+                    new.commit([_whole(old, document)])
+            finally:
+                new.close()
+        finally:
+            old.close()
+    return [str(one.message) for one in told]
+
+
+def _whole(engine: Engine, document) -> Batch:
+    entries = []
+    for shape in engine.layout.layers:
+        numbers = Counter()
+        for keys in engine.scan(shape.layer, [document.id]):
+            numbers.update(((keys.age >> 32 << 32) | (keys.age & 0xFFFFFFFF) // shape.block).tolist())
+        found = engine.fetch(shape.layer, sorted(numbers))
+        entries += [(shape.layer, entry, tokens) for entry, tokens in sorted(found.items())]
+    pieces = tuple(engine.pieces(document.id, 0, document.text))
+    return Batch(document, tuple(entries), pieces, engine.state(document.id))
+
+
+__all__ = ["repair"]
