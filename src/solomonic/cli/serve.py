@@ -1,31 +1,93 @@
-"""Serve a model over HTTP, with the API of `transformers serve`: what speaks OpenAI's completions speaks to it.
+"""Serve a model over HTTP: what speaks OpenAI's completions and chat speaks to it.
 
     solomonic serve runs/books --port 8000
 
-Every other option goes to `transformers serve`, to which our models are made known; `--help` after the folder lists
-them.
+GET /v1/models, POST /v1/completions and /v1/chat/completions, whole or streamed; GET /health says how many requests run
+and wait. What cannot be done as it was asked for is refused with the name of the field. The key of --api-key may be
+given as the environment variable SOLOMONIC_API_KEY instead, which no list of processes shows. Ctrl-C and SIGTERM end
+the server, and every answer under way, with exit code 0.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+from ._numbers import whole
+
+READS, MODELS = ("memory",), ("model",)
+KEY = "SOLOMONIC_API_KEY"
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folder", type=Path, metavar="MODEL", help="folder of the model")
-    command.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of `transformers serve`")
+    from ._generation import add_memory
+
+    command.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
+    command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1: this machine)")
+    command.add_argument("--port", type=whole(), default=8000, metavar="P", help="0: any that is free (default 8000)")
+    command.add_argument("--name", metavar="NAME", help="what requests call the model (default: MODEL)")
+    command.add_argument("--api-key", metavar="KEY", help="what requests must bear (default: $SOLOMONIC_API_KEY)")
+    command.add_argument(
+        "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens a request may ask for (default 4096)"
+    )
+    command.add_argument(
+        "--max-prompt",
+        type=whole(),
+        default=131072,
+        metavar="N",
+        help="tokens a request may have read (default 131072)",
+    )
+    command.add_argument(
+        "--parallel", type=whole(), default=4, metavar="N", help="requests that take turns, token by token (default 4)"
+    )
+    command.add_argument(
+        "--queue", type=whole(), default=64, metavar="N", help="requests that may wait; others get a 429 (default 64)"
+    )
+    command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    command.add_argument("--dtype", metavar="T", help="as `solomonic generate` has it (default: as the model's file)")
+    add_memory(command)
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    import fastapi  # noqa: F401  named here, before transformers says in other words that it is not installed
-    import transformers
-    from transformers.cli import transformers as command
+    from ..folder import load, template
+    from ..serve import Limits, Served, Worker, application, bind, listen
+    from ..spelling import choose
+    from ._device import DTYPES, device
+    from ._generation import remembering
+    from ._turns import Turns
 
-    from .. import hf
-    from ..folder import load
+    key = _key(chosen.api_key)
+    if chosen.parallel < 1 or chosen.queue < 0 or chosen.max_tokens < 1 or chosen.max_prompt < 1:
+        raise ValueError(
+            "expected --parallel, --max-tokens and --max-prompt >= 1 and --queue >= 0, got "
+            f"{chosen.parallel}, {chosen.max_tokens}, {chosen.max_prompt} and {chosen.queue}"
+        )
+    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
+    with bind(chosen.host, chosen.port) as bound:
+        model, tokenizer = load(chosen.model, device(chosen.device), dtype)
+        try:
+            turns = Turns(*template(chosen.model), tokenizer)
+        except ValueError as error:
+            turns = None
+            print(f"solomonic: no chat, for {' '.join(str(error).split())}", file=sys.stderr)
+        with remembering(chosen, model, tokenizer) as remembers:
+            limits = Limits(chosen.max_tokens, chosen.max_prompt)
+            served = Served(chosen.name or str(chosen.model), remembers, tokenizer, turns, limits)
+            worker = Worker(remembers, tokenizer, chosen.parallel, chosen.queue)
+            if key is None and not bound.getsockname()[0].startswith(("127.", "::1")):
+                print("solomonic: whoever reaches this address may ask; --api-key lets only some", file=sys.stderr)
+            listen(application(served, worker, key), worker, bound, ready=lambda url: _say(served.name, url))
+            if not worker.join(seconds=3):  # a step of a large model; nothing is written in it that could be lost
+                os._exit(0)
+    return 0
 
-    if not {"-h", "--help"} & set(chosen.rest):
-        load(chosen.folder)
-    transformers.SolomonicForCausalLM = hf.SolomonicForCausalLM  # the server looks an architecture up by its name there
-    sys.argv = ["transformers", "serve", str(chosen.folder), *chosen.rest]
-    return command.main() or 0
+
+def _say(name: str, url: str) -> None:
+    print(f"serving {name} at {url}; Ctrl-C ends it", flush=True)
+
+
+def _key(given: str | None) -> str | None:
+    name, key = ("--api-key", given) if given is not None else (KEY, os.environ.get(KEY))
+    if key is not None and not (key and all("!" <= character <= "~" for character in key)):
+        raise ValueError(f"{name}: expected a key of visible ASCII characters without spaces, got another")
+    return key

@@ -1,0 +1,124 @@
+"""The text that follows a prompt, piece by piece, up to where it ends."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ..generate import Session, read, steps
+from ..model import LanguageModel
+from ..tokenizer import Tokenizer
+from .questions import Question
+
+CHUNK = 512
+"""Tokens of a prompt that are read in one step, for which other requests wait, and which no cancellation cuts short."""
+
+LEAST = -9999.0
+"""What OpenAI writes for the logarithm of a probability near 0; JSON has no infinity."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A token with ln of its probability, and the likeliest with theirs; where its text begins in the answer's."""
+
+    token: int
+    log_p: float
+    top: tuple[tuple[int, float], ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """More of the answer `index`. tokens: what it has by now. finish: "stop" or "length" with its last piece."""
+
+    index: int
+    text: str
+    scored: tuple[Scored, ...] = ()
+    tokens: int = 0
+    finish: str | None = None
+
+
+def answers(model: LanguageModel, tokenizer: Tokenizer, question: Question) -> Iterator[Piece | None]:
+    """Every call of `next` is one step of the model at most. None: there is nothing to say after it."""
+    for p, prompt in enumerate(question.prompts):
+        session = Session().then(prompt)
+        for session in read(model, session, CHUNK):
+            yield None
+        for index in range(p * question.n, (p + 1) * question.n):
+            yield from _answer(model, tokenizer, question, session, index)
+
+
+def _answer(
+    model: LanguageModel, tokenizer: Tokenizer, question: Question, session: Session, index: int
+) -> Iterator[Piece | None]:
+    sampling = replace(question.sampling, seed=question.sampling.seed + index)
+    text, until = tokenizer.stream(), Until(question.stops)
+    scored: list[Scored] = []  # whose text is not given yet
+    rest, count, finish = "", 0, "length"
+    drawn = steps(model, session, sampling, max_tokens=question.max_tokens, ends=question.ends, chunk=CHUNK)
+    for count, (token, logits, _) in enumerate(drawn, 1):
+        if token in question.ends:
+            finish = "stop"
+            break
+        if question.top is not None:
+            scored.append(_scored(token, logits, question.top, until.length))
+        certain = until.add(text(token))
+        if until.ended:
+            rest = certain
+            break
+        if not certain:
+            yield None
+            continue
+        said = [one for one in scored if one.offset < until.given]
+        scored = scored[len(said) :]
+        yield Piece(index, certain, tuple(said), count)
+    if not until.ended:
+        rest = until.add(text(None)) + until.rest()
+    if until.ended:
+        finish, scored = "stop", [one for one in scored if one.offset < until.given]
+    yield Piece(index, rest, tuple(scored), count, finish)
+
+
+class Until:
+    """Text up to the first of `stops` in it. What may be the beginning of one is held until it is known.
+
+    length: of all text that came; given: of what was given; ended: whether a stop was found.
+    """
+
+    def __init__(self, stops: Sequence[str]):
+        self.stops, self.held, self.given, self.ended = stops, "", 0, False
+
+    @property
+    def length(self) -> int:
+        return self.given + len(self.held)
+
+    def add(self, piece: str) -> str:
+        """The text that is certain by now."""
+        self.held += piece
+        found = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        self.ended = bool(found)
+        kept = min(found) if found else len(self.held) - max((_overlap(self.held, s) for s in self.stops), default=0)
+        return self._give(kept)
+
+    def rest(self) -> str:
+        """What was held, at the end of the text."""
+        return "" if self.ended else self._give(len(self.held))
+
+    def _give(self, length: int) -> str:
+        certain, self.held = self.held[:length], self.held[length:]
+        self.given += len(certain)
+        return certain
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` with which `stop` begins."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def _scored(token: int, logits: Tensor, top: int, offset: int) -> Scored:
+    log_p = logits.double().log_softmax(-1).clamp_min(LEAST)
+    best, ids = log_p.topk(min(top, len(log_p)))
+    return Scored(token, log_p[token].item(), tuple(zip(ids.tolist(), best.tolist())), offset)
+
+
+__all__ = ["CHUNK", "Piece", "Scored", "answers"]
