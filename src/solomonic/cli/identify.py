@@ -40,7 +40,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
     from tqdm import tqdm
 
-    from ..files import owned
+    from ..files import locked, owned
     from ..theory.realization import fit, identify
     from ..theory.realization.file import load, save
     from ..theory.realization.series import check, check_time
@@ -97,10 +97,13 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         if simulated is not None:
             lines.append([f"{name}, simulated", *_fits(fit(y[test], simulated[test]))])
     print("\n" + table(head, lines))
-    for name, model in models.items():
-        save(model, out / name)
-    if not chosen.no_picture:
-        draw(found, y, *predictions["model.json"], rows, out / "identify.png")
+    with locked(out, "saving a system there", folder=True):
+        for name in ("stable.json", "bilinear.json", "identify.png"):  # of an earlier run
+            (out / name).unlink(missing_ok=True)
+        for name, model in models.items():
+            save(model, out / name)
+        if not chosen.no_picture:
+            draw(found, y, *predictions["model.json"], rows, out / "identify.png")
     print(f"\nsaved {', '.join(models)}{'' if chosen.no_picture else ', identify.png'} in {out}")
     return 0
 

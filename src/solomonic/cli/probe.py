@@ -54,7 +54,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     from .. import __version__
     from ..corpus import documents, library
-    from ..files import write
+    from ..files import locked, write
     from ..folder import load
     from ..machine import check_fits
     from ..probe.page import page
@@ -81,8 +81,9 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     found = {"model": str(chosen.model), "parameters": parameters, "text": source, "versions": versions} | found
     note = f"{parameters:,} parameters, {' '.join(found['layers'])}; {len(best):,} tokens of {source}"
     text = page(found, f"Probe of {chosen.model}", [note], tokenizer.decode)
-    write(chosen.out / "probe.json", jsontext.write(found, 1))
-    write(chosen.out / "probe.html", text)
+    with locked(chosen.out, "writing a probe there", folder=True):
+        write(chosen.out / "probe.json", jsontext.write(found, 1))
+        write(chosen.out / "probe.html", text)
     print("\n\n".join([f"{chosen.model}: {note}", *_tables(found)]))
     print(f"\n{chosen.out / 'probe.html'} has the pictures, probe.json beside it every number")
     return 0
