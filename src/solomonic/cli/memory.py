@@ -15,7 +15,7 @@ from ._numbers import real, whole
 from ._passages import naming_damage, visible
 from ._table import table
 
-READS, MODELS, WRITES = ("path",), ("model",), ("store",)
+READS, MODELS, WRITES = ("path",), ("model",), ("store", "out")
 KEEP = 0.1
 """Share of tokens that pass the innovation test of a new store, unless another is asked for."""
 
@@ -24,11 +24,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     commands = command.add_subparsers(required=True, metavar="SUBCOMMAND", dest="subcommand")
     for name, (run, add) in SUBCOMMANDS.items():
         one = commands.add_parser(name, help=run.__doc__.splitlines()[0].rstrip("."), description=run.__doc__)
-        where = {"metavar": "URI", "help": "a folder, or another store's URI (docs/memory.md)"}
-        if name == "repair":
-            one.add_argument("store", **where)
-        else:
-            one.add_argument("--store", required=True, **where)
+        one.add_argument(
+            "--store", required=True, metavar="URI", help="a folder, or another store's URI (docs/memory.md)"
+        )
         add(one)
         one.set_defaults(subcommand_run=run)
 
