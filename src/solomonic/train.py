@@ -155,7 +155,7 @@ def _run_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
     tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
     for i, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": x for name, x in moments.items()}
-    return {name: x.clone() for name, x in tensors.items()}
+    return tensors
 
 
 def _resumed(

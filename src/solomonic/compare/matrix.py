@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from .. import jsontext
 from ..files import write
 from ..model import LanguageModel
 from ..presets import preset
@@ -283,7 +283,7 @@ def sound(text: str) -> dict[str, Any] | None:
     try:
         line = json.loads(text)
         seal = line.pop("digest", None)  # lines of an earlier version have none
-        return line if seal in (None, _digest(line)) else None
+        return line if seal in (None, jsontext.digest(line)) else None
     except (ValueError, RecursionError, AttributeError, TypeError):
         return None
 
@@ -295,7 +295,7 @@ def _cell_line(text: str) -> dict[str, Any] | None:
 
 def append_line(results: Path, line: dict[str, Any]) -> None:
     with results.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line | {"digest": _digest(line)}) + "\n")
+        file.write(json.dumps(line | {"digest": jsontext.digest(line)}) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -312,19 +312,13 @@ def _put_aside(results: Path) -> None:
         "missing is trained again",
         file=sys.stderr,
     )
-    before = aside.read_text(encoding="utf-8", errors="surrogateescape") if aside.exists() else ""
-    for path, lines in ((aside, damaged), (results, [text for text in texts if text not in damaged])):
-        text = (before if path == aside else "") + "".join(line + "\n" for line in lines)
-        write(path, text.encode("utf-8", "surrogateescape"))
+    for path, lines in ((aside, _texts(aside) + damaged), (results, [text for text in texts if text not in damaged])):
+        write(path, "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 def _texts(results: Path) -> list[str]:
     text = results.read_text(encoding="utf-8", errors="surrogateescape") if results.exists() else ""
     return [line for line in text.split("\n") if line.strip()]
-
-
-def _digest(line: dict[str, Any]) -> str:
-    return blake2b(json.dumps(line, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def cell_of(line: dict[str, Any]) -> Cell:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import jsontext
 from ..corpus import Document
 from ..files import replacing, write
 from ..tokenizer import Tokenizer
@@ -82,7 +83,7 @@ def prepare(
         raise ValueError("expected text to train on, got none: the files named are empty or binary")
     content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
     content["contents"] = {side: one.hexdigest() for side, one in contents.items()}
-    write(folder / "tokens.json", json.dumps(content | {"seal": _seal(content)}))
+    write(folder / "tokens.json", json.dumps(content | {"seal": jsontext.digest(content)}))
 
 
 def origin(folder: Path) -> Any:
@@ -119,15 +120,11 @@ def _content(folder: Path) -> dict[str, Any]:
     path = folder / "tokens.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("seal", None) == _seal(content):
+        if content.pop("seal", None) == jsontext.digest(content):
             return content
     except (ValueError, RecursionError, AttributeError):
         pass
     raise ValueError(f"{path}: expected what the tokens are of, got a file that is damaged")
-
-
-def _seal(content: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 class Batch(NamedTuple):
