@@ -35,9 +35,13 @@ Window = tuple[int, int]
 
 @dataclass(frozen=True)
 class Result:
-    """`score` normalised, 100 at best; `threshold` a row is detected at or above; `hits` windows of `windows` found."""
+    """`score` is `points` normalised, 100 at best, NaN without windows; rows are detected at or above `threshold`.
+
+    `points` are what the benchmark publishes for each series; `hits` windows of `windows` were found.
+    """
 
     score: float
+    points: float
     threshold: float
     hits: int
     windows: int
@@ -75,7 +79,7 @@ def score(
 ) -> Result:
     """Of anomaly scores (rows,) and labelled windows of each series; `threshold` None: the one that scores highest.
 
-    ValueError for scores that are not finite, or where no series has a window.
+    ValueError for scores that are not finite, or where no series has a window and no threshold is given.
     """
     values, worths, owners, count = [], [], [], 0
     for scores, windows in series:
@@ -90,7 +94,7 @@ def score(
         values.append(scores[scored])
         worths.append(weights(len(scores), windows, profile)[scored])
         owners.append(owner[scored])
-    if not count:
+    if not count and threshold is None:
         raise ValueError("windows: expected a labelled window in one series at least, got none")
     value, worth, owner = np.concatenate(values), np.concatenate(worths), np.concatenate(owners)
     best = np.full(count, -profile.miss)
@@ -109,8 +113,9 @@ def score(
             chosen = (total, value[row], int((best > -profile.miss).sum()), alarms)
     nothing = -profile.miss * count
     total, reached, hits, alarms = chosen
-    normalised = float(100 * (total - nothing) / (profile.hit * count - nothing))
-    return Result(normalised, float(reached if threshold is None else threshold), hits, count, alarms)
+    normalised = 100 * (total - nothing) / (profile.hit * count - nothing) if count else np.nan
+    reached = reached if threshold is None else threshold
+    return Result(float(normalised), float(total), float(reached), hits, count, alarms)
 
 
 def _sigma(x: np.ndarray | float) -> np.ndarray:
