@@ -32,6 +32,12 @@ def there(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "a.txt").write_text(TEXT)
     (tmp_path / "docs" / "README.md").write_text("mine")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "text").write_text(TEXT)
+    (tmp_path / "docs" / "linked.txt").symlink_to("../far/text")
+    (tmp_path / "far" / "M").mkdir()
+    for file in (tmp_path / "M").iterdir():
+        (tmp_path / "far" / "M" / file.name).symlink_to(file)
     return tmp_path
 
 
@@ -48,6 +54,12 @@ def contents(folder):
         "eval M --data d.txt --json ./M/../d.txt",
         "eval M --data docs --json docs/found.json",
         "eval M --data d.txt --json M",
+        "eval M --data docs --json far/text",
+        "eval far/M --data d.txt --json M/config.json",
+        "eval M --data d.txt --json docs/",
+        "eval M --data d.txt --json d.txt/x",
+        "solomonoff bits --json docs --length 2",
+        "solomonoff bits --json bits/x/y --length 2",
         "anomalies x.csv --out x.csv",
         "anomalies x.csv --out y --plot y",
         "anomalies x.csv --out docs",
@@ -72,6 +84,9 @@ def contents(folder):
         "compare --arch mamba2 --task text --data d.txt --out docs",
         "memory add d.txt --model M --store docs",
         "memory add docs --model M --store docs/store",
+        "memory add docs --model M --store bits/store",
+        "memory repair --store far --out far/new",
+        "transduce M --train p.jsonl --test p.jsonl --store far --json far/lock",
         "texture x.csv --out x.csv",
         "transduce M --train p.jsonl --test d.txt --json p.jsonl",
     ],
@@ -96,7 +111,7 @@ def test_every_option_that_is_a_path_says_what_it_is_for():
     commands = next(action for action in parser()._actions if hasattr(action, "choices") and action.choices).choices
     for name, command in commands.items():
         file = command._defaults["file_of_command"]
-        known = {x for kind in ("READS", "MODELS", "WRITES") for x in getattr(file, kind, ())}
+        known = {x for kind in ("READS", "MODELS", "WRITES", "MAKES") for x in getattr(file, kind, ())}
         subs = [a.choices.values() for a in command._actions if isinstance(getattr(a, "choices", None), dict)]
         for one in (command, *(sub for some in subs for sub in some)):
             for action in one._actions:
@@ -138,6 +153,23 @@ def test_a_device_stays_a_device(there):
     assert main("anomalies x.csv --out null".split()) == 0
     assert main(f"generate M --batch p.jsonl --out {os.devnull} --max-tokens 2".split()) == 0
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode) and (there / "null").is_symlink()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fd/1"), reason="no paths of open files here")
+def test_the_output_itself_is_given_the_content_after_what_was_printed(there):
+    """A file, whatever mode it was opened with, as well as a pipe, under any of its names."""
+    program = (
+        "from solomonic.files import check_place, write; print('first'); p = {!r}; check_place(p); write(p, 'next\\n')"
+    )
+    for path in ("/dev/stdout", "/dev/fd/1", "out"):
+        words = [sys.executable, "-c", program.format(path) + "; print('last')"]
+        for mode in ("w", "a"):
+            with open("out", mode) as out:
+                out.truncate(0)
+                subprocess.run(words, stdout=out, check=True)
+            assert (there / "out").read_text() == "first\nnext\nlast\n"
+    words[2] = program.format("/dev/stdout")
+    assert subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout == b"first\nnext\n"
 
 
 def test_writers_of_one_file_never_tear_it(there):

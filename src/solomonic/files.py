@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,19 +23,22 @@ PARTIAL, LOCK = ".partial", ".lock"
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path to write to. What is there when the block ends becomes `path`, on the disk before this returns.
 
-    It is an empty file beside `path`, of a name of its own, to be written to in place: so any number of processes may write at once: the last that
-    ends decides. After an error, a full disk among them, `path` is as it was and nothing is left; what a process that
-    was killed has left, the next call takes away. Who may read `path` stays as it was. A link is followed: the
-    file that it names is replaced. A device or a pipe is given the whole content at the end.
-    ValueError for no path and for a folder.
+    It is an empty file beside `path`, of a name of its own, to be written to in place: so any number of processes may
+    write at once; the last that ends decides. After an error, a full disk among them, `path` is as it was and nothing
+    is left; what a process that was killed has left, the next call takes away. Who may read `path` stays as it was. A
+    link is followed: the file that it names is replaced. A device, a pipe and the file to which the process's own
+    output goes are given the whole content at the end. ValueError for no path and for a folder.
     """
     target = destination(path)
-    if target.exists() and not target.is_file():
+    if _is_streamed(target):
         with tempfile.TemporaryDirectory() as folder:
             content = Path(folder) / "content"
             content.touch()
             yield content
-            with content.open("rb") as source, target.open("wb") as sink:
+            stream = _stream(target)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what was printed stands before it
+            with content.open("rb") as source, open(target if stream is None else os.dup(stream), "wb") as sink:
                 shutil.copyfileobj(source, sink)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,21 +73,37 @@ def write(path: str | Path, content: str | bytes) -> None:
 
 
 def destination(path: str | Path) -> Path:
-    """The file that `path` names, links followed. ValueError where that is no path, or a folder or a socket."""
+    """The file that `path` names, links followed; of a device or a pipe `path` itself.
+
+    ValueError where that is no path, or a folder or a socket.
+    """
     if not str(path) or "\0" in str(path):
         raise ValueError(f"expected the path of a file, got {str(path)!r}")
     try:
-        target = Path(path).resolve()
-        mode = target.stat().st_mode
+        mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         if str(path).endswith(("/", os.sep)):
             raise ValueError(f"{path}: expected the path of a file, got that of a folder") from None
         return Path(path).resolve()
-    except RuntimeError:  # a link that leads to itself
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
         raise ValueError(f"{path}: expected a file, got a link that leads to itself") from None
-    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode):
+    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode) and _stream(path) is None:
         raise ValueError(f"{path}: expected a file to write to, got a {'folder' if stat.S_ISDIR(mode) else 'socket'}")
-    return target
+    return Path(path).resolve() if stat.S_ISREG(mode) else Path(path)  # resolved, a pipe of /dev/fd is no path
+
+
+def check_place(path: str | Path) -> None:
+    """As `destination`, and ValueError where no file can be put there: what is around it is no folder, or not ours."""
+    target = destination(path)
+    if _is_streamed(target):
+        return
+    around = next(folder for folder in target.parents if folder.exists())
+    if not around.is_dir():
+        raise ValueError(f"{path}: expected a path in a folder, {around} is a file")
+    if not os.access(around, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: expected a path where files may be made; in {around} none may")
 
 
 def sweep(folder: str | Path, name: str | None = None) -> None:
@@ -117,7 +137,7 @@ def locked(path: str | Path, doing: str, folder: bool = False) -> Iterator[None]
     if folder:
         made = _first_missing(path)
         path.mkdir(parents=True, exist_ok=True)
-    if fcntl is None or (not folder and path.exists() and not path.is_file()):
+    if fcntl is None or (not folder and _is_streamed(path)):
         yield
         return
     name = path / LOCK if folder else path.with_name(_partial(path.name)[:-1] + LOCK)
@@ -148,6 +168,20 @@ def owned(folder: str | Path, kind: str, *marks: str) -> None:
     raise ValueError(
         f"--out: expected a new or an empty folder, or that of {kind}, got {folder}, which holds {there}; name another"
     )
+
+
+def _is_streamed(target: Path) -> bool:
+    """Whether content is written into what is there, for that is no file, or a standard stream goes to it."""
+    return target.exists() and (not target.is_file() or _stream(target) is not None)
+
+
+def _stream(path: str | Path) -> int | None:
+    """The standard output or error, by number, that goes to the file or pipe `path`; None where neither does."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(number), os.stat(path)):
+                return number
+    return None
 
 
 def _something_in(folder: Path) -> str | None:
@@ -231,4 +265,4 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["destination", "locked", "owned", "replacing", "sweep", "write"]
+__all__ = ["check_place", "destination", "locked", "owned", "replacing", "sweep", "write"]

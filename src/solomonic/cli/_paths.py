@@ -1,6 +1,7 @@
 """What a command may write to: never what it reads, never another of its own outputs.
 
-A command names its options that are paths: `READS`, `MODELS` (folders of models, which are read too) and `WRITES`.
+A command names its options that are paths: `READS`, `MODELS` (folders of models, which are read too), `WRITES` (files)
+and `MAKES` (folders).
 """
 
 import argparse
@@ -10,21 +11,28 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..corpus import files
+from ..files import check_place
+
 OF_MODEL = ("*.safetensors", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens*")
 OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")
 
 
 def guard(chosen: argparse.Namespace, command: Any) -> None:
-    """ValueError where an output of `command`, the file of a command, would replace what it reads or writes besides."""
+    """ValueError where an output of `command`, the file of a command, would replace what it reads or writes besides.
+
+    And where it cannot be written at all, so that no work is done for nothing.
+    """
     reads = list(_paths(chosen, getattr(command, "READS", ())))
     models = list(_paths(chosen, getattr(command, "MODELS", ())))
-    writes = list(_paths(chosen, getattr(command, "WRITES", ())))
-    for name in getattr(command, "WRITES", ()):
+    names = (*getattr(command, "WRITES", ()), *getattr(command, "MAKES", ()))
+    for name in names:
         if str(getattr(chosen, name, None)) in ("", ".") or "\0" in str(getattr(chosen, name, None)):
             raise ValueError(f"{_option(name)}: expected the path of what to write, got {str(getattr(chosen, name))!r}")
+    writes = list(_paths(chosen, names))
     for i, (name, path) in enumerate(writes):
-        for other, source in reads + models + [w for w in writes[:i] if w[0] != name]:
-            if _same(path, source):
+        for other, source in reads + models + writes[:i]:
+            if other != name and _same(path, source):
                 raise ValueError(f"{_option(name)}: expected another file than {source}, which is {_option(other)}")
         for other, source in reads:
             if source.is_dir() and _inside(path, source):
@@ -32,15 +40,29 @@ def guard(chosen: argparse.Namespace, command: Any) -> None:
                     f"{_option(name)}: expected a path outside of {source}, got {path}; {_option(other)} is read whole, "
                     "and what is written there would be read the next time"
                 )
+            if source.is_dir() and path.is_file() and any(_same(path, file) for file in files(source)):
+                raise ValueError(
+                    f"{_option(name)}: expected another file than {path}, to which a link in {source} leads, which is "
+                    f"{_option(other)}"
+                )
             if _inside(source, path):
                 raise ValueError(
                     f"{_option(name)}: expected a folder without {source} in it, which is {_option(other)}, got {path}"
                 )
         for other, source in models:
-            if _inside(path, source) and _of_model(path.resolve().relative_to(source.resolve())):
+            if _is_of_model(path, source):
                 raise ValueError(
                     f"{_option(name)}: expected another file than {path}, which is of {_option(other)}; name another"
                 )
+        for other, folder in writes:
+            if _inside(path, folder):
+                raise ValueError(f"{_option(name)}: expected a path outside of {folder}, {_option(other)}, got {path}")
+    for name, path in writes:
+        if name in getattr(command, "WRITES", ()) or not _there(path):
+            try:
+                check_place(path)
+            except ValueError as error:
+                raise ValueError(f"{_option(name)}: {error}") from None
 
 
 def _paths(chosen: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
@@ -80,9 +102,12 @@ def _resolved(path: Path) -> Path:
         return path.absolute()
 
 
-def _of_model(path: Path) -> bool:
-    """Whether a path within the folder of a model is of the model."""
-    return any(fnmatch(path.parts[0], pattern) for pattern in OF_MODEL)
+def _is_of_model(path: Path, folder: Path) -> bool:
+    """Whether a path is that of a file which makes `folder` a model, or of one to which a link there leads."""
+    if _inside(path, folder):
+        first = _resolved(path).relative_to(_resolved(folder)).parts[0]
+        return any(fnmatch(first, pattern) for pattern in OF_MODEL)
+    return path.is_file() and any(_same(path, file) for pattern in OF_MODEL for file in folder.glob(pattern))
 
 
 def _option(name: str) -> str:

@@ -10,7 +10,7 @@ from ..compare.suites import SUITES, suite
 from ._device import device
 from ._numbers import whole
 
-READS, WRITES = ("data",), ("out",)
+READS, MAKES = ("data",), ("out",)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

@@ -148,8 +148,6 @@ def _check(chosen: argparse.Namespace) -> None:
         raise ValueError("--include and --limit are for --harness, which names no task")
     if chosen.depths and not (chosen.passkey or chosen.needle):
         raise ValueError("--depths is for --passkey and --needle; ask for one of them")
-    if chosen.json and chosen.json.is_dir():
-        raise ValueError(f"--json: expected a file, {chosen.json} is a folder")
 
 
 def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[str]) -> Plan:

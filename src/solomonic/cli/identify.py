@@ -14,7 +14,7 @@ from ..spelling import unknown
 from ._numbers import real, whole
 from ._table import table
 
-READS, WRITES = ("data",), ("out",)
+READS, MAKES = ("data",), ("out",)
 EXTRA = "theory"
 GAPS = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
 

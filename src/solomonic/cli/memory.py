@@ -15,7 +15,7 @@ from ._numbers import real, whole
 from ._passages import naming_damage, visible
 from ._table import table
 
-READS, MODELS, WRITES = ("path",), ("model",), ("store", "out")
+READS, MODELS, MAKES = ("path",), ("model",), ("store", "out")
 KEEP = 0.1
 """Share of tokens that pass the innovation test of a new store, unless another is asked for."""
 
@@ -32,6 +32,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    if chosen.store.startswith("ram:"):
+        raise ValueError(
+            f"{chosen.store}: expected a folder or a Milvus store; one in memory would end with this command"
+        )
     with naming_damage():
         return chosen.subcommand_run(chosen)
 

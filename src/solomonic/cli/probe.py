@@ -14,7 +14,7 @@ from ._device import device
 from ._numbers import whole
 from ._table import table
 
-READS, MODELS, WRITES = ("data",), ("model",), ("out",)
+READS, MODELS, MAKES = ("data",), ("model",), ("out",)
 EXTRA = "theory"
 
 

@@ -26,7 +26,7 @@ from ..spelling import unknown
 from ..tokenizer import Tokenizer
 from ._numbers import COUNT, real, whole
 
-READS, MODELS, WRITES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
+READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
 """Where they differ from `preset`: about five million parameters."""
 DIALS = {

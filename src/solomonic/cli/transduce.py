@@ -25,7 +25,7 @@ from ._generation import check_found
 from ._numbers import real, whole
 from ._table import table
 
-READS, MODELS, WRITES = ("train", "test"), ("model",), ("json", "store")
+READS, MODELS, WRITES, MAKES = ("train", "test"), ("model",), ("json",), ("store",)
 WAYS = ("memory", "context", "tuning", "none", "vote")
 SAVED = 20.0  # seconds between two savings of --json
 
@@ -174,10 +174,8 @@ def _digest(examples: list) -> str:
 
 def _before(path: Path | None, same: dict[str, Any], count: int) -> dict[int, dict[str, Any]]:
     """The answers that the file of an earlier run has, by question. ValueError where it is another run's."""
-    if path is None or not path.exists() or not (path.is_file() or path.is_dir()):
+    if path is None or not path.is_file():
         return {}
-    if path.is_dir():
-        raise ValueError(f"--json: expected a file, {path} is a folder")
     try:
         read = jsontext.read(path, dict)
         was = {name: read[name] for name in same}
