@@ -6,7 +6,7 @@ from pathlib import Path
 import solomonic
 
 ROOT = Path(solomonic.__file__).parent
-EVERYONE = {"spelling", "files", "jsontext", "machine"}  # messages, whole files, JSON, what there is room for
+EVERYONE = {"spelling", "files", "jsontext", "machine", "progress"}  # messages, whole files, JSON, what there is room for
 MAY = {
     "ops": set(),
     "layers": {"ops"},
@@ -15,13 +15,14 @@ MAY = {
     "presets": {"model", "mixers"},
     "tasks": {"corpus", "theory"},
     "theory": set(),
-    "train": {"model", "tasks", "tensors"},
-    "compare": {"model", "presets", "tasks", "train", "__init__"},
+    "train": {"model", "tasks", "checkpoint"},
+    "checkpoint": {"tensors"},
+    "compare": {"model", "presets", "tasks", "train", "checkpoint", "__init__"},
     "formats": {"model", "mixers", "tensors"},
     "tokenizer": set(),
     "folder": {"model", "formats", "tensors", "tokenizer", "__init__"},
     "corpus": set(),
-    "pretrain": {"model", "ops", "corpus", "evaluate", "tensors", "tokenizer", "train", "__init__"},
+    "pretrain": {"model", "ops", "corpus", "evaluate", "tensors", "tokenizer", "train", "checkpoint", "__init__"},
     "bench": {"model", "presets", "mixers", "ops"},
     "attach": {"model", "mixers", "ops", "memory", "folder"},
     "hedge": {"model"},
@@ -48,14 +49,16 @@ PACKAGES = {
     "formats": {"torch", "safetensors"},
     "tokenizer": {"numpy", "tokenizers"},
     "corpus": {"pyarrow"},
-    "evaluate": {"torch", "numpy", "lm_eval", "jinja2", "tqdm"},
-    "pretrain": {"torch", "numpy", "accelerate"},
+    "evaluate": {"torch", "numpy", "lm_eval", "jinja2"},
+    "progress": {"tqdm", "numba"},
+    "checkpoint": {"torch"},
+    "pretrain": {"torch", "numpy", "accelerate", "tensorboard"},
     "bench": {"torch", "transformers", "fla"},
     "hf": {"torch", "transformers", "safetensors"},
     "transduce": {"torch", "numpy"},
     "generate": {"torch"},
     "serve": {"torch", "starlette", "uvicorn"},
-    "memory": {"torch", "numpy", "pymilvus", "numba"},
+    "memory": {"torch", "numpy", "pymilvus", "milvus_lite", "numba"},
     "theory": {"numpy", "scipy", "numba", "matplotlib", "av"},
     "probe": {"torch", "numpy", "scipy", "matplotlib"},
     "tensors": {"torch", "safetensors"},

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from solomonic.memory import Damaged
-from solomonic.memory.engines import milvus
+from solomonic.memory.engines import milvus_service
 from solomonic.memory.layout import entry_id
 from solomonic.memory.reference import search as defined
 
@@ -19,7 +19,7 @@ def uri(tmp_path):
 
 
 def test_nobody_answers(monkeypatch):
-    monkeypatch.setattr(milvus, "PATIENCE", 1)
+    monkeypatch.setattr(milvus_service, "PATIENCE", 1)
     with pytest.raises(OSError, match="milvus:http://127.0.0.1:1: the service cannot be reached"):
         opened("milvus:http://127.0.0.1:1")
     with pytest.raises(ValueError, match="expected an address or a file"):
@@ -32,9 +32,9 @@ def test_a_service_that_goes_away(uri, monkeypatch):
     with opened(uri) as store:
         put(store, "a", 0)
     gone = {"on": False}
-    of = milvus.MilvusEngine._errors
+    of = milvus_service.Service.errors
 
-    def errors(engine, kind):
+    def errors(service, kind):
         if gone["on"]:
             from pymilvus.exceptions import MilvusException
 
@@ -42,10 +42,10 @@ def test_a_service_that_goes_away(uri, monkeypatch):
                 raise MilvusException(message="connection refused")
 
             for name in ("search", "query", "get", "upsert", "delete"):
-                monkeypatch.setattr(engine._client, name, fail)
-        return of(engine, kind)
+                monkeypatch.setattr(service._client, name, fail)
+        return of(service, kind)
 
-    monkeypatch.setattr(milvus.MilvusEngine, "_errors", errors)
+    monkeypatch.setattr(milvus_service.Service, "errors", errors)
     with opened(uri) as store:
         assert (store.search(1, queries(1), 3).entry >= 0).all()
         gone["on"] = True
@@ -77,13 +77,13 @@ def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
     with opened(uri) as store:
         put(store, "a", 0)
         before = answers(store)
-    send, sent = milvus.MilvusEngine._send, []
+    send, sent = milvus_service.Service.send, []
 
-    def cut(engine, collection, rows):
+    def cut(service, collection, rows):
         if len(sent) >= at:
             raise KeyboardInterrupt
         sent.append(collection)
-        send(engine, collection, rows)
+        send(service, collection, rows)
 
     for first in (True, False):
         store = opened(uri)
@@ -94,7 +94,7 @@ def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
                 store.flush()
             sent.clear()
             with monkeypatch.context() as patch:
-                patch.setattr(milvus.MilvusEngine, "_send", cut)
+                patch.setattr(milvus_service.Service, "send", cut)
                 batch = _batch(document, tokens)
                 with pytest.raises(KeyboardInterrupt):
                     store._engine.commit([batch])
@@ -130,7 +130,7 @@ def test_a_damaged_row_closes_nothing(uri):
         for seed, name in enumerate("abc"):
             put(store, name, seed)
         sound = [store.search(1, queries(1), 9, only={number}).logit for number in (1, 3)]
-        client, name = store._engine._client, store._engine._name
+        client, name = store._engine._service._client, "solomonic"
         (blob, *_) = client.query(
             f"{name}_blobs", "document == 3 and layer == 1", output_fields=["*"], consistency_level="Strong"
         )

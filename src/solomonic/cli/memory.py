@@ -1,7 +1,4 @@
-"""The long-term store: read documents into it, search it, say what is in it and what is to go from it.
-
-A subcommand is a function here with its summary as its docstring, and one that adds its arguments.
-"""
+"""The long-term store: read documents into it, search it, say what is in it and what is to go from it."""
 
 import argparse
 import os
@@ -10,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..spelling import choose
+from ._device import add_device, add_dtype, device, dtype
 from ._numbers import real, whole
 from ._passages import naming_damage, visible
 from ._table import table
@@ -21,7 +18,9 @@ KEEP = 0.1
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    commands = command.add_subparsers(required=True, metavar="SUBCOMMAND", dest="subcommand")
+    # a subcommand is a function with its summary as its docstring, and one that adds its arguments
+    commands = command.add_subparsers(metavar="SUBCOMMAND", dest="subcommand")
+    command.set_defaults(subcommand_run=lambda chosen: command.print_help() or 0)
     for name, (run, add) in SUBCOMMANDS.items():
         one = commands.add_parser(name, help=run.__doc__.splitlines()[0].rstrip("."), description=run.__doc__)
         one.add_argument(
@@ -47,27 +46,24 @@ def add(chosen: argparse.Namespace) -> int:
     left incomplete goes on from its last save point. Of a file that has changed, the version before stays, under the
     same name, until it is forgotten.
     """
-    from tqdm import tqdm
-
     from ..attach import Attached
     from ..corpus import documents
     from ..folder import load
     from ..memory import open_store
+    from ..progress import Progress
     from ..remember import remember
-    from ._device import DTYPES, device
 
     if chosen.keep is not None and not 0 < chosen.keep <= 1:
         raise ValueError(f"--keep: expected a share in (0, 1], got {chosen.keep}")
     texts = list(documents(chosen.path, chosen.field))
-    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
-    model, tokenizer = load(chosen.model, device(chosen.device), dtype)
+    model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
     added = same = 0
     with open_store(chosen.store, _layout(chosen, model), write=True) as store:
         before, attached = store.stats(), Attached(model, store)
-        with tqdm(total=sum(len(text.text) for text in texts), unit="B", unit_scale=True, dynamic_ncols=True) as bar:
+        with Progress(sum(len(text.text) for text in texts), "byte", "memory add") as bar:
             for text in texts:
                 name = text.source if not text.start else f"{text.source}:{text.start}"
-                bar.set_description(visible(Path(name).name)[:30])
+                bar.set_note(visible(Path(name).name)[:30])
                 begun = bar.n
                 known = remember(attached, tokenizer, name, text.text, session=chosen.session, report=bar.update)
                 bar.update(begun + len(text.text) - bar.n)
@@ -86,15 +82,13 @@ def search(chosen: argparse.Namespace) -> int:
 
     from ..attach import MOST, Attached
     from ..folder import load
-    from ._device import DTYPES, device
     from ._passages import Heard
 
     if chosen.count < 1:
         raise ValueError(f"--count: expected a whole number >= 1, got {chosen.count}")
     if not 1 <= chosen.k <= MOST:
         raise ValueError(f"--k: expected a whole number from 1 to {MOST}, got {chosen.k}")
-    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
-    model, tokenizer = load(chosen.model, device(chosen.device), dtype)
+    model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
     tokens = torch.from_numpy(tokenizer.encode(os.fsencode(" ".join(chosen.text))))
     if not len(tokens):
         raise ValueError("expected some text to search for, got none")
@@ -278,10 +272,8 @@ def _model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", required=True, metavar="MODEL", help="folder of the model that the store belongs to"
     )
-    command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
-    command.add_argument(
-        "--dtype", metavar="T", help="float32, bfloat16 or float16 (default: as the model's file has it)"
-    )
+    add_device(command)
+    add_dtype(command)
 
 
 def _repair_arguments(command: argparse.ArgumentParser) -> None:

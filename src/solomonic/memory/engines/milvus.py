@@ -1,4 +1,4 @@
-"""Milvus, a distributed vector database: `milvus:http://HOST:PORT`, or `milvus:FILE.db` for its embedded edition.
+"""Milvus, a distributed vector database: `milvus:http://HOST:PORT`, or `milvus:FOLDER.db` for its embedded edition.
 
 A store is some collections, named from what follows a `#` in the URI ("solomonic" without one). Milvus has no
 transactions over several requests, so that one row decides: what a batch brings is there when the row of its document
@@ -13,26 +13,22 @@ It is searched flat, which is exact but for rounding. MILVUS_TOKEN in the enviro
 
 import base64
 import json
-import os
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import blake2b
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..index import Candidates, ExactIndex, Keys, both
+from ..index import ExactIndex, Keys
 from ..layout import DTYPES, Batch, Document, Layout, Piece, Tokens, admission, entry_id
-from .base import Absent, Engine, Unreachable, Unwritable
+from .base import Absent, Engine
+from .milvus_index import MilvusIndex
+from .milvus_service import MOST, Service, parts, seal
 
-PART = 48_000  # bytes; as base64 less than the 65,535 that a text field holds
-MOST = 16_384  # results of one request
-ROWS = 1_000  # sent at a time
 BLOCKS = 256  # asked for at a time
 TEXT, STATE = -1, -2  # kinds of blobs that are of no layer
-PATIENCE = 10  # seconds
+DOCUMENTS, BLOBS = "documents", "blobs"  # collections
 
 
 class MilvusEngine(Engine):
@@ -44,31 +40,29 @@ class MilvusEngine(Engine):
         return cls(place, name or "solomonic", layout, write)
 
     def __init__(self, place: str, name: str, layout: Layout | None, write: bool):
-        from pymilvus import DataType, MilvusClient
-
-        self._uri, self._name, self._types = f"milvus:{place}", name, DataType
         self._writing = threading.RLock()
         self._kept: dict[tuple[int, int], int] = {}  # (layer, document): the last position that this process has sent
         self._broken: dict[int, str] = {}  # documents whose own rows are damaged
-        if "://" not in place and not write and not Path(place).exists():
-            raise Absent(f"{self._uri}: there is no store")
-        with self._errors(Unreachable):
-            self._client = MilvusClient(
-                uri=place,
-                token=os.environ.get("MILVUS_TOKEN", ""),
-                timeout=PATIENCE,
-                grpc_options={"grpc.keepalive_time_ms": 300_000},  # more often is refused by the embedded edition
-            )
-            there = self._client.has_collection(f"{name}_documents")
-        if not there:
+        self._service = Service(place, name, make=write and layout is not None)
+        self._uri = self._service.uri
+        try:
+            self._begin(name, layout, write)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, name: str, layout: Layout | None, write: bool) -> None:
+        if not self._service.has(DOCUMENTS):
             if not write:
                 raise Absent(f"{self._uri}: there is no store named {name!r}")
             if layout is None:
                 raise Absent(f"{self._uri}: expected a store that is there, or a layout for a new one")
             self._create(layout)
+        self._service.load([DOCUMENTS])
         self.layout = Layout.from_json(self._about()["layout"])
         if layout is not None:
             self.layout.require(layout, self._uri)
+        self._service.load([BLOBS, *self._all_keys()])
         if write:
             self._clean()
 
@@ -79,18 +73,18 @@ class MilvusEngine(Engine):
         return self._about()["last_document"]
 
     def commit(self, batches: Sequence[Batch]) -> None:
-        with self._writing, self._errors(Unwritable):
+        with self._writing:
             for batch in batches:
                 self._put(batch)
 
     def remove(self, documents: set[int]) -> None:
         """Later documents are sent anew: their clocks begin earlier now."""
-        with self._writing, self._errors(Unwritable):
+        with self._writing:
             self._write(0, self._about() | {"removing": sorted(documents)})
             self._finish()
 
     def evict(self, entries: dict[int, set[int]]) -> None:
-        with self._writing, self._errors(Unwritable):
+        with self._writing:
             bodies = self._bodies()
             for layer, gone in entries.items():
                 shape = self.layout[layer]
@@ -99,8 +93,8 @@ class MilvusEngine(Engine):
                     bodies[document]["counts"][str(layer)] -= len(tokens)
                     first = document << 32 | block * shape.block
                     for head in range(shape.heads):
-                        self._delete(self._keys(layer, head), f"id >= {first} and id < {first + shape.block}")
-                    self._delete("blobs", f"document == {document} and layer == {layer} and number == {block}")
+                        self._service.delete(self._keys(layer, head), f"id >= {first} and id < {first + shape.block}")
+                    self._service.delete(BLOBS, f"document == {document} and layer == {layer} and number == {block}")
             for document in {entry >> 32 for gone in entries.values() for entry in gone}:
                 self._write(document, bodies[document])
             self._changed(removal=True)
@@ -177,7 +171,7 @@ class MilvusEngine(Engine):
             count = sum(len(keys.age) for keys in self.scan(shape.layer, [document]))
             whole &= count == body["counts"].get(str(shape.layer), 0)
             for head in range(shape.heads):
-                whole &= count == self._count(self._keys(shape.layer, head), f"document == {document}")
+                whole &= count == self._service.count(self._keys(shape.layer, head), f"document == {document}")
         return whole
 
     def index(
@@ -191,28 +185,18 @@ class MilvusEngine(Engine):
 
     def compact(self) -> None:
         """Asks the service to. When deleted rows leave its files is then its own affair."""
-        with self._writing, self._errors(Unwritable):
-            for name in self._collections():
-                self._client.flush(name)
-                self._client.compact(name)
+        with self._writing:
+            for collection in (DOCUMENTS, BLOBS, *self._all_keys()):
+                self._service.compact(collection)
 
     def close(self) -> None:
-        self._client.close()
+        self._service.close()
 
     # For the index
 
     def nearest(self, layer: int, head: int, vectors: Tensor, count: int, only: set[int] | None) -> list[list[dict]]:
         """Of each vector (N, D + 2), the rows with the largest inner products."""
-        with self._errors(Unreachable):
-            return self._client.search(
-                f"{self._name}_{self._keys(layer, head)}",
-                data=vectors.tolist(),
-                limit=count,
-                filter="" if only is None else f"document in {sorted(only)}",
-                output_fields=["vector", "clock"],
-                search_params={"metric_type": "IP"},
-                timeout=PATIENCE,
-            )
+        return self._service.search(self._keys(layer, head), vectors, count, only, ["vector", "clock"])
 
     def placed(self, layer: int) -> tuple[dict[int, float], float]:
         """Where each document's clock began when it was sent, and the largest key norm plus log-sigmoid of a score."""
@@ -226,69 +210,38 @@ class MilvusEngine(Engine):
 
     # Inside
 
-    @contextmanager
-    def _errors(self, kind: type[OSError]) -> Iterator[None]:
-        from pymilvus.exceptions import MilvusException
-
-        try:
-            yield
-        except MilvusException as error:
-            raise kind(f"{self._uri}: the service cannot be reached, or refuses ({error.message})") from error
-
-    def _collections(self) -> list[str]:
-        keys = [self._keys(one.layer, head) for one in self.layout.layers for head in range(one.heads)]
-        return [f"{self._name}_{collection}" for collection in ("documents", "blobs", *keys)]
+    def _all_keys(self) -> list[str]:
+        return [self._keys(one.layer, head) for one in self.layout.layers for head in range(one.heads)]
 
     def _keys(self, layer: int, head: int) -> str:
         return f"keys_{layer}_{head}"
 
     def _create(self, layout: Layout) -> None:
-        types = self._types
-        with self._errors(Unwritable):
-            for one in layout.layers:
-                for head in range(one.heads):
-                    fields = {"id": types.INT64, "document": types.INT64, "clock": types.FLOAT}
-                    self._collection(self._keys(one.layer, head), fields, one.dim + 2)
-            integers = dict.fromkeys(("document", "layer", "number", "part"), types.INT64)
-            self._collection("blobs", {"id": types.VARCHAR, **integers, "data": types.VARCHAR})
-            self._collection("documents", {"id": types.INT64, "body": types.VARCHAR})
-            about = {"layout": layout.to_json(), "last_document": 0, "removals": 0, "changes": 0, "removing": []}
-            self._write(0, about)
-
-    def _collection(self, name: str, fields: dict, dim: int = 2) -> None:
-        """The first field is its key; Milvus wants a vector in every one."""
-        name = f"{self._name}_{name}"
-        if self._client.has_collection(name):  # a creation that was cut off
-            self._client.drop_collection(name)
-        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-        for at, (field, kind) in enumerate(fields.items()):
-            most = {"max_length": 65_535 if at else 100} if kind == self._types.VARCHAR else {}
-            schema.add_field(field, kind, is_primary=at == 0, **most)
-        schema.add_field("vector", self._types.FLOAT_VECTOR, dim=dim)
-        index = self._client.prepare_index_params()
-        index.add_index("vector", index_type="FLAT", metric_type="IP")
-        self._client.create_collection(name, schema=schema, consistency_level="Strong")
-        self._client.create_index(name, index, sync=False)  # flat: there is nothing to wait for
-        self._client.load_collection(name)
+        types = self._service.types
+        for one in layout.layers:
+            for head in range(one.heads):
+                fields = {"id": types.INT64, "document": types.INT64, "clock": types.FLOAT}
+                self._service.create(self._keys(one.layer, head), fields, one.dim + 2)
+        integers = dict.fromkeys(("document", "layer", "number", "part"), types.INT64)
+        self._service.create(BLOBS, {"id": types.VARCHAR, **integers, "data": types.VARCHAR})
+        self._service.create(DOCUMENTS, {"id": types.INT64, "body": types.VARCHAR})
+        about = {"layout": layout.to_json(), "last_document": 0, "removals": 0, "changes": 0, "removing": []}
+        self._write(0, about)
 
     def _about(self) -> dict:
-        with self._errors(Unreachable):
-            rows = self._client.get(f"{self._name}_documents", ids=[0], timeout=PATIENCE)
-        if not rows:
-            raise ValueError(f"{self._uri}: the store {self._name!r} was not made to its end; drop its collections")
-        return self._opened(rows[0])
+        row = self._service.get(DOCUMENTS, 0)
+        if row is None:
+            raise ValueError(f"{self._uri}: the store was not made to its end; drop its collections")
+        return self._opened(row)
 
     def _bodies(self, wanted: Collection[int] | None = None) -> dict[int, dict]:
         """The documents' rows, in order."""
         rows: list[dict] = []
         ids = range(1, self.last_document() + 1) if wanted is None else sorted(wanted)
-        with self._errors(Unreachable):
-            for begin in range(0, len(ids), MOST):
-                some = list(ids[begin : begin + MOST])
-                which = f"id >= {some[0]} and id <= {some[-1]}" if wanted is None else f"id in {some}"
-                rows += self._client.query(
-                    f"{self._name}_documents", which, output_fields=["id", "body"], timeout=PATIENCE
-                )
+        for begin in range(0, len(ids), MOST):
+            some = list(ids[begin : begin + MOST])
+            which = f"id >= {some[0]} and id <= {some[-1]}" if wanted is None else f"id in {some}"
+            rows += self._service.query(DOCUMENTS, which, ["id", "body"])
         bodies = {}
         for row in sorted(rows, key=lambda row: row["id"]):
             try:
@@ -316,16 +269,16 @@ class MilvusEngine(Engine):
         )
 
     def _opened(self, row: dict) -> dict:
-        seal, body = row["body"][:32], row["body"][32:]
-        if blake2b(f"{row['id']} {body}".encode(), digest_size=16).hexdigest() != seal:
+        mark, body = row["body"][:32], row["body"][32:]
+        if blake2b(f"{row['id']} {body}".encode(), digest_size=16).hexdigest() != mark:
             what = f"document {row['id']}" if row["id"] else "the store's own row"
             raise ValueError(f"{self._uri}: {what} is damaged; forget the document and add it again")
         return json.loads(body)
 
     def _write(self, number: int, body: dict) -> None:
         text = json.dumps(body)
-        seal = blake2b(f"{number} {text}".encode(), digest_size=16).hexdigest()
-        self._send("documents", [{"id": number, "body": seal + text, "vector": [0.0, 0.0]}])
+        mark = blake2b(f"{number} {text}".encode(), digest_size=16).hexdigest()
+        self._service.send(DOCUMENTS, [{"id": number, "body": mark + text, "vector": [0.0, 0.0]}])
 
     def _changed(self, removal: bool = False) -> None:
         about = self._about()
@@ -339,13 +292,13 @@ class MilvusEngine(Engine):
             about = self._about()
             self._write(0, about | {"last_document": max(document.id, about["last_document"])})
         began = self._began(self._bodies(), document.id)
-        blobs = _parts(document.id, STATE, body["save"] + 1, batch.state)
+        blobs = parts(document.id, STATE, body["save"] + 1, batch.state)
         for piece in batch.pieces:
-            blobs += _parts(document.id, TEXT, piece.start, piece.text)
+            blobs += parts(document.id, TEXT, piece.start, piece.text)
         keys: dict[int, list[Keys]] = {}
         last, counts, largest = dict(body["last"]), dict(body["counts"]), dict(body["largest"])
         for layer, entry, tokens in batch.entries:
-            blobs += _parts(document.id, layer, entry & 0xFFFFFFFF, _encode(tokens))
+            blobs += parts(document.id, layer, entry & 0xFFFFFFFF, _encode(tokens))
             keys.setdefault(layer, []).append(Keys.of(document.id, tokens))
             name = str(layer)
             counts[name] = counts.get(name, 0) + int((tokens.position > last.get(name, -1)).sum())
@@ -355,7 +308,7 @@ class MilvusEngine(Engine):
         for layer, some in keys.items():
             whole = [torch.cat([getattr(one, name) for one in some]) for name in ("age", "key", "score", "clock")]
             self._send_keys(layer, Keys(*whole), began[str(layer)])
-        self._send("blobs", blobs)
+        self._service.send(BLOBS, blobs)
         pieces = {p[0]: p for p in body["pieces"]} | {p.start: (p.start, p.lines, len(p.text)) for p in batch.pieces}
         row = {
             "name": document.name,
@@ -376,7 +329,7 @@ class MilvusEngine(Engine):
         self._write(document.id, row)
         for layer, position in last.items():
             self._kept[int(layer), document.id] = position
-        self._delete("blobs", f"document == {document.id} and layer == {STATE} and number <= {body['save']}")
+        self._service.delete(BLOBS, f"document == {document.id} and layer == {STATE} and number <= {body['save']}")
         if document.complete:
             self._changed()
 
@@ -390,46 +343,28 @@ class MilvusEngine(Engine):
         ages, clock = keys.age.tolist(), keys.clock.tolist()
         for head in range(self.layout[layer].heads):
             vectors = torch.cat([keys.key[:, head].float(), more], -1).tolist()
-            self._send(
+            self._service.send(
                 self._keys(layer, head),
                 [{"id": a, "document": a >> 32, "clock": c, "vector": v} for a, c, v in zip(ages, clock, vectors)],
             )
 
-    def _send(self, collection: str, rows: list[dict]) -> None:
-        for begin in range(0, len(rows), ROWS):
-            self._client.upsert(f"{self._name}_{collection}", rows[begin : begin + ROWS], timeout=PATIENCE)
-
-    def _delete(self, collection: str, which: str) -> None:
-        self._client.delete(f"{self._name}_{collection}", filter=which, timeout=PATIENCE)
-
-    def _count(self, collection: str, which: str) -> int:
-        with self._errors(Unreachable):
-            rows = self._client.query(f"{self._name}_{collection}", which, output_fields=["count(*)"], timeout=PATIENCE)
-        return rows[0]["count(*)"]
-
     def _blobs(self, document: int, layer: int, numbers: list[int]) -> dict[int, bytes]:
         """Those that are there."""
-        parts: dict[int, dict[int, bytes]] = {}
-        with self._errors(Unreachable):
-            for begin in range(0, len(numbers), BLOCKS):
-                some = numbers[begin : begin + BLOCKS]
-                for row in self._client.query(
-                    f"{self._name}_blobs",
-                    f"document == {document} and layer == {layer} and number in {some}",
-                    output_fields=["number", "part", "data"],
-                    timeout=PATIENCE,
-                ):
-                    try:
-                        data = base64.b64decode(row["data"])
-                    except ValueError:
-                        data = b""
-                    parts.setdefault(row["number"], {})[row["part"]] = data
+        pieces: dict[int, dict[int, bytes]] = {}
+        for begin in range(0, len(numbers), BLOCKS):
+            which = f"document == {document} and layer == {layer} and number in {numbers[begin : begin + BLOCKS]}"
+            for row in self._service.query(BLOBS, which, ["number", "part", "data"]):
+                try:
+                    data = base64.b64decode(row["data"])
+                except ValueError:
+                    data = b""
+                pieces.setdefault(row["number"], {})[row["part"]] = data
         found = {}
-        for number, some in parts.items():
+        for number, some in pieces.items():
             whole = b"".join(some[part] for part in sorted(some))
-            seal, size = whole[:16], int.from_bytes(whole[16:24], "little")
+            sealed, size = whole[:16], int.from_bytes(whole[16:24], "little")
             found[number] = whole[24 : 24 + size]
-            if _seal(document, layer, number, found[number]) != seal:
+            if seal(document, layer, number, found[number]) != sealed:
                 what = {TEXT: f"the text, from byte {number} on,", STATE: "the state"}
                 del found[number]
                 self.name(
@@ -454,28 +389,27 @@ class MilvusEngine(Engine):
 
     def _clean(self) -> None:
         """What a writer left that was cut off: a removal not finished, and what lies beyond the last save points."""
-        with self._errors(Unwritable):
-            self._finish()
-            last = self.last_document()
-            for shape in self.layout.layers:
-                for head in range(shape.heads):
-                    self._delete(self._keys(shape.layer, head), f"document > {last}")
-            bodies = self._bodies()
-            known = bodies.keys() | self._broken.keys()
-            beyond = {number: {} for number in range(1, last + 1) if number not in known and self._stray(number)}
-            for number, body in (bodies | beyond).items():
-                if not body.get("complete"):
-                    for shape in self.layout.layers:
-                        position = (number << 32) + body.get("last", {}).get(str(shape.layer), -1)
-                        for head in range(shape.heads):
-                            self._delete(self._keys(shape.layer, head), f"document == {number} and id > {position}")
-                if number in beyond:
-                    self._delete("blobs", f"document == {number}")
+        self._finish()
+        last = self.last_document()
+        for shape in self.layout.layers:
+            for head in range(shape.heads):
+                self._service.delete(self._keys(shape.layer, head), f"document > {last}")
+        bodies = self._bodies()
+        known = bodies.keys() | self._broken.keys()
+        beyond = {number: {} for number in range(1, last + 1) if number not in known and self._stray(number)}
+        for number, body in (bodies | beyond).items():
+            if not body.get("complete"):
+                for shape in self.layout.layers:
+                    position = (number << 32) + body.get("last", {}).get(str(shape.layer), -1)
+                    for head in range(shape.heads):
+                        self._service.delete(self._keys(shape.layer, head), f"document == {number} and id > {position}")
+            if number in beyond:
+                self._service.delete(BLOBS, f"document == {number}")
 
     def _stray(self, number: int) -> bool:
         """Whether something is there of a document that has no row: its first save point was cut off."""
-        return self._count("blobs", f"document == {number}") > 0 or any(
-            self._count(self._keys(shape.layer, 0), f"document == {number}") > 0 for shape in self.layout.layers
+        return self._service.count(BLOBS, f"document == {number}") > 0 or any(
+            self._service.count(self._keys(shape.layer, 0), f"document == {number}") > 0 for shape in self.layout.layers
         )
 
     def _finish(self) -> None:
@@ -483,13 +417,13 @@ class MilvusEngine(Engine):
         gone = self._about()["removing"]
         if not gone:
             return
-        self._delete("documents", f"id in {gone}")
+        self._service.delete(DOCUMENTS, f"id in {gone}")
         for document in gone:
             self._broken.pop(document, None)
-        self._delete("blobs", f"document in {gone}")
+        self._service.delete(BLOBS, f"document in {gone}")
         for shape in self.layout.layers:
             for head in range(shape.heads):
-                self._delete(self._keys(shape.layer, head), f"document in {gone}")
+                self._service.delete(self._keys(shape.layer, head), f"document in {gone}")
         bodies = self._bodies()
         for document, body in bodies.items():
             began = self._began(bodies, document)
@@ -501,84 +435,6 @@ class MilvusEngine(Engine):
         self._write(0, self._about() | {"removing": []})
         self._changed(removal=True)
         self.compact()
-
-
-class MilvusIndex(ExactIndex):
-    """What the service keeps is searched there; what this process has written and it does not have yet, here."""
-
-    def __init__(self, engine: MilvusEngine, layer: int):
-        super().__init__(engine.layout[layer], DTYPES[engine.layout.dtype])
-        self._engine, self._layer = engine, layer
-
-    def candidates(
-        self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
-    ) -> Candidates:
-        age = self.age[: self.size]
-        kept = torch.zeros(self.size, dtype=torch.bool)
-        for document, position in self._engine.sent(self._layer).items():
-            kept |= (age >> 32 == document) & (age <= (document << 32 | position))
-        if kept.any():
-            self.reserve(int((~kept).sum()), (~kept).nonzero()[:, 0])
-        here = super().candidates(query, count, rate, began, only)
-        return both(self._there(query, count, rate, began, only), here)
-
-    def _there(
-        self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
-    ) -> Candidates:
-        n, g, d = query.shape
-        placed, largest = self._engine.placed(self._layer)
-        if count > MOST:  # more than the service gives at a time
-            whole = ExactIndex(self.layout, self.dtype)
-            for keys in self._engine.scan(self._layer, placed.keys() & began.keys()):
-                whole.add(keys)
-            return whole.candidates(query, count, rate, began, only)
-        age, clock = torch.full((n, g, count), -1), torch.zeros(n, g, count)
-        vector = torch.zeros(n, g, count, d + 2)
-        bound = torch.full((n, g), -torch.inf)
-        more = torch.tensor([1.0 if self.layout.admit else 0.0, rate]).expand(n, 2)
-        seen = placed.keys() & began.keys()
-        for head in range(g if n else 0):
-            asked = torch.cat([query[:, head], more], -1)
-            for row, found in enumerate(self._engine.nearest(self._layer, head, asked, count, only)):
-                for i, one in enumerate(found):
-                    if one["id"] >> 32 in seen:
-                        age[row, head, i] = one["id"]
-                    clock[row, head, i] = one["entity"]["clock"]
-                    vector[row, head, i] = torch.tensor(one["entity"]["vector"])
-                if len(found) == count:
-                    bound[row, head] = found[-1]["distance"]
-        # The service has each clock as it was sent, not `began` less `now`: what is left out may be that much more.
-        shift = max((rate * (began[document] - placed[document]) for document in seen), default=0.0)
-        reach = max((abs(began[document]) + abs(placed[document]) for document in seen), default=0.0)
-        scale = (query.norm(dim=-1).max().item() + 1) * largest if n else 0.0
-        return Candidates(
-            age,
-            vector[..., :d],
-            vector[..., d],
-            clock,
-            bound + shift,
-            error=(d + 4) * 2**-22 * (scale + abs(rate) * (reach + clock.max().item() if n else 0.0)),
-        )
-
-
-def _parts(document: int, layer: int, number: int, data: bytes) -> list[dict]:
-    whole = _seal(document, layer, number, data) + len(data).to_bytes(8, "little") + data
-    return [
-        {
-            "id": f"{document}/{layer}/{number}/{part}",
-            "document": document,
-            "layer": layer,
-            "number": number,
-            "part": part,
-            "data": base64.b64encode(whole[begin : begin + PART]).decode(),
-            "vector": [0.0, 0.0],
-        }
-        for part, begin in enumerate(range(0, len(whole), PART))
-    ]
-
-
-def _seal(document: int, layer: int, number: int, data: bytes) -> bytes:
-    return blake2b(f"{document} {layer} {number} ".encode() + data, digest_size=16).digest()
 
 
 def _encode(tokens: Tokens) -> bytes:

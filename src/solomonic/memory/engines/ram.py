@@ -18,7 +18,7 @@ class RamEngine(Engine):
         engine = NAMED.get(name)
         if engine is None:
             if layout is None:
-                raise Absent(f"ram:{name}: expected a store that is there, or a layout for a new one")
+                raise Absent(f"ram:{name}: there is no store; a store in memory ends with its process")
             engine = cls(layout)
             if name:
                 NAMED[name] = engine

@@ -1,0 +1,92 @@
+"""What one process has written, another reads: every engine that is not this process's own memory."""
+
+import fcntl
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from solomonic.cli import main
+from solomonic.memory import Absent, open_store
+
+from .cases import ENGINES, answers, opened, put, same, uri_of
+
+ROOT = Path(__file__).parents[2]
+
+READ = """
+import sys, torch
+from tests.memory.cases import answers, opened
+from solomonic.memory import open_store
+out, *uris = sys.argv[1:]
+read = []
+for uri in uris:
+    with open_store(uri) as store:
+        documents = [(d.name, d.id, d.complete, d.tokens) for d in store.documents()]
+        read.append([documents, store.verify(), store.passage(2, 0, 12), answers(store)])
+    with opened(uri) as store:
+        store.forget([1])
+torch.save(read, out)
+"""
+
+
+def test_a_second_process_reads_and_changes_what_the_first_wrote(tmp_path):
+    pytest.importorskip("milvus_lite")
+    uris = [uri_of(engine, tmp_path / engine) for engine in ENGINES if engine != "ram"]
+    here = []
+    for uri in uris:
+        with opened(uri) as store:
+            for seed, name in enumerate(("a", "b")):
+                put(store, name, seed, time=float(seed))
+            documents = [(d.name, d.id, d.complete, d.tokens) for d in store.documents()]
+            here.append([documents, [], ("b line 1\nb l", 1), answers(store)])
+    words = [sys.executable, "-c", READ, str(tmp_path / "read"), *uris]
+    process = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""  # a client that logs what is no error would be on every command's
+    there = torch.load(tmp_path / "read", weights_only=False)
+    for uri, written, read in zip(uris, here, there, strict=True):
+        assert read[:-1] == written[:-1] and same(read[-1], written[-1]), uri
+        with open_store(uri) as store:
+            assert [document.name for document in store.documents()] == ["b"]
+
+
+def test_milvus_lite_is_of_one_process_at_a_time_and_says_so(tmp_path, capsys):
+    pytest.importorskip("milvus_lite")
+    uri = uri_of("milvus", tmp_path / "store")
+    with opened(uri) as one, opened(f"milvus:{tmp_path}/../{tmp_path.name}/store.db", write=False) as other:
+        put(one, "a", 0)
+        assert same(answers(other), answers(one))
+    with (tmp_path / "store.db" / "LOCK").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # closing gave it back
+        assert main(["memory", "list", "--store", uri]) == 2
+    err = capsys.readouterr().err
+    assert "another process has it open" in err and len(err.splitlines()) == 1
+    with opened(uri, write=False) as store:
+        assert [document.name for document in store.documents()] == ["a"]
+
+
+@pytest.mark.parametrize("content, says", [(None, "ends in .db"), ("file", "got a file"), ("else", "something else")])
+def test_a_place_that_is_not_of_milvus_lite_stays_as_it_is(tmp_path, content, says):
+    pytest.importorskip("milvus_lite")
+    place = tmp_path / ("store" if content is None else "store.db")
+    if content == "file":
+        place.write_text("dear")
+    elif content == "else":
+        place.mkdir()
+        (place / "letter.txt").write_text("dear")
+    before = sorted(tmp_path.rglob("*"))
+    for write in (False, True):
+        with pytest.raises(ValueError, match=says):
+            opened(f"milvus:{place}", write=write)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_store_in_memory_is_not_written_for_nobody(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("Call me Ishmael.")
+    words = ["memory", "add", tmp_path / "a.txt", "--model", tmp_path / "model", "--store", "ram:books"]
+    assert main([str(word) for word in words]) == 2
+    assert "ram:books: expected a folder or a Milvus store" in capsys.readouterr().err
+    with pytest.raises(Absent, match="a store in memory ends with its process"):
+        open_store("ram:books")
