@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from solomonic.compare.charts import LINE, Axis, Point, Series, chart, push_apart
-from solomonic.compare.report import NAMES, write_report
+from solomonic.compare.report import write_report
+from solomonic.compare.results import NAMES
 
 ARCHS = ["transformer", "sliding_window", "mamba2", "gated_deltanet", "jamba", "samba", "bmojo_f", "bmojo"]
 LENGTHS = {"recall": [96, 192, 384], "text": [512, 1024, 2048]}
@@ -209,21 +210,48 @@ def test_rows_are_ranked_at_the_longest_length(full):
     assert [row[0] for row in full.rows if row[0] in NAMES.values()] == [NAMES[arch] for arch in ARCHS]
 
 
-def test_the_lead_states_the_finding(tmp_path):
-    def at(arch: str, long: float, size: int) -> dict:
-        return cell(
-            arch,
-            scores=[
-                {"metric": "accuracy", "value": 1.0, "length": 96},
-                {"metric": "accuracy", "value": long, "length": 768, "state_bytes": size},
-            ],
-        )
+def at(arch: str, long: float, size: int, **changes) -> dict:
+    scores = [
+        {"metric": "accuracy", "value": 1.0, "length": 96},
+        {"metric": "accuracy", "value": long, "length": 768, "state_bytes": size, "chance": 0.03125},
+    ]
+    return cell(arch, scores=scores, **changes)
 
+
+def lead(page: Page) -> str:
+    return page.text.replace("\xa0", " ")
+
+
+def test_the_lead_names_the_best_the_runner_up_and_the_transformer(tmp_path):
     page = report(tmp_path, [at("transformer", 0.21, 3 * 2**19), at("samba", 0.3, 2**14), at("bmojo", 0.97, 51200)])
-    said = page.text.replace("\xa0", " ")
     assert (
-        "B'MOJO recalls 0.97 at 8× its training length with a state of 50 KiB; Transformer 0.21 with 1.5 MiB." in said
+        "B'MOJO recalls 0.97 at 8× its training length with a state of 50 KiB; Samba, the runner-up, 0.30 with 16 KiB; "
+        "Transformer 0.21 with 1.5 MiB." in lead(page)
     )
+    assert "Each was trained with 1 seed and 1 learning rate; with one seed, small differences may be chance." in lead(
+        page
+    )
+
+
+def test_of_equals_the_smaller_state_leads_and_a_variant_is_no_runner_up(tmp_path):
+    archs = [("bmojo_published", 0.999, 2**17), ("bmojo", 0.998, 2**16), ("gated_deltanet", 0.97, 2**14)]
+    page = report(tmp_path, [at(*arch, seed=seed) for arch in archs for seed in (0, 1)])
+    assert (
+        "B'MOJO recalls 1.00 at 8× its training length with a state of 64 KiB; Gated DeltaNet, the runner-up"
+        in lead(page)
+    )
+    assert "Each was trained with 2 seeds and 1 learning rate." in lead(page)
+
+
+def test_tasks_are_explained_with_their_chance_and_parameters_counted(tmp_path):
+    run = RUN | {"settings": {"runs": {"recall": {"task": "distractor_recall"}}}}
+    page = report(tmp_path, [at("bmojo", 0.97, 51200)], run)
+    assert (
+        "key-value pairs, then distractors of any length, then every key is asked once; recall, higher is better, a guess is right with 0.03"
+        in lead(page)
+    )
+    assert page.row("B'MOJO")[-1] == "104,832"
+    assert "dotted: chance" in report(tmp_path, [at("bmojo", 0.97, 51200)], RUN).text
 
 
 @pytest.mark.parametrize(

@@ -165,3 +165,18 @@ def test_unknown_task():
     for hidden in ("base", "_draw", ""):
         with pytest.raises(ValueError, match="unknown task .*expected one of"):
             tasks.task(hidden)
+
+
+@pytest.mark.parametrize("name", [name for name in tasks.names() if made(name).chance is not None])
+def test_chance_is_that_of_a_guess_among_the_answers(name):
+    task = tasks.task(name, vocab_size=256) if name == "mqar" else made(name)
+    targets = task.test_batch(400, task.length, rng(1)).targets
+    answers = targets[targets != IGNORE].unique()
+    share = (targets[targets != IGNORE] == answers[0]).float().mean().item()
+    assert task.chance == pytest.approx(1 / len(answers), rel=0.02)
+    assert task.metric == "accuracy" and (name == "memorization" or share == pytest.approx(task.chance, rel=0.35))
+
+
+def test_every_task_of_recall_but_of_several_tokens_has_a_chance():
+    without = {name for name in tasks.names() if made(name).metric == "accuracy" and made(name).chance is None}
+    assert without == {"fuzzy_recall"}

@@ -44,6 +44,9 @@ class Task(ABC):
     vocab_size: int
     length: int  # the (longest) training length
     lengths: tuple[int, ...]  # the lengths a comparison asks by default
+    chance: float | None = (
+        None  # share that a uniform guess among the possible answers gets right; None: not of interest
+    )
 
     @abstractmethod
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:

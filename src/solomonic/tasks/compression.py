@@ -40,6 +40,7 @@ class Compression(Task):
 
     def __init__(self, *, vocab_size: int = 16, length: int = 63, lengths: Iterable[int] | None = None):
         self.content = _check.whole("vocab_size", vocab_size, 3, "leave room for two tokens of content") - 1
+        self.chance = 1 / self.content
         self.length = self._odd("length", length)
         self.vocab_size = self.content + 1 + self.length // 2
         lengths = (self.length,) if lengths is None else lengths

@@ -53,6 +53,7 @@ class DistractorRecall(Task):
         self.keys = _check.whole("keys", keys, self.pairs, advice)
         self.values = _check.whole("values", values, 2, "one value would leave nothing to remember")
         self.vocab_size = self.keys + self.values
+        self.chance = 1 / self.values
         if not 0 <= easy <= 1:
             raise ValueError(f"easy: expected a share in [0, 1], came {easy}; pass 0 for rows of full size only")
         self.easy = easy

@@ -49,6 +49,7 @@ class Memorization(Task):
         self.vocab_size = _check.whole("vocab_size", vocab_size, 4, "leave room for a key and two values")
         self.keys = (self.vocab_size - 1) // 2
         self.insert = self.vocab_size - 1
+        self.chance = 1 / (self.insert - self.keys)
         self.length = self._possible("length", length)
         lengths = (self.length, 4 * self.length) if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))

@@ -57,6 +57,7 @@ class Mqar(Task):
         filler: str = "random",
     ):
         self.vocab_size = _check.whole("vocab_size", vocab_size, 4, "there is a key, a value and the zero")
+        self.chance = 1 / (self.vocab_size - self.vocab_size // 2)
         self.filler = _check.one_of("filler", filler, ("random", "zero"))
         self.cases = self._possible_cases(cases)
         self.length = max(length for length, _, _ in self.cases)

@@ -59,6 +59,7 @@ class NoisyRecall(Task):
         self.vocab_size = _check.whole("vocab_size", vocab_size, least, "leave room for a key and two values")
         self.keys = (self.vocab_size - self.noise_tokens) // 2
         self.values = self.vocab_size - self.noise_tokens - self.keys
+        self.chance = 1 / self.values
         self.train_targets = _check.one_of("train_targets", train_targets, ("next", "recall"))
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths

@@ -46,6 +46,7 @@ class SelectiveCopying(Task):
         self.vocab_size = _check.whole("vocab_size", vocab_size, 4, "two tokens are special, two or more are copied")
         self.tokens_to_copy = _check.whole("tokens_to_copy", tokens_to_copy, 1, "copy one token or more")
         self.blank, self.copy = self.vocab_size - 2, self.vocab_size - 1
+        self.chance = 1 / (self.vocab_size - 2)
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
