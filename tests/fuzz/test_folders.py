@@ -204,6 +204,15 @@ def test_layers_are_bounded_by_the_tensors(settings, place):
     assert code == 2 and "num_hidden_layers of at most" in said
 
 
+def test_layers_of_ours_are_bounded_by_the_tensors(place):
+    folder = place("ours")
+    content = json.loads((folder / "config.json").read_text())
+    content["model"]["layers"] *= 5000
+    (folder / "config.json").write_text(json.dumps(content))
+    code, _, said = command("generate", folder, "a")
+    assert code == 2 and "model.layers of at most" in said
+
+
 @pytest.mark.parametrize("name, says", [("window", "at most 2,147,483,647"), ("capacity", "at most 2,147,483,647")])
 def test_a_size_that_no_tensor_has(name, says, place):
     folder = place("ours")

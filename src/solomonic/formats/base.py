@@ -33,13 +33,19 @@ def number(config: Mapping[str, Any], name: str, default: float | None = None, k
 
 
 def layer_count(config: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor]) -> int:
-    """`config[name]`, a number of layers; ValueError where `tensors` are too few, as each layer has some of its own."""
-    count, most = number(config, name, kind=int), max(len(tensors), USUAL)
+    """`config[name]`, a number of layers, as `check_layers` lets pass."""
+    count = number(config, name, kind=int)
+    check_layers(name, count, tensors)
+    return count
+
+
+def check_layers(name: str, count: int, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError where `tensors` are too few for `count` layers, as each has some of its own."""
+    most = max(len(tensors), USUAL)
     if count > most:
         raise ValueError(
             f"config.json: expected {name} of at most {most}, as there are {len(tensors)} tensors, got {count}"
         )
-    return count
 
 
 def flag(config: Mapping[str, Any], name: str, default: bool) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..model import ModelConfig
-from .base import renamed
+from .base import check_layers, renamed
 
 TYPE = "solomonic"
 PREFIX = "model."
@@ -25,6 +25,8 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
     """See `formats`."""
     if not isinstance(config.get("model"), dict):
         raise ValueError("config.json: expected model, the settings of the model; it is not there")
+    layers = config["model"].get("layers")
+    check_layers("model.layers", len(layers) if isinstance(layers, list) else 0, tensors)
     model = ModelConfig.from_dict(config["model"])
     return model, renamed(model, _Ours(), tensors)
 
