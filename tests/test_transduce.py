@@ -272,7 +272,7 @@ def test_interrupted_and_resumed_is_as_if_answered_at_once(place, capsys, monkey
     [
         ([{"text": "a"}], "line 1: expected an object with a text under 'text' and a label"),
         ([{"text": "a", "label": "sea"}, {"text": "b", "label": 1.5}], "line 2: expected an object"),
-        ([], "expected labelled examples, a JSON object a line, got none"),
+        ([], "got a file that is empty"),
         ([{"text": "a", "label": "see"}], "test.jsonl:1: unknown label 'see': did you mean 'sea'"),
         (["a"], "under 'label', got str"),
     ],
@@ -303,11 +303,73 @@ def test_files_that_are_not_examples(place, capsys):
     (place / "broken.jsonl").write_text("{\n")
     (place / "latin.jsonl").write_bytes(b'{"text": "\xe9"}')
     (place / "other.json").write_text("[]")
-    for train, error in (("none.jsonl", "it is not there"), ("broken.jsonl", "no JSON"), ("latin.jsonl", "UTF-8")):
+    for train, error in (("none.jsonl", "it is not there"), ("broken.jsonl", "no JSON"), ("latin.jsonl", "utf-8")):
         code, _, err = said(place, capsys, train=train)
         assert code == 2 and error in err
     code, _, err = said(place, capsys, "--json", place / "other.json")
     assert code == 2 and "expected a file of answers" in err and (place / "other.json").read_text() == "[]"
+
+
+STORIES = """1 Mary moved to the bathroom.
+2 John went to the hallway.
+3 Where is Mary? \tbathroom\t1
+4 Mary travelled to the hallway.
+
+5 Where is Mary? \thallway\t4
+1 Sandra got the milk there.
+2 What is Sandra carrying?\tmilk
+"""
+
+
+def test_questions_of_babi_as_it_is_published(tmp_path):
+    path = tmp_path / "qa1_train.txt"
+    path.write_text(STORIES.replace("\n", "\r\n"))
+    first = "Mary moved to the bathroom.\nJohn went to the hallway.\n"
+    assert examples(path) == [
+        Example(first + "Where is Mary?", "bathroom", f"{path}:3"),
+        Example(first + "Mary travelled to the hallway.\nWhere is Mary?", "hallway", f"{path}:6"),
+        Example("Sandra got the milk there.\nWhat is Sandra carrying?", "milk", f"{path}:8"),
+    ]
+    with pytest.raises(ValueError, match="got bAbI; leave --fields out"):
+        examples(path, ("q", "a"))
+    path.write_text(STORIES + "Mary left.\n")
+    with pytest.raises(ValueError, match="qa1_train.txt, line 9: expected a number and a statement, or a question"):
+        examples(path)
+
+
+@pytest.mark.parametrize(
+    "name, content, expected",
+    [
+        ("a.json", '[{"text": "a", "label": true}, {"text": "b", "label": false}]', [("a", "true"), ("b", "false")]),
+        ("a.csv", 'label,text\nyes,"a, ""b"""\nno,c\n', [('a, "b"', "yes"), ("c", "no")]),
+        ("a.tsv", "text\tlabel\na\t1\nb\t2\n", [("a", "1"), ("b", "2")]),
+        ("lines.data", '{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n', [("a", "1"), ("b", "2")]),
+        ("list", '\n[{"text": "a", "label": "x"}]', [("a", "x")]),
+    ],
+)
+def test_examples_in_other_forms(tmp_path, name, content, expected):
+    (tmp_path / name).write_text(content)
+    assert [(one.text, one.label) for one in examples(tmp_path / name)] == expected
+
+
+@pytest.mark.parametrize(
+    "name, content, says",
+    [
+        ("a.txt", "Where is Mary?\tbathroom\n", "JSON lines .*, a JSON list .*, CSV .*, parquet, or bAbI, got"),
+        ("a.txt", "\ufeff \n", "a file that is empty"),
+        ("a.json", '[{"text": "a", "label": null}]', "a.json, entry 1: expected an object with a text"),
+        ("a.json", '[{"text": "a", "label": [1]}]', "a.json, entry 1: expected an object with a text"),
+        ("a.csv", "text,label\na,\n", "a.csv, line 2: expected an object with a text"),
+        ("a.csv", "text,class\na,x\n", "names the column 'label' once, got text, class"),
+        ("a.jsonl", '["a", "b"]\n', "a.jsonl, line 1: expected .* got list"),
+        (".", "", "a folder"),
+    ],
+)
+def test_what_holds_no_examples_is_named(tmp_path, name, content, says):
+    if content:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=says):
+        examples(tmp_path / name)
 
 
 def test_fields_and_whole_numbers(tmp_path):

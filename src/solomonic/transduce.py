@@ -19,6 +19,7 @@ examples and the settings, not on other questions; with no example stored, `memo
 
 import copy
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from .attach import Attached, Passage
-from .corpus import json_lines
+from .corpus.records import FORMS, LIST, LOOKED_AT, records, text_lines, unfit, well_formed
 from .evaluate.score import continuations, reading
 from .memory import Store
 from .model import LanguageModel
@@ -41,6 +42,9 @@ from .tokenizer import Tokenizer
 WAYS = ("none", "memory", "context", "tuning", "vote")
 NEAR = {"context", "tuning", "vote"}  # the ways that retrieve the nearest examples
 RETRIEVALS = ("hidden", "store")
+FIELDS = ("text", "label")
+BABI = "bAbI"
+BABI_LINE = re.compile(r"(?P<number>[0-9]+) (?P<text>[^\t]+)(?:\t(?P<answer>[^\t]+)(?:\t[0-9 ]*)?)?")
 TEMPLATE = "{text}\n=> {label}\n"
 
 
@@ -95,31 +99,82 @@ class Answer:
     state: int
 
 
-def examples(path: str | Path, fields: tuple[str, str] = ("text", "label")) -> list[Example]:
-    """Of JSON lines, each an object with a text, and a label that is text or a whole number, under `fields`.
+def examples(path: str | Path, fields: tuple[str, str] = FIELDS) -> list[Example]:
+    """Of a file of records, each with a text and a label, or of bAbI's own form, as `babi` has it.
 
-    ValueError for a file that is not there, has none, or a line that is something else.
+    The form is told by the extension, as in `corpus.records`, or by how the file begins. A label is text, a whole number
+    or a truth. ValueError for a file that is not there, has no examples, or has something else in it.
     """
-    found, path = [], Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: expected a file of JSON lines; {'a folder' if path.is_dir() else 'it is not there'}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected JSON lines in UTF-8, got what is no text ({error})") from None
-    for number, entry in json_lines(path, lines):
-        text, label = (entry.get(name) if isinstance(entry, dict) else None for name in fields)
-        label = str(label) if type(label) is int else label
-        if not isinstance(text, str) or not isinstance(label, str) or not label:
-            has = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
+    path = Path(path)
+    if not path.exists() or path.is_dir():
+        came = "a folder" if path.is_dir() else "it is not there"
+        raise ValueError(f"{path}: expected a file of labelled examples; {came}")
+    content = path.read_bytes()
+    form = path.suffix.lower() if path.suffix.lower() in FORMS else _form(path, content)
+    if form == BABI:
+        if tuple(fields) != FIELDS:
             raise ValueError(
-                f"{path}, line {number}: expected an object with a text under {fields[0]!r} and a label, text or a "
-                f"whole number, under {fields[1]!r}, got {has or 'an empty one'}; --fields names others"
+                f"{path}: expected records with {fields[0]!r} and {fields[1]!r}, got bAbI; leave --fields out"
             )
-        found.append(Example(text, label, f"{path}:{number}"))
+        found = babi(path, content)
+    else:
+        found = []
+        for where, number, value in records(path, content, fields[:1], fields[1:], infinite=True, form=form):
+            text, label = (value.get(name) if isinstance(value, dict) else None for name in fields)
+            if type(label) in (bool, int):
+                label = str(label).lower()  # as JSON has it
+            if not isinstance(text, str) or not isinstance(label, str) or not label:
+                has = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+                raise ValueError(
+                    f"{where}: expected an object with a text under {fields[0]!r} and a label, text, a whole number or a "
+                    f"truth, under {fields[1]!r}, got {has or 'an empty one'}; --fields names others"
+                )
+            found.append(Example(well_formed(text), well_formed(label), f"{path}:{number}"))
     if not found:
-        raise ValueError(f"{path}: expected labelled examples, a JSON object a line, got none")
+        raise ValueError(f"{path}: expected labelled examples, got none")
     return found
+
+
+def babi(path: Path, content: bytes) -> list[Example]:
+    """An example a question: the statements of its story so far and the question, a line each; its answer is the label.
+
+        1 Mary moved to the bathroom.
+        2 Where is Mary? <tab> bathroom <tab> 1
+
+    A story begins at number 1. ValueError, by line, for what is neither a statement nor a question.
+    """
+    found: list[Example] = []
+    story: list[str] = []
+    for number, line in text_lines(content):
+        parts = BABI_LINE.fullmatch(line.decode("utf-8", "replace"))
+        if parts is None:
+            raise ValueError(
+                f"{path}, line {number}: expected a number and a statement, or a question, its answer and the numbers of "
+                f"statements, with tabs between them, got {line[:60]!r}"
+            )
+        story = [] if parts["number"] == "1" else story
+        if parts["answer"] is None:
+            story.append(parts["text"])
+        else:
+            found.append(
+                Example("\n".join([*story, parts["text"].rstrip()]), parts["answer"].strip(), f"{path}:{number}")
+            )
+    return found
+
+
+def _form(path: Path, content: bytes) -> str:
+    """Of a file whose extension says nothing."""
+    if what := unfit(content[:LOOKED_AT]):
+        raise ValueError(f"{path}: expected labelled examples, got a file that is {what}")
+    _, first = next(text_lines(content))
+    if first.lstrip()[:1] in (b"{", b"["):
+        return LIST
+    if BABI_LINE.fullmatch(first.decode("utf-8", "replace")):
+        return BABI
+    raise ValueError(
+        f"{path}: expected labelled examples, JSON lines (.jsonl), a JSON list (.json), CSV (.csv, .tsv), parquet, or bAbI, got "
+        f"something else, which begins with {first[:60]!r}"
+    )
 
 
 def check(train: Sequence[Example], test: Sequence[Example]) -> list[str]:

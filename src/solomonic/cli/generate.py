@@ -9,17 +9,19 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from .. import jsontext
+from ..corpus.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
 from ..files import locked
 from ..generate import Session, SessionFile, generate, read, stream
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
 
 LONGEST = 2**30  # bytes of a prompt or of a file of them
+PROMPT = "prompt"  # what a record has it under
 ESCAPED = "backslashreplace"  # a character that UTF-8 lacks, half of a pair, is \\ud800: JSON's own word for it
 READS, MODELS, WRITES = ("file", "batch", "memory"), ("model",), ("out", "session")
 
@@ -29,7 +31,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("prompt", nargs="*", metavar="PROMPT", help="text to go on from")
     command.add_argument("--file", type=Path, metavar="F", help="read the prompt from this file")
     command.add_argument(
-        "--batch", type=Path, metavar="FILE", help='a prompt a line; in FILE.jsonl, a JSON object with "prompt" a line'
+        "--batch",
+        type=Path,
+        metavar="FILE",
+        help='a prompt a line; of JSON lines, a JSON list, CSV or parquet, by its extension, what each has under "prompt"',
     )
     command.add_argument("--batch-size", type=whole(), default=8, metavar="B", help="prompts at a time (default 8)")
     command.add_argument("--out", type=Path, metavar="FILE", help="where --batch writes (default: standard output)")
@@ -72,9 +77,10 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
         for session in read(remembers, session):
             pass
         first = time.perf_counter()
-        tokens = stream(remembers, session, sampling, max_tokens=chosen.max_tokens, ends=(tokenizer.end,))
+        tokens = stream(remembers, session, sampling, max_tokens=chosen.max_tokens, ends=tokenizer.ends)
         for count, (token, session) in enumerate(tokens, 1):
-            print(text(token), end="", flush=True)
+            if token not in tokenizer.ends:
+                print(text(token), end="", flush=True)
         print(text(None), flush=True)
     except ValueError as error:
         if not isinstance(error, UnicodeError):  # that of the terminal: what was written counts
@@ -111,16 +117,18 @@ def _prompt(chosen: argparse.Namespace) -> str | bytes:
 def _batch(chosen: argparse.Namespace) -> int:
     if chosen.batch_size < 1:
         raise ValueError(f"--batch-size: expected a whole number >= 1, got {chosen.batch_size}")
-    records = list(_records(chosen.batch))
+    found = list(_records(chosen.batch))
+    if not found:
+        raise ValueError(f"{chosen.batch}: expected prompts, got none")
     model, tokenizer, sampling = opened(chosen)
     with remembering(chosen, model, tokenizer) as remembers:
-        return _answers(chosen, records, remembers, tokenizer, sampling)
+        return _answers(chosen, found, remembers, tokenizer, sampling)
 
 
-def _answers(chosen, records, model, tokenizer, sampling) -> int:
-    prompts = [tokenizer.encode(record["prompt"]).tolist() for record in records]
+def _answers(chosen, found, model, tokenizer, sampling) -> int:
+    prompts, kept = [tokenizer.encode(prompt).tolist() for _, prompt in found], [record for record, _ in found]
     with locked(chosen.out, "writing answers there") if chosen.out else nullcontext():
-        return _answered(chosen, records, prompts, model, tokenizer, sampling)
+        return _answered(chosen, kept, prompts, model, tokenizer, sampling)
 
 
 def _answered(chosen, records, prompts, model, tokenizer, sampling) -> int:
@@ -133,9 +141,10 @@ def _answered(chosen, records, prompts, model, tokenizer, sampling) -> int:
             rows = range(first, min(first + chosen.batch_size, len(records)))
             drawn = replace(sampling, seed=sampling.seed + first)
             texts = generate(
-                model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=(tokenizer.end,)
+                model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=tokenizer.ends
             )
-            lines = [records[i] | {"text": tokenizer.decode(text), "tokens": text} for i, text in zip(rows, texts)]
+            said = [tokenizer.decode(text[:-1] if text[-1:] and text[-1] in tokenizer.ends else text) for text in texts]
+            lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, said, texts)]
             out.write("".join(_line(line, plain) + "\n" for line in lines))
             out.flush()
             count += sum(map(len, texts))
@@ -158,21 +167,22 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _records(path: Path):
-    """The prompts of a file; what else a JSON line has is kept in the answer's."""
+def _records(path: Path) -> Iterator[tuple[dict, bytes]]:
+    """Of each prompt of a file what the answer has of it, whatever else a record says too, and the prompt's bytes."""
     content = _content(path)
-    try:
-        lines = content.decode("utf-8").splitlines() if path.suffix != ".jsonl" else content.decode("utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected text in UTF-8, got something else ({error})") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        record = jsontext.parse(line, f"{path}, line {number}") if path.suffix == ".jsonl" else {"prompt": line}
-        text = record.get("prompt") if isinstance(record, dict) else None
+    if path.suffix.lower() not in FORMS:
+        if what := unfit(content[:LOOKED_AT]):
+            raise ValueError(f"{path}: expected prompts, got a file that is {what}")
+        for _, line in text_lines(content):
+            yield {PROMPT: line.decode("utf-8", "surrogateescape")}, line
+        return
+    for where, _, value in records(path, content, [PROMPT]):
+        record = value if isinstance(value, dict) else {PROMPT: value}
+        text = record.get(PROMPT)
         if not isinstance(text, str) or not text:
-            raise ValueError(f'{path}, line {number}: expected {{"prompt": "some text"}}, got {line.strip()[:60]}')
-        yield {key: value for key, value in record.items() if key not in ("text", "tokens")}
+            got = json.dumps(value)
+            raise ValueError(f'{where}: expected {{"prompt": "some text"}}, got {got[:60]}')
+        yield {key: one for key, one in record.items() if key not in ("text", "tokens")}, utf8(text)
 
 
 def _line(record: dict, plain: bool = False) -> str:

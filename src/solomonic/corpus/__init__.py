@@ -1,22 +1,37 @@
-"""Text where people keep it: files, folders, JSON lines and parquet, as documents with their place in their file.
+"""Text where people keep it: files, folders, JSON and parquet, as documents with their place in their file.
 
-`.jsonl` and `.ndjson` hold a document a line, `.parquet` a document a row, in the field or column `text` or another
-that is asked for; any other file is one document. What was named by hand has to be readable; in a folder, hidden,
-empty and binary files (with a NUL byte, or most of it not UTF-8) are passed over.
+`.jsonl`, `.ndjson` and `.json` hold a document a record (`records`), `.parquet` a document a row, in the field or column
+`text` or another that is asked for; so do `.csv` and `.tsv` with a column of that name. Any other file is one document.
+What was named by hand has to be readable; in a folder, hidden, empty and binary files (with a NUL byte, or most of it not
+UTF-8) are passed over, and `.json` that holds no records is a text as any other.
 """
 
 import os
 import sysconfig
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .. import jsontext
+from .records import (
+    LINES,
+    LIST,
+    LOOKED_AT,
+    PARQUET,
+    TABLES,
+    Record,
+    has_columns,
+    is_binary,
+    of_json,
+    of_lines,
+    of_parquet,
+    of_table,
+    unfit,
+    utf8,
+)
 
-LINES, PARQUET = (".jsonl", ".ndjson"), ".parquet"
+FIELD = "text"
 LIBRARY_LEAVES_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "encodings", "__pycache__"}
-LOOKED_AT = 8192  # bytes of a file that decide whether it is binary
 
 
 @dataclass(frozen=True)
@@ -28,18 +43,18 @@ class Document:
     text: bytes
 
 
-def documents(paths: Iterable[str | Path], field: str = "text") -> Iterator[Document]:
+def documents(paths: Iterable[str | Path], field: str = FIELD) -> Iterator[Document]:
     """The documents of `paths`, one after the other; a folder's files in the order of their paths.
 
-    ValueError for a path that is not there, a file that was named and is empty or binary, broken JSON or parquet, or
-    one without `field`.
+    ValueError for a path that is not there, a file that was named and is empty or binary, broken JSON, parquet or tables,
+    or one without `field`.
     """
     for path in map(Path, paths):
         if path.is_dir():
             for file in files(path):
-                yield from _documents(file, field, named=False)
+                yield from of_file(file, field, named=False)
         elif path.exists():
-            yield from _documents(path, field, named=True)
+            yield from of_file(path, field)
         else:
             raise ValueError(f"{path}: expected a file or folder of text; it is not there")
 
@@ -67,47 +82,60 @@ def library() -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(root).as_posix())
 
 
-def is_binary(beginning: bytes) -> bool:
-    """Whether a file that begins so is no text: it has a NUL byte, or one byte in ten or more is not UTF-8."""
-    if b"\0" in beginning:
-        return True
-    broken = beginning.decode("utf-8", "replace").count("\ufffd")
-    return broken * 10 >= max(len(beginning), 1)
-
-
-def _documents(path: Path, field: str, named: bool) -> Iterator[Document]:
-    if path.suffix == PARQUET:
-        from .parquet import rows
-
-        yield from (Document(str(path), row, text.encode()) for row, text in rows(path, field))
+def of_file(path: Path, field: str = FIELD, named: bool = True) -> Iterator[Document]:
+    """The documents of one file. named: by a person, so that it is an error if it holds none, and not passed over."""
+    suffix = path.suffix.lower()
+    if suffix == PARQUET:
+        for _, row, of in of_parquet(path, [field]):
+            if of[field]:
+                yield Document(str(path), row, utf8(of[field]))
         return
-    with path.open("rb") as file:
-        beginning = file.read(LOOKED_AT)
-        if not beginning.strip() or is_binary(beginning):
+    with path.open("rb") as file:  # which may be a pipe
+        if what := unfit(file.peek(LOOKED_AT)[:LOOKED_AT]):
             if named:
-                what = "binary" if beginning.strip() else "empty"
                 raise ValueError(f"{path}: expected text, got a file that is {what}; pass text, JSON lines or parquet")
             return
-        file.seek(0)
-        if path.suffix in LINES:
-            yield from _lines(path, file, field)
-        else:
-            yield Document(str(path), 0, file.read())
+        if suffix in LINES:
+            yield from _texts(path, of_lines(path, file), field)
+            return
+        content = file.read()
+    found = None
+    if suffix == LIST:
+        found = _of_json(path, content, field, named)
+    elif suffix in TABLES and (field != FIELD or has_columns(path, content, [field])):
+        found = of_table(path, content, [field])
+    if found is None:
+        yield Document(str(path), 0, content.removeprefix(BOM_UTF8))
+    else:
+        yield from _texts(path, found, field)
 
 
-def json_lines(path: Path, lines: Iterable[str | bytes]) -> Iterator[tuple[int, Any]]:
-    """(number from 1, what it says) of each line of `path` with something on it. ValueError for what is no JSON."""
-    yield from jsontext.lines(path, lines, infinite=True)  # what stands beside the text may be anything
+def _of_json(path: Path, content: bytes, field: str, named: bool) -> list[Record] | None:
+    """None where it is a text as any other: in a folder what holds no records, as the settings of a program."""
+    try:
+        found = list(of_json(path, content))
+    except ValueError:
+        if named:
+            raise
+        return None
+    if named or any(isinstance(one.value, dict) and field in one.value for one in found):
+        return found
+    several = len(found) > 1 or content.removeprefix(BOM_UTF8).lstrip().startswith(b"[")
+    return found if several and any(isinstance(one.value, (dict, str)) for one in found) else None
 
 
-def _lines(path: Path, lines: Iterable[bytes], field: str) -> Iterator[Document]:
-    for number, entry in json_lines(path, lines):
-        text = entry.get(field) if isinstance(entry, dict) else None
+def _texts(path: Path, records: Iterable[Record], field: str) -> Iterator[Document]:
+    for where, number, value in records:
+        text = value.get(field) if isinstance(value, dict) else value
         if not isinstance(text, str):
-            has = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-            raise ValueError(f"{path}, line {number}: expected an object with the text under {field!r}, got {has}")
+            has = type(value).__name__
+            if isinstance(value, dict):
+                has = f"{field} ({type(text).__name__})" if field in value else ", ".join(value) or "an empty one"
+            raise ValueError(
+                f"{where}: expected an object with the text under {field!r}, got {has}; --field names another"
+            )
         if text:
-            yield Document(str(path), number, text.encode("utf-8", "surrogatepass"))
+            yield Document(str(path), number, utf8(text))
 
 
-__all__ = ["Document", "documents", "files", "is_binary", "json_lines", "library"]
+__all__ = ["Document", "documents", "files", "is_binary", "library", "of_file"]

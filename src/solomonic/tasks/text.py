@@ -8,7 +8,8 @@ One sample (length=12) of a document that begins `def f(x):\n    return x`; `⏎
 The target of every position is the next byte; V = 256; all positions are scored, `score` is -log2 p(target).
 
 Documents. Each file of the folder is one, in the order of its path; hidden files and folders (their name starts
-with a dot), empty files and binary ones (they hold a NUL byte) are skipped. A document of `length` bytes or fewer
+with a dot), empty files and binary ones (they hold a NUL byte) are skipped. JSON, parquet and tables with a column `text`
+hold a document a record (`corpus`). A document of `length` bytes or fewer
 is left out. Of documents with the same bytes only the first stays. A single document, a file or a folder with
 one, is cut into pieces of about 16 KiB at line ends (smaller where that would make fewer than ten), so that there
 are documents to hold out; then a training piece and a held-out one may be neighbours in the file.
@@ -32,14 +33,16 @@ within one version only.
 import hashlib
 import sysconfig
 import warnings
-from collections.abc import Iterable
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from ..corpus import files as every_file
-from ..corpus import library
+from ..corpus import library, of_file
+from ..corpus.records import FORMS
 from . import _bits, _check, _draw
 from .base import Batch, Task
 
@@ -154,22 +157,32 @@ def _documents(data: str | Path | None) -> tuple[Path, list[tuple[str, bytes]]]:
 
     documents, left = [], LARGEST
     for name, path in files:
-        with path.open("rb") as file:
-            text = file.read(8192)
-            if not text or b"\0" in text:
-                continue
-            text += file.read(max(left + 1 - len(text), 0))
-        if b"\0" in text:
-            continue
-        if len(text) > left:
-            warnings.warn(
-                f"data: {root} holds more than {LARGEST >> 20} MiB of text; {name} is cut and what follows is left out",
-                stacklevel=3,
-            )
-            return root, documents + ([(name, text[:left])] if left else [])
-        documents.append((name, text))
-        left -= len(text)
+        for part, text in _read(name, path, left, named=path == root):
+            if len(text) > left:
+                warnings.warn(
+                    f"data: {root} holds more than {LARGEST >> 20} MiB of text; {part} is cut and what follows is left "
+                    "out",
+                    stacklevel=3,
+                )
+                return root, documents + ([(part, text[:left])] if left else [])
+            documents.append((part, text))
+            left -= len(text)
     return root, documents
+
+
+def _read(name: str, path: Path, most: int, named: bool) -> Iterator[tuple[str, bytes]]:
+    """The documents of a file, the first bytes of a text that has more than `most`."""
+    if path.suffix.lower() in FORMS:
+        for document in of_file(path, named=named):
+            yield f"{name}:{document.start}" if document.start else name, document.text
+        return
+    with path.open("rb") as file:
+        text = file.read(8192)
+        if text and b"\0" not in text:
+            text += file.read(max(most + 1 - len(text), 0))
+    text = text.removeprefix(BOM_UTF8)
+    if text and b"\0" not in text:
+        yield name, text
 
 
 def _without_repeats(documents: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
