@@ -147,6 +147,23 @@ def test_nothing_is_silently_changed_and_repair_saves_what_is_sound(damage, soun
     shutil.rmtree(tmp)
 
 
+def test_a_page_of_zeros_closes_nothing(sound, everything, tmp_path):
+    """Whichever it is, the roots of the tables among them; without the first nobody knows what the file is."""
+    count = (sound / FILE).stat().st_size // PAGE
+    for number in range(count):
+        folder = copied(sound, tmp_path)
+        data = bytearray((folder / FILE).read_bytes())
+        data[number * PAGE : (number + 1) * PAGE] = bytes(PAGE)
+        (folder / FILE).write_bytes(data)
+        found, told = read_back(folder)
+        assert (found is None) == (number == 0), told
+        if found is not None:
+            assert found <= everything and (found == everything or told)
+            with warnings.catch_warnings(action="ignore"), open_store(str(folder), write=True) as store:
+                store.forget([3])
+            assert not any(one[1] == NAMES[2] for one in read_back(folder)[0])
+
+
 @cases(40)
 @given(damage=damages(), by_name=st.booleans())
 def test_what_is_forgotten_in_a_damaged_store_is_gone(damage, by_name, sound, everything, tmp_path_factory):

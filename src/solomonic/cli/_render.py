@@ -39,11 +39,11 @@ def render(template: str, values: dict) -> dict[str, str]:
     try:
         made = environment.from_string(template)
     except (jinja2.TemplateError, RecursionError, MemoryError, ValueError) as error:
-        return {"error": f"expected Jinja, got what it cannot read ({error or type(error).__name__})"}
+        return {"error": f"expected Jinja, got what it cannot read ({str(error) or type(error).__name__})"}
     try:
         text = made.render(**values)
     except Exception as error:  # a template is a program; it may fail in any way
-        return {"error": f"expected one that takes these messages; it says {error or type(error).__name__}"}
+        return {"error": f"expected one that takes these messages; it says {str(error) or type(error).__name__}"}
     return {"text": text} if len(text) <= LONGEST else {"error": f"expected at most {LONGEST:,} characters from it"}
 
 

@@ -787,4 +787,4 @@ def _snapshot(sql: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        sql.execute("COMMIT")
+        sql.execute("ROLLBACK")  # nothing was written; COMMIT says once more that a page is damaged
