@@ -164,6 +164,18 @@ def test_a_page_of_zeros_closes_nothing(sound, everything, tmp_path):
             assert not any(one[1] == NAMES[2] for one in read_back(folder)[0])
 
 
+@pytest.mark.parametrize(
+    "at, content", [(16, b"\2\0"), (16, b"\0\0"), (20, b"\x40"), (0, bytes(100)), (0, bytes(PAGE))]
+)
+def test_repair_needs_nothing_of_the_header(at, content, sound, everything, tmp_path):
+    folder = copied(sound, tmp_path)
+    data = bytearray((folder / FILE).read_bytes())
+    data[at : at + len(content)] = content
+    (folder / FILE).write_bytes(data)
+    command("memory", "repair", "--store", folder, "--out", tmp_path / "new")
+    assert read_back(tmp_path / "new")[0] == everything
+
+
 @cases(40)
 @given(damage=damages(), by_name=st.booleans())
 def test_what_is_forgotten_in_a_damaged_store_is_gone(damage, by_name, sound, everything, tmp_path_factory):

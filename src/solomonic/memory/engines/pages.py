@@ -13,18 +13,22 @@ LEAF = 0x0D
 WHOLE = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}  # bytes of the kinds of whole numbers
 
 
-def table_rows(path: Path, page_size: int) -> Iterator[tuple[int, tuple]]:
-    """(rowid, values) of every row of every table. page_size: where the file itself does not say."""
+def pages_of(path: Path) -> tuple[int, int] | None:
+    """(bytes of a page, bytes at its end that are not in use), as the file's header has them; None where it has not."""
+    with path.open("rb") as file:
+        header = file.read(100)
+    if header[:16] != MAGIC or len(header) < 100:
+        return None
+    (said,) = struct.unpack(">H", header[16:18])
+    said = 65536 if said == 1 else said
+    return (said, header[20]) if said >= 512 and said & (said - 1) == 0 else None
+
+
+def table_rows(path: Path, page_size: int, unused: int = 0) -> Iterator[tuple[int, tuple]]:
+    """(rowid, values) of every row of every table, on pages of `page_size` bytes, `unused` of which are not in use."""
     size = path.stat().st_size
     budget = [8 * size]  # bytes: pages that point at each other all over do not keep us
     with path.open("rb") as file:
-        header = file.read(100)
-        unused = 0
-        if header[:16] == MAGIC and len(header) == 100:
-            (said,) = struct.unpack(">H", header[16:18])
-            said = 65536 if said == 1 else said
-            if said >= 512 and said & (said - 1) == 0:
-                page_size, unused = said, header[20]
         for number in range(2, size // page_size + 1):  # the first one has the schema
             file.seek((number - 1) * page_size)
             page = file.read(page_size)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from ...files import replacing
 from ..layout import Layout
-from .pages import table_rows
+from .pages import pages_of, table_rows
 from .tables import FORMAT, INTO_DOCUMENTS, PAGE, about, check_schema, decoded, encoded, set_about, sound, statements
 from .walk import rows
 
@@ -34,7 +34,7 @@ class Salvaged:
 
 def layout_of(path: Path) -> Layout | None:
     """What a damaged file itself still says of its layout."""
-    for _, row in table_rows(path, PAGE):
+    for _, row in _rows(path):
         if len(row) == 3 and row[0] == "layout" and sound(row):
             return Layout.from_json(row[1])
     return None
@@ -82,7 +82,7 @@ def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[in
     for statement in statements(layout):
         sql.execute(statement)
     result, broken = Salvaged(), set()
-    for rowid, row in chain(table_rows(source, PAGE), _by_sqlite(source, layout)):
+    for rowid, row in chain(_rows(source), _by_sqlite(source, layout)):
         found = _table(rowid, row, layout)
         if found is None:
             if len(row) != 5 and (rowid, row) not in broken:  # those are the schema's own
@@ -125,6 +125,14 @@ def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[in
     if result.homeless or result.half:
         sql.execute("VACUUM")
     return result
+
+
+def _rows(path: Path) -> Iterator[tuple[int, tuple]]:
+    """(rowid, values) of all rows: by the pages that stores have or, where nothing is sound so, by those of the header."""
+    for pages in ((PAGE, 0), pages_of(path)):
+        if pages is not None and any(len(row) in (3, 6) and sound(row) for _, row in table_rows(path, *pages)):
+            return table_rows(path, *pages)
+    return table_rows(path, PAGE)
 
 
 def _by_sqlite(source: Path, layout: Layout) -> Iterator[tuple[int, tuple]]:
