@@ -1,70 +1,122 @@
 """A picture of a model: fit, whiteness of the residuals, poles, canonical correlations. Needs matplotlib."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ... import files
 from .identify import Identified
 from .linear import fit
-from .whiteness import correlations
+from .whiteness import correlations, largest
 
 Array = np.ndarray
 INK, GREY, BLUE, ORANGE, PALE = "#222222", "#9aa0a6", "#1f6fb4", "#d9730d", "#c9d6e2"
-MOST = 6  # outputs that are drawn
+SHADES = (BLUE, ORANGE, "#2a8c5f", "#a3478f", "#7a6a00", "#555555")
+MOST = len(SHADES)  # outputs that are drawn
+LONGEST = 20  # letters of a name
+AWAY = "runs away"
 
 
-def draw(found: Identified, y: Array, predicted: Array, simulated: Array | None, trained: int, path: Path) -> None:
+def draw(
+    found: Identified, y: Array, predicted: Array, simulated: Array | None, trained: int, path: Path, name: str = ""
+) -> None:
     """`y`, `predicted` one step ahead and `simulated` (all (T, p); the last None without inputs) as a PNG.
 
-    The first `trained` rows are those that the model was fitted to.
+    The first `trained` rows are those that the model was fitted to; `name` is of the data.
     """
     p = min(y.shape[1], MOST)
-    figure = Figure(figsize=(11, 1.7 * p + 3.4), layout="constrained")
+    figure = Figure(figsize=(11, 1.7 * p + 4.3), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(p + 1, 3, height_ratios=[1.0] * p + [2.0])
-    rows = np.arange(1, len(y) + 1)
+    figure.suptitle(_plain(headline(found, name)), fontsize=11)
+    grid = figure.add_gridspec(p + 1, 3, height_ratios=[1.0] * p + [2.2])
+    test = slice(trained, None) if trained < len(y) else slice(None)
+    top = None
     for i in range(p):
-        axes = figure.add_subplot(grid[i, :])
-        axes.plot(rows, y[:, i], color=GREY, linewidth=2.2, label="measured")
-        test = slice(trained, None) if trained < len(y) else slice(None)
-        one = fit(y[test, i], predicted[test, i])[0]
-        axes.plot(rows, predicted[:, i], color=BLUE, linewidth=0.8, label=f"one step ahead, fit {one:.1f}")
-        if simulated is not None:
-            fitted = fit(y[test, i], simulated[test, i])[0]
-            label = f"simulated, fit {fitted:.1f}" if fitted > -1000 else "simulated, runs away"
-            axes.plot(rows[test], simulated[test, i], color=ORANGE, linewidth=0.8, label=label)
+        top = axes = figure.add_subplot(grid[i, :], sharex=top)
+        _rows(axes, y[:, i], predicted[:, i], None if simulated is None else simulated[:, i], test)
         if trained < len(y):
-            axes.axvspan(0, trained, color=PALE, alpha=0.4, linewidth=0)
-        low, high = y[:, i].min(), y[:, i].max()
-        axes.set_ylim(low - 0.25 * (high - low), high + 0.25 * (high - low))
-        axes.set_xlim(0, len(y))
-        axes.set_ylabel(found.model.outputs[i])
-        axes.legend(loc="upper right", fontsize=7, ncols=3, framealpha=0.8)
-    axes.set_xlabel("row (shaded: fitted to)")
+            axes.axvspan(0.5, trained + 0.5, color=PALE, alpha=0.4, linewidth=0)
+        axes.set_ylabel(_label(found.model.outputs[i]))
+        axes.tick_params(labelbottom=i == p - 1)
+    axes.set_xlim(0.5, len(y) + 0.5)
+    judged = "shaded: fitted to; fits are of the rest" if trained < len(y) else "all fitted to"
+    left_out = f"; {p} of {y.shape[1]} outputs are drawn" * (p < y.shape[1])
+    axes.set_xlabel(f"row ({judged}: 100 is perfect, 0 no better than the mean{left_out})")
     _whiteness(figure.add_subplot(grid[p, 0]), found)
     _poles(figure.add_subplot(grid[p, 1]), found)
     _correlations(figure.add_subplot(grid[p, 2]), found)
-    with files.replacing(path) as partial:
+    with files.replacing(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for a letter that no font has
         figure.savefig(partial, format="png", dpi=110)
 
 
+def headline(found: Identified, name: str = "") -> str:
+    """What the picture shows, in two lines."""
+    model, white = found.model, found.white
+    radius = np.abs(model.poles).max(initial=0)
+    kind = "stable" if model.stable else f"unstable (a pole of modulus {radius:.4g}; stable.json has a stable model)"
+    first = f"order {model.order}, {kind if model.order else 'no state helps'}"
+    first = f"{_short(name, 60)}: {first}" if name else first
+    size, lag = largest(found.innovations, white.lags)
+    second = (
+        f"residuals {'white' if white.passed else 'not white'} ({white.chance} over {white.lags} lags, "
+        f"largest correlation {size:.2f} at lag {lag})"
+    )
+    if (test := found.unexplained) is not None:
+        second += f", {'free' if test.passed else 'not free'} of past inputs ({test.chance})"
+    return f"{first}\n{second}"
+
+
+def _rows(axes, y: Array, predicted: Array, simulated: Array | None, test: slice) -> None:
+    rows, low, high = np.arange(1, len(y) + 1), y.min(), y.max()
+    room = 0.25 * (high - low)
+    axes.plot(rows, y, color=GREY, linewidth=2.2, label="measured")
+    axes.plot(rows, predicted, color=BLUE, linewidth=0.8, label=f"one step ahead, {_fit(y[test], predicted[test])}")
+    if simulated is not None:
+        start, end, label = test.start or 0, len(y), _fit(y[test], simulated[test])
+        if label == AWAY:
+            outside = ~(np.abs(simulated[start:] - (low + high) / 2) < 3 * (high - low))
+            end = start + int(outside.argmax())
+            label = f"{AWAY} from row {end + 1}"
+        axes.plot(rows[start:end], simulated[start:end], color=ORANGE, linewidth=0.8, label=f"simulated, {label}")
+    axes.set_ylim(low - room, high + 2 * room)  # room for the legend
+    axes.legend(loc="upper right", fontsize=8, ncols=3, framealpha=0.8)
+
+
+def _fit(y: Array, predicted: Array) -> str:
+    if np.ptp(y) == 0:
+        return "no fit (nothing moves)"
+    value = fit(y, predicted)[0]
+    return f"fit {value:.1f}" if value > -1000 else AWAY
+
+
 def _whiteness(axes, found: Identified) -> None:
-    lags = max(2, min(25, len(found.innovations) // 5))
+    lags = found.white.lags
     r = correlations(found.innovations, lags)[1:]
-    p, bound = r.shape[1], 1.96 / np.sqrt(len(found.innovations))
-    for i in range(p):
-        axes.vlines(
-            np.arange(1, lags + 1) + 0.6 * (i - (p - 1) / 2) / p, 0, r[:, i, i], color=BLUE, linewidth=max(1.0, 4 / p)
-        )
+    p, bound = min(r.shape[1], MOST), 1.96 / np.sqrt(len(found.innovations))
     axes.axhspan(-bound, bound, color=PALE, alpha=0.6, linewidth=0)
     axes.axhline(0, color=INK, linewidth=0.6)
-    most = max(3 * bound, 1.15 * np.abs(r).max())
-    axes.set_ylim(-most, most)
-    axes.set_title(f"residuals: autocorrelation (white: p = {found.white.p:.2g})", fontsize=9)
-    axes.set_xlabel("lag (shaded: 95 % of white noise)")
+    for i in range(p):
+        at = np.arange(1, lags + 1) + 0.6 * (i - (p - 1) / 2) / p
+        name = _label(found.model.outputs[i])
+        axes.vlines(at, 0, r[:, i, i], color=SHADES[i], linewidth=max(1.0, 4 / p), label=name)
+    across = r[:, ~np.eye(r.shape[1], dtype=bool)]
+    low, high = (max(3 * bound, 1.15 * (sign * r).max()) for sign in (-1, 1))
+    if across.size:
+        at = np.repeat(np.arange(1, lags + 1), across.shape[1])
+        axes.plot(at, across.ravel(), ".", color=GREY, markersize=2.5, label="between two outputs")
+        axes.legend(fontsize=7, ncols=2, loc="upper right")
+        high += (0.06 + 0.08 * -(-(p + 1) // 2)) * (low + high)  # room for the legend
+    axes.set_ylim(-low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    verdict = "white" if found.white.passed else "not white"
+    axes.set_title(f"residuals: {verdict} ({found.white.chance})", fontsize=10)
+    axes.set_xlabel("lag in rows (shaded: 95 % of white noise)")
+    axes.set_ylabel("autocorrelation")
 
 
 def _poles(axes, found: Identified) -> None:
@@ -74,11 +126,13 @@ def _poles(axes, found: Identified) -> None:
     axes.plot(poles.real, poles.imag, "x", color=BLUE, markersize=8, label="model")
     if found.stable is not None:
         axes.plot(*_parts(found.stable.poles), "+", color=ORANGE, markersize=9, label="nearest stable")
-        axes.legend(fontsize=7, loc="upper left")
+        axes.legend(fontsize=8, loc="upper left")
     axes.set_aspect("equal")
     reach = max(1.1, 1.05 * np.abs(poles).max(initial=0))
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach))
-    axes.set_title("poles, and the circle of stability", fontsize=9)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="real part", ylabel="imaginary part")
+    outside = int((np.abs(poles) >= 1).sum())
+    where = f"{outside} of {len(poles)} outside" if outside else "all inside"
+    axes.set_title(f"poles: {where} the unit circle" if len(poles) else "poles: none (order 0)", fontsize=10)
 
 
 def _parts(z: Array) -> tuple[Array, Array]:
@@ -86,12 +140,32 @@ def _parts(z: Array) -> tuple[Array, Array]:
 
 
 def _correlations(axes, found: Identified) -> None:
-    shown = found.correlations[: max(12, found.model.order + 4)]
-    colors = [BLUE if i < found.model.order else PALE for i in range(len(shown))]
-    axes.bar(np.arange(1, len(shown) + 1), shown, color=colors)
-    axes.set_ylim(0, 1.05)
-    axes.set_title(f"canonical correlations of past and future (order {found.model.order})", fontsize=9)
-    axes.set_xlabel("state")
+    n, shown = found.model.order, found.correlations[: max(12, found.model.order + 4)]
+    at = np.arange(1, len(shown) + 1)
+    for part, color, label in ((at <= n, BLUE, f"states of the model ({n})"), (at > n, PALE, "left out")):
+        if part.any():
+            axes.bar(at[part], shown[part], color=color, label=label)
+    axes.set_ylim(0, 1.2)
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8, loc="upper right", ncols=2)
+    axes.set_title(f"past and future share {found.information:.2f} nats", fontsize=10)
+    axes.set_xlabel("candidate state" + ", inputs given" * bool(found.model.inputs))
+    axes.set_ylabel("canonical correlation")
 
 
-__all__ = ["draw"]
+def _label(name: str) -> str:
+    """A column's name as an axis or a legend shows it; a legend hides what begins with _."""
+    return _plain(_short(f"column {name}" if name.isdigit() else f" {name}" if name.startswith("_") else name))
+
+
+def _short(text: str, longest: int = LONGEST) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    """Not read as a formula."""
+    return text.replace("$", r"\$")
+
+
+__all__ = ["draw", "headline"]

@@ -40,7 +40,7 @@ class Identified:
     def information(self) -> float:
         """-1/2 sum log(1 - s_i^2) in nats, over the states: what the past says about the future (given the inputs)."""
         s = np.minimum(self.correlations[: self.model.order], 1 - 1e-12)
-        return float(-0.5 * np.log1p(-(s**2)).sum())
+        return float((-0.5 * np.log1p(-(s**2))).sum())
 
 
 def identify(

@@ -8,6 +8,8 @@ from scipy.stats import chi2
 from .linear import columns
 
 Array = np.ndarray
+LEVEL = 0.05
+"""A test that residuals as they should be would fail with less than this chance has failed."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,18 @@ class Test:
     statistic: float
     freedom: int
     p: float  # the chance of a statistic as large as this one
+    lags: int  # rows of past that were looked at
 
     __test__ = False  # not one of pytest's
+
+    @property
+    def passed(self) -> bool:
+        return self.p >= LEVEL
+
+    @property
+    def chance(self) -> str:
+        """p as text, as an inequality where the number underflows."""
+        return f"p = {self.p:.2g}" if self.p > 1e-300 else "p < 1e-300"
 
 
 def correlations(e: Array, lags: int) -> Array:
@@ -26,6 +38,13 @@ def correlations(e: Array, lags: int) -> Array:
     e = columns(e, "e") - columns(e, "e").mean(0)
     e = e / np.maximum(e.std(0), 1e-300)
     return np.array([e[k:].T @ e[: len(e) - k] / len(e) for k in range(lags + 1)])
+
+
+def largest(e: Array, lags: int) -> tuple[float, int]:
+    """The correlation of lags 1 ... lags, of one output with its own past or another's, that is farthest from 0; its lag."""
+    r = correlations(e, lags)[1:].reshape(lags, -1)
+    lag, pair = divmod(int(np.abs(r).argmax()), r.shape[1])
+    return float(r[lag, pair]), lag + 1
 
 
 def portmanteau(e: Array, lags: int, parameters: int = 0) -> Test:
@@ -41,7 +60,7 @@ def portmanteau(e: Array, lags: int, parameters: int = 0) -> Test:
     L = correlations(e, lags)
     weight = np.linalg.pinv(L[0])
     Q = T * T * sum(np.trace(L[k].T @ weight @ L[k] @ weight) / (T - k) for k in range(1, lags + 1))
-    return Test(float(Q), freedom, float(chi2.sf(Q, freedom)))
+    return Test(float(Q), freedom, float(chi2.sf(Q, freedom)), lags)
 
 
 def independence(e: Array, u: Array, lags: int) -> Test:
@@ -58,7 +77,7 @@ def independence(e: Array, u: Array, lags: int) -> Test:
     shared = Q.T @ later
     statistic = float(np.trace(shared @ half @ shared.T))
     freedom = later.shape[1] * Q.shape[1]
-    return Test(statistic, freedom, float(chi2.sf(statistic, freedom)))
+    return Test(statistic, freedom, float(chi2.sf(statistic, freedom)), lags)
 
 
-__all__ = ["Test", "correlations", "independence", "portmanteau"]
+__all__ = ["LEVEL", "Test", "correlations", "independence", "largest", "portmanteau"]
