@@ -1,4 +1,4 @@
-"""What this machine can hold: sizes that are known beforehand are refused before anything of that size is begun."""
+"""What this machine can hold and do: sizes that are known beforehand are refused before anything of that size is begun."""
 
 import os
 from functools import cache
@@ -23,6 +23,26 @@ def memory() -> int:
     return min(one for one in found if one > 0)
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def busy() -> str | None:
+    """That other processes want more than all cores of this machine, as a person reads it; None where they do not."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+    there = os.cpu_count() or 1
+    if load <= there:
+        return None
+    return f"this machine is busy: a load of {load:.1f} on {there} core{'s' * (there > 1)}"
+
+
 def check_fits(size: int, what: str) -> None:
     """ValueError where `size` bytes, which `what` takes, are more than the memory of this machine."""
     if size > memory():
@@ -33,4 +53,4 @@ def _bytes(size: int) -> str:
     return f"{size / 2**30:,.1f} GiB" if size < 2**80 else "more bytes than any machine has"
 
 
-__all__ = ["check_fits", "memory"]
+__all__ = ["busy", "check_fits", "cores", "memory"]

@@ -2,32 +2,93 @@
 
 import argparse
 import importlib
+import inspect
 import pkgutil
+import re
 import sys
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import torch
 
 from .. import __version__
+from ..machine import busy
+from ..progress import notice
+from ..spelling import hint, unknown
 from ..train import Diverged, Interrupted
+from ._device import threads
 from ._passages import visible
 from ._paths import guard
 from ._streams import drop, flush
 
 LONGEST = 2000  # characters of a message: a file may have a name or a value of any length
+HERE = str(Path(__file__).parents[1])
+
+
+class Help(argparse.HelpFormatter):
+    """Paragraphs of a description are filled to the width of the terminal; what is indented in it stays by itself."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = inspect.cleandoc(text).split("\n\n")
+        return "\n\n".join(
+            "\n".join(_continued(line, width) for line in one.splitlines())
+            if one.startswith(" ")
+            else textwrap.fill(" ".join(one.split()), width, initial_indent=indent, subsequent_indent=indent)
+            for one in paragraphs
+        )
 
 
 class Parser(argparse.ArgumentParser):
+    def __init__(self, **options):
+        super().__init__(**{"formatter_class": Help} | options)
+
     def error(self, message: str):
         self.exit(2, f"{self.prog}: {_line(message)} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args=None, namespace=None):
-        """A prompt may follow the options too, which argparse itself has only since Python 3.13."""
+        """Without a word where there are commands, the help. An option that nobody knows is said before what is missing.
+
+        Words of which any number may come, a prompt or files, may stand between and after the options too.
+        """
+        args = sys.argv[1:] if args is None else list(args)
+        if self._subparsers is not None and not args:
+            self.print_help()
+            self.exit()
+        ours = takewhile(lambda word: word != "--" and (self._subparsers is None or word.startswith("-")), args)
+        for word in ours:
+            name = word.partition("=")[0]
+            known = any(one.startswith(name) for one in self._option_string_actions)
+            if name.startswith("--") and " " not in name and not known:
+                self._unknown(word)
         chosen, rest = super().parse_known_args(args, namespace)
-        if rest and getattr(chosen, "prompt", None) == [] and not any(word.startswith("-") for word in rest):
-            chosen.prompt, rest = rest, []
-        return chosen, rest
+        free = rest.index("--") if "--" in rest else len(rest)
+        for word in rest[:free]:
+            if re.match("-[^0-9.]", word):
+                self._unknown(word)
+        rest = rest[:free] + rest[free + 1 :]
+        many = [action.dest for action in self._get_positional_actions() if action.nargs in ("*", "+")]
+        if rest and not many:
+            self.error(f"expected nothing more, got {' '.join(rest)!r}")
+        if rest:
+            setattr(chosen, many[-1], [*getattr(chosen, many[-1]), *rest])
+        return chosen, []
+
+    def _unknown(self, word: str):
+        name = word.partition("=")[0]
+        near = hint(name, [known for known in self._option_string_actions if known.startswith("--")])
+        texts = [action.dest for action in self._actions if action.dest in ("prompt", "text")]
+        text = "text that begins with - comes after --" if texts else ""
+        self.error("; ".join(part for part in (f"unknown option {name!r}", near, text) if part))
+
+    def _check_value(self, action, value):
+        """argparse's check of a choice, with the near one in its message."""
+        if action.choices is not None and value not in action.choices:
+            kind = "command" if isinstance(action, argparse._SubParsersAction) else action.option_strings[-1]
+            self.error(str(unknown(kind, value, action.choices)))
 
 
 def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
@@ -42,7 +103,9 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
     begin()
     try:
         guard(chosen, chosen.file_of_command)
-        code = chosen.run(chosen, arguments)
+        with threads(getattr(chosen, "threads", None)), _warnings():
+            notice(_busy() if "threads" in chosen else None)
+            code = chosen.run(chosen, arguments)
         flush()
         return code
     except ModuleNotFoundError as error:
@@ -78,6 +141,31 @@ def parser() -> Parser:
     return top
 
 
+def _busy() -> str | None:
+    """What to say of a busy machine, and what to do about it."""
+    said = busy()
+    if said is None or torch.get_num_threads() == 1:
+        return said and f"{said}; this takes longer than alone"
+    return f"{said}; threads that wait for one another are slower than one alone: try --threads 1"
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    """A warning of ours is a line as an error is; those of libraries stay as they are."""
+    plain = warnings.formatwarning
+
+    def line(message, category, filename, number, text=None):
+        if str(filename).startswith(HERE):
+            return f"solomonic: {_line(str(message))}\n"
+        return plain(message, category, filename, number, text)
+
+    warnings.formatwarning = line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = plain
+
+
 def _say(message: str, code: int) -> int:
     print(f"solomonic: {_line(message)}", file=sys.stderr)
     return code
@@ -86,6 +174,19 @@ def _say(message: str, code: int) -> int:
 def _line(message: str) -> str:
     line = visible(" ".join(message.split()))
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def _continued(line: str, width: int) -> str:
+    """A command to type, on several lines of a shell where it is too long for one."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    lines = textwrap.wrap(
+        line.strip(),
+        max(width - len(indent) - 2, 20),
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return " \\\n".join(indent + one for one in lines)
 
 
 def _is_memory(error: BaseException) -> bool:

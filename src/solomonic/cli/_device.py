@@ -1,10 +1,67 @@
-"""The device and the type of numbers that a person names."""
+"""The device, the threads and the type of numbers that a person names."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 
-from ..spelling import unknown
+from ..spelling import choose, unknown
+from ._numbers import whole
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+
+
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables by which libraries and processes that begin later know how many threads to take."""
+
+
+def add_device(command: argparse.ArgumentParser, of: str = "") -> None:
+    """--device, and --threads."""
+    command.add_argument(
+        "--device",
+        metavar="D",
+        help=f"{of}cpu, or an accelerator as PyTorch names it: cuda, cuda:1, mps, ... (default: one, if it is there)",
+    )
+    add_threads(command)
+
+
+def add_threads(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--threads",
+        type=whole(os.cpu_count() or 1, least=1),
+        metavar="N",
+        help="of the processor; on a busy machine one is often the fastest (default: one a core)",
+    )
+
+
+def add_dtype(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (default: as the model's file has it)")
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """In the block, this process and those that it begins compute with so many threads; None: as many as they like."""
+    if count is None:
+        yield
+        return
+    before, environment = torch.get_num_threads(), {name: os.environ.get(name) for name in POOLS}
+    os.environ |= dict.fromkeys(POOLS, str(count))
+    try:
+        with threadpool_limits(count):
+            torch.set_num_threads(count)
+            yield
+    finally:
+        torch.set_num_threads(before)
+        for name, value in environment.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def dtype(name: str | None) -> torch.dtype | None:
+    """The type of that name; None, or "auto", for that of the model's file."""
+    return None if name is None else choose("dtype", name, {"auto": None} | DTYPES)
 
 
 def device_names() -> list[str]:

@@ -11,9 +11,8 @@ from ..folder import load
 from ..generate import Sampling
 from ..machine import check_fits
 from ..model import LanguageModel
-from ..spelling import choose
 from ..tokenizer import Tokenizer
-from ._device import DTYPES, device
+from ._device import add_device, add_dtype, device, dtype
 from ._numbers import COUNT, real, whole
 
 
@@ -36,8 +35,8 @@ def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
     command.add_argument(
         "--seed", type=whole(COUNT), metavar="S", help="the same seed draws the same text (default: any)"
     )
-    command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
-    command.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (default: as the model's file has it)")
+    add_device(command)
+    add_dtype(command)
     command.add_argument(
         "--session", metavar="FILE", help="go on from FILE, where it is there, and save what the model remembers in it"
     )
@@ -90,6 +89,7 @@ def remembering(
     from ..hedge import Hedged
     from ..memory import open_store
     from ..remember import Talk
+    from ._lookup import warn_unless_it_looks_up
     from ._passages import Heard, naming_damage
 
     if chosen.found < 1 or not 0 <= chosen.rate < float("inf"):
@@ -103,6 +103,7 @@ def remembering(
         check_found(model, chosen.found)
         heard = Heard(store) if explain else None
         attached = Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
+        warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.layout.layers])
         if chosen.hedge:
             fresh = [Attached(model, store, k=chosen.found, watch=heard)] if chosen.rate else []
             yield Hedged([model, *fresh, attached])
@@ -133,5 +134,4 @@ def opened(chosen: argparse.Namespace) -> tuple[LanguageModel, Tokenizer, Sampli
         raise ValueError(f"--max-tokens: expected a whole number >= 0, got {chosen.max_tokens}")
     seed = secrets.randbits(32) if chosen.seed is None else chosen.seed
     sampling = Sampling(chosen.temperature, chosen.top_k, chosen.top_p, seed)
-    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
-    return *load(chosen.model, device(chosen.device), dtype), sampling
+    return *load(chosen.model, device(chosen.device), dtype(chosen.dtype)), sampling

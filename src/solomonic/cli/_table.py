@@ -1,17 +1,74 @@
-"""A table of text, aligned."""
+"""Tables and paragraphs of text, as wide as the terminal at most (or $COLUMNS; 80 where there is neither)."""
 
+import re
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+GAP = 2  # between columns
+NARROW = 12  # to which a column of text is narrowed before the table is cut into several
+
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Columns two spaces apart: the first to the left, the others to the right. A float has three digits, None is -."""
-    lines = [list(head)] + [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(line, widths)))
-        for line in lines
+    """Columns two spaces apart: the first to the left, the others to the right. A float has three digits, None is -.
+
+    What is too wide: the words of the head come below one another, then those of texts; then the columns are in several
+    tables, each with the first.
+    """
+    return _table([list(head)] + [[_cell(value) for value in row] for row in rows], columns())
+
+
+def paragraph(text: str, indent: str = "", after: str | None = None) -> str:
+    """Filled to the width; lines after the first begin with `after`, or as the first."""
+    after = indent if after is None else after
+    return textwrap.fill(text, columns(), initial_indent=indent, subsequent_indent=after, break_on_hyphens=False)
+
+
+def columns() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _table(lines: list[list[str]], width: int) -> str:
+    (head, *rows), count = lines, len(lines[0])
+    bodies = [[row[i] for row in rows] for i in range(count)]
+    widths = [max(map(len, (name, *body))) for name, body in zip(head, bodies)]
+    whole = [max(map(len, (*name.split(), *body, ""))) for name, body in zip(head, bodies)]
+    least = [_least(name, body) for name, body in zip(head, bodies)]
+    for bounds in (whole, least):
+        while sum(widths) + GAP * (count - 1) > width and any(map(int.__gt__, widths, bounds)):
+            _, i = max((wide, i) for i, (wide, bound) in enumerate(zip(widths, bounds)) if wide > bound)
+            widths[i] -= 1
+    if sum(widths) + GAP * (count - 1) > width and count > 2:
+        some = max(2, sum(sum(widths[:n]) + GAP * (n - 1) <= width for n in range(1, count)))
+        parts = [row[:some] for row in lines], [[row[0], *row[some:]] for row in lines]
+        return "\n\n".join(_table(part, width) for part in parts)
+    if count == 2:
+        widths[1] = max(1, min(widths[1], width - GAP - widths[0]))
+    rest = sum(widths[1:]) + GAP * (count - 1)
+    widths[0] = max(1, min(widths[0], width - rest))
+    return "\n".join(_lines(cells, widths, i > 0) for i, cells in enumerate(lines))
+
+
+def _least(name: str, body: list[str]) -> int:
+    """Characters of a column without which words would be broken, or, of texts, too many of them."""
+    longest = max(map(len, [word for cell in (name, *body) for word in cell.split()] + [""]))
+    return min(longest, NARROW) if any(re.search("[^\\W\\d_]{2}", cell) for cell in body) else longest
+
+
+def _lines(cells: list[str], widths: list[int], is_body: bool) -> str:
+    parts = [textwrap.wrap(cell, width, break_on_hyphens=False) or [""] for cell, width in zip(cells, widths)]
+    height = max(map(len, parts))
+    left = [i == 0 or (is_body and len(part) > 1) for i, part in enumerate(parts)]
+    parts = [part + [""] * (height - len(part)) for part in parts]
+    made = (
+        (" " * GAP).join(
+            part[line].ljust(width) if to_left else part[line].rjust(width)
+            for part, width, to_left in zip(parts, widths, left)
+        )
+        for line in range(height)
     )
+    return "\n".join(line.rstrip() for line in made)
 
 
 def _cell(value: Any) -> str:

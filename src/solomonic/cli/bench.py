@@ -14,7 +14,7 @@ import torch
 from .. import jsontext
 from ..machine import check_fits
 from ..spelling import choose, unknown
-from ._device import device
+from ._device import add_device, device
 from ._numbers import real, whole
 from ._table import table
 
@@ -46,7 +46,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
             help=f"{what} (default {default})",
         )
     add("--seconds", type=real(1e9), default=20.0, metavar="X", help="of measuring for each table (default 20)")
-    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    add_device(command)
     add("--dtype", metavar="T", help=f"{' or '.join(DTYPES)} (default: bfloat16 on an accelerator)")
     add("--compile", action="store_true", help="everything by torch.compile (which takes its time first)")
     add("--json", type=Path, metavar="FILE", help="write every number to this file")
@@ -66,6 +66,7 @@ SIZES = {
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..bench.run import Sizes, absences, rows
     from ..files import write
+    from ..progress import Progress
 
     where = device(chosen.device)
     on_cpu = where.type == "cpu"
@@ -96,13 +97,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     done, current = [], None
     try:
         how = sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only, chosen.compile
-        for row in rows(*how):
-            if current != (row.scope, row.work, row.length):
-                _print(done, current)
+        with Progress(len(chosen.scope) * len(chosen.work) * len(lengths), "table", "bench") as bar:
+            for row in rows(*how):
+                if current not in (None, (row.scope, row.work, row.length)):
+                    bar.say(_shown(done, current))
+                    bar.update()
                 current = (row.scope, row.work, row.length)
-            done.append(row)
+                done.append(row)
+            bar.update(bar.total - bar.n)
     finally:
-        _print(done, current)
+        if current is not None:
+            print(_shown(done, current), flush=True)
         if chosen.json and done:
             write(chosen.json, jsontext.write({"about": about, "rows": [asdict(row) for row in done]}, 1, missing=True))
     if not done:
@@ -110,14 +115,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _print(rows: list, current: tuple | None) -> None:
-    if current is None:
-        return
+def _shown(rows: list, current: tuple) -> str:
     scope, work, length = current
     shown = [row for row in rows if (row.scope, row.work, row.length) == current]
     memory = any(row.memory is not None for row in shown)
     head = [f"{scope}, {work} at {length:,}", "ms", "quartiles", "times as fast", "floor"] + ["MiB"] * memory
-    print("\n" + table(head, [_cells(row, memory) for row in shown]), flush=True)
+    return "\n" + table(head, [_cells(row, memory) for row in shown])
 
 
 def _cells(row, memory: bool) -> list[str]:

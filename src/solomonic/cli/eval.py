@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import __version__, jsontext
 from ..machine import check_fits
-from ._device import DTYPES, device
+from ._device import add_device, add_dtype, device, dtype
 from ._generation import add_memory, remembering
 from ._numbers import COUNT, whole
 from ._table import table
@@ -59,8 +59,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="pieces of text (default 32), prompts a cell (10), rows of a task (64)",
     )
     add("--seed", type=whole(COUNT), default=0, metavar="S", help="of prompts and rows (default 0)")
-    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
-    add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
+    add_device(command)
+    add_dtype(command)
     add("--json", type=Path, metavar="FILE", help="write every number to this file")
     add_memory(command)
 
@@ -69,18 +69,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     _check(chosen)
     where = device(chosen.device)
     import torch
-    from tqdm import tqdm
 
     from ..evaluate import recall
     from ..folder import load
-    from ..spelling import choose
+    from ..progress import Progress
 
     if chosen.harness:
         from ..evaluate import harness
 
         known = harness.known(chosen.harness, chosen.include)
     problems = [recall.named(name) for name in chosen.task or ()]
-    model, tokenizer = load(chosen.model, where, choose("dtype", chosen.dtype, {"auto": None} | DTYPES))
+    model, tokenizer = load(chosen.model, where, dtype(chosen.dtype))
     trained = trained_length(chosen.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     found = {
@@ -101,7 +100,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         done: dict[str, list[dict[str, Any]]] = {}
         try:
             total = sum(tokens for tokens, _ in plan.values())
-            with tqdm(total=total, unit="token", unit_scale=True, dynamic_ncols=True, disable=not total) as bar:
+            with Progress(total, "token", "eval") as bar:
                 for name, (_, numbers) in plan.items():
                     done[name] = []
                     for entry in numbers(bar.update):

@@ -6,18 +6,26 @@ from ..compare.suites import SUITES
 from ..presets import PRESETS
 from ..tasks import summaries
 from ._device import device_names
+from ._json import add_json, say
+from ._table import paragraph
+
+WRITES = ("json",)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    pass
+    add_json(command)
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     devices = {name: "this machine's processor" if name == "cpu" else "accelerator" for name in device_names()}
     suites = {name: f"{len(s.archs)} architectures on {', '.join(s.runs)}" for name, s in SUITES.items()}
     about = {name: summary for name, (summary, _) in PRESETS.items()}
-    for title, entries in {"architectures": about, "tasks": summaries(), "suites": suites, "devices": devices}.items():
+    groups = {"architectures": about, "tasks": summaries(), "suites": suites, "devices": devices}
+    if chosen.json is not None:
+        say(chosen.json, groups)
+        return 0
+    for title, entries in groups.items():
         print(title)
         for name, summary in entries.items():
-            print(f"  {name:<18} {summary}")
+            print(paragraph(f"{name:<18} {summary}", "  ", " " * 21))
     return 0

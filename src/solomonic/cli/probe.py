@@ -6,20 +6,20 @@ Writes OUT/probe.html, one page that works offline, and OUT/probe.json, every nu
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
-from ..files import owned
 from .. import jsontext
-from ._device import device
+from ..files import owned
+from ._device import add_device, device
 from ._numbers import whole
-from ._table import table
+from ._table import paragraph, table
 
 READS, MODELS, MAKES = ("data",), ("model",), ("out",)
 EXTRA = "theory"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     add = command.add_argument
     add("model", metavar="MODEL", type=Path, help="folder of the model")
     add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
@@ -40,7 +40,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="principal directions of inputs and outputs (default 8)",
     )
     add("--out", type=Path, default=Path("probe"), metavar="DIR", help="folder of the page (default probe)")
-    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    add_device(command)
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
@@ -50,15 +50,16 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     owned(chosen.out, "a probe", "probe.json")
     where = device(chosen.device)
     import torch
-    from tqdm import tqdm
 
     from .. import __version__
     from ..corpus import documents, library
     from ..files import locked, write
     from ..folder import load
     from ..machine import check_fits
+    from ..probe.findings import findings
     from ..probe.page import page
     from ..probe.study import LEAST, study, work
+    from ..progress import Progress
 
     model, tokenizer = load(chosen.model, where, torch.float32)
     check_fits(32 * chosen.generate * model.config.vocab_size, f"what the model says at {chosen.generate:,} tokens")
@@ -74,60 +75,64 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if best is None or len(best) < LEAST:
         got = f"the longest has {len(best)}" if best is not None else "there is none"
         raise ValueError(f"expected a document of {LEAST} tokens or more, and --tokens as large; {got}")
-    with tqdm(total=work(model, len(best), chosen.generate), unit="token", unit_scale=True, dynamic_ncols=True) as bar:
+    with Progress(work(model, len(best), chosen.generate), "call", "probe") as bar:
         found = study(model, best, chosen.generate, chosen.directions, bar.update)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     versions = {"solomonic": __version__, "torch": torch.__version__}
     found = {"model": str(chosen.model), "parameters": parameters, "text": source, "versions": versions} | found
-    note = f"{parameters:,} parameters, {' '.join(found['layers'])}; {len(best):,} tokens of {source}"
-    text = page(found, f"Probe of {chosen.model}", [note], tokenizer.decode)
+    found["findings"] = findings(found)
+    layers = ", ".join(f"{count} {name}" for name, count in Counter(found["layers"]).items())
+    note = f"{parameters:,} parameters, layers: {layers}; {len(best):,} tokens of {source}"
+    made = ", ".join(f"{name} {version}" for name, version in versions.items())
+    text = page(found, f"Probe of {chosen.model}", [note, made], tokenizer.decode)
     with locked(chosen.out, "writing a probe there", folder=True):
         write(chosen.out / "probe.json", jsontext.write(found, 1))
         write(chosen.out / "probe.html", text)
-    print("\n\n".join([f"{chosen.model}: {note}", *_tables(found)]))
-    print(f"\n{chosen.out / 'probe.html'} has the pictures, probe.json beside it every number")
+    print(
+        "\n\n".join(
+            [paragraph(f"{chosen.model}: {note}"), "\n".join(map(paragraph, found["findings"])), *_tables(found)]
+        )
+    )
+    print("\n" + paragraph(f"{chosen.out / 'probe.html'} has the pictures, probe.json beside it every number"))
     return 0
 
 
 def _tables(found: dict) -> list[str]:
+    from ..probe.findings import uncertain, where
+
     shown = []
     if found["ablations"]:
-        masses = {(m["layer"], name): share for m in found["mass"] for name, share in zip(found["groups"], m["mean"])}
+        masses = {
+            (entry["layer"], name): share
+            for entry in found["mass"]
+            for name, share in zip(found["groups"], entry["mean"])
+            if name in entry["softmax"]
+        }
         rows = [
             (
-                f"{' '.join(map(str, row['layers']))} {row['memory']}",
-                masses[row["layers"][0], row["memory"]] if len(row["layers"]) == 1 else None,
-                row["more_bits"],
-                row["error"],
+                f"{where(row, found)}, {row['memory']}",
+                masses.get((row["layers"][0], row["memory"])) if len(row["layers"]) == 1 else None,
+                uncertain(row["more_bits"], row["error"]),
             )
             for row in found["ablations"]
         ]
-        head = ("layers, without", "attention mass", "bits a token more", "error")
-        shown.append(f"loss {found['bits_per_token']:.3f} bits a token\n" + table(head, rows))
+        shown.append(table(("without", "attention mass", "bits a token more"), rows))
     if found["fading"]:
         rows = []
         for entry, system in zip(found["fading"], found["systems"], strict=True):
-            horizons = [
-                [tokens for tokens in entry["horizon"][name] if tokens is not None] for name in entry["horizon"]
-            ]
-            lengths = [
-                f"{min(those):.0f}-{'' if len(those) < len(entry['mean_decay']) else format(max(those), '.0f')}"
-                if those
-                else "-"
-                for those in horizons
-            ]
+            lengths = [_between(entry["horizon"][name]) for name in entry["horizon"]]
             order = f"{max(entry['order']):.0f} of {entry['states']}" if entry["order"] else None
             best = max(system["explained"].values())
-            rows.append(
-                (
-                    f"{entry['layer']} {entry['memory']}",
-                    *lengths,
-                    order,
-                    system["correlated"],
-                    system["effective"],
-                    best,
-                )
-            )
-        head = ("fading memory", "tokens to 1/e", "to 1 %", "largest order", "correlated", "linear order", "explains")
-        shown.append(table(head, rows))
+            name = f"layer {entry['layer']}, {entry['memory']}"
+            rows.append((name, *lengths, order, system["correlated"], system["effective"], best))
+        head = ("fading memory", *(f"tokens to {name}" for name in entry["horizon"]))
+        shown.append(table((*head, "largest order", "correlated", "linear order", "explains"), rows))
     return shown
+
+
+def _between(tokens: list[float | None]) -> str:
+    """The fewest and the most tokens; open where some head's are beyond the text."""
+    reached = [count for count in tokens if count is not None]
+    if not reached:
+        return "beyond"
+    return f"{min(reached):.0f}-{max(reached):.0f}" if len(reached) == len(tokens) else f"{min(reached):.0f}-beyond"

@@ -20,6 +20,7 @@ KEY = "SOLOMONIC_API_KEY"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
+    from ._device import add_device, add_dtype
     from ._generation import add_memory
 
     command.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
@@ -43,16 +44,15 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--queue", type=whole(), default=64, metavar="N", help="requests that may wait; others get a 429 (default 64)"
     )
-    command.add_argument("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
-    command.add_argument("--dtype", metavar="T", help="as `solomonic generate` has it (default: as the model's file)")
+    add_device(command)
+    add_dtype(command)
     add_memory(command)
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..folder import load, template
     from ..serve import Limits, Served, Worker, application, bind, listen
-    from ..spelling import choose
-    from ._device import DTYPES, device
+    from ._device import device, dtype
     from ._generation import remembering
     from ._turns import Turns
 
@@ -62,9 +62,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             "expected --parallel, --max-tokens and --max-prompt >= 1 and --queue >= 0, got "
             f"{chosen.parallel}, {chosen.max_tokens}, {chosen.max_prompt} and {chosen.queue}"
         )
-    dtype = None if chosen.dtype is None else choose("--dtype", chosen.dtype, DTYPES)
     with bind(chosen.host, chosen.port) as bound:
-        model, tokenizer = load(chosen.model, device(chosen.device), dtype)
+        model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
         try:
             turns = Turns(*template(chosen.model), tokenizer)
         except ValueError as error:

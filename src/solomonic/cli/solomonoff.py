@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, jsontext
+from ._device import add_device
 from ._numbers import COUNT, whole
 from ._table import table
 
@@ -38,7 +39,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="bits that they print next (default 24)",
     )
     add("--model", type=Path, metavar="FOLDER", help="a trained model whose tokenizer has a token for 0 and for 1")
-    add("--device", metavar="D", help="of the model: cpu, cuda, mps, ... (default: an accelerator if there is one)")
+    add_device(command, "of the model: ")
     add("--twice", action="store_true", help="ask again, and show that all of the work is done again")
     add("--json", type=Path, metavar="FILE", help="write every number to this file")
 
@@ -46,8 +47,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     data = read(chosen.bits)
     _check(chosen)
-    from tqdm import tqdm
-
+    from ..progress import Progress
     from ..theory.solomonoff import compiled
     from ..theory.solomonoff.inference import infer
 
@@ -56,13 +56,13 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     budgeted = any(budget[name] for name in ("steps", "last", "length"))
     budget["seconds"] = chosen.seconds or (None if budgeted else SECONDS)
 
-    with tqdm(unit="program", unit_scale=True, dynamic_ncols=True, desc="compiling, the first time only") as bar:
+    with Progress(unit="program", what="solomonoff") as bar:
         compiled.ready()
-        bar.reset()
+        before = 0
 
         def progress(phase: int, programs: int, steps: int) -> None:
-            bar.set_description(f"phase {phase}" if phase else "every program", refresh=False)
-            bar.update(programs - bar.n)
+            bar.set_note(f"phase {phase}" if phase else "every program")
+            bar.update(before + programs - bar.n)
 
         answer = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **budget)
         again = None
@@ -73,7 +73,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 if done
                 else budget
             )
-            bar.reset()
+            before = bar.n
             again = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **same)
     numbers = _numbers(answer, again, model, chosen.bits_on)
     print("\n\n".join(_shown(numbers)))

@@ -10,12 +10,13 @@ A document of any length is read without windows, and a context that several req
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import lm_eval.models  # the harness's own types: it looks for them only while it knows none  # noqa: F401
 import numpy as np
 import torch
 from lm_eval import simple_evaluate
@@ -23,10 +24,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import make_table
-from tqdm import tqdm
 
 from ..folder import load
 from ..model import LanguageModel
+from ..progress import Progress
 from ..spelling import choose
 from ..tokenizer import Tokenizer
 from .score import continuations, read, reading, take
@@ -70,12 +71,18 @@ class Solomonic(TemplateLM):
         self.beginning: list[int] = whole[: whole.index(plain[0])] if plain else []
 
     @property
-    def eot_token_id(self) -> int:
+    def eot_token_id(self) -> int | None:
         return self._tokenizer.end
 
     @property
     def prefix_token_id(self) -> int:
-        return self.beginning[-1] if self.beginning else self._tokenizer.end
+        """ValueError where the tokenizer has no token to put before a text."""
+        first = self.beginning[-1] if self.beginning else self._tokenizer.end
+        if first is None:
+            raise ValueError(
+                "expected a tokenizer with a token that begins or ends a text, for an empty context; got none"
+            )
+        return first
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **other: Any) -> list[int]:
         beginning = [] if add_special_tokens is False else self.beginning
@@ -105,10 +112,10 @@ class Solomonic(TemplateLM):
         wanted = []
         for i, (context, settings) in enumerate(request.args for request in requests):
             until, most = _settings(settings)
-            wanted.append((self.tok_encode(context) or [self.prefix_token_id], until, most, i))
+            wanted.append((self.tok_encode(context) or [self.prefix_token_id], Stop(self._tokenizer, until), most, i))
         wanted.sort(key=lambda one: len(one[0]), reverse=True)
         results = [""] * len(requests)
-        with tqdm(total=len(wanted), desc="generate_until", disable=disable_tqdm) as bar:
+        with Progress(len(wanted), "text", "generate_until", shown=not disable_tqdm) as bar:
             for first in range(0, len(wanted), self.batch_size):
                 part = wanted[first : first + self.batch_size]
                 for (_, _, _, i), text in zip(part, self._generate(part)):
@@ -119,11 +126,11 @@ class Solomonic(TemplateLM):
 
     def _score(self, groups: list, disable_tqdm: bool) -> list[list[tuple[float, bool]]]:
         arrays = [(np.array(c, dtype=np.int64), [np.array(a, dtype=np.int64) for a in after]) for c, after in groups]
-        with tqdm(total=len(arrays), desc="loglikelihood", unit="context", disable=disable_tqdm) as bar:
+        with Progress(len(arrays), "context", "loglikelihood", shown=not disable_tqdm) as bar:
             return continuations(self.model, arrays, self.batch_size, self.chunk, bar.update)
 
-    def _generate(self, wanted: Sequence[tuple[list[int], list[str], int, int]]) -> list[str]:
-        """Greedy text after each context, up to the first of its `until`, the token that ends a document, or `most`."""
+    def _generate(self, wanted: Sequence[tuple[list[int], "Stop", int, int]]) -> list[str]:
+        """Greedy text after each context, up to the first of its `until`, a token that ends a text, or `most`."""
         texts, tokens = [""] * len(wanted), [[] for _ in wanted]
         with reading(self.model) as device:
             state = read(self.model, [np.array(context[:-1], dtype=np.int64) for context, *_ in wanted], self.chunk)
@@ -137,19 +144,47 @@ class Solomonic(TemplateLM):
                 last, still = logits[:, -1:].argmax(-1), []
                 for place, (row, token) in enumerate(zip(going, last[:, 0].tolist())):
                     _, until, most, _ = wanted[row]
-                    if token == self._tokenizer.end:
+                    if token in until.ends:
                         continue
                     tokens[row].append(token)
-                    text = self._tokenizer.decode(tokens[row])
-                    ends = [at for stop in until if (at := text.find(stop)) >= 0]
-                    texts[row] = text[: min(ends)] if ends else text
-                    if not ends and len(tokens[row]) < most:
+                    texts[row], ended = until.cut(tokens[row])
+                    if not ended and len(tokens[row]) < most:
                         still.append(place)
                 if len(still) < len(going):
                     going, kept = [going[place] for place in still], torch.tensor(still, device=device)
                     if going:
                         last, state = last[kept], take(state, kept)
         return texts
+
+
+class Stop:
+    """Where a generation stops: at the tokens `ends`, or at the first of the texts `until`.
+
+    A special token, which gives no text, counts by its name: alone it is one of `ends`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, until: Sequence[str]):
+        self.tokenizer, specials = tokenizer, tokenizer.specials
+        self.ends = tokenizer.ends | {specials[stop] for stop in until if stop in specials}
+        self.until = list(until)
+        self.spelt = {
+            stop: bare for stop in until if stop not in specials and (bare := _without(stop, specials)) != stop
+        }
+
+    def cut(self, tokens: Sequence[int]) -> tuple[str, bool]:
+        """The text up to the first stop in it, and whether there is one."""
+        text = self.tokenizer.decode(tokens)
+        found = [at for stop in self.until if (at := text.find(stop)) >= 0]
+        if self.spelt:
+            names = self.tokenizer.spelt(tokens)
+            found += [text.rfind(bare) if bare else len(text) for stop, bare in self.spelt.items() if stop in names]
+        return text[: min(found)] if found else text, bool(found)
+
+
+def _without(text: str, names: Collection[str]) -> str:
+    for name in sorted(names, key=len, reverse=True):
+        text = text.replace(name, "")
+    return text
 
 
 def known(tasks: Sequence[str], include: str | None = None) -> tuple[TaskManager, list[str]]:

@@ -15,6 +15,9 @@ from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..progress import watch_numba
+
+watch_numba()
 F = np.float32
 FAST = {"fastmath": {"contract", "nsz"}, "error_model": "numpy"}
 LANES = 16

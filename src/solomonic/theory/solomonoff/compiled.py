@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from ...progress import watch_numba
 from .outcomes import AFTER, BITS, DEPARTS, HIT, LONG, ONE, ROWS, SILENT, SLOW, WIDE, ZERO, Found, Hit
 from .reference import CELLS, INSTRUCTIONS
 
+watch_numba()
 FLIP, BACK, ON, OPEN, CLOSE, PRINT = range(6)
 LEFT_FULL, RIGHT_FULL = 1 << (CELLS - 1), 1 << CELLS
 SLICE = 20_000_000  # steps between two looks at the clock

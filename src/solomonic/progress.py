@@ -1,0 +1,202 @@
+"""How far a command is: on a terminal a bar, elsewhere a line each tenth of the way. The one place for both.
+
+What comes before the work is said here too: that functions are being compiled, which looks as if nothing happened, and
+what was to be known beforehand (`notice`).
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from time import monotonic, time
+from typing import Self
+
+from tqdm import tqdm
+
+COMPILING = "compiling for this processor, the first time only"
+PARTS = 10  # lines of a whole
+DELAY = 0.5  # seconds before a bar is shown: what is done by then needs none
+MINUTE = 60.0  # seconds after which there is a line before the first tenth
+_listeners: list[Callable[[], None]] = []
+_notices: list[str] = []
+
+
+@cache
+def watch_numba() -> None:
+    """Notice when numba compiles a function that is not kept on disk: whoever shows progress says so."""
+    from numba.core import event
+
+    class Compiling(event.Listener):
+        def on_start(self, event: event.Event) -> None:
+            for tell in tuple(_listeners):
+                tell()
+
+        def on_end(self, event: event.Event) -> None:
+            pass
+
+    event.register("numba:compile", Compiling())
+
+
+@contextmanager
+def on_compiling(tell: Callable[[], None]) -> Iterator[None]:
+    """In the block, `tell` is called whenever a function begins to be compiled."""
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
+
+
+def notice(text: str | None) -> None:
+    """To be said on standard error, once: at once on a terminal, elsewhere before the first line of progress. None: nothing."""
+    _notices[:] = [] if text is None else [text]
+    if sys.stderr.isatty():
+        _say_notices()
+
+
+class Progress:
+    """A context in which `update` says that so many more of `total` are done, as tqdm has it.
+
+    total: None where it is not known; then there is a line after ten seconds, twenty, forty and so on. unit: what is
+    counted; "" for nothing, so that time alone is shown. what: what is done, before the numbers. shown: False for none at
+    all. leave: whether a bar stays when it is done. Neither the first update nor one that compiled counts in what is said
+    of the time left.
+    """
+
+    def __init__(
+        self, total: int | None = None, unit: str = "step", what: str = "", shown: bool = True, leave: bool = True
+    ):
+        self.total, self.unit, self.what, self.n = total, unit, what, 0
+        self.leave, self.shown = leave, shown and total != 0
+        self.note = ""
+        self._began = monotonic()
+        self._first: tuple[int, float] | None = None  # after the first update: how many were done, and when
+        self._lines, self._next = 0, 10.0 if total is None else MINUTE
+        self._compiles = self._told = False
+        self._bar: tqdm | None = None
+
+    def __enter__(self) -> Self:
+        if self.shown:
+            _listeners.append(self.compiling)
+            if sys.stderr.isatty():
+                scale = self.unit in ("byte", "token", "program")
+                form = {
+                    "unit": f" {self.unit}",
+                    "unit_scale": scale,
+                    "ncols": _columns(),
+                    "leave": self.leave,
+                    "delay": DELAY,
+                }
+                if self.total is None:
+                    counts = "{n_fmt}{unit}s [{elapsed}, {rate_fmt}{postfix}]" if self.unit else "{elapsed}"
+                    form["bar_format"] = "{desc}" + counts
+                self._bar = tqdm(total=self.total, desc=self.what or None, **form)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if not self.shown:
+            return
+        _listeners.remove(self.compiling)
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self, n: int = 1) -> None:
+        """So many more are done."""
+        self.n += n
+        if not self.shown or not n:
+            return
+        now, compiled, self._compiles = monotonic(), self._compiles, False
+        begins = self._first is None or compiled
+        if begins:
+            self._first = self.n, now
+        if self._bar is None:
+            self._line(now)
+            return
+        self._bar.ncols = _columns()
+        if compiled:
+            self._bar.set_description(self.what or None, refresh=False)
+        if begins:
+            self._bar.n = self._bar.initial = self._bar.last_print_n = self.n
+            self._bar.last_print_t = time()
+            if now - self._began >= DELAY:
+                self._bar.refresh()
+        else:
+            self._bar.update(n)
+
+    def describe(self, what: str) -> None:
+        """What is being done now."""
+        self.what = what
+        if self._bar is not None:
+            self._bar.set_description(what or None)
+        elif self.shown and self.total is None:
+            self._line(monotonic())
+
+    def say(self, text: str) -> None:
+        """A line of the command's output, above the bar."""
+        tqdm.write(text) if self._bar is not None else print(text, flush=True)
+
+    def set_note(self, note: str) -> None:
+        """What stands after the numbers."""
+        self.note = note
+        if self._bar is not None:
+            self._bar.set_postfix_str(note, refresh=False)
+
+    def compiling(self) -> None:
+        """Say that functions are being compiled, until the next update."""
+        if not self.shown or self._compiles:
+            return
+        self._compiles = True
+        if self._bar is not None:
+            self._bar.delay = 0
+            self._bar.set_description(f"{self.what}: {COMPILING}" if self.what else COMPILING)
+        elif not self._told:
+            self._told = True
+            self._print(COMPILING)
+
+    def _line(self, now: float) -> None:
+        """A line, where it is time for one."""
+        taken = now - self._began
+        if self.total is None:
+            if taken < self._next:
+                return
+            self._next = 2 * taken
+            return self._print((f"{self.n:,} {self.unit}s in " if self.unit else "") + _clock(taken))
+        first, since = self._first
+        done = min(PARTS, PARTS * self.n // self.total)
+        early = not self._lines and taken >= self._next and first < self.n
+        if done <= self._lines and not early:
+            return
+        self._lines, self._next = max(done, self._lines), float("inf")
+        left = ""
+        if first < self.n < self.total:
+            left = f", {_clock((now - since) / (self.n - first) * (self.total - self.n))} left"
+        share = 100 * self.n // self.total
+        self._print(f"{share} %, {self.n:,}/{self.total:,} {self.unit}s in {_clock(taken)}{left}")
+
+    def _print(self, text: str) -> None:
+        _say_notices()
+        before, after = f"{self.what}: " if self.what else "", f"; {self.note}" if self.note else ""
+        print(f"{before}{text}{after}", file=sys.stderr, flush=True)
+
+
+def _say_notices() -> None:
+    for text in _notices:
+        print(f"solomonic: {text}", file=sys.stderr, flush=True)
+    _notices.clear()
+
+
+def _columns() -> int:
+    """Of the terminal that standard error is; 80 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return shutil.get_terminal_size().columns
+
+
+def _clock(seconds: float) -> str:
+    return tqdm.format_interval(seconds)
+
+
+__all__ = ["Progress", "notice", "on_compiling", "watch_numba"]
