@@ -1,11 +1,14 @@
 """The command line as a person meets it: a mistake is one line on stderr and exit code 2."""
 
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 
 from solomonic.cli import main
+from solomonic.cli._commands import parser
 
 
 @pytest.mark.parametrize(
@@ -30,12 +33,112 @@ def test_a_mistake_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [["compare", "--seeds", "many"], ["comapre"], ["compare", "--nonsense"], []])
-def test_a_mistake_in_the_words_themselves(arguments, capsys):
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["compare", "--seeds", "many"], "solomonic compare: argument --seeds: expected a whole number, got 'many'"),
+        (["trian"], "solomonic: unknown command 'trian': did you mean 'train'? expected one of anomalies, bench,"),
+        (["TRAIN"], "did you mean 'train'?"),
+        (["memory", "serach"], "solomonic memory: unknown command 'serach': did you mean 'search'?"),
+        (["train", "--stpes", "3"], "solomonic train: unknown option '--stpes'; did you mean '--steps'?"),
+        (["train", "--otu=a b", "--out", "x"], "unknown option '--otu'; did you mean '--out'?"),
+        (["train", "--out", "x", "y", "-z"], "unknown option '-z'"),
+        (["generate", "M", "--qq"], "unknown option '--qq'; text that begins with - comes after --"),
+        (["train", "--out", "x", "--precision", "b16"], "did you mean 'bf16'? expected one of bf16, no"),
+        (["train", "--out", "x", "--d", "3"], "ambiguous option: --d could match --d-model, --d-ff"),
+        (["list", "tasks"], "solomonic list: expected nothing more, got 'tasks'"),
+        (["train", "--out", "x", "--threads", "0"], "--threads: expected a whole number >= 1, got 0"),
+        (["--qq"], "solomonic: unknown option '--qq'"),
+    ],
+)
+def test_a_mistake_in_the_words_themselves(arguments, says, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     captured = capsys.readouterr()
-    assert stop.value.code == 2 and captured.err.count("\n") == 1 and "--help" in captured.err
+    assert stop.value.code == 2 and captured.err.count("\n") == 1 and "--help" in captured.err and says in captured.err
+
+
+@pytest.mark.parametrize("words", [[], ["memory"]])
+def test_a_command_that_is_not_named_is_helped(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    shown, said = capsys.readouterr()
+    assert stop.value.code == 0 and shown.startswith(" ".join(["usage: solomonic", *words])) and not said
+
+
+def test_words_of_which_any_number_may_come_stand_anywhere():
+    def chosen(*words):
+        return vars(parser().parse_args(words))
+
+    assert chosen("train", "a", "--out", "x", "b", "--steps", "3", "c")["data"] == ["a", "b", "c"]
+    assert chosen("generate", "M", "hi", "--seed", "1", "there", "--", "--you")["prompt"] == ["hi", "there", "--you"]
+    assert chosen("memory", "add", "--store", "s", "a", "--model", "m", "b")["path"] == ["a", "b"]
+    assert chosen("train", "--out", "x", "--", "-w")["data"] == ["-w"] and chosen("train", "--out", "x")["data"] == []
+
+
+def parsers():
+    def walk(one, words):
+        inner = [action for action in one._actions if hasattr(action, "choices") and isinstance(action.choices, dict)]
+        yield words, one
+        for action in inner:
+            for name, other in action.choices.items():
+                yield from walk(other, f"{words} {name}".strip())
+
+    return dict(walk(parser(), ""))
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_help_fits_and_speaks_to_its_reader(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words, one in parsers().items():
+        text = one.format_help()
+        assert max(map(len, text.splitlines())) <= width, words
+        for word in ("docstring", "function here", "solomonic.", "(default None", "True)", "False)"):
+            assert word not in text, (words, word)
+    example = {80: "runs/books\n", 60: "\\\n        runs/books\n"}[width]
+    assert f"\n    solomonic train books/ --model bmojo --out {example}" in parsers()["train"].format_help()
+
+
+def test_choices_are_shown():
+    from solomonic import PRESETS
+    from solomonic.mixers.bmojo import COMBINE, READOUTS, SCORES
+    from solomonic.tasks import names
+
+    def shown(words):
+        return set(re.findall(r"[\w.-]+", parsers()[words].format_help()))
+
+    assert {*PRESETS, *SCORES, *READOUTS, *COMBINE, "kda", "bf16", "yes"} <= shown("train")
+    assert {*PRESETS, *names(), "quick", "standard", "mad"} <= shown("compare")
+    for words in ("eval", "generate", "memory add", "serve", "transduce"):
+        assert {"float32", "bfloat16", "float16", "cpu", "cuda"} <= shown(words), words
+
+
+def test_every_command_that_computes_takes_threads():
+    """What does not compute: the lists, and what a store says of itself."""
+    without = {words for words, one in parsers().items() if "--threads" not in one._option_string_actions}
+    stores = {f"memory {name}" for name in ("list", "stats", "verify", "compact", "repair", "forget")}
+    assert without == {"", "list", "memory"} | stores
+
+
+def test_threads_are_those_asked_for(monkeypatch, capsys):
+    """In torch, in the libraries of numpy, in processes that begin later; afterwards as before."""
+    import torch
+    from threadpoolctl import threadpool_info
+
+    def run(chosen, words):
+        blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        print(torch.get_num_threads(), *blas, os.environ["OMP_NUM_THREADS"])
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("solomonic.cli.compare.run", run)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert main(["compare", "--threads", "1"]) is None
+        assert set(capsys.readouterr().out.split()) == {"1"}
+        assert torch.get_num_threads() == 2 and "OMP_NUM_THREADS" not in os.environ
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_data_without_text(tmp_path, capsys, monkeypatch):

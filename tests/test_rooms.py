@@ -6,7 +6,13 @@ from pathlib import Path
 import solomonic
 
 ROOT = Path(solomonic.__file__).parent
-EVERYONE = {"spelling", "files", "jsontext", "machine", "progress"}  # messages, whole files, JSON, what there is room for
+EVERYONE = {
+    "spelling",
+    "files",
+    "jsontext",
+    "machine",
+    "progress",
+}  # messages, whole files, JSON, what there is room for
 MAY = {
     "ops": set(),
     "layers": {"ops"},

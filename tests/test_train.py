@@ -9,6 +9,7 @@ from solomonic.tasks import task
 from solomonic.train import Diverged, Interrupted, TrainConfig, evaluate, fit
 
 RECALL = task("distractor_recall", pairs=2, keys=4, values=4, length=12)
+CONFIG = TrainConfig(steps=3, batch_size=4, lr=1e-2)
 
 
 def small_model(arch="bmojo", seed=0):
@@ -41,13 +42,55 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_checkpoint_of_another_configuration_is_not_taken_up(tmp_path):
-    file = tmp_path / "run.pt"
-    config = TrainConfig(steps=3, batch_size=4, lr=1e-2)
+def stopped(file, problem=RECALL, arch="bmojo"):
     with pytest.raises(Interrupted):
-        fit(small_model(), RECALL, config, file, stop=lambda: True)
-    other = TrainConfig(steps=3, batch_size=4, lr=2e-2)
-    assert fit(small_model(), RECALL, other, file).curve == fit(small_model(), RECALL, other).curve
+        fit(small_model(arch), problem, CONFIG, file, stop=lambda: True)
+    return file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "other, says",
+    [
+        ({"config": TrainConfig(steps=3, batch_size=4, lr=2e-2)}, "lr 0.01, now 0.02"),
+        ({"config": TrainConfig(steps=3, batch_size=4, lr=1e-2, betas=(0.9, 0.99))}, r"betas \[0.9, 0.95\], now"),
+        ({"problem": task("distractor_recall", pairs=2, keys=4, values=4, length=16)}, "task length 12, now 16"),
+        ({"problem": task("distractor_recall", pairs=2, keys=4, values=4, length=12, easy=0)}, "task easy 0.6, now 0"),
+        ({"problem": task("compression", vocab_size=4, length=9)}, "task 'distractor_recall', now 'compression'"),
+        ({"arch": "mamba2"}, "another model"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused_and_stays(tmp_path, other, says):
+    before = stopped(tmp_path / "run.pt")
+    model = small_model(other.get("arch", "bmojo"))
+    weights = [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=says):
+        fit(model, other.get("problem", RECALL), other.get("config", CONFIG), tmp_path / "run.pt")
+    assert (tmp_path / "run.pt").read_bytes() == before
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters()))
+
+
+def test_a_checkpoint_of_the_same_options_on_other_data_is_refused(tmp_path):
+    (tmp_path / "text").write_text("".join(chr(97 + i * i % 25) for i in range(400)))
+    options = {"data": tmp_path / "text", "length": 12, "lengths": (12,)}
+    torch.manual_seed(0)
+    model = LanguageModel(preset("mamba2", vocab_size=256, d_model=16, n_layers=1))
+    with pytest.raises(Interrupted):
+        fit(model, task("text", **options), CONFIG, tmp_path / "run.pt", stop=lambda: True)
+    assert fit(model, task("text", **options), CONFIG, tmp_path / "run.pt").step == 3
+    (tmp_path / "text").write_text("".join(chr(97 + i * i % 23) for i in range(400)))
+    with pytest.raises(ValueError, match="task _train"):
+        fit(model, task("text", **options), CONFIG, tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
+def test_a_damaged_checkpoint_is_refused_and_stays(tmp_path, damage):
+    from solomonic.checkpoint import Damaged
+
+    (tmp_path / "run.pt").write_bytes(damage(stopped(tmp_path / "run.pt")))
+    before = (tmp_path / "run.pt").read_bytes()
+    with pytest.raises(Damaged, match="run.pt"):
+        fit(small_model(), RECALL, CONFIG, tmp_path / "run.pt")
+    assert (tmp_path / "run.pt").read_bytes() == before
 
 
 def test_divergence_is_an_error():

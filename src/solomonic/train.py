@@ -7,10 +7,11 @@ arguments: the same seed gives the same losses on the same machine, interrupted 
 import json
 import math
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,6 @@ from torch.nn.functional import cross_entropy
 
 from .model import LanguageModel
 from .tasks.base import IGNORE, Task
-from .tensors import read_tensors, write_tensors
-
-KEY = "solomonic-cell"
-"""Of the checkpoint of a run: where its metadata has what is no tensor."""
 
 
 @dataclass(frozen=True)
@@ -97,21 +94,26 @@ def fit(
     """Train `model` in place, on the device it is on; `report(step, mean loss)` every hundredth of the way.
 
     With `checkpoint`, the whole run is saved there every `save_every` seconds and when `stop()` turns true, and taken
-    up from there if the file is of this configuration. Raises Interrupted when it was asked to stop, Diverged with
-    the step at which the loss was not finite.
+    up from there. Raises Interrupted when it was asked to stop, Diverged with the step at which the loss was not finite.
+    ValueError where the file is the checkpoint of another run, of another task, its options or its data among them, and
+    `checkpoint.Damaged` where it is none; it stays as it is.
     """
     device = next(model.parameters()).device
     optimizer = build_optimizer(model, config)
     rng = np.random.default_rng(config.seed)
     done = Progress(curve=[])
-    identity = repr((asdict(config), model.config.to_dict(), task.name))
-    if checkpoint is not None and checkpoint.exists():
-        done = _resumed(checkpoint, identity, model, optimizer, rng) or done
+    if checkpoint is not None:
+        from . import checkpoint as files  # takes long to import
+
+        identity = _identity(model, task, config)
+        if checkpoint.exists():
+            tensors, saved = files.load(checkpoint, identity)
+            done = _resumed(checkpoint, tensors, saved, model, optimizer, rng)
 
     def save() -> None:
         if checkpoint is not None:
-            state = {"identity": identity, "rng": rng.bit_generator.state, "progress": asdict(done)}
-            write_tensors(checkpoint, _run_tensors(model, optimizer), {KEY: json.dumps(state)})
+            content = {"identity": identity, "rng": rng.bit_generator.state, "progress": asdict(done)}
+            files.save(checkpoint, files.collect(model, optimizer, {}), content)
 
     model.train()
     every = max(1, config.steps // 100)
@@ -150,45 +152,55 @@ def fit(
     return done
 
 
-def _run_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights and moments of a run by name."""
-    tensors = {f"model.{name}": x for name, x in model.state_dict().items()}
-    for i, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": x for name, x in moments.items()}
-    return tensors
+def _identity(model: LanguageModel, task: Task, config: TrainConfig) -> dict[str, Any]:
+    """What has to be the same for a checkpoint to go on: all that its weights depend on but the code and the first ones."""
+    return json.loads(json.dumps({"model": model.config.to_dict()} | of_task(task) | asdict(config)))
+
+
+def of_task(task: Task) -> dict[str, Any]:
+    """The name of a task and all that it draws from, as plain values: options as they are, of data the digest."""
+    return {"task": task.name} | {f"task {name}": _plain(value) for name, value in vars(task).items()}
+
+
+def _plain(x: Any) -> Any:
+    """As JSON has it; of an array, its digest."""
+    if x is None or isinstance(x, (bool, int, float, str)):
+        return x
+    if isinstance(x, Mapping):
+        return {str(key): _plain(value) for key, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(value) for value in x]
+    if isinstance(x, (bytes, np.ndarray, np.generic, Tensor)):
+        x = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+        return f"{x.dtype} {x.shape} {blake2b(np.ascontiguousarray(x), digest_size=16).hexdigest()}"
+    if isinstance(x, (set, frozenset)):
+        return sorted(map(repr, x))
+    name = getattr(x, "__qualname__", None)
+    return name if name is not None else [type(x).__qualname__, _plain(vars(x) if hasattr(x, "__dict__") else repr(x))]
 
 
 def _resumed(
-    checkpoint: Path,
-    identity: str,
-    model: nn.Module,
+    path: Path,
+    tensors: dict[str, Tensor],
+    saved: dict[str, Any],
+    model: LanguageModel,
     optimizer: torch.optim.Optimizer,
     rng: np.random.Generator,
-) -> Progress | None:
-    """What the checkpoint has done, if it is of this run, taken over by all three; a damaged one says so and is left."""
+) -> Progress:
+    """What a checkpoint has done, taken over by all three."""
+    from . import checkpoint as files
+
     try:
-        tensors, metadata = read_tensors(checkpoint, ours=True)
-        state = json.loads(metadata[KEY])
-        if state["identity"] != identity:
-            return None
-        expected = {name: (x.shape, x.dtype) for name, x in model.state_dict().items()}
-        weights = {name.removeprefix("model."): x for name, x in tensors.items() if name.startswith("model.")}
-        if {name: (x.shape, x.dtype) for name, x in weights.items()} != expected:
-            raise ValueError("its weights are of another model")
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name in tensors.keys() - {f"model.{name}" for name in weights}:
-            _, number, key = name.split(".")
-            moments.setdefault(int(number), {})[key] = tensors[name]
-        progress = Progress(**state["progress"])
+        progress = Progress(**saved["progress"])
         progress.curve = [tuple(entry) for entry in progress.curve]
-        draws = np.random.default_rng()
-        draws.bit_generator.state = state["rng"]
-    except (ValueError, KeyError, TypeError) as error:
-        warnings.warn(f"{checkpoint}: this checkpoint is damaged ({error}); its run begins again", stacklevel=3)
-        return None
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    rng.bit_generator.state = state["rng"]
+        np.random.default_rng().bit_generator.state = saved["rng"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise files.Damaged(f"{path}: expected the checkpoint of a run, got a broken one ({error!r})") from None
+    try:
+        files.restore(model, optimizer, tensors, model.config.tie_embeddings)
+    except files.Damaged as error:
+        raise files.Damaged(f"{path}: {error}") from None
+    rng.bit_generator.state = saved["rng"]
     return progress
 
 

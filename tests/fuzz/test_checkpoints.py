@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from solomonic.pretrain import checkpoint
+from solomonic import checkpoint
 from solomonic.pretrain import data as text
 from solomonic.tensors import read_tensors, write_tensors
 

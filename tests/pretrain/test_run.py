@@ -10,7 +10,7 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.cli import main
 from solomonic.folder import load
-from solomonic.pretrain.checkpoint import load as load_checkpoint
+from solomonic.checkpoint import load as load_checkpoint
 from solomonic.pretrain.run import RunConfig, _begun
 from solomonic.tensors import read_tensors, write_tensors
 
@@ -54,6 +54,91 @@ def test_stopped_and_resumed_equals_uninterrupted(text, tmp_path, words, monkeyp
     assert train(text, tmp_path / "parts", "--resume", *words) == 0
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert same(checkpoint(tmp_path / "parts")[0], checkpoint(tmp_path / "whole")[0])
+
+
+def logged(out):
+    """tag -> steps, of every record in TensorBoard's files."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    found = {}
+    for path in sorted((out / "run" / "logs").glob("events*")):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append(event.step)
+    return found
+
+
+@pytest.mark.parametrize("saved", ["4", "100"])
+def test_a_crash_leaves_every_step_in_the_log_once(text, tmp_path, monkeypatch, saved):
+    """After the sixth step of eight: two steps beyond the checkpoint, or before there is one; a record is cut off."""
+    import solomonic.pretrain.run as module
+
+    real, calls, words = module.cross_entropy, [], ["--save-every", saved, "--log-every", "1", "--eval-every", "2"]
+
+    def crash(*arguments):
+        calls.append(arguments)
+        if len(calls) == 7 + (saved == "4"):  # the loss is computed again before a checkpoint
+            raise ZeroDivisionError
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "cross_entropy", crash)
+    with pytest.raises(ZeroDivisionError):
+        train(text, tmp_path / "out", *words, "--held-out", "0.3")
+    monkeypatch.undo()
+    (path,) = (tmp_path / "out" / "run" / "logs").glob("events*")
+    assert logged(tmp_path / "out")["loss"] == [1, 2, 3, 4, 5, 6]
+    path.write_bytes(path.read_bytes() + b"cut off")
+    assert train(text, tmp_path / "out", *words, "--held-out", "0.3", "--resume") == 0
+    steps = [1, 2, 3, 4, 5, 6, 7, 8]
+    found = logged(tmp_path / "out")
+    assert found == {name: steps for name in ("loss", "learning_rate", "tokens_per_second")} | {
+        "held_out_bits_per_byte": [2, 4, 6, 8]
+    }
+
+
+def test_a_killed_run_has_logged_what_it_has_saved(text, tmp_path, monkeypatch):
+    """TensorBoard's writer keeps two minutes back by itself."""
+    import solomonic.checkpoint as module
+
+    seen, real = [], module.save
+
+    def save(*arguments):
+        seen.append(len(logged(tmp_path / "out")["loss"]))
+        real(*arguments)
+
+    monkeypatch.setattr(module, "save", save)
+    assert train(text, tmp_path / "out", "--save-every", "3", "--log-every", "1") == 0
+    assert seen == [3, 6, 8, 8]
+
+
+def test_weights_of_another_folder_are_another_run(text, tmp_path, capsys):
+    for name, seed in (("a", "0"), ("b", "1")):
+        assert train(text, tmp_path / name, "--seed", seed) == 0
+    words = ["--from", str(tmp_path / "a")]
+    assert train(text, tmp_path / "out", *words, small=[]) == 0
+    (tmp_path / "out" / "training.json").unlink()
+    assert train(text, tmp_path / "out", "--from", str(tmp_path / "b"), "--resume", small=[]) == 2
+    assert "other weights to begin with" in capsys.readouterr().err
+    assert train(text, tmp_path / "out", *words, "--resume", small=[]) == 0
+
+
+def test_tokens_are_compared_once_where_a_run_goes_on(text, tmp_path, monkeypatch):
+    from solomonic.pretrain import data
+
+    real, seen = data._digest, []
+    monkeypatch.setattr(data, "_digest", lambda path: seen.append(path.name) or real(path))
+    assert train(text, tmp_path / "out") == 0
+    assert seen == []  # they have just been written
+    (tmp_path / "out" / "training.json").unlink()
+    assert train(text, tmp_path / "out", "--resume") == 0
+    assert sorted(seen) == ["held_out.tokens", "train.tokens"]
+
+
+def test_progress_is_ten_lines_in_a_pipe(text, tmp_path, capsys):
+    assert train(text, tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("train: ") and "compiling" not in line]
+    assert "\r" not in said and len(lines) <= 11 and re.match(r"train: 100 %, 8/8 steps in .*; loss \d", lines[-1])
 
 
 class _context:
@@ -193,7 +278,7 @@ def test_a_damaged_checkpoint_is_named_and_stays(text, tmp_path, damage, capsys)
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, capsys, full_disk):
-    import solomonic.pretrain.checkpoint as module
+    import solomonic.checkpoint as module
 
     real, calls = module.write_tensors, []
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from solomonic.pretrain.checkpoint import load
+from solomonic.checkpoint import load
 
 SMALL = ["--d-model", "16", "--n-layers", "1", "--window", "4", "--capacity", "4", "--state-size", "4"]
 SHORT = ["--length", "16", "--batch-size", "4", "--eval-tokens", "512", "--log-every", "2", "--cpu"]

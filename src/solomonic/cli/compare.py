@@ -1,13 +1,15 @@
 """Train architectures on tasks and write a page that compares them."""
 
 import argparse
-import os
 import shlex
 from pathlib import Path
 
 from ..compare.run import compare
 from ..compare.suites import SUITES, suite
-from ._device import device
+from ..machine import cores
+from ..presets import PRESETS
+from ..tasks import names as tasks
+from ._device import add_device, device
 from ._numbers import whole
 
 READS, MAKES = ("data",), ("out",)
@@ -17,35 +19,41 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--suite", default="quick", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)"
     )
-    command.add_argument("--arch", nargs="+", action="extend", metavar="A", help="architectures, see `solomonic list`")
-    command.add_argument("--task", nargs="+", action="extend", metavar="T", help="tasks, see `solomonic list`")
+    command.add_argument(
+        "--arch", nargs="+", action="extend", metavar="A", help=f"of {', '.join(PRESETS)} (default: the suite's)"
+    )
+    of_suites = [name for one in SUITES.values() for name in one.runs if name not in tasks()]
+    command.add_argument(
+        "--task",
+        nargs="+",
+        action="extend",
+        metavar="T",
+        help=f"of {', '.join(tasks())}{''.join(f', {name}' for name in of_suites)} (default: the suite's)",
+    )
     command.add_argument(
         "--data", metavar="PATH", help="file or folder for the task 'text' (default: Python's own library)"
     )
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of results (default runs/SUITE); goes on where it stopped"
     )
-    command.add_argument(
-        "--device", default=None, metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)"
-    )
+    add_device(command)
     command.add_argument("--seeds", type=whole(1000), metavar="N", help="seeds of every cell (default: the suite's)")
     command.add_argument(
         "--jobs",
         type=whole(1024),
         metavar="J",
-        help="cells trained at a time (default: one a core; 4 on an accelerator)",
+        help="cells trained at a time (default: one a thread; 4 on an accelerator)",
     )
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     wanted = suite(chosen.suite, chosen.arch, chosen.task, chosen.seeds, chosen.data)
     where = device(chosen.device)
-    jobs = chosen.jobs
-    if jobs is None:
-        jobs = (os.cpu_count() or 1) if where.type == "cpu" else 4
+    threads = chosen.threads or cores()
+    jobs = (threads if where.type == "cpu" else 4) if chosen.jobs is None else chosen.jobs
     if jobs < 1:
         raise ValueError(f"--jobs: expected a whole number >= 1, got {jobs}")
     folder = chosen.out or Path("runs") / wanted.name
-    page = compare(wanted, folder, where, jobs, shlex.join(["solomonic", *words]))
+    page = compare(wanted, folder, where, jobs, shlex.join(["solomonic", *words]), max(1, threads // jobs))
     print(f"{page} is the page to open; {folder / 'results.jsonl'} has every number")
     return 0

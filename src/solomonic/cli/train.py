@@ -20,32 +20,47 @@ import torch
 from .. import jsontext
 from ..formats import check_tokenizer, read_folder
 from ..machine import check_fits
+from ..mixers import MIXERS
+from ..mixers.bmojo import COMBINE, READOUTS, SCORES
 from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
 from ..spelling import unknown
+from ..tensors import digest
 from ..tokenizer import Tokenizer
+from ._device import add_threads
 from ._numbers import COUNT, real, whole
 
 READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
 """Where they differ from `preset`: about five million parameters."""
 DIALS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(preset).parameters.items()
-    if name not in ("name", "vocab_size")
+    "d_model": "width",
+    "n_layers": "layers",
+    "n_heads": "heads (default: of 64 dims, four at least)",
+    "n_kv_heads": "heads of keys and values (default: as many; of bmojo one for four)",
+    "window": "tokens of the window",
+    "capacity": "slots of the eidetic memory, 0 for none",
+    "block": "tokens after which it is renewed (default: the window)",
+    "state_size": "rows of the fading memory's state",
+    "fading": "fading memory of B'MOJO: " + ", ".join(name for name, mixer in MIXERS.items() if mixer.is_fading),
+    "score": f"what says which tokens B'MOJO keeps: {', '.join(SCORES)}",
+    "tied": "yes or no: fading keys and values by the projections of the window's",
+    "conv": "width of the short convolution of B'MOJO, 0 for none",
+    "readout": f"how B'MOJO reads the fading memory: {', '.join(READOUTS)}",
+    "combine": f"how its readouts are joined: {', '.join(COMBINE)} (default: by the readout)",
+    "slot_decay": "what the scores of kept tokens lose, 0 for nothing (default: a constant of the layer)",
+    "d_ff": "width of the MLP (default: as many parameters as the Transformer's)",
+    "tie_embeddings": "yes or no: the head is the embeddings",
 }
-
-
-ANNOTATIONS = {name: parameter.annotation for name, parameter in inspect.signature(preset).parameters.items()}
+"""Settings of a named model, of `preset`."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("data", nargs="*", metavar="DATA", help="files and folders (default: Python's own library)")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the model")
     command.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint, if it has one")
 
-    what = command.add_argument_group("model")
+    what = command.add_argument_group("model", "the sizes are those of a named model")
     what.add_argument(
         "--model",
         default="bmojo",
@@ -54,71 +69,98 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--from", dest="source", type=Path, metavar="DIR", help="go on from the weights of this folder")
     what.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: bytes)")
-    for name, default in (DIALS | SIZES).items():
-        types = {ANNOTATIONS[name], *get_args(ANNOTATIONS[name])}
+    parameters = inspect.signature(preset).parameters
+    for name, about in DIALS.items():
+        parameter = parameters[name]
+        types = {parameter.annotation, *get_args(parameter.annotation)}
         kind = _yes if bool in types else real() if float in types else str if str in types else whole()
-        shown = "chosen" if default is None else default
-        what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=f"of a named model ({shown})")
+        default = SIZES.get(name, parameter.default)
+        default = {True: "yes", False: "no"}[default] if bool in types else default
+        about += "" if default is None else f" (default {default})"
+        what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
 
     how = command.add_argument_group("training")
-    how.add_argument("--steps", type=whole(COUNT), default=2000, metavar="N", help="(default 2000)")
-    how.add_argument("--batch-size", type=whole(), default=16, metavar="N", help="rows a step, of all processes (16)")
-    how.add_argument("--length", type=whole(), default=256, metavar="N", help="tokens a row (256)")
-    how.add_argument("--accumulate", type=whole(), default=1, metavar="N", help="micro-batches a step (1)")
+    how.add_argument("--steps", type=whole(COUNT), default=2000, metavar="N", help="steps (default 2000)")
+    how.add_argument(
+        "--batch-size", type=whole(), default=16, metavar="N", help="rows a step, of all processes (default 16)"
+    )
+    how.add_argument("--length", type=whole(), default=256, metavar="N", help="tokens a row (default 256)")
+    how.add_argument("--accumulate", type=whole(), default=1, metavar="N", help="micro-batches a step (default 1)")
     how.add_argument("--carry", action="store_true", help="carry the state through documents longer than a row")
     how.add_argument(
         "--restart",
         type=real(),
         default=1 / 16,
         metavar="X",
-        help="with --carry, share of rows a step that go on from nothing all the same (1/16)",
+        help="with --carry, share of rows a step that go on from nothing all the same (default 1/16)",
     )
     how.add_argument(
         "--lookup",
         type=real(),
         default=0.0,
         metavar="X",
-        help="share of rows that read again what others hold, for a store (0)",
+        help="share of rows that read again what others hold, so that a store is of use (default 0: it is not)",
     )
-    how.add_argument("--lr", type=real(), default=2e-3, metavar="X", help="highest learning rate (2e-3)")
-    how.add_argument("--warmup", type=real(1, least=0), default=0.05, metavar="X", help="share of the steps (0.05)")
-    how.add_argument("--weight-decay", type=real(least=0), default=0.1, metavar="X", help="of matrices (0.1)")
+    how.add_argument("--lr", type=real(), default=2e-3, metavar="X", help="highest learning rate (default 2e-3)")
     how.add_argument(
-        "--clip", type=real(float("inf"), least=0), default=1.0, metavar="X", help="largest norm of the gradient (1)"
+        "--warmup",
+        type=real(1, least=0),
+        default=0.05,
+        metavar="X",
+        help="share of the steps in which the rate rises (default 0.05)",
+    )
+    how.add_argument("--weight-decay", type=real(least=0), default=0.1, metavar="X", help="of matrices (default 0.1)")
+    how.add_argument(
+        "--clip",
+        type=real(float("inf"), least=0),
+        default=1.0,
+        metavar="X",
+        help="largest norm of the gradient (default 1)",
     )
     how.add_argument(
         "--fading-dropout",
         type=real(),
         metavar="X",
-        help="share of rows at first whose fading memories are not read beside attention (0; with --lookup 0.5)",
+        help="share of rows at first whose fading memories are not read beside attention (default 0; 0.5 with --lookup)",
     )
-    how.add_argument("--seed", type=whole(COUNT, least=0), default=0, metavar="N", help="(default 0)")
-    how.add_argument("--precision", choices=["no", "bf16"], help="(default: bf16 where the device has it)")
+    how.add_argument(
+        "--seed", type=whole(COUNT, least=0), default=0, metavar="N", help="of weights and rows (default 0)"
+    )
+    how.add_argument("--precision", choices=["no", "bf16"], help="of products (default: bf16 where the device has it)")
     how.add_argument("--fsdp", action="store_true", help="shard the model over the processes (FSDP2)")
-    how.add_argument("--cpu", action="store_true", help="even where there is an accelerator")
+    how.add_argument("--cpu", action="store_true", help="on the processor, even where there is an accelerator")
+    add_threads(how)
 
     text = command.add_argument_group("text and records")
     text.add_argument("--field", default="text", metavar="F", help="of JSON lines and parquet (default text)")
-    text.add_argument("--held-out", type=real(), default=0.05, metavar="X", help="share held out to score (0.05)")
-    text.add_argument("--held-out-data", nargs="+", metavar="PATH", help="text to score instead of a share of DATA")
-    text.add_argument("--log-every", type=whole(), default=10, metavar="N", help="steps (10)")
-    text.add_argument("--eval-every", type=whole(), metavar="N", help="steps (default: ten times)")
-    text.add_argument("--save-every", type=whole(), metavar="N", help="steps (default: twenty times)")
     text.add_argument(
-        "--eval-tokens", type=whole(), default=65536, metavar="N", help="tokens an evaluation reads (65536)"
+        "--held-out", type=real(), default=0.05, metavar="X", help="share held out to score (default 0.05)"
+    )
+    text.add_argument("--held-out-data", nargs="+", metavar="PATH", help="text to score instead of a share of DATA")
+    text.add_argument(
+        "--log-every", type=whole(), default=10, metavar="N", help="steps between entries of the log (default 10)"
+    )
+    text.add_argument(
+        "--eval-every", type=whole(), metavar="N", help="steps between evaluations (default: ten in a run)"
+    )
+    text.add_argument(
+        "--save-every", type=whole(), metavar="N", help="steps between checkpoints (default: twenty in a run)"
+    )
+    text.add_argument(
+        "--eval-tokens", type=whole(), default=65536, metavar="N", help="tokens an evaluation reads (default 65536)"
     )
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from accelerate.utils import broadcast_object_list
-    from tqdm import tqdm
 
     from .. import folder
     from ..corpus import documents, library
     from ..files import locked, owned, sweep, write
     from ..pretrain import data as text
     from ..pretrain.card import card
-    from ..pretrain.run import Progress, RunConfig, build_accelerator, train
+    from ..pretrain.run import RunConfig, build_accelerator, train
+    from ..progress import Progress
 
     if not str(chosen.out).isprintable():
         raise ValueError(
@@ -141,7 +183,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     torch.manual_seed(config.seed)
     tokenizer = _tokenizer(chosen)
-    model = _model(chosen, tokenizer)
+    model, source = _model(chosen, tokenizer)
     accelerator = build_accelerator(config, work, chosen.cpu)
     named = chosen.data or library()
 
@@ -170,40 +212,37 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         trouble = broadcast_object_list([prepare() if accelerator.is_main_process else None])
         if trouble[0]:
             raise ValueError(trouble[0])
-        data = text.read(work)
-        accelerator.init_trackers("logs")
-        bar = tqdm(total=config.steps, unit="step", disable=not accelerator.is_main_process, delay=0.5)
+        data = text.read(work, check=False)
 
-        def report(progress: Progress) -> None:
-            bar.update(progress.step - bar.n)
-            if progress.losses:
-                shown = f"loss {progress.losses[-1]:.3f}"
-                if progress.evaluations:
-                    shown += f", held out {progress.evaluations[-1][1]:.3f} bits a byte"
-                bar.set_postfix_str(shown, refresh=False)
+        def report(done) -> None:
+            if done.losses:
+                held_out = f", held out {done.evaluations[-1][1]:.3f} bits a byte" if done.evaluations else ""
+                bar.set_note(f"loss {done.losses[-1]:.3f}{held_out}")
+            bar.update(done.step - bar.n)
 
         try:
-            with bar:
-                model, progress = train(accelerator, model, tokenizer, data, config, path, chosen.resume, report)
+            with Progress(config.steps, what="train", shown=accelerator.is_main_process) as bar:
+                run = accelerator, model, tokenizer, data, config, path, chosen.resume, report, source
+                model, done = train(*run)
         finally:
             accelerator.end_training()
         if model is not None:
             sources = [str(x) for x in chosen.data] or ["the Python library's sources on the machine that trained it"]
             command = shlex.join(["solomonic", *words])
-            page = card(chosen.out.resolve().name, model, tokenizer, data, sources, config, progress, command)
+            page = card(chosen.out.resolve().name, model, tokenizer, data, sources, config, done, command)
             folder.save(chosen.out, model, tokenizer, page)
             content = {
                 "length": config.length,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "tokens": config.steps * config.batch_size * config.length,
-                "seconds": round(progress.seconds, 1),
-                "bits_per_byte": progress.scores,
-                "held_out": progress.evaluations,
-                "losses": progress.losses,
+                "seconds": round(done.seconds, 1),
+                "bits_per_byte": done.scores,
+                "held_out": done.evaluations,
+                "losses": done.losses,
                 "command": command,
             }
             write(record, jsontext.write(content, missing=True))
-            for length, bits in progress.scores.items():
+            for length, bits in done.scores.items():
                 print(f"{bits:.3f} bits per byte of held-out text, read {int(length):,} tokens at a time")
             print(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted")
         return 0
@@ -218,7 +257,8 @@ def _tokenizer(chosen: argparse.Namespace) -> Tokenizer:
     return Tokenizer.load(chosen.tokenizer) if chosen.tokenizer else Tokenizer.for_bytes()
 
 
-def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> LanguageModel:
+def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> tuple[LanguageModel, str | None]:
+    """And, of --from, the digest of the weights that it begins with."""
     dials = {name: value for name in DIALS if (value := getattr(chosen, name)) is not None}
     file = Path(chosen.model)
     if chosen.source or file.suffix == ".json":
@@ -238,9 +278,10 @@ def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> LanguageModel:
     check_fits(16 * numbers, f"a model of {numbers:,} parameters, its gradients and the optimizer's moments")
     check_fits(state, "the state of a text")
     model = LanguageModel(config)
-    if tensors is not None:
-        model.load_state_dict(tensors)
-    return model.float()
+    if tensors is None:
+        return model.float(), None
+    model.load_state_dict(tensors)
+    return model.float(), digest(tensors, {})
 
 
 def _settings(file: Path, tokenizer: Tokenizer) -> ModelConfig:

@@ -26,7 +26,7 @@ from ..model import LanguageModel
 from ..presets import preset
 from ..tasks import Task, task
 from ..tasks.base import IGNORE
-from ..train import Diverged, TrainConfig, bound, evaluate, fit
+from ..train import Diverged, TrainConfig, bound, evaluate, fit, of_task
 from .suites import Run, Suite
 
 
@@ -69,8 +69,14 @@ def run_cell(
     folder: Path,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train and score one cell; returns its line. A cell that diverges has no scores, and says where."""
+    """Train and score one cell; returns its line. A cell that diverges has no scores, and says where.
+
+    A damaged checkpoint is said, and its cell begins again; that of another run is a ValueError, and stays.
+    """
+    from ..checkpoint import Damaged  # takes long to import
+
     problem = build_task(run)
     model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)
     config = TrainConfig(run.steps, run.batch_size, cell.lr, cell.seed, **run.train)
@@ -83,7 +89,12 @@ def run_cell(
         "config": model.config.to_dict(),
     }
     try:
-        done = fit(model, problem, config, checkpoint, report, stop)
+        try:
+            done = fit(model, problem, config, checkpoint, report, stop)
+        except Damaged as error:
+            say(f"{error}; its cell begins again")
+            checkpoint.unlink()
+            done = fit(model, problem, config, checkpoint, report, stop)
     except Diverged as error:
         return line | {"train_seconds": 0.0, "tokens_per_second": 0.0, "scores": [], "diverged": str(error)}
     scored = {
@@ -108,6 +119,8 @@ def scores(model: LanguageModel, problem: Task, run: Run) -> list[dict[str, Any]
 
     def entry(metric: str, values: np.ndarray, known: np.ndarray | None, length: int, **more) -> dict[str, Any]:
         value = float(np.nanmean(values))
+        if problem.chance is not None:
+            more |= {"chance": problem.chance}
         if known is not None:
             more |= {"bound": float(np.nanmean(known)), "regret": value - float(np.nanmean(known))}
         return {"metric": metric, "value": value, "length": length} | more
@@ -202,19 +215,25 @@ def _timed(device: torch.device, call: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - begin, result
 
 
-def settings_of(suite: Suite, device: str) -> dict[str, Any]:
+def settings_of(suite: Suite, device: str, tasks: dict[str, str] | None = None) -> dict[str, Any]:
     """What must be the same for results to stand in one folder; architectures and seeds may be added."""
-    return json.loads(
-        json.dumps({"suite": suite.name, "device": device, "runs": {k: asdict(r) for k, r in suite.runs.items()}})
-    )
+    runs = {name: asdict(run) for name, run in suite.runs.items()}
+    return json.loads(json.dumps({"suite": suite.name, "device": device, "runs": runs, "tasks": tasks or {}}))
 
 
-def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[dict[str, Any]]:
+def digest(problem: Task) -> str:
+    """Of all that the task draws from, the text of a file among it."""
+    return jsontext.digest(of_task(problem))
+
+
+def open_folder(
+    folder: Path, suite: Suite, device: str, command: str, tasks: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
     """Make or check the folder of a comparison, write `run.json`, and return the lines it has already.
 
-    Raises ValueError when it holds results of other settings.
+    tasks: the digest of each run's task. Raises ValueError when the folder holds results of other settings or data.
     """
-    settings = settings_of(suite, device)
+    settings = settings_of(suite, device, tasks)
     about, results = folder / "run.json", folder / "results.jsonl"
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out: expected a folder, {folder} is a file")
@@ -232,7 +251,15 @@ def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[d
                     f"{folder} holds results of another configuration (suite {earlier.get('suite')!r} on "
                     f"{earlier.get('device')!r}); choose another --out, or delete that folder"
                 )
+        known = earlier.get("tasks", {})
+        for name, now in settings["tasks"].items():
+            if known.get(name, now) != now:
+                raise ValueError(
+                    f"{folder} holds results of {name} on other data than there is now; choose another --out, or bring "
+                    "the data back"
+                )
         settings["runs"] = earlier["runs"] | settings["runs"]
+        settings["tasks"] = known | settings["tasks"]
     elif results.exists():
         raise ValueError(f"{folder} has results but no run.json that says of what; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -243,10 +270,10 @@ def open_folder(folder: Path, suite: Suite, device: str, command: str) -> list[d
 
 def _settings_in(about: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(about.read_text(encoding="utf-8"))["settings"]
-        if isinstance(settings, dict) and isinstance(settings["runs"], dict):
+        settings = jsontext.read(about, dict)["settings"]
+        if isinstance(settings["runs"], dict) and isinstance(settings.get("tasks", {}), dict):
             return settings
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         pass
     raise ValueError(
         f"{about}: expected the settings of a comparison, got a file that is damaged; use a copy of it, or another --out"
@@ -261,7 +288,7 @@ def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
         "suite": suite.name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device,
-        "threads": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "cells": len(cells_of(suite)),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {
@@ -281,10 +308,10 @@ def read_lines(results: Path) -> list[dict[str, Any]]:
 def sound(text: str) -> dict[str, Any] | None:
     """The object of a line, None where it is none, or has changed since it was written."""
     try:
-        line = json.loads(text)
+        line = jsontext.parse(text, "line", dict, infinite=True)
         seal = line.pop("digest", None)  # lines of an earlier version have none
         return line if seal in (None, jsontext.digest(line)) else None
-    except (ValueError, RecursionError, AttributeError, TypeError):
+    except ValueError:
         return None
 
 

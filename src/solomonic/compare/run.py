@@ -1,8 +1,7 @@
-"""Runs the cells of a comparison, several at a time, with a progress bar; can be stopped and started again."""
+"""Runs the cells of a comparison, several at a time, and shows progress; can be stopped and started again."""
 
 import json
 import multiprocessing
-import os
 import queue
 import signal
 import sys
@@ -13,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from .. import jsontext
 from ..files import locked, owned, write
+from ..machine import cores
+from ..progress import Progress, on_compiling
 from ..train import Interrupted
 from .matrix import (
     Cell,
@@ -24,6 +25,7 @@ from .matrix import (
     cell_of,
     cells_of,
     costs,
+    digest,
     open_folder,
     run_cell,
 )
@@ -31,23 +33,28 @@ from .report import write_report
 from .suites import Run, Suite
 
 
-def compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command: str) -> Path:
-    """Run what `folder` does not hold yet of `suite`, and write its page. Returns the page.
+def compare(
+    suite: Suite, folder: Path, device: torch.device, jobs: int, command: str, threads: int | None = None
+) -> Path:
+    """Run what `folder` does not hold yet of `suite`, `jobs` cells at a time with `threads` each, and write its page.
 
-    Raises ValueError for settings that cannot be, before anything is written; Interrupted when it is stopped by
-    Ctrl-C or SIGTERM, with every finished cell on disk and the others as checkpoints.
+    Returns the page. Raises ValueError for settings that cannot be, before anything is written, or the checkpoint of
+    another run; Interrupted when it is stopped by Ctrl-C or SIGTERM, with every finished cell on disk and the others as
+    checkpoints.
     """
-    for run in suite.runs.values():
-        problem = build_task(run)
+    problems = {name: build_task(run) for name, run in suite.runs.items()}
+    for name, problem in problems.items():
+        run = suite.runs[name]
         for length in run.lengths or problem.lengths:
             problem.test_batch(1, length, np.random.default_rng(0))
     owned(folder, "a comparison", "run.json", "results.jsonl")
     with locked(folder, "comparing there", folder=True):
-        return _compare(suite, folder, device, jobs, command)
+        done = open_folder(folder, suite, str(device), command, {n: digest(p) for n, p in problems.items()})
+        del problems  # a text may be large
+        return _compare(suite, folder, device, jobs, threads or max(1, cores() // jobs), done)
 
 
-def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, command: str) -> Path:
-    done = open_folder(folder, suite, str(device), command)
+def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, threads: int, done: list[dict]) -> Path:
     wanted = cells_of(suite)
     finished = {cell_of(line) for line in done}
     todo = [cell for cell in wanted if cell not in finished]
@@ -56,15 +63,16 @@ def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, comman
     before = steps - sum(suite.runs[cell.task].steps for cell in todo)
     if before:
         print(f"{len(wanted) - len(todo)} of {len(wanted)} cells are in {folder / 'results.jsonl'} already")
-    with tqdm(total=steps, initial=before, unit="step", smoothing=0.02, dynamic_ncols=True) as bar:
+    with Progress(steps, "step", "compare", shown=bool(todo)) as bar:
+        bar.update(before)
 
         def finish(line: dict[str, Any]) -> None:
             line |= {"costs": measured[line["task"]].get(line["arch"], [])}
             append_line(folder / "results.jsonl", line)
-            bar.write(summary(line))
+            bar.say(summary(line))
 
         try:
-            run_cells(todo, suite.runs, device, folder, jobs, bar, finish)
+            run_cells(todo, suite.runs, device, folder, jobs, threads, bar, finish)
         finally:
             if (folder / "results.jsonl").exists():
                 page = write_report(folder)
@@ -77,9 +85,11 @@ def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, di
     table = _kept(path)
     missing = [(n, a) for n in suite.runs for a in suite.archs if a not in table.get(n, {})]
     if missing:
-        for name, arch in tqdm(missing, desc="time and state against length", unit="model", dynamic_ncols=True):
-            table.setdefault(name, {})[arch] = costs(arch, suite.runs[name], suite.cost_lengths, device)
-            write(path, json.dumps(table))
+        with Progress(len(missing), "model", "time and state against length") as bar:
+            for name, arch in missing:
+                table.setdefault(name, {})[arch] = costs(arch, suite.runs[name], suite.cost_lengths, device)
+                write(path, json.dumps(table))
+                bar.update()
     return table
 
 
@@ -88,10 +98,10 @@ def _kept(path: Path) -> dict[str, dict[str, list]]:
     if not path.exists():
         return {}
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = jsontext.read(path, dict)
         if all(isinstance(rows, list) for archs in table.values() for rows in archs.values()):
             return table
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, AttributeError):
         pass
     print(f"solomonic: {path}: damaged; time and state are measured again", file=sys.stderr)
     return {}
@@ -102,13 +112,20 @@ def summary(line: dict[str, Any]) -> str:
     scores = [s for s in line["scores"] if s["metric"] == line["metric"]]
     ends = [(f" (bound {s['bound']:.3f})" if "bound" in s else "", s) for s in (scores[:1] + scores[-1:])]
     shown = ", ".join(f"{s['value']:.3f} at {s['length']}{known}" for known, s in ends) or line["diverged"]
-    return f"{line['arch']:<15}{line['task']:<18}lr {line['lr']:<6g}{line['train_seconds']:5.0f} s  {shown}"
+    return f"{line['arch']:<15} {line['task']:<17} lr {line['lr']:<5g} {line['train_seconds']:4.0f} s  {shown}"
 
 
 def run_cells(
-    todo: list[Cell], runs: dict[str, Run], device: torch.device, folder: Path, jobs: int, bar, finish
+    todo: list[Cell],
+    runs: dict[str, Run],
+    device: torch.device,
+    folder: Path,
+    jobs: int,
+    threads: int,
+    bar: Progress,
+    finish: Callable[[dict[str, Any]], None],
 ) -> None:
-    """`jobs` processes take cells from one queue; the parent alone writes results."""
+    """`jobs` processes, of so many threads each, take cells from one queue; the parent alone writes results."""
     if not todo:
         return
     context = multiprocessing.get_context("spawn")
@@ -118,7 +135,6 @@ def run_cells(
         cells.put(cell)
     for _ in range(jobs):
         cells.put(None)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
     arguments = (cells, news, stop, runs, str(device), folder, threads)
     workers = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(jobs)]
     asked = threading.Event()
@@ -128,7 +144,7 @@ def run_cells(
             raise KeyboardInterrupt  # the second time: at once, checkpoints as they are
         asked.set()
         stop.set()
-        bar.write("stopping: cells under way are being saved (once more to stop at once)")
+        bar.say("stopping: cells under way are being saved (once more to stop at once)")
 
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -149,6 +165,12 @@ def run_cells(
                 bar.update(value)
             elif kind == "line":
                 finish(value)
+            elif kind == "say":
+                bar.say(value)
+            elif kind == "compiling":
+                bar.compiling()
+            elif kind == "refused":
+                raise ValueError(value)
             elif kind == "error":
                 raise RuntimeError(value)
             else:
@@ -182,9 +204,17 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
             news.put(("step", step - reached))
             reached = step
 
+        def say(text: str) -> None:
+            news.put(("say", text))
+
         try:
-            news.put(("line", run_cell(cell, runs[cell.task], torch.device(device), folder, report, asked)))
+            with on_compiling(lambda: news.put(("compiling", None))):
+                line = run_cell(cell, runs[cell.task], torch.device(device), folder, report, asked, say)
+            news.put(("line", line))
         except Interrupted:
+            break
+        except ValueError as error:
+            news.put(("refused", str(error)))
             break
         except Exception as error:  # told to the parent, which ends the comparison with it
             news.put(("error", f"{cell.key}: {type(error).__name__}: {error}"))

@@ -87,7 +87,10 @@ def prepare(
 
 
 def origin(folder: Path) -> Any:
-    """What the tokens in `folder` are of, as `prepare` was told; None where there are none, or damaged ones, which it says."""
+    """What the tokens in `folder` are of, as `prepare` was told; None where there are none, or damaged ones, which it says.
+
+    Every token is read: `read` need not do so again.
+    """
     if not (folder / "tokens.json").exists():
         return None
     try:
@@ -98,33 +101,34 @@ def origin(folder: Path) -> Any:
         return None
 
 
-def read(folder: Path) -> Data:
-    """What `prepare` wrote, mapped from the disk. ValueError where it is damaged."""
+def read(folder: Path, check: bool = True) -> Data:
+    """What `prepare` wrote, mapped from the disk. ValueError where it is damaged.
+
+    Without `check` its contents are not compared with what was written: `prepare` or `origin` has just seen them.
+    """
     content, sides = _content(folder), []
     for side in ("train", "held_out"):
         sizes = np.array(content[side], dtype=np.int64).reshape(-1, 2)
         path = folder / f"{side}.tokens"
         dtype = np.dtype(content["dtype"])
-        with path.open("rb") as file:
-            if (
-                hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-                != content["contents"][side]
-            ):
-                raise ValueError(f"{path}: expected the tokens that were written, got others: the file is damaged")
+        if check and _digest(path) != content["contents"][side]:
+            raise ValueError(f"{path}: expected the tokens that were written, got others: the file is damaged")
         values = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
         sides.append(Tokens(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum())))
     return Data(*sides, content["digest"])
 
 
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def _content(folder: Path) -> dict[str, Any]:
     path = folder / "tokens.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("seal", None) == jsontext.digest(content):
-            return content
-    except (ValueError, RecursionError, AttributeError):
-        pass
-    raise ValueError(f"{path}: expected what the tokens are of, got a file that is damaged")
+    content = jsontext.read(path, dict)
+    if content.pop("seal", None) != jsontext.digest(content):
+        raise ValueError(f"{path}: expected what the tokens are of, got a file that is damaged")
+    return content
 
 
 class Batch(NamedTuple):

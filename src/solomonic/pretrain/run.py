@@ -23,12 +23,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 
+from .. import checkpoint
 from ..evaluate.text import bits_per_byte, spans
 from ..model import LanguageModel, ModelConfig, map_state, state_tensors
 from ..ops.neighbours import Neighbours
 from ..tokenizer import Tokenizer
 from ..train import Diverged, Interrupted, TrainConfig, build_optimizer, has_bfloat16
-from . import checkpoint
+from . import log
 from .data import Batch, Data, Rows
 from .lookup import FOUND, LookupRows
 
@@ -129,10 +130,12 @@ def train(
     path: Path,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
+    source: str | None = None,
 ) -> tuple[LanguageModel | None, Progress]:
     """Train `model` and give it back whole, on the CPU of the main process, with what the run showed.
 
-    `path` is its checkpoint, read with `resume` where it is there. SIGINT and SIGTERM end the step, save, and raise
+    `path` is its checkpoint, read with `resume` where it is there; `source`, where there is one, says of what weights
+    the run begins, and `report` is told of each step, and first of those that are done. SIGINT and SIGTERM end the step, save, and raise
     Interrupted; a loss that is not finite raises Diverged and leaves the checkpoint before it, for none is written of
     weights whose loss is not finite. ValueError for settings that cannot be, or a checkpoint of another run or a damaged
     one; OSError when the disk is full.
@@ -157,20 +160,25 @@ def train(
     share = config.batch_size // parts
     mine = [slice((m * world + rank) * share, (m * world + rank + 1) * share) for m in range(config.accumulate)]
     tied, settings = model.config.tie_embeddings, model.config
-    identity = _identity(settings, config, data.digest)
+    identity = _identity(settings, config, data.digest) | ({} if source is None else {"from": source})
 
     model, optimizer, exchange = spread(accelerator, model, config)
     bare = accelerator.unwrap_model(model)
     progress, states = Progress(), [None] * config.accumulate
     if resume and path.exists():
-        tensors, saved = checkpoint.load(path)
-        _same(path, identity, saved["identity"])
-        rest = checkpoint.restore(bare, optimizer.optimizer, tensors, tied)
+        tensors, saved = checkpoint.load(path, identity)
         try:
+            rest = checkpoint.restore(bare, optimizer.optimizer, tensors, tied)
             progress = Progress(losses=rest.pop("losses").tolist(), **saved["progress"])
             states = [_carried(bare, rest, part, accelerator.device) for part in mine] if rest else states
-        except KeyError as error:
-            raise ValueError(f"{path}: expected the checkpoint of a run, got one without {error}; use a copy") from None
+        except checkpoint.Damaged as error:
+            raise checkpoint.Damaged(f"{path}: {error}") from None
+        except (KeyError, TypeError) as error:
+            raise checkpoint.Damaged(
+                f"{path}: expected the checkpoint of a run, got one without {error}; use a copy"
+            ) from None
+    log.begin(accelerator, progress.step)
+    report(progress)
     every, save_every = config.often("eval_every", 10), config.often("save_every", 20)
     held_out = _held_out(data, config.length, config.eval_tokens)
     losses: list[Tensor] = []
@@ -182,6 +190,7 @@ def train(
         tensors = checkpoint.collect(bare, optimizer.optimizer, rest)
         plain = {name: value for name, value in asdict(progress).items() if name != "losses"}
         if accelerator.is_main_process:
+            log.flush(accelerator)
             checkpoint.save(path, tensors, {"identity": identity, "progress": plain})
         accelerator.wait_for_everyone()
 
@@ -350,18 +359,6 @@ def _identity(model: ModelConfig, config: RunConfig, digest: str) -> dict[str, A
     """What has to be the same for a checkpoint to go on."""
     run = {name: value for name, value in asdict(config).items() if name not in FREE}
     return json.loads(json.dumps({"model": model.to_dict(), "data": digest, **run}))
-
-
-def _same(path: Path, now: dict[str, Any], then: Any) -> None:
-    if now == then:
-        return
-    odd = [name for name in now if not isinstance(then, dict) or now[name] != then.get(name)]
-    shown = ", ".join(f"{name} {then.get(name)!r}, now {now[name]!r}" for name in odd if name not in ("model", "data"))
-    what = [f"another {name}" for name in ("model", "data") if name in odd] + ([shown] if shown else [])
-    raise ValueError(
-        f"{path}: expected a checkpoint of this run, got one of {'; '.join(what)}; go on with the settings that it "
-        "was begun with, or train into another folder"
-    )
 
 
 @contextmanager
