@@ -30,9 +30,11 @@ from .test_tokenizer import byte_bpe
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
+import uvicorn  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
+from uvicorn.server import ServerState  # noqa: E402
 
-from solomonic.serve import Limits, Served, Worker, application  # noqa: E402
+from solomonic.serve import Limits, Served, Worker, application, server  # noqa: E402
 from solomonic.serve.answers import Until  # noqa: E402
 from solomonic.serve.questions import completion  # noqa: E402
 
@@ -711,6 +713,31 @@ def test_whoever_asks_for_ten_million_tokens_and_goes_keeps_nobody(api, folder):
     with pytest.raises(openai.APITimeoutError):
         api.with_options(timeout=1).completions.create(model=str(folder), prompt="x", max_tokens=10**7)
     wait(lambda: health(api)["running"] == 0)
+
+
+def test_a_connection_without_a_request_is_closed(monkeypatch):
+    """Whether it says nothing or half a request, first or later; one whose answer takes longer is not."""
+    monkeypatch.setattr(server, "SECONDS", 0.05)
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.3)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def tried():
+        config = uvicorn.Config(app, http=server.Protocol, lifespan="off", log_level="warning", timeout_keep_alive=60)
+        config.load()
+        loop, state = asyncio.get_running_loop(), ServerState()
+        listening = await loop.create_server(lambda: server.Protocol(config, state, {}), "127.0.0.1", 0)
+        asked = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        for content, answers in ((b"", 0), (asked[:9], 0), (asked, 1), (asked + asked[:9], 1)):
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(content)
+            assert (await asyncio.wait_for(reader.read(), 20)).count(b" 204 ") == answers
+            writer.close()
+        listening.close()
+
+    asyncio.run(tried())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

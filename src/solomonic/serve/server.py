@@ -6,11 +6,15 @@ import socket
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .worker import Worker
 
 AT_ONCE = 256
 """Connections beside those of requests that run or wait."""
+
+SECONDS = 30
+"""After which a connection on which no request came is closed, so that it takes the place of none."""
 
 GRACE = 2
 """Seconds after which a response that is still being sent is cut off, once the server is to end."""
@@ -45,7 +49,7 @@ def listen(app: ASGIApp, worker: Worker, bound: socket.socket, ready=lambda url:
         app,
         lifespan="off",
         loop="asyncio",
-        http="h11",
+        http=Protocol,
         ws="none",
         log_level="warning",
         access_log=False,
@@ -71,6 +75,24 @@ def listen(app: ASGIApp, worker: Worker, bound: socket.socket, ready=lambda url:
         worker.end()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Protocol(H11Protocol):
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self._next_look = self.loop.call_later(SECONDS, self._look, None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._next_look.cancel()
+        super().connection_lost(exc)
+
+    def _look(self, ended) -> None:
+        """Close it where no request came since the last look. ended: what had been answered last, at that look."""
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self.cycle is ended:
+            self.transport.close()
+        else:
+            self._next_look = self.loop.call_later(SECONDS, self._look, self.cycle if waits else self)
 
 
 class Server(uvicorn.Server):
