@@ -1,10 +1,12 @@
 """Models found in data: order, poles, fit, whiteness; what is refused; the command line."""
 
 import json
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 
+from solomonic import jsontext
 from solomonic.cli import main
 from solomonic.theory.realization import Bilinear, Linear, fit, identify
 from solomonic.theory.realization.file import load
@@ -247,7 +249,7 @@ def test_the_command_prints_saves_and_draws(tmp_path, capsys):
 def test_tables_of_every_kind_read_alike(tmp_path):
     from scipy.io import savemat
 
-    from solomonic.cli.identify import read
+    from solomonic.theory.tables import read
 
     y, u = np.round(GOOD[0], 4), np.round(GOOD[1], 4)
     both = np.column_stack([u, y])
@@ -260,25 +262,26 @@ def test_tables_of_every_kind_read_alike(tmp_path):
         "tab.tsv": table(tmp_path / "tab.tsv", ["u", "y"], [u, y], "\t"),
     }
     for name, names in {"plain.dat": "12", "semi.csv": "uy", "tab.tsv": "uy", "one.mat": "12", "two.mat": "uy"}.items():
-        found, values = read(tmp_path / name)
-        assert found == list(names), paths
-        np.testing.assert_allclose(values, both)
-    assert read(tmp_path / "wide.mat")[0] == ["u", "y:1", "y:2"]
+        found = read(tmp_path / name)
+        assert list(found.columns) == list(names), paths
+        np.testing.assert_allclose(np.stack([found.numbers(column) for column in names], 1), both)
+    assert list(read(tmp_path / "wide.mat").columns) == ["u", "y:1", "y:2"]
 
 
 @pytest.mark.parametrize(
     "content, words, says",
     [
-        ("a,b\n1,2\n2,\n3,4\n", [], "got nan for 'b' in row 2"),
-        ("a,b\n1,2\n2,x\n3,4\n", [], "expected a number for 'b' in row 2, got 'x'"),
-        ("a,b\n1,2\n2\n", [], "expected 2 cells in row 2, got 1"),
-        ("a,a\n1,2\n", [], "expected different names"),
+        ("a,b\n1,2\n2,\n3,4\n", [], "line 3: expected a number for 'b', got 'nothing'"),
+        ("a,b\n1,2\n2,x\n3,4\n", [], "line 3: expected a number for 'b', got 'x'"),
+        ("a,b\n1,2\n2\n", [], "line 3: expected 2 values (a, b), got 1"),
+        ("a,a\n1,2\n", ["--outputs", "a"], "expected one column 'a', got 1, 2; choose by number"),
+        ('a,b\n1,x\n2,"x\n3,x\n', [], "line 3: a quote is opened here and it is never closed"),
         ("", [], "got an empty file"),
-        ("level,valve\n1,2\n2,3\n", ["--inputs", "vlave"], "unknown column 'vlave': did you mean 'valve'?"),
+        ("level,valve\n1,2\n2,3\n", ["--inputs", "vlave"], "'vlave': did you mean 'valve'?"),
         ("level,valve\n1,2\n2,3\n", ["--inputs", "valve", "--outputs", "valve"], "valve: expected in one place"),
         ("level,valve\n1,2\n2,3\n", ["--inputs", "valve,valve"], "each column once"),
         ("level,valve\n1,2\n2,3\n", ["--inputs", "valve,level"], "columns for the outputs"),
-        ("t,y\n1,2\n2,3\n3,1\n5,2\n6,1\n", ["--time", "t"], "got a step of 2 from row 3 to row 4 where most are 1"),
+        ("t,y\n1,2\n2,3\n3,1\n5,2\n6,1\n", ["--time", "t"], "got a step of 2 from line 4 to line 5 where most are 1"),
         ("t,y\n1,2\n2,3\n", ["--train", "2"], "--train: expected a share"),
         ("y\n" + "1\n2\n" * 4, [], "expected at least 7 rows"),
     ],
@@ -288,6 +291,84 @@ def test_a_mistake_is_one_line(content, words, says, tmp_path, capsys):
     assert main(["identify", str(tmp_path / "data.csv"), *words, "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr()
     assert says in captured.err and captured.err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_times_counts_and_text_are_no_outputs_unless_named(tmp_path, capsys):
+    """Newest first, as it is written; the numbers of the command are those of the library on the columns alone."""
+    y, u = np.round(GOOD[0].ravel(), 6), np.round(GOOD[1].ravel(), 6)
+    rows = [f"{i},{datetime(2024, 1, 1) + i * timedelta(minutes=1)},{u[i]},{y[i]},ok" for i in range(200)]
+    (tmp_path / "plant.csv").write_text("\n".join([",when,valve,level,note", *rows[::-1]]))
+    words = ["identify", str(tmp_path / "plant.csv"), "--inputs", "valve", "--order", "2", "--no-picture"]
+    assert main([*words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    expected = identify(y[:100], u[:100], 2)
+    predicted, states = expected.model.predict(y, u)
+    assert found["fits"]["model.json"]["one step ahead"] == {
+        "level": pytest.approx(fit(y[100:], predicted[100:])[0], abs=1e-6)
+    }
+    simulated = fit(y[100:], expected.model.simulate(u[100:], states[100]))[0]
+    assert found["fits"]["model.json"]["simulated"]["level"] == pytest.approx(simulated, abs=1e-6)
+    assert (found["order"], found["rows"], found["fitted_rows"], found["fit_of"]) == (2, 200, 100, "test")
+    assert found["models"]["model.json"] == json.loads((tmp_path / "out" / "model.json").read_text())
+    assert found["white"]["p"] == pytest.approx(expected.white.p, abs=1e-6)
+    assert "'when' falls: rows are read from the last to the first" in err
+    assert "no outputs, as they hold times, counts or text: 1, when, note" in err
+    assert main([*words, "--time", "when", "--outputs", "4", "--out", str(tmp_path / "out")]) == 0
+    assert load(tmp_path / "out" / "model.json").outputs == ("level",)
+
+
+def test_json_in_a_file_is_json_where_an_output_stands_still(tmp_path, capsys):
+    y = np.r_[GOOD[0].ravel()[:100], np.zeros(100)]
+    words = [
+        "identify",
+        table(tmp_path / "d.csv", ["y", "u"], [y, GOOD[1]]),
+        "--inputs",
+        "u",
+        "--order",
+        "1",
+        "--no-picture",
+    ]
+    assert main([*words, "--out", str(tmp_path / "out"), "--json", str(tmp_path / "x.json")]) == 0
+    assert "order 1" in capsys.readouterr().out
+    assert set(jsontext.read(tmp_path / "x.json", dict)["fits"]["model.json"]) == {"one step ahead", "simulated"}
+    assert main([*words, "--json", str(tmp_path / "d.csv")]) == 2
+    assert "expected another file" in capsys.readouterr().err
+
+
+def test_what_is_left_out_of_a_mat_file_is_said(tmp_path, capsys):
+    from scipy.io import savemat
+    from scipy.sparse import csc_array
+
+    y, u = GOOD
+    left = {
+        "z": y * (1 + 1j),
+        "s": csc_array(y.reshape(-1, 1)),
+        "name": "plant",
+        "rate": 10.0,
+        "cube": np.ones((2, 2, 2)),
+    }
+    left |= {"cells": np.array([1, "a"], dtype=object), "record": {"y": y}}
+    savemat(tmp_path / "d.mat", {"y": y, "u": u, **left})
+    words = ["identify", str(tmp_path / "d.mat"), "--inputs", "u", "--order", "1", "--no-picture"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    err = capsys.readouterr().err
+    kinds = (
+        "complex numbers",
+        "a sparse matrix",
+        "text",
+        "a single number",
+        "an array of 3",
+        "a cell array",
+        "a structure",
+    )
+    for name, what in zip(left, kinds):
+        assert f"note: {name} in {tmp_path / 'd.mat'} is left out: {what}" in err
+    assert main([*words, "--outputs", "z"]) == 2
+    assert "expected numbers in 'z', got complex numbers; save real(...) and imag(...)" in capsys.readouterr().err
+    savemat(tmp_path / "z.mat", {"z": y * 1j})
+    assert main(["identify", str(tmp_path / "z.mat")]) == 2
+    assert "expected real matrices of one number of rows, got z: complex numbers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name, content", [("x.mat", b"nothing"), ("x.csv", b"\xff\xfe\x00\x80\n"), ("no/x.mat", None)])

@@ -290,7 +290,27 @@ def test_gaps_in_time_are_named_by_row(tmp_path, capsys):
     del lines[101:103]
     (tmp_path / "data.csv").write_text("\n".join(lines))
     assert main(["anomalies", str(tmp_path / "data.csv")]) == 0
-    assert "(row 100) is not the usual 0:30:00" in capsys.readouterr().err
+    assert "(row 100, line 102) is 1:30:00, not the usual 0:30:00" in capsys.readouterr().err
+
+
+def test_the_command_reads_a_table_from_its_oldest_row(tmp_path, capsys):
+    """German, newest first, an index, text and a count beside, one anomaly late in time: nothing is to be asked for."""
+    x = series(1200, seed=7)
+    x[900:904] += 5
+    start = datetime(2024, 1, 25)
+    rows = [
+        f"{i};{start + i * timedelta(minutes=30):%d.%m.%Y %H:%M};{v:.4f};ok".replace(".", ",") for i, v in enumerate(x)
+    ]
+    rows = [row.replace(",", ".", 2) for row in rows]
+    (tmp_path / "data.csv").write_text("\n".join([";Zeit;Last;Anmerkung", *rows[::-1]]), encoding="latin-1")
+    found = read(tmp_path / "data.csv")
+    np.testing.assert_allclose(found.values, x, atol=1e-4)
+    assert found.periods() == (48, 336) and found.name == "Last"
+    assert main(["anomalies", str(tmp_path / "data.csv"), "--most", "1"]) == 0
+    out, err = capsys.readouterr()
+    peak = datetime.strptime(out.splitlines()[2][:16], "%d.%m.%Y %H:%M")
+    assert timedelta(0) <= peak - (start + 900 * timedelta(minutes=30)) <= timedelta(hours=8)
+    assert "rows are read from the last to the first" in err
 
 
 def test_a_series_without_times_has_rows_and_no_seasons(tmp_path, capsys):
@@ -301,18 +321,22 @@ def test_a_series_without_times_has_rows_and_no_seasons(tmp_path, capsys):
     assert read(tmp_path / "data.csv").periods() == ()
 
 
+DAYS = "".join(f"{datetime(2024, 1, 1) + i * timedelta(1):%Y-%m-%d},1\n" for i in range(150))
 BAD = {
-    "empty": ("", "header and rows"),
-    "binary": (b"\xff\xfe\x00\x01", "UTF-8"),
-    "numbers": ("1,2\n3,4\n", "header"),
+    "empty": ("", "empty file"),
+    "binary": (b"\xff\xfe\x00\x01\x02", "no text|none"),
+    "numbers": ("1,2\n3,4\n", "line 1: .*begin the file with a line of names"),
+    "a quote": ("x,y\n" + "1,a\n" * 150 + '2,"a\n' + "3,a\n" * 150, "line 152: a quote is opened here"),
     "short": ("x\n" + "1\n2\n" * 20, "100 rows or more, got 40"),
     "constant": ("x\n" + "3\n" * 200, "changes"),
     "two columns": ("a,b\n" + "1,2\n" * 200, "a, b; choose one with --column"),
+    "two of one name": ("a,a\n" + "1,2\n2,3\n" * 200, "a:1, a:2; choose one with --column"),
     "no numbers": ("a\n" + "red\n" * 200, "got none"),
     "missing": ("x\n" + "1\n2\n" * 60 + "nan\n" + "3\n" * 50 + "x\n", "line 122.*'nan'.*1 more"),
-    "empty cell": ("t,x\n" + "2024-01-01,1\n" * 150 + "2024-01-01,\n", "line 152.*nothing"),
-    "ragged": ("t,x\n" + "2024-01-01,1\n" * 150 + "2024-01-01\n", "line 152: expected 2 values"),
-    "time": ("t,x\n" + "2024-01-01,1\n" * 150 + "noon,2\n", "line 152: expected a time"),
+    "empty cell": ("t,x\n" + DAYS + "2024-12-31,\n", "line 152.*nothing"),
+    "ragged": ("t,x\n" + DAYS + "2024-12-31\n", "line 152: expected 2 values"),
+    "time": ("t,x\n" + DAYS + "noon,2\n", "line 152: expected a time"),
+    "equal times": ("t,x\n" + "2024-01-01,1\n" * 150, "line 3: .*stands again"),
 }
 
 

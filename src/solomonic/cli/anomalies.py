@@ -2,7 +2,7 @@
 
     solomonic anomalies data.csv --column load --out scores.csv --plot scores.png
 
-DATA has a header, a column of numbers and, if you like, one of times. A stack of predictors (level, seasons, linear
+DATA has a column of numbers and, if you like, one of times; rows are read oldest first. A stack of predictors (level, seasons, linear
 system), each fed the residual of the one below, says what was to be expected from the rows before; the score of a row
 is how many nats the last rows are less likely than the most similar stretch that was seen. It never looks ahead.
 """
@@ -25,8 +25,8 @@ WARM = 0.15
 def arguments(command: argparse.ArgumentParser) -> None:
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     add = command.add_argument
-    add("data", metavar="DATA", type=Path, help="a CSV file with a header")
-    add("--column", metavar="NAME", help="the column of numbers (default: the only one)")
+    add("data", metavar="DATA", type=Path, help="table: CSV or other text, or .mat file (to version 7)")
+    add("--column", metavar="NAME", help="the column of numbers, by name or number (default: the only one)")
     add(
         "--periods",
         nargs="*",
@@ -60,11 +60,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if longest := [period for period in (*periods, chosen.recent) if period > len(series.values)]:
         raise ValueError(f"expected --periods and --recent of at most {len(series.values)} rows, got {longest[0]}")
     model = stack(periods, chosen.recent)
-    for row in series.irregular[:3]:
-        note = f"{series.when(row - 1)} to {series.when(row)} (row {row}) is not the usual {series.step}"
-        print(f"note: {note}; rows are read as if evenly spaced", file=sys.stderr)
-    if len(series.irregular) > 3:
-        print(f"note: {len(series.irregular) - 3} more such rows", file=sys.stderr)
+    for note in series.notes:
+        print(f"note: {note}", file=sys.stderr)
     parts, state = [], None
     with tqdm(total=len(series.values), unit="row", dynamic_ncols=True, leave=False) as bar:
         for start in range(0, len(series.values), CHUNK):

@@ -1,30 +1,36 @@
 """Identify a linear system from a table of measurements, with or without inputs.
 
 Prints the model in innovations form with its order, poles, fit and the whiteness of its residuals; saves it and a
-picture. Columns go by the names in the first row, or by their numbers from 1 where there are none.
+picture. Columns go by the names in the first row, or by their numbers from 1. A column of times is no output unless it
+is named as one; nor is one of text.
 """
 
 import argparse
-import csv
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from ..spelling import unknown
+from ..theory.tables import Table, read
 from ._numbers import real, whole
 from ._table import table
 
-READS, MAKES = ("data",), ("out",)
+READS, WRITES, MAKES = ("data",), ("json",), ("out",)
 EXTRA = "theory"
-GAPS = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
+STDOUT = Path("/dev/stdout")
+WAYS = "one step ahead", "simulated"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("data", metavar="DATA", type=Path, help=".csv, .tsv, .txt or .dat table, or .mat file (to version 7)")
-    add("--outputs", metavar="COLS", help="names, with commas (default: all columns that are no inputs)")
+    add("--outputs", metavar="COLS", help="names, with commas (default: all columns of numbers but inputs and times)")
     add("--inputs", metavar="COLS", help="names, with commas (default: none)")
-    add("--time", metavar="COL", help="column of times, held to be evenly spaced")
+    add(
+        "--time",
+        metavar="COL",
+        help="column of times, refused unless evenly spaced (default: one that looks so, noted)",
+    )
     add("--order", type=whole(), metavar="N", help="states (default: the order of the least BIC, to 10)")
     add("--lags", type=whole(), metavar="L", help="rows of past to look at (default: by AIC)")
     add("--train", type=real(), default=0.5, metavar="X", help="share of the rows to fit, the rest tests (default 0.5)")
@@ -33,6 +39,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--bilinear", action="store_true", help="fit a bilinear model, too: inputs change the dynamics")
     add("--out", type=Path, metavar="DIR", help="folder of model and picture (default runs/identify/NAME)")
     add("--no-picture", action="store_true", help="draw nothing (needs no matplotlib)")
+    add(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=STDOUT,
+        metavar="FILE",
+        help="write every number to this file, or instead of the text to the terminal",
+    )
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
@@ -40,10 +54,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
     from tqdm import tqdm
 
-    from ..files import locked, owned
+    from .. import jsontext
+    from ..files import locked, owned, write
     from ..theory.realization import fit, identify
-    from ..theory.realization.file import load, save
-    from ..theory.realization.series import check, check_time
+    from ..theory.realization.file import content, load, save
+    from ..theory.realization.series import check
 
     if not 0 < chosen.train <= 1:
         raise ValueError(f"--train: expected a share above 0 and up to 1, got {chosen.train:g}")
@@ -51,22 +66,13 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     owned(out, "an identified system", "model.json")
     if (out / "model.json").exists():
         load(out / "model.json")  # what is no model of ours is not replaced
-    names, values = read(chosen.data)
-    inputs = _columns(chosen.inputs, names)
-    time = _columns(chosen.time, names)
-    if len(time) > 1:
-        raise ValueError(f"--time: expected one column, got {', '.join(time)}")
-    outputs = _columns(chosen.outputs, names) or [name for name in names if name not in {*inputs, *time}]
-    if twice := set(inputs) & set(outputs) | set(time) & {*inputs, *outputs}:
-        raise ValueError(
-            f"{', '.join(sorted(twice))}: expected in one place of --inputs, --outputs and --time, got in two"
-        )
-    if not outputs:
-        raise ValueError("expected columns for the outputs, got none: every column is an input or the time")
-    at = {name: i for i, name in enumerate(names)}
-    if time:
-        check_time(check(values[:, [at[time[0]]]], time), time[0])
-    y, u = (check(values[:, [at[name] for name in some]], some) for some in (outputs, inputs))
+    data, outputs, inputs = _columns(read(chosen.data), chosen)
+    values = {name: data.numbers(name) for name in outputs + inputs}
+    y, u = (np.reshape([values[name] for name in some], (len(some), data.rows)).T for some in (outputs, inputs))
+    try:
+        y, u = check(y, outputs), check(u, inputs)
+    except ValueError as error:
+        raise ValueError(f"{chosen.data}: {error}") from None
     rows = round(chosen.train * len(y))
     with tqdm(bar_format="{desc}: {elapsed}", leave=False) as bar:
         found = identify(
@@ -84,117 +90,111 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
     models = {name: model for name, model in models.items() if model is not None}
     predictions = {name: _predictions(model, y, u, rows) for name, model in models.items()}
-    print(
-        f"{chosen.data}: {len(y)} rows, fitted to rows 1-{rows}"
-        + (f", tested on {rows + 1}-{len(y)}" * (rows < len(y)))
-    )
-    _print(found, by_bic=chosen.order is None)
     test = slice(rows, None) if rows < len(y) else slice(None)
-    head = ["fit of " + ("the test rows" if rows < len(y) else "the fitted rows"), *outputs]
-    lines = []
-    for name, (one, simulated) in predictions.items():
-        lines.append([f"{name}, one step ahead", *_fits(fit(y[test], one[test]))])
-        if simulated is not None:
-            lines.append([f"{name}, simulated", *_fits(fit(y[test], simulated[test]))])
-    print("\n" + table(head, lines))
+    fits = {
+        name: {way: fit(y[test], values[test]) for way, values in ways.items()} for name, ways in predictions.items()
+    }
+    judged = "test" if rows < len(y) else "fitted"
+    if chosen.json != STDOUT:
+        split = f", tested on {rows + 1}-{len(y)}" * (rows < len(y))
+        print(f"{chosen.data}: {len(y)} rows, fitted to rows 1-{rows}{split}")
+        _print(found, by_bic=chosen.order is None)
+        lines = [[f"{name}, {way}", *_fits(values)] for name, ways in fits.items() for way, values in ways.items()]
+        print("\n" + table([f"fit of the {judged} rows", *outputs], lines))
     with locked(out, "saving a system there", folder=True):
         for name in ("stable.json", "bilinear.json", "identify.png"):  # of an earlier run
             (out / name).unlink(missing_ok=True)
         for name, model in models.items():
             save(model, out / name)
         if not chosen.no_picture:
-            draw(found, y, *predictions["model.json"], rows, out / "identify.png")
+            draw(
+                found,
+                y,
+                *(predictions["model.json"].get(way) for way in WAYS),
+                rows,
+                out / "identify.png",
+                chosen.data.name,
+            )
+    if chosen.json:
+        numbers = {"data": str(chosen.data), "rows": len(y), "fitted_rows": rows, **_numbers(found)}
+        numbers["fit_of"] = judged
+        numbers["fits"] = {
+            name: {way: dict(zip(outputs, values.tolist())) for way, values in ways.items()}
+            for name, ways in fits.items()
+        }
+        numbers |= {"models": {name: content(model) for name, model in models.items()}, "saved": str(out)}
+        said = jsontext.write(numbers, 1, missing=True)
+        if chosen.json == STDOUT:
+            print(said, end="")
+            return 0
+        write(chosen.json, said)
     print(f"\nsaved {', '.join(models)}{'' if chosen.no_picture else ', identify.png'} in {out}")
     return 0
 
 
-def read(path: Path) -> tuple[list[str], np.ndarray]:
-    """Names and values (rows, columns) of a table; a gap is NaN."""
-    if path.suffix.lower() == ".mat":
-        return _read_mat(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: expected a table as UTF-8 text, got bytes that are none ({error})") from None
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"{path}: expected a table, got an empty file")
-    delimiter = next((mark for mark in (",", ";", "\t") if mark in lines[0]), None)
-    try:
-        cells = [line.split() for line in lines] if delimiter is None else list(csv.reader(lines, delimiter=delimiter))
-    except csv.Error as error:
-        raise ValueError(f"{path}: expected a table, got what is none ({error})") from None
-    cells = [[cell.strip() for cell in row] for row in cells]
-    names = [str(i + 1) for i in range(len(cells[0]))]
-    if any(_number(cell) is None for cell in cells[0]):
-        names, cells = cells[0], cells[1:]
-    if len(set(names)) < len(names):
-        raise ValueError(f"{path}: expected different names in the first row, got {', '.join(names)}")
-    for i, row in enumerate(cells):
-        if len(row) != len(names):
-            raise ValueError(f"{path}: expected {len(names)} cells in row {i + 1}, got {len(row)}")
-    values = np.empty((len(cells), len(names)))
-    for i, row in enumerate(cells):
-        for j, cell in enumerate(row):
-            value = _number(cell)
-            if value is None:
-                raise ValueError(f"{path}: expected a number for {names[j]!r} in row {i + 1}, got {cell!r}")
-            values[i, j] = value
-    return names, values
+def _columns(data: Table, chosen: argparse.Namespace) -> tuple[Table, list[str], list[str]]:
+    """The table, oldest row first, and the names of outputs and inputs. What was not asked for is said."""
+    from ..theory.realization.series import check_time
+
+    outputs, inputs, time = (data.choose(given) for given in (chosen.outputs, chosen.inputs, chosen.time))
+    if len(time) > 1:
+        raise ValueError(f"--time: expected one column, got {', '.join(time)}")
+    if twice := set(inputs) & set(outputs) | set(time) & {*inputs, *outputs}:
+        raise ValueError(
+            f"{', '.join(sorted(twice))}: expected in one place of --inputs, --outputs and --time, got in two"
+        )
+    data, times = data.time(time[0] if time else None, but=[*outputs, *inputs])
+    notes = list(data.notes)
+    if not outputs:
+        outputs = data.of_kind("number", but=[*inputs, times.name if times else ""])
+        counts = data.counts()
+        outputs = [name for name in outputs if name not in counts] or outputs
+        if left := [name for name in data.columns if name not in {*outputs, *inputs, *time}]:
+            notes.append(f"no outputs, as they hold times, counts or text: {', '.join(left)}; --outputs names others")
+    if not outputs:
+        raise ValueError(
+            f"{chosen.data}: expected columns for the outputs, got none: each is an input, times or no numbers"
+        )
+    if times:
+        try:
+            check_time(times, data.where)
+        except ValueError as error:
+            if time:
+                raise ValueError(f"{chosen.data}: {error}") from None
+            notes.append(f"{error}; rows are read as if evenly spaced")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return data, outputs, inputs
 
 
-def _number(cell: str) -> float | None:
-    if cell.lower() in GAPS:
-        return np.nan
-    try:
-        return float(cell)
-    except ValueError:
-        return None
-
-
-def _read_mat(path: Path) -> tuple[list[str], np.ndarray]:
-    from scipy.io import loadmat
-
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        content = loadmat(path)
-    except NotImplementedError:
-        raise ValueError(f"{path}: expected a .mat file of version 7 or before; save it with -v7") from None
-    except Exception as error:  # noqa: BLE001 - a broken file raises almost anything
-        raise ValueError(f"{path}: expected a .mat file, got what cannot be read as one ({error})") from None
-    arrays = {k: v for k, v in content.items() if not k.startswith("__") and isinstance(v, np.ndarray) and v.ndim == 2}
-    arrays = {k: v.T if v.shape[0] == 1 else v for k, v in arrays.items() if v.dtype.kind in "fiub" and v.size > 1}
-    rows = {v.shape[0] for v in arrays.values()}
-    if len(rows) != 1:
-        shapes = ", ".join(f"{k} {v.shape}" for k, v in arrays.items()) or "none"
-        raise ValueError(f"{path}: expected real matrices of one number of rows, got {shapes}")
-    if len(arrays) == 1:
-        (values,) = arrays.values()
-        return [str(i + 1) for i in range(values.shape[1])], values.astype(float)
-    names = [k if v.shape[1] == 1 else f"{k}:{i + 1}" for k, v in arrays.items() for i in range(v.shape[1])]
-    return names, np.concatenate([v.astype(float) for v in arrays.values()], 1)
-
-
-def _columns(given: str | None, names: list[str]) -> list[str]:
-    chosen = [name.strip() for name in (given or "").split(",") if name.strip()]
-    for i, name in enumerate(chosen):
-        if name not in names:
-            raise unknown("column", name, names)
-        if name in chosen[:i]:
-            raise ValueError(f"expected each column once, got {name!r} twice")
-    return chosen
-
-
-def _predictions(model, y: np.ndarray, u: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray | None]:
+def _predictions(model, y: np.ndarray, u: np.ndarray, rows: int) -> dict[str, np.ndarray]:
     """One step ahead; and simulated from the state at the end of the fitted rows, and from the first state in them."""
     one, states = model.predict(y, u)
     if not u.shape[1]:
-        return one, None
+        return {WAYS[0]: one}
     parts = [model.simulate(u[:rows], states[0])]
     if rows < len(y):
         parts.append(model.simulate(u[rows:], states[rows]))
-    return one, np.concatenate(parts)
+    return {WAYS[0]: one, WAYS[1]: np.concatenate(parts)}
+
+
+def _numbers(found) -> dict:
+    """What `_print` says, as JSON has it."""
+    model, tests = found.model, {"white": found.white, "free_of_past_inputs": found.unexplained}
+    poles = [{"real": p.real, "imaginary": p.imag, "modulus": abs(p), "angle": float(np.angle(p))} for p in model.poles]
+    return {
+        "order": model.order,
+        "bic": np.asarray(found.scores).tolist(),
+        "lags": found.lags,
+        "canonical_correlations": found.correlations.tolist(),
+        "information_nats": found.information,
+        "poles": poles,
+        "stable": bool(model.stable),
+        **{
+            name: test and {"p": float(test.p), "statistic": float(test.statistic), "freedom": int(test.freedom)}
+            for name, test in tests.items()
+        },
+    }
 
 
 def _fits(values: np.ndarray) -> list[str]:
@@ -202,6 +202,8 @@ def _fits(values: np.ndarray) -> list[str]:
 
 
 def _print(found, by_bic: bool) -> None:
+    from ..theory.realization.whiteness import largest
+
     model, s = found.model, found.correlations
     n = model.order
     print(f"order {n} ({'least BIC' if by_bic else 'as given'}), {found.lags} rows of past")
@@ -215,7 +217,8 @@ def _print(found, by_bic: bool) -> None:
         rows = [[f"{abs(p):.5f}", f"{abs(np.angle(p)):.4f}", _memory(abs(p))] for p in poles]
         print("\n" + table(["pole: modulus", "angle", "rows to fade to 1/e"], rows))
         print(_split(model))
-    print(_said("residuals white", found.white))
+    size, lag = largest(found.innovations, found.white.lags)
+    print(_said("residuals white", found.white) + f"; largest correlation {size:.2f} at lag {lag}")
     if found.unexplained is not None:
         print(_said("residuals free of past inputs", found.unexplained))
     if not model.stable:
@@ -242,5 +245,5 @@ def _split(model) -> str:
 
 
 def _said(what: str, test) -> str:
-    answer = "yes" if test.p >= 0.05 else "no"
-    return f"{what}: {answer} (chi-squared {test.statistic:.1f} on {test.freedom}, p = {test.p:.2g})"
+    answer = "yes" if test.passed else "no"
+    return f"{what}: {answer} (chi-squared {test.statistic:.1f} on {test.freedom}, {test.chance})"

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,37 +17,40 @@ ARRAYS = ("A", "B", "C", "D", "K", "R", "y_mean", "u_mean")
 
 def save(model: Linear | Bilinear, path: str | Path) -> None:
     """Whole or not at all. Floats are written so that they read back bit for bit."""
+    files.write(path, json.dumps(content(model), allow_nan=False) + "\n")
+
+
+def content(model: Linear | Bilinear) -> dict[str, Any]:
+    """What the file of a model says."""
     linear = model.linear if isinstance(model, Bilinear) else model
-    content = {"format": FORMAT, "outputs": linear.outputs, "inputs": linear.inputs}
-    content |= {name: getattr(linear, name).tolist() for name in ARRAYS}
-    if isinstance(model, Bilinear):
-        content["N"] = model.N.tolist()
-    files.write(path, json.dumps(content, allow_nan=False) + "\n")
+    found = {"format": FORMAT, "outputs": linear.outputs, "inputs": linear.inputs}
+    found |= {name: getattr(linear, name).tolist() for name in ARRAYS}
+    return found | ({"N": model.N.tolist()} if isinstance(model, Bilinear) else {})
 
 
 def load(path: str | Path) -> Linear | Bilinear:
     """ValueError for a file that is no such model."""
-    content = jsontext.read(path, dict)
-    if content.pop("format", None) != FORMAT:
+    found = jsontext.read(path, dict)
+    if found.pop("format", None) != FORMAT:
         raise ValueError(f"{path}: expected a file of format {FORMAT!r}")
     known = {*ARRAYS, "outputs", "inputs", "N"}
-    for name in content:
+    for name in found:
         if name not in known:
             raise unknown(f"entry of {path}", name, known)
-    if missing := {*ARRAYS, "outputs", "inputs"} - content.keys():
+    if missing := {*ARRAYS, "outputs", "inputs"} - found.keys():
         raise ValueError(f"{path}: {', '.join(sorted(missing))} missing")
-    lists = [content[name] for name in ("outputs", "inputs", "A")]
+    lists = [found[name] for name in ("outputs", "inputs", "A")]
     if not all(isinstance(one, list) for one in lists) or not all(isinstance(x, str) for x in lists[0] + lists[1]):
         raise ValueError(f"{path}: expected lists of names, outputs and inputs, and a matrix A")
     p, m, n = map(len, lists)
     shapes = dict(zip(ARRAYS, ((n, n), (n, m), (p, n), (p, m), (n, p), (p, p), (p,), (m,))))
     try:
-        arrays = {name: np.array(content[name], dtype=float).reshape(shape) for name, shape in shapes.items()}
-        N = np.array(content["N"], dtype=float).reshape(m, n, n) if "N" in content else None
+        arrays = {name: np.array(found[name], dtype=float).reshape(shape) for name, shape in shapes.items()}
+        N = np.array(found["N"], dtype=float).reshape(m, n, n) if "N" in found else None
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{path}: expected matrices of one order, {p} outputs and {m} inputs") from None
-    model = Linear(**arrays, outputs=tuple(content["outputs"]), inputs=tuple(content["inputs"]))
+    model = Linear(**arrays, outputs=tuple(found["outputs"]), inputs=tuple(found["inputs"]))
     return model if N is None else Bilinear(model, N)
 
 
-__all__ = ["load", "save"]
+__all__ = ["content", "load", "save"]

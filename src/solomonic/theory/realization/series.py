@@ -1,9 +1,10 @@
 """What can be wrong with a series, said by row."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..tables import Times
 from .linear import columns
 
 Array = np.ndarray
@@ -23,20 +24,23 @@ def check(values: Array, names: Sequence[str]) -> Array:
         )
     for name, column in zip(names, values.T):
         if len(column) and np.ptp(column) <= 1e-12 * max(np.abs(column).max(), 1e-300):
-            raise ValueError(f"expected a series that changes, got {name!r}, which is {column[0]:g} in every row")
+            raise ValueError(
+                f"expected a series that changes, got {name!r}, which is {column[0]:g} in every row; leave it out"
+            )
     return values
 
 
-def check_time(time: Array, name: str) -> None:
-    """ValueError, by row, unless the times are evenly spaced: a step more than 1 % off the median is a gap."""
-    steps = np.diff(np.asarray(time, dtype=float).ravel())
-    step = np.median(steps) if len(steps) else 1.0
+def check_time(times: Times, where: Callable[[int], str]) -> None:
+    """ValueError, by line, unless the times are evenly spaced: a step more than 1 % off the median is a gap."""
+    steps = np.diff(times.at)
+    step = float(np.median(steps)) if len(steps) else 1.0
     wrong = np.flatnonzero(~(np.abs(steps - step) <= 0.01 * abs(step)))
     if len(wrong) or not step > 0:
         row = int(wrong[0]) if len(wrong) else 0
         raise ValueError(
-            f"expected evenly spaced times in {name!r}, got a step of {steps[row]:g} from row {row + 1} to row {row + 2}"
-            f" where most are {step:g} ({_count(len(wrong), 'such step')}); resample, or give a part without gaps"
+            f"expected evenly spaced times in {times.name!r}, got a step of {times.said(steps[row].item())} from"
+            f" {where(row)} to {where(row + 1)} where most are {times.said(step)} ({_count(len(wrong), 'such step')});"
+            " resample, or give a part without gaps"
         )
 
 
