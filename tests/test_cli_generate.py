@@ -222,6 +222,22 @@ def test_batches(folder, capsys, batch, size):
     assert [json.loads(line) for line in lines] == [{"id": i} | line for i, line in enumerate(expected)]
 
 
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_a_text_ends_where_the_model_says(folder, capsys, batch, piped, file):
+    """At any token of a list of them, which is not shown: also one that is an ordinary token of the text."""
+    words = ["--temperature", 0, "--max-tokens", 40]
+    text = run(capsys, "generate", folder, "hi", *words)
+    stop = next(c for c in text.strip() if text.index(c) > 3 and c < "\x80")
+    for name in {"generation_config.json", file}:
+        said = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(said | {"eos_token_id": [256, ord(stop)] if name == file else None}))
+    assert run(capsys, "generate", folder, "hi", *words) == text[: text.index(stop)] + "\n"
+    batch.write_text("hi\n")
+    [line] = map(json.loads, run(capsys, "generate", folder, "--batch", batch, *words).splitlines())
+    assert (line["text"], line["tokens"][-1]) == (text[: text.index(stop)], ord(stop))
+    assert Turns(CHAT, {}, load(folder)[1]).ends == {256, ord(stop)}
+
+
 def test_a_batch_goes_on_where_it_stopped(folder, capsys, batch, tmp_path, tokens_read):
     out = tmp_path / "new" / "out.jsonl"
     words = ["generate", folder, "--batch", batch, "--max-tokens", 6, "--seed", 4, "--batch-size", 2, "--out", out]

@@ -107,8 +107,30 @@ def test_a_tokenizer_that_does_not_fit(tmp_path):
     folder_of(tmp_path / "m")
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in range(300)}, unk_token="0"))
     (tmp_path / "m" / "tokenizer.json").write_text(words.to_str())
-    with pytest.raises(ValueError, match="at most 257 tokens, as the model has, got one of 301"):
+    with pytest.raises(ValueError, match="at most 257 tokens, as the model has, got one of 300"):
         load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_full_vocabulary_with_an_end_of_its_own(tmp_path, said):
+    """It gets no token more; what the files say is what a copy says."""
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in range(255)}, unk_token="0"))
+    inner.add_special_tokens(["<stop>", "<turn>"])
+    folder_of(tmp_path / "m")
+    (tmp_path / "m" / "tokenizer.json").write_text(inner.to_str())
+    for file in ("config.json", "generation_config.json"):
+        edit(tmp_path / "m" / file, eos_token_id=[255, 256] if said and file == "generation_config.json" else None)
+    edit(tmp_path / "m" / "tokenizer_config.json", eos_token=None)
+    weights = tmp_path / "m" / "model.safetensors"
+    save_file(load_file(weights), weights)  # as others write it, without digests
+    model, tokenizer = load(tmp_path / "m")
+    assert tokenizer.vocab_size == model.config.vocab_size == 257
+    assert (tokenizer.end, tokenizer.ends) == ((255, {255, 256}) if said else (None, frozenset()))
+    save(tmp_path / "copy", model, tokenizer)
+    assert load(tmp_path / "copy")[1].ends == tokenizer.ends
+    for file in ("config", "generation_config"):
+        ids = json.loads((tmp_path / "copy" / f"{file}.json").read_text())
+        assert (ids["eos_token_id"], ids["pad_token_id"]) == (([255, 256], 255) if said else (None, None))
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
@@ -256,7 +278,7 @@ def test_a_save_that_stops_between_files_leaves_files_whole(file, error, tmp_pat
 def test_templates(tmp_path):
     assert template(tmp_path) == (CHAT, {"bos_token": "", "eos_token": ""})
     folder_of(tmp_path)
-    assert template(tmp_path) == (CHAT, {"bos_token": "", "eos_token": "<|end|>"})
+    assert template(tmp_path) == (CHAT, {"bos_token": "<|end|>", "eos_token": "<|end|>"})
     path = tmp_path / "tokenizer_config.json"
     edit(path, chat_template="A", bos_token={"content": "<s>", "special": True})
     assert template(tmp_path) == ("A", {"bos_token": "<s>", "eos_token": "<|end|>"})

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from solomonic.tokenizer import END, ENDS, Tokenizer, _byte_vocab
+from solomonic.tokenizer import END, ENDS, Tokenizer, _byte_vocab, said_ends
 
 SAMPLES = [
     "",
@@ -160,6 +160,65 @@ def test_ends():
     inner = tokenizers.Tokenizer(models.WordLevel({"a": 0, "b": 7}, unk_token="a"))
     tokenizer = Tokenizer(inner)  # ids with holes
     assert (tokenizer.end_name, tokenizer.end, tokenizer.vocab_size) == (END, inner.token_to_id(END), 8)
+
+
+def closed(*added: str, special: bool = True) -> tokenizers.Tokenizer:
+    """Words, and tokens at the end whose names nobody knows."""
+    inner = tokenizers.Tokenizer(models.WordLevel({"[UNK]": 0, "the": 1, "cat": 2}, unk_token="[UNK]"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    (inner.add_special_tokens if special else inner.add_tokens)([*added])
+    return inner
+
+
+def test_ends_that_a_model_says():
+    tokenizer = Tokenizer(closed("<stop>", "<turn>"), [4, 3])
+    assert (tokenizer.end, tokenizer.end_name, tokenizer.ends, tokenizer.vocab_size) == (4, "<turn>", {3, 4}, 5)
+    tokenizer = Tokenizer(closed("<stop>", "</s>"), [3, 4, 77])  # a name that is known ends a document
+    assert (tokenizer.end, tokenizer.ends, tokenizer.vocab_size) == (4, {3, 4, 77}, 5)
+    tokenizer = Tokenizer(closed("<stop>", special=False), ["<stop>"])  # named as a special token, so it is one
+    assert (tokenizer.end, tokenizer.ends) == (3, {3}) and tokenizer.decode([1, 3]) == "the"
+    assert 3 not in tokenizer.encode("the <stop> cat") and tokenizer.spelt([1, 3]) == "the <stop>"
+    tokenizer = Tokenizer(closed(), [2])  # an ordinary word stays one
+    assert (tokenizer.end, tokenizer.ends, tokenizer.vocab_size) == (2, {2}, 3)
+    assert tokenizer.encode("the cat").tolist() == [1, 2] and tokenizer.decode([1, 2]) == "the cat"
+    tokenizer = Tokenizer(Tokenizer.for_bytes().inner, [2])  # of the defaults of transformers, for bytes
+    assert (tokenizer.end, tokenizer.ends, tokenizer.is_bytes) == (256, {2, 256}, True)
+
+
+def test_ends_that_nobody_says():
+    assert Tokenizer(closed(), most=4).end_name == END
+    tokenizer = Tokenizer(closed("<stop>"), most=4)  # no room for one more
+    assert (tokenizer.end, tokenizer.end_name, tokenizer.ends, tokenizer.vocab_size) == (None, None, frozenset(), 4)
+    assert Tokenizer(closed("<stop>"), ["<gone>", -1], most=4).ends == frozenset()
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({"config": {"eos_token_id": 3}}, [3]),
+        ({"config": {"eos_token_id": 3}, "generation_config": {"eos_token_id": [4, 3]}}, [4, 3]),
+        ({"config": {"eos_token_id": [3]}, "generation_config": {"temperature": 1}}, [3]),
+        ({"tokenizer_config": {"eos_token": {"content": "<a>"}}, "config": {"eos_token_id": None}}, ["<a>"]),
+        ({"tokenizer_config": {"eos_token": "<a>"}, "config": {"eos_token_id": 3}}, [3, "<a>"]),
+        ({}, []),
+    ],
+)
+def test_where_a_folder_says_them(tmp_path, files, expected):
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert said_ends(tmp_path) == expected
+    (tmp_path / "tokenizer.json").write_text(closed("<b>", "<a>").to_str())
+    tokenizer = Tokenizer.load(tmp_path)
+    ends = {one if isinstance(one, int) else 4 for one in expected}
+    assert tokenizer.ends == (ends or {tokenizer.inner.token_to_id(END)})
+
+
+@pytest.mark.parametrize("said", [True, 1.0, "3", [3, None], {"a": 1}, [[3]]])
+def test_ends_that_are_no_tokens(tmp_path, said):
+    (tmp_path / "tokenizer.json").write_text(closed().to_str())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": said}))
+    with pytest.raises(ValueError, match="generation_config.json: expected eos_token_id to be token ids"):
+        Tokenizer.load(tmp_path / "tokenizer.json")
 
 
 def streamed(tokenizer, tokens) -> list[str]:

@@ -37,16 +37,17 @@ def save(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer, card: s
     """
     folder = Path(folder)
     _fits(folder, model, tokenizer)
-    settings = describe(model.config, tokenizer.end) | {"dtype": str(model.embedding.weight.dtype).split(".")[-1]}
+    settings = describe(model.config, tokenizer.end, tokenizer.ends) | {
+        "dtype": str(model.embedding.weight.dtype).split(".")[-1]
+    }
     tokens = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": tokenizer.end_name,
-        "pad_token": tokenizer.end_name,
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.end_name),
         "chat_template": CHAT,
         "clean_up_tokenization_spaces": False,
         "model_max_length": int(1e30),
     }
-    ends = {"eos_token_id": tokenizer.end, "pad_token_id": tokenizer.end}
+    ends = {name: settings[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     written = {"format": "pt", "solomonic": __version__, SETTINGS: jsontext.digest(settings["model"])}
     written[TOKENIZER] = jsontext.digest(jsontext.parse(tokenizer.to_json(), "tokenizer"))
     write_tensors(folder / SINGLE, _tensors(model), written)
@@ -68,7 +69,7 @@ def load(
     folder = Path(folder)
     config, tensors = read_folder(folder)
     check_fits(sizes(config)[1], f"{folder / 'config.json'}: the state of a text")
-    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    tokenizer = Tokenizer.load(folder / "tokenizer.json", most=config.vocab_size)
     kinds = {tensor.dtype for tensor in tensors.values()}
     if dtype is None and len(kinds) > 1:
         dtype = reduce(torch.promote_types, kinds)

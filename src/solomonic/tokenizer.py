@@ -9,9 +9,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
+
+from . import jsontext
 
 END = "<|end|>"
 ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[SEP]")
@@ -26,22 +29,38 @@ HELD = 16
 
 
 class Tokenizer:
-    """`encode` and `decode`; `vocab_size`; `end`, the id of the token that ends a document.
+    """`encode` and `decode`; `vocab_size`; `end`, the token that ends a document; `ends`, all that end a text.
 
-    A document's text never gives `end` or another special token, whatever it holds.
+    A document's text never gives a special token, whatever it holds. `end` is one, unless the model says that an
+    ordinary token ends its texts; it is None, and `ends` are none, only where there is no room for one.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer):
-        """A tokenizer without any of `ENDS` gets `<|end|>` as one more token."""
+    def __init__(self, inner: tokenizers.Tokenizer, ends: Sequence[int | str] = (), most: int | None = None):
+        """`ends`: tokens that end a text, as whoever made the model says, by id; by name, of special tokens.
+
+        Where nobody says it, and there is none of `ENDS`, `<|end|>` is one more token, if that makes `most` at most.
+        """
         inner.encode_special_tokens = True
         inner.no_padding()
         inner.no_truncation()
-        self.end_name = next((name for name in ENDS if inner.token_to_id(name) is not None), END)
-        known = [t.content for t in inner.get_added_tokens_decoder().values() if t.special]
-        if self.end_name not in known:
-            inner.add_special_tokens([self.end_name])
+        size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        said = [inner.token_to_id(one) if isinstance(one, str) else one for one in ends]
+        said = [one for one in said if one is not None and one >= 0]
+        names = [name for one in said if one < size and (name := inner.id_to_token(one)) is not None]
+        known = {t.content for t in inner.get_added_tokens_decoder().values() if t.special}
+        named = [name for name in names if name in ends]
+        candidates = [
+            *(name for name in ENDS if name in names),
+            *(name for name in names if name in known or name in named),
+            *(name for name in ENDS if inner.token_to_id(name) is not None),
+        ]
+        if not candidates and not names and (most is None or size < most):
+            candidates = [END]
+        inner.add_special_tokens(sorted({*candidates[:1], *named} - known))
         self.inner = inner
-        self.end: int = inner.token_to_id(self.end_name)
+        self.end_name: str | None = next(iter([*candidates, *names]), None)
+        self.end: int | None = None if self.end_name is None else inner.token_to_id(self.end_name)
+        self.ends = frozenset(one for one in (self.end, *said) if one is not None)
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.specials = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
         self.is_bytes = _is_bytes(inner)
@@ -58,8 +77,8 @@ class Tokenizer:
         return cls(inner)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
-        """From a `tokenizer.json`. ValueError for anything else."""
+    def load(cls, path: str | Path, most: int | None = None) -> "Tokenizer":
+        """From a `tokenizer.json`, with `said_ends` of its folder. ValueError for anything else."""
         path = Path(path)
         if path.is_dir():
             path = path / "tokenizer.json"
@@ -70,13 +89,15 @@ class Tokenizer:
             came = "it is not text"
         if came:
             raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {came}")
-        return cls.from_json(content, str(path))
+        return cls.from_json(content, str(path), said_ends(path.parent), most)
 
     @classmethod
-    def from_json(cls, content: str, name: str = "tokenizer") -> "Tokenizer":
-        """From the text of a `tokenizer.json`, which `name` calls in an error."""
+    def from_json(
+        cls, content: str, name: str = "tokenizer", ends: Sequence[int | str] = (), most: int | None = None
+    ) -> "Tokenizer":
+        """From the text of a `tokenizer.json`, which `name` calls in an error; the rest as for `Tokenizer`."""
         try:
-            return cls(tokenizers.Tokenizer.from_str(content))
+            return cls(tokenizers.Tokenizer.from_str(content), ends, most)
         except BaseException as error:  # the library raises nothing narrower than Exception, and panics are none
             if not isinstance(error, Exception) and type(error).__name__ != PANIC:
                 raise
@@ -100,6 +121,14 @@ class Tokenizer:
         if self.is_bytes:
             return bytes(t for t in map(int, tokens) if t < 256).decode("utf-8", "replace")
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
+
+    def spelt(self, tokens: Sequence[int]) -> str:
+        """As `decode`, with special tokens by their names."""
+        if self.is_bytes:
+            names = {i: name.encode() for name, i in self.specials.items()}
+            parts = (names.get(t, bytes([t]) if t < 256 else b"") for t in map(int, tokens))
+            return b"".join(parts).decode("utf-8", "replace")
+        return self.inner.decode([int(t) for t in tokens], skip_special_tokens=False)
 
     def piece(self, token: int) -> bytes | None:
         """What a token gives inside a text, in UTF-8: it may be a part of a character. None for one that gives none."""
@@ -156,6 +185,29 @@ class Tokenizer:
         return {token: spelt for token, spelt in pieces.items() if token not in unknown}
 
 
+def said_ends(folder: str | Path) -> list[int | str]:
+    """The tokens at which texts of the model in `folder` end: the ids `eos_token_id`, and the name `eos_token`.
+
+    The ids, one or a list, are those of generation_config.json, else of config.json, as transformers has it; the name, of
+    a special token, is in tokenizer_config.json. ValueError for a file that cannot be read, or says something else.
+    """
+    ends: list[int | str] = []
+    for file in ("generation_config.json", "config.json"):
+        said = _setting(Path(folder) / file, "eos_token_id")
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if not all(type(one) is int for one in ids):
+            raise ValueError(f"{folder}/{file}: expected eos_token_id to be token ids, got {str(said)[:99]}")
+        ends = ends or ids
+    name = _setting(Path(folder) / "tokenizer_config.json", "eos_token")
+    name = name.get("content") if isinstance(name, dict) else name
+    return [*ends, name] if isinstance(name, str) else ends
+
+
+def _setting(path: Path, name: str) -> Any:
+    """None where the file is not there, or does not say it."""
+    return jsontext.read(path, dict, infinite=True).get(name) if path.is_file() else None
+
+
 def _utf8(text: str) -> bytes:
     """Bytes that Python could not read as UTF-8 come back; other lone surrogates, of JSON, become question marks."""
     try:
@@ -187,4 +239,4 @@ def _byte_values() -> dict[str, int]:
     return {name: byte for name, byte in _byte_vocab().items() if name != END}
 
 
-__all__ = ["END", "Tokenizer"]
+__all__ = ["END", "Tokenizer", "said_ends"]

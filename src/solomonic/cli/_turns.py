@@ -40,7 +40,7 @@ class Turns:
         self._of_roles = self._of_turns if "strftime_now" in template else lru_cache(KEPT)(self._of_turns)
         between = self._later().split(MARKS[2])[0]
         begins = self.special.match(between)
-        self.ends = {tokenizer.end} | ({tokenizer.specials[begins[0]]} if begins else set())
+        self.ends = tokenizer.ends | ({tokenizer.specials[begins[0]]} if begins else set())
         self.stop = "" if self.special.search(between) or not between.strip() else between.rstrip()
 
     def first(self, text: str, system: str | None = None) -> list[int]:

@@ -1,6 +1,6 @@
 """Our own folders: config.json has `to_dict` of the `ModelConfig` under "model", tensors are `model.` and our names."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -31,8 +31,12 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
     return model, renamed(model, _Ours(), tensors)
 
 
-def describe(model: ModelConfig, end: int | None = None) -> dict[str, Any]:
-    """The config.json of a model, for `matches` and for Hugging Face's tools; `end` is the token that ends a text."""
+def describe(model: ModelConfig, end: int | None = None, ends: Collection[int] = ()) -> dict[str, Any]:
+    """The config.json of a model, for `matches` and for Hugging Face's tools.
+
+    `end` is the token that ends a document, and so comes before the next; `ends`, it among them, end a text.
+    """
+    others = sorted(one for one in ends if one != end)
     return {
         "model_type": TYPE,
         "architectures": ["SolomonicForCausalLM"],
@@ -41,7 +45,8 @@ def describe(model: ModelConfig, end: int | None = None) -> dict[str, Any]:
         "hidden_size": model.d_model,
         "num_hidden_layers": len(model.layers),
         "tie_word_embeddings": model.tie_embeddings,
-        "eos_token_id": end,
+        "bos_token_id": end,
+        "eos_token_id": [end, *others] if others else end,
         "pad_token_id": end,
     }
 

@@ -130,8 +130,7 @@ def completion(body: bytes, served: Served) -> Question:
     top = fields.whole("logprobs", None, 0, TOP)
     lengths = [len(one) if isinstance(one, str) else len(served.tokenizer.decode(one)) for one in prompts]
     tokens = [_encode(one, served) for one in prompts]
-    ends = {served.tokenizer.end}
-    return _question(fields, served, tokens, n, WRITTEN, ends, (), top, tuple(lengths))
+    return _question(fields, served, tokens, n, WRITTEN, served.tokenizer.ends, (), top, tuple(lengths))
 
 
 def chat(body: bytes, served: Served) -> Question:
@@ -179,14 +178,16 @@ def _question(fields, served, prompts, n, written, ends, stops, top, offsets) ->
         )
     for who in WHO:
         fields.text(who, "")
-    stream = fields.flag("stream")
+    stream, given, specials = fields.flag("stream"), _stops(fields), served.tokenizer.specials
+    if odd := next((s for s in given if s not in specials and any(name in s for name in specials)), None):
+        raise expected("stop", "texts, or special tokens alone: a special token in a text gives no text", odd)
     return Question(
         prompts=tuple(map(tuple, prompts)),
         sampling=_sampling(fields),
         max_tokens=_max_tokens(fields, served.limits.written // (n * len(prompts)), written),
         n=n,
-        ends=frozenset(ends),
-        stops=(*_stops(fields), *stops),
+        ends=frozenset(ends) | {specials[stop] for stop in given if stop in specials},
+        stops=(*given, *stops),
         top=top,
         stream=stream,
         include_usage=_include_usage(fields, stream),
