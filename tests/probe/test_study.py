@@ -2,6 +2,7 @@
 
 import json
 import re
+from html import escape
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 from solomonic import LanguageModel, ModelConfig
 from solomonic.cli import main
 from solomonic.folder import save
+from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
+from solomonic.probe.findings import findings
+from solomonic.probe.page import page
 from solomonic.probe.study import LEAST, bits, study, work
 from solomonic.tokenizer import Tokenizer
 
@@ -75,11 +79,26 @@ def test_the_numbers_agree_with_each_other(probed):
     assert max(entry["divergence"] for entry in others if entry["how"] == "without") > 0
 
 
-def test_the_page_is_one_file_with_pictures(probed):
-    _, page = probed
-    assert page.count("data:image/png;base64,") == 5
-    assert "layer 0, eidetic" in page and "<b>&" not in page  # text is escaped
-    assert not re.search(r'(src|href)="(?!data:)', page)
+def test_the_page_is_one_file_with_pictures_in_its_own_colours(probed):
+    _, html = probed
+    pictures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    assert len(pictures) == 6 and all('role="img" aria-label="' in picture for picture in pictures)
+    assert "fading, layer 0" in html and "<b>&" not in html  # text is escaped
+    assert not re.search(r'(src|href)="(?!#)', html)
+    assert not any(re.search(r"#[0-9a-f]{6}\b", picture) for picture in pictures)  # no colour but the page's
+    names = re.findall(r'[ <]id="([^"]*)"', html)
+    assert len(names) == len(set(names)) and set(re.findall(r'(?:url\(#|href="#)([^")]*)', html)) <= set(names)
+    light, dark = html.split("prefers-color-scheme: dark")
+    for variable in set(re.findall(r"var\((--[a-z0-9]+)\)", html)) - {"--c"}:
+        assert f"{variable}: #" in light.split("}")[0] and f"{variable}: #" in dark.split("}")[0], variable
+
+
+def test_the_page_the_file_and_the_command_say_what_was_found(probed):
+    found, html = probed
+    assert found["findings"] == findings(found)
+    for sentence in found["findings"]:
+        assert escape(sentence) in html.replace("&nbsp;", " ")
+    assert sum("bits a token" in sentence for sentence in found["findings"]) == 4  # three memories and the loss
 
 
 def test_the_loss_is_the_model_s(folder):
@@ -95,6 +114,17 @@ def test_a_model_without_such_memories_has_less_to_say():
     found = study(made(FADING), np.random.default_rng(1).integers(0, 257, LEAST), report=told.append)
     assert found["mass"] == found["ablations"] == found["interventions"] == [] and len(found["systems"]) == 1
     assert sum(told) == work(made(FADING), LEAST)
+    assert findings(found)[0] == "What its mamba2 is worth in bits is not measured: such a layer has nothing beside it."
+    assert page(found, "mamba2", [], repr).count("<svg") == 4
+    found = study(made(AttentionConfig(n_heads=2)), np.arange(LEAST) % 257)
+    assert findings(found)[0] == "No layer has a memory that could be taken away."
+    assert "<svg" not in page(found, "transformer", [], repr)
+
+
+def test_each_call_is_reported():
+    told, model = [], made(BMojoConfig(fading=FADING, window=8, capacity=8))
+    study(model, np.arange(LEAST + 5) % 257, generate=3, report=told.append)
+    assert sum(told) == work(model, LEAST + 5, 3)
 
 
 def test_typos_are_one_line_on_stderr(folder, text, tmp_path, capsys):

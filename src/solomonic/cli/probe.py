@@ -82,7 +82,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     found = {"model": str(chosen.model), "parameters": parameters, "text": source, "versions": versions} | found
     found["findings"] = findings(found)
     layers = ", ".join(f"{count} {name}" for name, count in Counter(found["layers"]).items())
-    note = f"{parameters:,} parameters, layers: {layers}; {len(best):,} tokens of {source}"
+    size = len(tokenizer.decode(best).encode(errors="replace"))
+    note = f"{parameters:,} parameters, layers: {layers}; {len(best):,} tokens ({size:,} bytes) of {source}"
     made = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = page(found, f"Probe of {chosen.model}", [note, made], tokenizer.decode)
     with locked(chosen.out, "writing a probe there", folder=True):

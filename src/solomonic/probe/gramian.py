@@ -84,7 +84,7 @@ def horizon(log_decay: Tensor, left: float) -> Tensor:
     After s tokens exp(g_{t+1} + ... + g_{t+s}) is left; infinite where the text ends before. For the delta rule this is
     the decay alone: what is overwritten goes sooner.
     """
-    T, H = log_decay.shape
+    T = len(log_decay)
     total = -log_decay.double().cumsum(0)  # rises
     wanted = total - math.log(left)
     reached = torch.searchsorted(total.T.contiguous(), wanted.T.contiguous()).T  # first row at which it has been lost

@@ -26,6 +26,7 @@ BLOCK = 128
 """Tokens over which losses are averaged before their spread is taken: neighbours are not independent."""
 LEFT = {"1/e": math.exp(-1), "1 %": 0.01}
 GRAMIAN_TOKENS = 2048
+PROMPT = 64
 LEAST = 2048
 """Tokens of the shortest text: what a fit with the default lags and directions takes."""
 
@@ -39,10 +40,21 @@ def fading_memory(mixer: Mixer) -> Mixer | None:
     return mixer if mixer.is_fading else None
 
 
+def in_softmax(mixer: Mixer) -> list[str]:
+    """The memories that a layer's softmax runs over; a fading memory that is read directly is not among them."""
+    if not isinstance(mixer, BMojo):
+        return ["window"]
+    config = mixer.config
+    has = (config.window, config.fading_span, config.capacity)
+    return [name for name, size in zip(MEMORIES, has, strict=True) if size]
+
+
 def work(model: LanguageModel, length: int, generate: int = 64) -> int:
-    """Tokens that `study` will tell of for a text of `length`, for a progress bar."""
-    changed = 4 * generate * sum(map(len, memories(model).values()))
-    return min(length, GRAMIAN_TOKENS) + length + (1 + len(_plan(model))) * (length - 1) + changed
+    """Calls of the model that `study` will report for a text of `length`: one of a token takes about as long as of CHUNK."""
+    kept, text, scored = (-(-tokens // CHUNK) for tokens in (min(length, GRAMIAN_TOKENS), length, length - 1))
+    count = sum(map(len, memories(model).values()))
+    generated = -(-(length // 2) // CHUNK) + (1 + 4 * count) * generate if count else 0
+    return kept + text + (1 + len(_plan(model))) * scored + generated
 
 
 @torch.no_grad()
@@ -51,24 +63,31 @@ def study(
     tokens: np.ndarray,
     generate: int = 64,
     directions: int = 8,
-    report: Report = lambda tokens: None,
+    report: Report = lambda calls: None,
 ) -> dict[str, Any]:
     """Every number of `fading`, `systems`, `attention`, `ablations` and `interventions` on tokens (T,), T >= LEAST.
 
-    `report` is told the tokens of each call. ValueError for a text that is too short.
+    `report` is told how many calls of the model were made. ValueError for a text that is too short.
     """
     text = torch.as_tensor(np.asarray(tokens, np.int64), device=model.embedding.weight.device)[None]
     if text.shape[1] < LEAST:
         raise ValueError(f"expected a text of {LEAST} tokens or more, got {text.shape[1]}")
-    found: dict[str, Any] = {"tokens": text.shape[1], "layers": [block.mixer.config.name for block in model.blocks]}
+    mixers = [block.mixer for block in model.blocks]
+    found: dict[str, Any] = {
+        "tokens": text.shape[1],
+        "vocabulary": model.config.vocab_size,
+        "layers": [mixer.config.name for mixer in mixers],
+        "sizes": [{name: getattr(mixer.config, name, None) for name in ("window", "capacity")} for mixer in mixers],
+    }
     found["fading"] = fading(model, text[:, :GRAMIAN_TOKENS], report)
     found["systems"] = systems(model, text, directions, report)
     found |= ablations(model, text, report)
     found["interventions"] = interventions(model, text, generate, report) if memories(model) else []
+    found["before"] = text[0, : text.shape[1] // 2][-PROMPT:].tolist()  # the end of what it generates after
     return found
 
 
-def fading(model: LanguageModel, text: Tensor, report: Report = lambda tokens: None) -> list[dict[str, Any]]:
+def fading(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> list[dict[str, Any]]:
     """By layer with a fading memory, for each head: decay, horizons in tokens, Hankel singular values and order."""
     with watch(model) as seen:
         inputs = layer_inputs(model, text, report)
@@ -122,7 +141,7 @@ def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, A
 
 
 def systems(
-    model: LanguageModel, text: Tensor, directions: int = 8, report: Report = lambda tokens: None
+    model: LanguageModel, text: Tensor, directions: int = 8, report: Report = lambda calls: None
 ) -> list[dict[str, Any]]:
     """Each fading memory as a linear system: what of its outputs' variance orders 0, 1, 2, 4, ... explain."""
     inputs = layer_inputs(model, text, report)
@@ -155,7 +174,7 @@ def systems(
     return found
 
 
-def ablations(model: LanguageModel, text: Tensor, report: Report = lambda tokens: None) -> dict[str, Any]:
+def ablations(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> dict[str, Any]:
     """The loss in bits a token without each memory of each layer, and without each in all layers; the attention mass.
 
     Differences are paired, token by token; `error` is their standard error over blocks of BLOCK tokens.
@@ -163,7 +182,12 @@ def ablations(model: LanguageModel, text: Tensor, report: Report = lambda tokens
     with watch(model) as seen:
         whole = bits(model, text, report)
     mass = [
-        {"layer": layer, "heads": _mass(calls), "mean": torch.tensor(_mass(calls)).mean(0).tolist()}
+        {
+            "layer": layer,
+            "softmax": in_softmax(model.blocks[layer].mixer),
+            "heads": _mass(calls),
+            "mean": torch.tensor(_mass(calls)).mean(0).tolist(),
+        }
         for layer, calls in sorted(seen.mass.items())
     ]
     rows = []
@@ -177,7 +201,7 @@ def ablations(model: LanguageModel, text: Tensor, report: Report = lambda tokens
 
 
 def interventions(
-    model: LanguageModel, text: Tensor, length: int = 64, report: Report = lambda tokens: None
+    model: LanguageModel, text: Tensor, length: int = 64, report: Report = lambda calls: None
 ) -> list[dict[str, Any]]:
     """Generate `length` tokens after the first half of the text, with one memory of a layer taken away or held still.
 
@@ -185,9 +209,10 @@ def interventions(
     the intact model's own tokens of KL(intact, changed). `text` are the tokens.
     """
     prompt = text[:, : text.shape[1] // 2]
-    logits, state = _read(model, prompt)
+    logits, state = _read(model, prompt, report)
     first = logits[:, -1:].argmax(-1)
     intact, reference = _go_on(model, first, state, length)
+    report(length)
     found = [{"layer": None, "memory": None, "how": "intact", "agrees": length, "divergence": 0.0, "text": intact}]
     for layer, names in memories(model).items():
         for name in names:
@@ -205,7 +230,7 @@ def interventions(
     return found
 
 
-def layer_inputs(model: LanguageModel, text: Tensor, report: Report = lambda tokens: None) -> list[Tensor]:
+def layer_inputs(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> list[Tensor]:
     """What the mixer of each block reads, normed: (1, T, d_model) each."""
     parts, state = [], None
     for piece in text.split(CHUNK, 1):
@@ -216,11 +241,11 @@ def layer_inputs(model: LanguageModel, text: Tensor, report: Report = lambda tok
                 "expected finite activations, got NaN or infinity; the model's weights are damaged, or too large"
             )
         parts.append([block.mixer_norm(x) for block, x in zip(model.blocks, trace, strict=True)])
-        report(piece.shape[1])
+        report(1)
     return [torch.cat(layer, 1) for layer in zip(*parts)]
 
 
-def bits(model: LanguageModel, text: Tensor, report: Report = lambda tokens: None) -> Tensor:
+def bits(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> Tensor:
     """text (1, T) -> (T - 1,) float64: bits of each token after the first, read in calls of CHUNK."""
     losses, state = [], None
     for start in range(0, text.shape[1] - 1, CHUNK):
@@ -228,7 +253,7 @@ def bits(model: LanguageModel, text: Tensor, report: Report = lambda tokens: Non
         logits, state = model(piece, state)
         target = text[0, start + 1 : start + 1 + piece.shape[1]]
         losses.append(cross_entropy(logits[0].float(), target, reduction="none").double() / math.log(2))
-        report(piece.shape[1])
+        report(1)
     return torch.cat(losses).cpu()
 
 
@@ -240,10 +265,11 @@ def _plan(model: LanguageModel) -> list[tuple[tuple[int, ...], str]]:
     return single + [(layers, name) for layers, name in everywhere if len(layers) > 1]
 
 
-def _read(model: LanguageModel, text: Tensor) -> tuple[Tensor, State]:
+def _read(model: LanguageModel, text: Tensor, report: Report) -> tuple[Tensor, State]:
     state = None
     for piece in text.split(CHUNK, 1):
         logits, state = model(piece, state)
+        report(1)
     return logits, state
 
 
