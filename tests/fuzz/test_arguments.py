@@ -166,7 +166,9 @@ def drawn(data, name: str, action: argparse.Action) -> list[str]:
         return [action.option_strings[0]]
     is_number = action.type is not None and action.type not in (str, Path)
     pool = NUMBERS + ([] if action.dest in SLOW.get(name, ()) else LARGE) if is_number else TEXTS
-    count = data.draw(st.integers(1, 3)) if action.nargs in ("+", "*") else action.nargs or 1
+    count = (
+        data.draw(st.integers(1, 3)) if action.nargs in ("+", "*") else 1 if action.nargs == "?" else action.nargs or 1
+    )
     values = [data.draw(st.sampled_from(pool)) for _ in range(count)]
     if count == 1:
         return [f"{action.option_strings[0]}={values[0]}"]
