@@ -159,10 +159,10 @@ def film(tmp_path_factory):
 
 
 def test_video_in_and_out(film):
-    frames, rate = texture.read(film, 1000)
-    assert frames.shape == (60, 40, 56, 3) and rate == 25
-    assert np.abs(frames.astype(float) - water(60)).mean() < 8  # the codec's loss
-    assert texture.read(film, 10, width=29)[0].shape == (10, 20, 28, 3)
+    clip = texture.read(film, 1000)
+    assert clip.frames.shape == (60, 40, 56, 3) and clip.rate == 25 and clip.remarks == ()
+    assert np.abs(clip.frames.astype(float) - water(60)).mean() < 8  # the codec's loss
+    assert texture.read(film, 10, width=29).frames.shape == (10, 20, 28, 3)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webm"])
@@ -171,10 +171,9 @@ def test_the_command_films_on(film, tmp_path, capsys, suffix):
     words = ["texture", str(film), "--order", "8", "--seconds", "1", "--out", str(out), "--picture", str(png)]
     assert main([*words, "--speed", "0.5", "--reverse"]) == 0
     assert "25 frames in" in capsys.readouterr().out
-    frames, rate = texture.read(out, 1000)
-    assert frames.shape == (25, 40, 56, 3) and rate == pytest.approx(25, rel=0.01)
-    picture, _ = texture.read(png, 1)
-    assert picture[0].shape == (2 * 40 + 4, 6 * 56, 3)
+    new = texture.read(out, 1000)
+    assert new.frames.shape == (25, 40, 56, 3) and new.rate == pytest.approx(25, rel=0.01)
+    assert texture.read(png, 1).frames[0].shape == (2 * 40 + 4, 6 * 56, 3)
 
 
 def test_an_interrupted_video_is_whole(film, tmp_path, monkeypatch, capsys):
@@ -188,7 +187,7 @@ def test_an_interrupted_video_is_whole(film, tmp_path, monkeypatch, capsys):
     out = tmp_path / "new.mp4"
     assert main(["texture", str(film), "--order", "5", "--seconds", "inf", "--out", str(out)]) == 130
     assert "interrupted; 30 frames" in capsys.readouterr().out
-    assert len(texture.read(out, 1000)[0]) == 30 and list(tmp_path.iterdir()) == [out]
+    assert len(texture.read(out, 1000).frames) == 30 and list(tmp_path.iterdir()) == [out]
 
 
 @pytest.mark.parametrize(

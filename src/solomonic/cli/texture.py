@@ -6,18 +6,21 @@ backwards in time by its backward model. Frames are written as they are made; Ct
 
 import argparse
 import itertools
+from math import ceil, inf
 from pathlib import Path
 
 from ..spelling import unknown
+from ._device import add_threads
 from ._numbers import COUNT, real, whole
 
 READS, WRITES = ("clip",), ("out", "picture")
 EXTRA = "theory"
+COLUMNS, SHOWN = 6, 250  # of the picture, of new frames at most
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("clip", metavar="CLIP", type=Path, help="a video: mp4, mov, mkv, webm, avi, gif, ...")
+    add("clip", metavar="CLIP", type=Path, help="a video (mp4, mov, mkv, webm, avi, gif, ...) or a folder of pictures")
     add("--out", type=Path, required=True, metavar="FILE", help="mp4, m4v, mov, mkv, webm, avi or gif")
     add("--order", type=whole(), default=20, metavar="N", help="states (default 20)")
     add(
@@ -31,53 +34,70 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--reverse", action="store_true", help="run the backward model: time runs the other way")
     add("--frames", type=whole(), default=500, metavar="T", help="of the clip to learn from, at most (default 500)")
     add("--width", type=whole(), metavar="W", help="scale the clip down to so many pixels")
-    add("--no-grain", action="store_true", help="leave out the noise that the states do not explain")
+    add("--rate", type=real(1000, 0.001), metavar="R", help="frames a second of a folder of pictures (default 25)")
+    add("--no-grain", action="store_true", help="leave out the grain: what the states do not explain")
     add("--seed", type=whole(COUNT, least=0), default=0, metavar="S", help="of the noise (default 0)")
+    add_threads(command)
     add("--picture", type=Path, metavar="PNG", help="frames of the clip above new ones")
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     import av  # noqa: F401 - first, so that a missing library is said before any work
     import numpy as np
-    from tqdm import tqdm
 
     from ..files import replacing
+    from ..progress import Progress
     from ..theory import texture
 
-    if not chosen.seconds > 0:
-        raise ValueError(f"--seconds: expected a number above 0, got {chosen.seconds:g}")
-    if not 0 < chosen.speed < np.inf:
-        raise ValueError(f"--speed: expected a number above 0, got {chosen.speed:g}; backwards is --reverse")
+    for name, hint in (("seconds", ""), ("speed", "; backwards is --reverse")):
+        if not (value := getattr(chosen, name)) > 0:
+            raise ValueError(f"--{name}: expected a number above 0, got {value:g}{hint}")
+    if chosen.rate is not None and not chosen.clip.is_dir():
+        raise ValueError(
+            f"--rate: expected a folder of pictures for CLIP, got {chosen.clip}; a video says itself how fast it is"
+        )
     for name in ("order", "frames", "width"):
         if (value := getattr(chosen, name)) is not None and value < 1:
             raise ValueError(f"--{name}: expected a whole number >= 1, got {value}")
-    if chosen.out.suffix.lower() not in texture.CODECS:
+    suffix = chosen.out.suffix.lower()
+    if suffix not in texture.CODECS:
         raise unknown("suffix of --out", chosen.out.suffix, texture.CODECS)
-    clip, rate = texture.read(chosen.clip, chosen.frames, chosen.width)
-    learnt = texture.learn(clip, chosen.order, rate)
-    kept = 1 - (learnt.grain.astype(float) ** 2).sum() / (clip.astype(np.float32).var(0).sum())
+    clip = texture.read(chosen.clip, chosen.frames, chosen.width, chosen.rate)
+    try:
+        learnt = texture.learn(clip.frames, chosen.order, clip.rate)
+    except ValueError as error:
+        raise ValueError(f"{chosen.clip}: {error}") from None
     radius = np.abs(np.linalg.eigvals(learnt.A)).max()
     height, width, _ = learnt.shape
-    print(f"{chosen.clip}: {len(clip)} frames of {width} x {height} at {rate:g} a second")
+    print(f"{chosen.clip}: {len(clip.frames)} frames of {width} x {height} at {clip.rate:g} a second")
+    for remark in clip.remarks:
+        print(f"{chosen.clip} {remark}")
     print(
-        f"order {chosen.order}: {kept:.1%} of the variance, the slowest state fades in {-1 / np.log(radius):.0f} frames"
+        f"order {chosen.order}: {learnt.explained:.1%} of the variance, "
+        f"the slowest state fades in {-1 / np.log(radius):.0f} frames"
     )
+    stride = ceil(clip.rate / texture.MOST.get(suffix, inf)) or 1
+    rate = clip.rate / stride
+    if stride > 1:
+        print(f"{chosen.out}: at {rate:g} frames a second; a {suffix} file has {texture.MOST[suffix]:g} at most")
     wanted = None if chosen.seconds * rate > 2**53 else max(1, round(chosen.seconds * rate))
     rng = np.random.default_rng(chosen.seed)
-    made = texture.synthesise(learnt, rng, chosen.speed, chosen.reverse, not chosen.no_grain)
-    shown = []
+    made = texture.synthesise(learnt, rng, chosen.speed * stride, chosen.reverse, not chosen.no_grain)
+    original = clip.frames[np.linspace(0, len(clip.frames) - 1, COLUMNS).astype(int)]
+    del clip  # which may be large
+    columns, shown = np.linspace(0, min(wanted or SHOWN, SHOWN) - 1, COLUMNS).astype(int), []
 
     def counted():
-        for i, frame in enumerate(tqdm(itertools.islice(made, wanted), total=wanted, unit="frame", leave=False)):
-            if chosen.picture and i < 250:
-                shown.append(frame)
+        for i, frame in enumerate(itertools.islice(made, wanted)):
+            shown.extend([frame] * (columns == i).sum())
             yield frame
+            bar.update()
 
-    with replacing(chosen.out) as partial:
-        written, interrupted = texture.write(partial, chosen.out.suffix, counted(), rate)
+    with replacing(chosen.out) as partial, Progress(wanted, "frame", "texture", leave=False) as bar:
+        written, interrupted = texture.write(partial, suffix, counted(), rate)
         if not written:
             raise KeyboardInterrupt
     if chosen.picture:
-        texture.write_png(chosen.picture, texture.picture(clip, np.stack(shown)))
+        texture.write_png(chosen.picture, texture.picture(original, shown))
     print(f"{'interrupted; ' * interrupted}{written} frames in {chosen.out}")
     return 130 if interrupted else 0
