@@ -6,7 +6,6 @@ Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -109,6 +108,9 @@ class LanguageModel(nn.Module):
             for block in self.blocks:
                 for last in block.mixer.outputs + ([block.mlp.down] if block.mlp else []):
                     last.weight /= (2 * len(self.blocks)) ** 0.5
+        # of every tensor of a state, the shape but for the batch, and the type; before a wrapper hides a module's methods
+        state = self.init_state(1, 0, "meta")
+        self._expected = {name: (x.shape[1:], x.dtype) for name, x in state_tensors(state)}
 
     def forward(
         self,
@@ -287,11 +289,6 @@ class LanguageModel(nn.Module):
             if got != want or came[name].is_floating_point() != kind.is_floating_point:
                 kind = "floating point" if kind.is_floating_point else kind
                 raise ValueError(f"state: expected {name} of shape {want}, {kind}, got {_shape(came[name])}; {remedy}")
-
-    @cached_property
-    def _expected(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
-        """Of every tensor of a state, the shape but for the batch, and the type."""
-        return {name: (x.shape[1:], x.dtype) for name, x in state_tensors(self.init_state(1, 0, "meta"))}
 
 
 def sizes(config: ModelConfig) -> tuple[int, int]:

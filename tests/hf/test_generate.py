@@ -108,7 +108,7 @@ def test_the_cache_of_a_bounded_model_does_not_grow():
     for new in (2, 60):
         out = model.generate(draw(1, 30), max_new_tokens=new, pad_token_id=0, return_dict_in_generate=True)
         sizes.append(out.past_key_values.nbytes)
-    assert sizes[0] == sizes[1] == model.model.state_bytes(1) + 32 * 4
+    assert sizes[0] == sizes[1] == model.model.state_bytes(1) + 32 * 4 + 2 * 8  # and where the positions are
 
 
 @pytest.mark.parametrize("name", ["bmojo", "jamba"])
@@ -175,6 +175,14 @@ def test_streaming():
     model, prompt, stream = wrapper_of("samba"), draw(1, 9), Collect()
     out = model.generate(prompt, max_new_tokens=8, do_sample=False, pad_token_id=0, streamer=stream)
     assert torch.equal(stream.tokens, out[0])
+
+
+def test_an_empty_prompt_is_refused():
+    model, prompt = wrapper_of("mamba2"), draw(2, 4)
+    with pytest.raises(ValueError, match="at least one of them"):
+        model.generate(prompt[:, :0], max_new_tokens=2)
+    with pytest.raises(ValueError, match="got a row of padding; give a prompt"):
+        model.generate(prompt, attention_mask=torch.tensor([[1] * 4, [0] * 4]), max_new_tokens=2)
 
 
 def test_what_takes_back_tokens_is_refused():

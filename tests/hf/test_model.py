@@ -164,6 +164,7 @@ def test_loss():
     counted = model(x, labels=labels, num_items_in_batch=torch.tensor(40)).loss
     assert_close(counted, expected * 10 / 40, "loss of a part of a batch")
     assert_close(model(x, labels=labels, shift_labels=x).loss, cross_entropy(logits.mT, x), "labels already shifted")
+    assert_close(model(x, shift_labels=x).loss, cross_entropy(logits.mT, x), "shifted labels alone")
     assert model(x).loss is None
 
 
@@ -350,6 +351,8 @@ def test_what_it_refuses():
     for arguments, says in (
         (dict(), "input_ids or inputs_embeds"),
         (dict(input_ids=x, inputs_embeds=model.model.embed(x)), "input_ids or inputs_embeds"),
+        (dict(input_ids=x[:, :0]), "at least one of them"),
+        (dict(inputs_embeds=model.model.embed(x)[:, :0]), "at least one of them"),
         (dict(input_ids=x, attention_mask=torch.ones(2, 7)), "attention_mask: expected"),
         (dict(input_ids=x, attention_mask=torch.ones(2, 1, 5, 5)), "attention_mask: expected"),
         (dict(input_ids=x, past_key_values=transformers.DynamicCache()), "expected a SolomonicCache"),
@@ -418,10 +421,11 @@ def broken(kind, path, tensors):
         "half a configuration",
     ],
 )
-def test_a_folder_that_is_not_whole(tmp_path, kind):
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_that_is_not_whole(tmp_path, kind, tied):
     from safetensors.torch import load_file
 
-    saved(tmp_path)
+    saved(tmp_path, tied=tied)
     says = broken(kind, tmp_path, load_file(tmp_path / "model.safetensors"))
     with pytest.raises((ValueError, OSError, RuntimeError), match=says):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path)

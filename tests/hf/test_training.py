@@ -215,6 +215,43 @@ def test_trl(tmp_path, packing, lora):
     assert losses(trainer)[-1] < losses(trainer)[0]
 
 
+@pytest.mark.parametrize("kind", ["SFT", "DPO", "GRPO", "Reward"])
+def test_trl_from_a_folder(tmp_path, kind):
+    """A trainer that is given the folder's name loads the model and its tokenizer, and changes the weights."""
+    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    before = {name: parameter.detach().clone() for name, parameter in small(tmp_path / "model").named_parameters()}
+    pairs = {"prompt": ["abc"] * 4, "chosen": [" yes"] * 4, "rejected": [" no, no"] * 4}
+    data = {"SFT": {"text": LINES}, "GRPO": {"prompt": ["abc"] * 4}}.get(kind, pairs)
+    settings = dict(
+        output_dir=str(tmp_path / "run"),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+    )
+    other = {}
+    if kind == "GRPO":
+        settings |= dict(num_generations=2, max_completion_length=6)
+        other = dict(
+            reward_funcs=lambda completions, **_: [float(text.count("a") + i) for i, text in enumerate(completions)]
+        )
+    trainer = getattr(trl, f"{kind}Trainer")(
+        model=str(tmp_path / "model"),
+        args=getattr(trl, f"{kind}Config")(**settings),
+        train_dataset=datasets.Dataset.from_dict(data),
+        **other,
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+    after = dict(trainer.model.named_parameters())
+    changed = [name for name in before.keys() & after.keys() if not torch.equal(before[name], after[name])]
+    assert len(changed) > len(before) // 2
+
+
 def test_packed_rows_of_trl_are_documents_alone(tmp_path):
     """The loss of a packed batch is that of its documents, each read by itself."""
     pytest.importorskip("trl")

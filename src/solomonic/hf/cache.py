@@ -13,7 +13,8 @@ class SolomonicCache(Cache):
     """The state of a `LanguageModel`, of all memories of all layers, that one call leaves to the next.
 
     `state` None: nothing was read. `last` (B, d_model) is what the head saw last of each row: rows that end in padding
-    go on from there. A fading memory cannot take back a token, so the cache cannot be cropped.
+    go on from there. `documents`: (B,) of each form in which the last call was told of packed documents (`packing`).
+    A fading memory cannot take back a token, so the cache cannot be cropped.
     """
 
     is_croppable = False
@@ -28,10 +29,12 @@ class SolomonicCache(Cache):
         self.state: State | None = None
         self.last: Tensor | None = None
         self.columns = 0
+        self.documents: dict[str, Tensor] = {}
 
-    def store(self, state: State, last: Tensor, columns: int) -> None:
+    def store(self, state: State, last: Tensor, columns: int, documents: dict[str, Tensor]) -> None:
         """Keep what a call of so many columns, padding among them, left."""
-        self.state, self.last, self.columns = state, last, self.columns + columns
+        self.state, self.last, self.documents = state, last, documents
+        self.columns += columns
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns read so far, those of padding among them."""
@@ -58,6 +61,7 @@ class SolomonicCache(Cache):
     def tensors(self) -> Iterator[Tensor]:
         if self.last is not None:
             yield self.last
+        yield from self.documents.values()
         yield from (tensor for _, tensor in state_tensors(self.state or {}))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -86,6 +90,7 @@ class SolomonicCache(Cache):
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.state is not None:
             self.state, self.last = map_state(change, self.state), change(self.last)
+            self.documents = {name: change(tensor) for name, tensor in self.documents.items()}
 
 
 __all__ = ["SolomonicCache"]

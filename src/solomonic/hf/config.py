@@ -22,6 +22,7 @@ class SolomonicConfig(PreTrainedConfig):
     model_type = TYPE
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference = ["past_key_values"]
+    auto_map = {}  # no code of a folder's own: TRL asks
 
     def __init__(self, model: ModelConfig | dict[str, Any] | None = None, use_cache: bool = True, **settings):
         if not isinstance(model, (ModelConfig, dict)):

@@ -1,83 +1,27 @@
-"""`LanguageModel` as a causal language model of transformers."""
+"""`LanguageModel` as models of transformers: without a head, and as a causal language model."""
 
-from typing import Unpack
+from typing import Any, ClassVar, Unpack
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel, initialization
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from ..mixers import State
-from ..model import Block, LanguageModel
-from ..spelling import unknown
+from ..model import LanguageModel
+from .backbone import OF_THE_LOSS, Backbone
 from .cache import SolomonicCache
 from .config import SolomonicConfig
 
-OF_THE_LOSS = ("num_items_in_batch", "shift_labels", "ignore_index")
-IDLE = ("return_dict", "tokenizer")  # the second is `generate`'s own, which it passes on when a server calls it
-NEVER, ALWAYS = ("output_attentions", "output_router_logits"), ("is_causal", "return_dict")
 
-
-class SolomonicBlock(GradientCheckpointingLayer, Block):
-    """A block that transformers can checkpoint."""
-
-
-class SolomonicModel(LanguageModel):
-    """`LanguageModel` up to its head, with the arguments of transformers; see `SolomonicForCausalLM.forward`."""
-
-    Block = SolomonicBlock
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        past_key_values: SolomonicCache | None = None,
-        inputs_embeds: Tensor | None = None,
-        use_cache: bool | None = None,
-        output_hidden_states: bool | None = None,
-        seq_idx: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutputWithPast:
-        """last_hidden_state (B, T, d_model) is what the head takes."""
-        _refuse(kwargs)
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("expected input_ids or inputs_embeds, one of them, got both or none")
-        columns = (inputs_embeds if input_ids is None else input_ids).shape[:2]
-        cache = past_key_values
-        if cache is not None and not isinstance(cache, SolomonicCache):
-            raise ValueError(
-                f"past_key_values: expected a SolomonicCache, got {type(cache).__name__}; pass solomonic.hf.SolomonicCache()"
-            )
-        if use_cache and cache is None:
-            cache = SolomonicCache()
-        state = cache.state if cache is not None else None
-        mask = _mask(attention_mask, columns, cache.columns if cache is not None else 0)
-        segments = _given(seq_idx, columns) if seq_idx is not None else _segments(position_ids, columns, mask, state)
-        x = self.embed(input_ids.long(), mask) if inputs_embeds is None else inputs_embeds
-        trace = [] if output_hidden_states else None
-        x, state = self.hidden(x, state, mask=mask, segments=segments, trace=trace)
-        if cache is not None and cache.last is not None and mask is not None:
-            x = torch.where((mask.cumsum(1) == 0)[..., None], cache.last[:, None], x)
-        if use_cache:
-            cache.store(state, x[:, -1].clone(), columns[1])
-        return BaseModelOutputWithPast(
-            last_hidden_state=x,
-            past_key_values=cache if use_cache else None,
-            hidden_states=None if trace is None else (*trace, x),
-        )
-
-
-class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
+class SolomonicPreTrainedModel(PreTrainedModel):
     """Any model of this library, under the names and conventions of transformers; weights are `model.` and ours.
 
     What holds of `LanguageModel` holds here: padding on any side, packed documents and calls that pass the cache on
-    change no logits.
+    change no output.
     """
 
     config: SolomonicConfig
@@ -85,16 +29,21 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = True
-    _is_stateful = True  # no token can be taken back, as assisted generation would
     _input_embed_layer = "embedding"
     _no_split_modules = ["SolomonicBlock"]
     _skip_keys_device_placement = ["past_key_values"]
-    _tied_weights_keys = {"model.head.weight": "model.embedding.weight"}
+    _keys_to_ignore_on_load_unexpected = [r"^model\.head\.", r"^score\."]  # heads of the others
+    drawn: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of names that a checkpoint may lack: transformers says so, and that they are to be trained."""
 
     def __init__(self, config: SolomonicConfig):
         super().__init__(config)
-        self.model = SolomonicModel(config.language_model())
+        self.model = Backbone(config.language_model())
+        self._finish()
+
+    def _finish(self) -> None:
+        """Give the model its own head, in the place of that for tokens."""
+        self.model.head = None
         self.post_init()
 
     @classmethod
@@ -116,12 +65,98 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError(f"{name}: expected safetensors files, got one that cannot be read ({error})") from None
         if state_dict is None and not output_loading_info:
             for kind, says in (("missing_keys", "is not there"), ("unexpected_keys", "has no place in the model")):
-                if info[kind]:
+                if odd := [key for key in info[kind] if not key.startswith(cls.drawn)]:
                     raise ValueError(
-                        f"{name}: expected the tensors that config.json needs and no others; {min(info[kind])} {says} "
-                        f"({len(info[kind])} such in all)"
+                        f"{name}: expected the tensors that config.json needs and no others; {min(odd)} {says} "
+                        f"({len(odd)} such in all)"
                     )
         return (model, info) if output_loading_info else model
+
+    def read(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past_key_values: SolomonicCache | None,
+        inputs_embeds: Tensor | None,
+        use_cache: bool | None,
+        output_hidden_states: bool | None,
+        seq_idx: Tensor | None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """What the backbone makes of the call, with what the configuration says where the call does not."""
+        if use_cache is None:
+            use_cache = past_key_values is not None or (self.config.use_cache and not self.training)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if kwargs.get("output_attentions") is None:
+            kwargs["output_attentions"] = self.config.output_attentions
+        return self.model(
+            input_ids,
+            attention_mask,
+            position_ids,
+            past_key_values,
+            inputs_embeds,
+            use_cache,
+            output_hidden_states,
+            seq_idx,
+            **kwargs,
+        )
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """As in transformers; the configurations follow."""
+        embedding = super().resize_token_embeddings(*args, **kwargs)
+        self.model.config = self.config.language_model()
+        return embedding
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Our initial values for what a checkpoint does not have: those of another model of the configuration."""
+        if isinstance(module, LanguageModel):
+            ours = dict(module.named_parameters(remove_duplicate=False))
+            if not all(getattr(parameter, "_is_hf_initialized", False) for parameter in ours.values()):
+                values = dict(LanguageModel(module.config).named_parameters(remove_duplicate=False))
+                for name, parameter in ours.items():
+                    initialization.copy_(parameter, values[name])
+        elif isinstance(module, nn.Embedding) and module is not self.model.embedding:  # added by a resize
+            initialization.normal_(module.weight, std=module.embedding_dim**-0.5)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """For code outside transformers it would skip modules without parameters of their own: those above."""
+        super()._initialize_weights(module)
+
+
+class SolomonicModel(SolomonicPreTrainedModel):
+    """What the head takes, (B, T, d_model): `AutoModel`'s."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: SolomonicCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        seq_idx: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        """last_hidden_state (B, T, d_model); arguments as those of `SolomonicForCausalLM`."""
+        given = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        return self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
+
+
+class SolomonicForCausalLM(SolomonicPreTrainedModel, GenerationMixin):
+    """A language model."""
+
+    accepts_loss_kwargs = True
+    _is_stateful = True  # no token can be taken back, as assisted generation would
+    _keys_to_ignore_on_load_unexpected = None
+    _tied_weights_keys = {"model.head.weight": "model.embedding.weight"}
+
+    def _finish(self) -> None:
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -142,30 +177,18 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
 
         attention_mask (B, T), or (B, columns read before + T): 0 at padding, wherever it is. Logits at padding are those
         of the real token before it, so that `generate` goes on rightly after padding on the right.
-        position_ids (B or 1, T): a 0 begins a document, nothing else of them is used. seq_idx (B, T) numbers the
-        documents instead, non-decreasing.
+        position_ids (B or 1, T): one that does not go on from that of the token before begins a document, as does the
+        first of a call with a cache where it is 0 or no larger than the last; nothing else of them is used. seq_idx
+        (B, T) numbers the documents, non-decreasing. cu_seq_lens_q (documents + 1,): 0 and where each document of all
+        rows, one after the other, ends; not with a cache. Each of these begins documents.
         labels (B, T): the mean cross-entropy of each token given those before it, -100 where it does not count.
         use_cache None: as the configuration says, but not in training. ValueError for anything else, or unknown.
         """
-        if use_cache is None:
-            use_cache = past_key_values is not None or (self.config.use_cache and not self.training)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        out = self.model(
-            input_ids,
-            attention_mask,
-            position_ids,
-            past_key_values,
-            inputs_embeds,
-            use_cache,
-            output_hidden_states,
-            seq_idx,
-            **kwargs,
-        )
+        given = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        out = self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
         logits = self.model.head(slice_logits_to_keep(out.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
-            details = {key: kwargs[key] for key in OF_THE_LOSS if kwargs.get(key) is not None}
+        loss, details = None, {key: kwargs[key] for key in OF_THE_LOSS if kwargs.get(key) is not None}
+        if labels is not None or "shift_labels" in details:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **details)
         return CausalLMOutputWithPast(loss, logits, out.past_key_values, out.hidden_states)
 
@@ -175,76 +198,18 @@ class SolomonicForCausalLM(PreTrainedModel, GenerationMixin):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.model.head = new_embeddings
 
-    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
-        """As in transformers; the configurations follow."""
-        embedding = super().resize_token_embeddings(*args, **kwargs)
-        self.model.config = self.config.language_model()
-        return embedding
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Our initial values for what a checkpoint does not have: those of another model of the configuration."""
-        if isinstance(module, LanguageModel):
-            parameters = list(module.parameters())
-            if not all(getattr(parameter, "_is_hf_initialized", False) for parameter in parameters):
-                for parameter, value in zip(parameters, LanguageModel(module.config).parameters(), strict=True):
-                    initialization.copy_(parameter, value)
-        elif isinstance(module, nn.Embedding) and module is not self.model.embedding:  # added by a resize
-            initialization.normal_(module.weight, std=module.embedding_dim**-0.5)
-
-    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        """For code outside transformers it would skip modules without parameters of their own: those above."""
-        super()._initialize_weights(module)
-
     def _prepare_cache_for_generation(self, generation_config, model_kwargs: dict, *args) -> None:
-        """Every cache of `generate` is ours. ValueError for one that it is asked to make otherwise."""
+        """Every cache of `generate` is ours. ValueError for another one, and for an empty prompt."""
         kind = generation_config.cache_implementation
         if kind not in (None, "dynamic"):
             raise ValueError(f"cache_implementation: expected None, our state is the cache, got {kind!r}; leave it out")
-        if generation_config.use_cache is not False and model_kwargs.get("past_key_values") is None:
+        mask, cache = model_kwargs.get("attention_mask"), model_kwargs.get("past_key_values")
+        if mask is not None and mask.dim() == 2 and cache is None and not mask.any(1).all():
+            raise ValueError(
+                "attention_mask: expected at least one token in each row, got a row of padding; give a prompt"
+            )
+        if generation_config.use_cache is not False and cache is None:
             model_kwargs["past_key_values"] = SolomonicCache()
 
 
-def _refuse(kwargs: dict) -> None:
-    known = {*TransformersKwargs.__optional_keys__, *OF_THE_LOSS, *IDLE}
-    for key, value in kwargs.items():
-        if key not in known:
-            raise unknown("argument", key, known)
-        if (key in NEVER and value) or (key in ALWAYS and value is False):
-            raise ValueError(f"{key}: expected {key in ALWAYS}, got {value}; there is nothing else here")
-
-
-def _given(ids: Tensor, columns: torch.Size) -> Tensor:
-    return ids.long().expand(columns)
-
-
-def _mask(attention_mask: Tensor | None, columns: torch.Size, before: int) -> Tensor | None:
-    """(B, T) bool of the new columns, None where nothing is padding."""
-    if attention_mask is None:
-        return None
-    (B, T), shape = columns, tuple(attention_mask.shape)
-    if shape not in ((B, T), (B, before + T)):
-        raise ValueError(
-            f"attention_mask: expected {(B, T)} or {(B, before + T)}, got {shape}; 0 at padding, 1 elsewhere"
-        )
-    mask = attention_mask[:, -T:].bool()
-    return None if not torch.compiler.is_compiling() and mask.all() else mask
-
-
-def _segments(
-    position_ids: Tensor | None, columns: torch.Size, mask: Tensor | None, state: State | None
-) -> Tensor | None:
-    """(B, T) numbers of documents, each begun by a position 0; None where the call is of one document a row."""
-    if position_ids is None:
-        return None
-    begins = _given(position_ids, columns) == 0
-    real = torch.ones_like(begins) if mask is None else mask
-    number = (begins & real).cumsum(1)
-    if state is None:
-        number = number - number.gather(1, real.long().argmax(1, keepdim=True))
-    if not torch.compiler.is_compiling() and not (number * real).any():
-        return None
-    return number if state is None else number + state["segment"][:, None]
-
-
-__all__ = ["SolomonicForCausalLM"]
+__all__ = ["SolomonicForCausalLM", "SolomonicModel", "SolomonicPreTrainedModel"]

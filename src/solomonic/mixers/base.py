@@ -140,8 +140,11 @@ class FadingMixer(Mixer):
     def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
         """`forward`, and what it knows besides; with `innovate`, which asks for a mixer that does, its error."""
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
-        return self.read(x, state, place)[:2]
+    def forward(
+        self, x: Tensor, state: State | None, place: Place, innovate: bool | None = None
+    ) -> tuple[Tensor, State] | Reading:
+        """As any mixer; with `innovate`, true or false, all of `read`: a call, so that wrappers of the module see it."""
+        return self.read(x, state, place)[:2] if innovate is None else self.read(x, state, place, innovate)
 
 
 def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) -> MixerConfig:

@@ -261,7 +261,7 @@ class BMojo(Mixer):
         read = f = None
         if self.fading is not None:
             innovate = config.capacity > 0 and config.score in ("delta", "write")
-            read = self.fading.read(x, state.get("fading"), place, innovate)
+            read = self.fading(x, state.get("fading"), place, innovate)
             f, after["fading"] = read.y, read.state
         if not config.attends:
             return self.direct(f), after

@@ -1,0 +1,118 @@
+"""Where documents begin in packed rows: the forms in which transformers' collators say it, as numbers of documents.
+
+B rows, T columns. Three forms, any of which begins a document: positions that restart (`position_ids`), numbers of the
+documents (`seq_idx`), and the ends of the documents in all rows, one after the other (`cu_seq_lens_q`).
+"""
+
+import torch
+from torch import Tensor
+
+from ..mixers import State
+
+KEYS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""What FlashAttention is given: the first two say the same, and the last two how long the longest document is."""
+
+
+def segments(
+    columns: torch.Size,
+    real: Tensor | None,
+    state: State | None,
+    last: dict[str, Tensor],
+    position_ids: Tensor | None = None,
+    seq_idx: Tensor | None = None,
+    **ends: Tensor | int | None,
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """(B, T) numbers of documents that go on from `state`'s, None where none begins; and `last` for the next call.
+
+    real (B, T) bool, None where nothing is padding. last: (B,) of each form that a call before gave, at its last real
+    token. `ends` are of `KEYS`. ValueError for another shape than (B, T), and for ends that do not fit it.
+    """
+    begins, after = None, {}
+    if position_ids is not None:
+        p = _beside("position_ids", position_ids, columns)
+        before, inside = _before(p, real)
+        known = last.get("position_ids", p.new_full(p.shape[:1], -1))
+        follows = (
+            p == torch.cat([last.get("column", known)[:, None], p[:, :-1]], 1) + 1
+        )  # the column before, padding or not
+        begins = (p == 0) | (torch.where(inside, p != before + 1, p <= known[:, None]) & ~follows)
+        after["position_ids"], after["column"] = _final(p, real, known), p[:, -1].clone()
+    if seq_idx is not None:
+        s = _beside("seq_idx", seq_idx, columns)
+        before, inside = _before(s, real)
+        known = last.get("seq_idx", s.new_zeros(s.shape[0]) if state is None else state["segment"])
+        if not torch.compiler.is_compiling() and ((s < before) & inside & _real(s, real)).any():
+            raise ValueError("seq_idx: expected numbers of documents that never decrease along a row")
+        differs = s != torch.where(inside, before, known[:, None])
+        begins = differs if begins is None else begins | differs
+        after["seq_idx"] = _final(s, real, known)
+    if any(ends.get(key) is not None for key in KEYS):
+        n = _numbered(columns, state, **ends)
+        differs = n != _before(n, real)[0]
+        begins = differs if begins is None else begins | differs
+    if begins is None:
+        return None, after
+    if state is None:
+        begins = begins & _before(begins, real)[1]
+    number = (begins & _real(begins, real)).cumsum(1)
+    if not torch.compiler.is_compiling() and not number.any():
+        return None, after
+    return number if state is None else number + state["segment"][:, None], after
+
+
+def _numbered(columns: torch.Size, state: State | None, **ends: Tensor | int | None) -> Tensor:
+    """(B, T) numbers of documents by their ends in all rows, one after the other: 0, then the end of each."""
+    B, T = columns
+    given = [ends[key] for key in KEYS[:2] if ends.get(key) is not None]
+    if not given:
+        raise ValueError(
+            f"{KEYS[2]}: expected {KEYS[0]} beside it, the ends of the documents; leave it out, or pass seq_idx"
+        )
+    if state is not None:
+        raise ValueError(
+            f"{KEYS[0]}: expected a call without a cache; pass seq_idx, which says where a document goes on"
+        )
+    cuts = given[0].long()
+    if cuts.dim() != 1 or len(cuts) < 2:
+        raise ValueError(f"{KEYS[0]}: expected (documents + 1,) whole numbers, got {tuple(cuts.shape)}")
+    if not torch.compiler.is_compiling():
+        sizes = cuts.diff()
+        if cuts[0] != 0 or cuts[-1] != B * T or (sizes < 0).any():
+            raise ValueError(f"{KEYS[0]}: expected numbers from 0 to {B * T}, all columns, got {cuts[0]} to {cuts[-1]}")
+        if not all(torch.equal(cuts, other.long()) for other in given[1:]):
+            raise ValueError(f"{KEYS[1]}: expected {KEYS[0]}, as documents are read whole, got others")
+        for key in KEYS[2:]:
+            if ends.get(key) is not None and int(ends[key]) < int(sizes.max()):
+                raise ValueError(f"{key}: expected the longest document, {int(sizes.max())}, got {int(ends[key])}")
+    return torch.searchsorted(cuts[1:], torch.arange(B * T, device=cuts.device), right=True).view(B, T)
+
+
+def _beside(name: str, ids: Tensor, columns: torch.Size) -> Tensor:
+    if tuple(ids.shape) not in {tuple(columns), (1, columns[1]), (columns[1],)}:
+        raise ValueError(f"{name}: expected {tuple(columns)}, beside the tokens, got {tuple(ids.shape)}")
+    return ids.long().expand(columns)
+
+
+def _real(x: Tensor, real: Tensor | None) -> Tensor:
+    return torch.ones_like(x, dtype=torch.bool) if real is None else real
+
+
+def _columns(x: Tensor, real: Tensor | None) -> Tensor:
+    """(B, T): the column of the last real token up to here, -1 where there is none."""
+    at = torch.arange(x.shape[1], device=x.device).expand(x.shape)
+    return at if real is None else torch.where(real, at, -1).cummax(1).values
+
+
+def _before(x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x (B, T) of the real token before in this call, anything where there is none; and whether there is one."""
+    at = torch.nn.functional.pad(_columns(x, real)[:, :-1], (1, 0), value=-1)
+    return x.gather(1, at.clamp_min(0)), at >= 0
+
+
+def _final(x: Tensor, real: Tensor | None, known: Tensor) -> Tensor:
+    """x of each row's last real token, `known` where it has none."""
+    at = _columns(x, real)[:, -1:]
+    return torch.where(at[:, 0] >= 0, x.gather(1, at.clamp_min(0))[:, 0], known)
+
+
+__all__ = ["KEYS", "segments"]
