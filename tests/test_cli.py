@@ -1,5 +1,6 @@
 """The command line as a person meets it: a mistake is one line on stderr and exit code 2."""
 
+import json
 import os
 import re
 import subprocess
@@ -171,3 +172,12 @@ def test_list_names_everything(capsys):
 def test_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "solomonic", "list"], capture_output=True, text=True)
     assert done.returncode == 0 and "bmojo" in done.stdout
+
+
+def test_list_as_json(capsys, tmp_path):
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["list", "--json"]) == 0 and main(["list", "--json", str(tmp_path / "l.json")]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert listed == json.loads((tmp_path / "l.json").read_text()) and {*listed} >= {"architectures", "tasks"}
+    assert all(name in shown for group in listed.values() for name in group)

@@ -236,10 +236,25 @@ def test_all_ways_are_compared(place, capsys):
         right = sum(answer[way]["label"] == answer["label"] for answer in read["answers"])
         assert read["ways"][way]["accuracy"] == right / 4
     assert read["majority"] == 0.75
-    code, again, _ = said(place, capsys, "--ways", "memory", "--store", place / "store", "--limit", 2)
+    other = "../" + place.name + "/train.jsonl"  # the same examples
+    code, again, _ = said(place, capsys, "--ways", "memory", "--store", place / "store", "--limit", 2, train=other)
     assert code == 0 and "2 questions" in again
     with open_store(str(place / "store")) as store:
         assert len(store.documents()) == len(TRAIN)
+
+
+def test_a_model_without_eidetic_memory_answers_in_the_other_ways(place, capsys):
+    save(place / "model", small("transformer"), BYTES)
+    code, out, err = said(place, capsys, "--json", place / "a.json", "--limit", 2)
+    assert code == 0 and err.splitlines()[0] == (
+        "solomonic: this model has no eidetic memory, and so no store: memory is left out"
+    )
+    read = json.loads((place / "a.json").read_text())
+    assert {*read["ways"]} == {*WAYS} - {"memory"} and all(one["questions"] == 2 for one in read["ways"].values())
+    for more in (("--ways", "none", "memory"), ("--retrieval", "store"), ("--store", place / "store")):
+        code, _, err = said(place, capsys, *more)
+        assert code == 2 and "expected a model with an eidetic memory" in err and len(err.splitlines()) == 1
+    assert not (place / "store").exists()
 
 
 def test_interrupted_and_resumed_is_as_if_answered_at_once(place, capsys, monkeypatch):

@@ -5,15 +5,18 @@ and forgetting another document leaves it as it is.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from .attach import Attached
-from .memory import Document, Writing
-from .model import State, map_state, state_tensors
+from .attach import Attached, layout
+from .memory import Document, Store, Writing, open_store
+from .model import LanguageModel, State, map_state, state_tensors
 from .tensors import pack, unpack
 from .tokenizer import Tokenizer
 
@@ -22,10 +25,37 @@ CHUNK = 2048
 
 EVERY = 16
 
+ROWS, LENGTH, BEGUN, FOUND = 4, 96, 8, 2
+"""Of `lookup_gain`: passages, their tokens, those of the beginning that do not count, and what a head finds of a token."""
+
 
 def digest(data: bytes) -> str:
     """32 hexadecimal digits by which a store knows a file again."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def file_name(name: str) -> str:
+    """The name of a document that is a file, PATH, or a record of one, PATH:NUMBER: absolute, links followed."""
+    path, colon, number = name.rpartition(":")
+    try:
+        if not (colon and number.isdecimal()) or os.path.lexists(name):
+            path, colon, number = name, "", ""
+        return os.path.realpath(path) + colon + number
+    except (OSError, ValueError):  # a name that no file can have
+        return name
+
+
+class Names:
+    """Under what names a store has files, however their paths were spelt when they were read into it."""
+
+    def __init__(self, store: Store):
+        self._names = {(file_name(d.name), d.digest, d.session): d.name for d in store.documents()}
+
+    def __call__(self, path: str, data: bytes, session: str | None = None) -> str:
+        """Of the file, or the record of one, with the text `data`: its name in the store, or the one to give it."""
+        real = path.rpartition(":")[0] if not os.path.exists(path) else path
+        name = file_name(path) if os.path.isfile(real) else path  # a pipe has no name of its own
+        return self._names.get((name, digest(data), session), name)
 
 
 def remember(
@@ -67,6 +97,33 @@ def remember(
         if state is not None:
             reader.finish(state)
     return writing.document
+
+
+def lookup_gain(model: LanguageModel, layers: Collection[int] | None = None) -> float:
+    """What a store is worth to a model: bits a token by which it foretells passages better that are stored there.
+
+    The median over the tokens of passages of random ones, each read into a store by itself and then again, but for its
+    beginning, without the store and with it: nothing but looking them up foretells them. A model that was not trained to look things up
+    (`pretrain.lookup`) has about 0; one that was, several bits. layers: those that store, None for all that can.
+    ValueError for a model or a layer without an eidetic memory.
+    """
+    device, random = model.embedding.weight.device, torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.config.vocab_size, (ROWS, LENGTH), generator=random).to(device)
+    with open_store("ram:", layout(model, layers, "float32"), write=True) as store, torch.inference_mode():
+        attached = Attached(model, store, k=FOUND)
+        for row, passage in enumerate(tokens):
+            with store.document(str(row)) as writing:
+                reader = attached.write(writing)
+                _, state = reader(passage[None])
+                reader.finish(state)
+        again = tokens[:, LENGTH // 4 :]
+
+        def bits(reader: LanguageModel | Attached) -> Tensor:
+            logits, _ = reader(again[:, :-1])
+            given = logits[:, BEGUN:].flatten(0, 1).float()
+            return cross_entropy(given, again[:, BEGUN + 1 :].flatten(), reduction="none") / math.log(2)
+
+        return (bits(model) - bits(attached)).median().item()
 
 
 class Talk:
@@ -143,4 +200,4 @@ def resumed(reader: Attached, writing: Writing) -> State | None:
     return map_state(lambda _: tensors[next(named)].to(device), like)
 
 
-__all__ = ["Spans", "Talk", "digest", "remember", "resumed", "saved"]
+__all__ = ["Names", "Spans", "Talk", "digest", "file_name", "lookup_gain", "remember", "resumed", "saved"]

@@ -35,7 +35,7 @@ from .corpus.records import FORMS, LIST, LOOKED_AT, records, text_lines, unfit, 
 from .evaluate.score import continuations, reading
 from .memory import Store
 from .model import LanguageModel
-from .remember import digest, remember
+from .remember import Names, digest, remember
 from .spelling import choose, unknown
 from .tokenizer import Tokenizer
 
@@ -197,12 +197,13 @@ def remember_examples(
     report: Callable[[int], None] = lambda examples: None,
 ) -> list[int]:
     """The documents of `train` in `store`, one each, in their order; those that are not there yet are read into it."""
-    attached, found = Attached(model, store), []
+    attached, names, found = Attached(model, store), Names(store), []
     for example in train:
         question = settings.question(example.text).encode("utf-8", "replace")
         data = question + settings.answer(example.label).encode("utf-8", "replace")
-        document = remember(attached, tokenizer, example.source or example.text, data, cuts=[len(question)])
-        document = document or store.find(example.source or example.text, digest(data))
+        name = names(example.source, data) if example.source else example.text
+        document = remember(attached, tokenizer, name, data, cuts=[len(question)])
+        document = document or store.find(name, digest(data))
         found.append(document.id)
         report(1)
     return found

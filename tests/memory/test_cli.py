@@ -1,5 +1,6 @@
 """`solomonic memory`, on the store that it is for: the one on the disk."""
 
+import json
 import sys
 
 import pytest
@@ -10,7 +11,8 @@ from .cases import opened, put
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     with opened(str(tmp_path / "store")) as store:
         a = put(store, "a", 0, session="one", time=1_700_000_000.0)
         put(store, "b\x1b[31m", 1, session="two", time=1_800_000_000.0, sources=[a])
@@ -33,6 +35,14 @@ def test_list_stats_verify_compact(folder, capsys):
         "c",
     ]
     assert "2023-11-14 22:13:20" in out and "\x1b" not in out
+    code, out, _ = said(capsys, "list", "--store", folder, "--json")
+    listed = json.loads(out)
+    assert code == 0 and listed["store"] == folder and listed["damaged"] == []
+    assert [(one["name"], one["time"], one["sources"]) for one in listed["documents"]] == [
+        ("a", 1_700_000_000.0, []),
+        ("b\x1b[31m", 1_800_000_000.0, [1]),
+        ("c", 1_800_000_000.0, []),
+    ]
     code, out, _ = said(capsys, "stats", "--store", folder)
     assert code == 0 and "138" in out and "float16" in out
     assert said(capsys, "verify", "--store", folder)[:2] == (0, "sound: 3 documents\n")

@@ -2,24 +2,28 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
 
 from solomonic.cli import main
-from solomonic.attach import Attached
+from solomonic.attach import Attached, layout
 from solomonic.folder import load, save
 from solomonic.memory import open_store
+from solomonic.remember import remember
 from solomonic.tokenizer import Tokenizer
 
 from ..evaluate.models import small
 from .cases import same
+from .models import looking
 from .test_remember import everything
 
 
 @pytest.fixture
-def place(tmp_path):
-    """A model, a store that is not there yet, and a folder of two texts."""
+def place(tmp_path, monkeypatch):
+    """A model, a store that is not there yet, and a folder of two texts, where one is."""
+    monkeypatch.chdir(tmp_path)
     save(tmp_path / "model", small(), Tokenizer.for_bytes())
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("The whale was white.\nAhab went to sea.\n" * 30)
@@ -37,7 +41,7 @@ def add(place, *more):
     return "memory", "add", place / "texts", "--model", place / "model", "--store", place / "store", *more
 
 
-def test_added_once_searched_and_explained(place, capsys):
+def test_added_once_searched_and_explained(place, capsys, monkeypatch):
     code, out, _ = said(capsys, *add(place, "--keep", "0.5"))
     assert code == 0 and out.startswith("2 documents added, 0 were there already")
     with open_store(str(place / "store")) as store:
@@ -48,14 +52,115 @@ def test_added_once_searched_and_explained(place, capsys):
     assert code == 0 and out.startswith("0 documents added, 2 were there already; 0 tokens")
 
     where = ("--model", place / "model", "--store", place / "store")
+    monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = said(capsys, "memory", "search", "white whale", *where)
     assert code == 0 and "a.txt:" in out and {line.split()[0] for line in out.splitlines()[1:]} == {"0", "1"}
+    found = json.loads(said(capsys, "memory", "search", "white", "whale", *where, "--json")[1])
+    assert found["text"] == "white whale" and len(found["passages"]) == 6
+    first = found["passages"][0]
+    assert f"{first['attention']:.1%}" in out.splitlines()[1] and first["document"].startswith(str(place))
+    with open_store(str(place / "store")) as store:
+        text, line = store.passage(first["id"], first["start"], first["end"])
+    assert text in first["text"] and line == first["line"]
+    said(capsys, "memory", "search", "white", "whale", *where, "--json", place / "found.json")
+    assert json.loads((place / "found.json").read_text()) == found
+    code, _, err = said(capsys, "memory", "search", "--json", "white", "whale", *where)
+    assert code == 2 and "expected FILE.json" in err and not (place / "white").exists()
 
     write = ("generate", place / "model", "Ahab went", "--max-tokens", "12", "--temperature", "0", "--seed", "1")
     alone = said(capsys, *write)
     with_store = said(capsys, *write, "--memory", place / "store", "--explain")
     assert alone[0] == with_store[0] == 0 and alone[2] == ""
     assert "source and line" in with_store[2] and "a.txt:" in with_store[2]
+
+
+def test_a_file_is_the_same_however_its_path_is_spelt(place, capsys, monkeypatch):
+    (place / "texts" / "lines.jsonl").write_text('{"text": "Call me Ishmael."}\n{"text": "Thar she blows!"}\n')
+    (place / "link").symlink_to(place / "texts")
+    (place / "a.link").symlink_to(place / "texts" / "a.txt")
+    into = ("--model", place / "model", "--store", place / "store")
+    monkeypatch.chdir(place)
+    assert said(capsys, "memory", "add", "texts", *into)[1].startswith("4 documents added, 0 were")
+    for count, spelling in (
+        (4, place / "texts"),
+        (4, "texts/"),
+        (4, "./model/../texts"),
+        (4, "link"),
+        (4, f"{place}/link/"),
+        (1, "a.link"),
+        (2, "link/../texts//lines.jsonl"),
+    ):
+        assert said(capsys, "memory", "add", spelling, *into)[1].startswith(f"0 documents added, {count} were"), (
+            spelling
+        )
+    assert said(capsys, "memory", "add", "a.link", "texts/a.txt", *into, "--session", "s")[1].startswith("1 documents")
+    real = os.path.realpath(place / "texts")
+    listed = json.loads(said(capsys, "memory", "list", "--store", place / "store", "--json")[1])["documents"]
+    names = ["a.txt", "b.txt", "lines.jsonl:1", "lines.jsonl:2", "a.txt"]
+    assert [one["name"] for one in listed] == [f"{real}/{name}" for name in names] and listed[-1]["session"] == "s"
+    monkeypatch.setenv("COLUMNS", "200")
+    out = said(capsys, "memory", "list", "--store", place / "store")[1]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == [f"texts/{name}" for name in names]
+    monkeypatch.chdir(place / "texts")
+    assert said(capsys, "memory", "add", "a.txt", *into)[1].startswith("0 documents added, 1 were")
+    for name in ("../a.link", "./lines.jsonl:2"):
+        assert said(capsys, "memory", "forget", "--store", place / "store", "--document", name)[0] == 0
+    with open_store(str(place / "store")) as store:
+        assert [document.name for document in store.documents()] == [f"{real}/b.txt", f"{real}/lines.jsonl:1"]
+
+
+def test_a_store_whose_names_are_as_they_were_typed_goes_on(place, capsys, monkeypatch):
+    """As stores were until November 2026."""
+    monkeypatch.chdir(place)
+    model, tokenizer = load("model")
+    with open_store("store", layout(model, keep=0.5), write=True) as store:
+        attached, data = Attached(model, store), (place / "texts" / "a.txt").read_bytes()
+        remember(attached, tokenizer, "texts/a.txt", data)
+        remember(attached, tokenizer, "a\0b", data)  # whatever else a name may be
+    assert said(capsys, *add(place))[1].startswith("1 documents added, 1 were there already")
+    (place / "texts" / "a.txt").write_text("Another text.\n")
+    assert said(capsys, *add(place))[1].startswith("1 documents added, 1 were there already")
+    for document in ("texts/a.txt", "texts/b.txt"):
+        assert said(capsys, "memory", "forget", "--store", "store", "--document", document)[0] == 0
+    with open_store("store") as store:
+        assert [document.name for document in store.documents()] == ["a\0b"]
+
+
+@pytest.mark.parametrize(
+    "record, why",
+    [
+        (None, "nothing says that it was trained with --lookup"),
+        ("solomonic train a --lookup 0.0 --out b", "nothing says that it was trained with --lookup"),
+        ("solomonic train a --look=0.45 --out b", "its training with --lookup 0.45 was too little"),
+        (7, "nothing says that it was trained with --lookup"),
+    ],
+)
+def test_of_what_use_a_store_is_is_said_before_the_work(place, capsys, record, why):
+    """To a model that has not learnt to look things up, in one line, whatever is to be done with it; to another, nothing."""
+    examples = [{"text": "white whale", "label": "sea"}, {"text": "grey horse", "label": "land"}]
+    (place / "e.json").write_text(json.dumps(examples))
+    memory = ("--memory", "store", "--max-tokens", "2")
+    commands = [
+        ("memory", "add", "texts", "--model", "model", "--store", "store"),
+        ("memory", "search", "white", "--model", "model", "--store", "store"),
+        ("generate", "model", "Ahab", *memory),
+        ("transduce", "model", "--train", "e.json", "--test", "e.json", "--ways", "memory"),
+    ][: 4 if record is None else 1]
+    if record is not None:
+        (place / "model" / "training.json").write_text(json.dumps({"command": record}))
+    for words in commands:
+        code, _, err = said(capsys, *words)
+        lines = [line for line in err.splitlines() if line.startswith("solomonic: this model")]
+        assert code == 0 and len(lines) == 1 and "cannot look things up" in lines[0] and why in lines[0]
+        assert not any("%" in line for line in err.partition(lines[0])[0].splitlines())  # it is said first
+    if record is None:
+        save(place / "model", looking(), Tokenizer.for_bytes())
+        shutil.rmtree(place / "store")
+        for words in commands:
+            code, out, err = said(capsys, *words)
+            assert code == 0 and "cannot look" not in err
+        found = json.loads(said(capsys, *commands[1], "--json")[1])
+        assert found["lookup_gain"] > 5 and "white" in found["passages"][0]["text"]
 
 
 def test_a_text_is_remembered_as_it_is_written(place, capsys):

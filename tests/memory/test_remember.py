@@ -7,11 +7,12 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.attach import Attached, layout
 from solomonic.memory import open_store
-from solomonic.remember import Spans, remember
+from solomonic.remember import Spans, lookup_gain, remember
 from solomonic.tokenizer import Tokenizer
 
 from ..evaluate.models import TEXT, bpe
 from .cases import same
+from .models import looking
 
 TEXTS = ["Ahab went down to the sea in a ship.\n" * 40, "The whale was white; whiter than snow is.\n" * 60]
 BYTES = Tokenizer.for_bytes()
@@ -44,6 +45,15 @@ def test_the_same_file_twice_changes_nothing(model):
         assert same(everything(store), before) and store.stats() == stats
         changed = remember(Attached(model, store), BYTES, "a.txt", TEXTS[1].encode())
         assert changed.id != first.id and len(store.documents()) == 2
+
+
+def test_a_store_is_of_use_to_a_model_that_looks_things_up(model):
+    """Measured, not believed: bits a token by which stored passages are foretold better."""
+    assert abs(lookup_gain(model)) < 0.1
+    assert lookup_gain(looking()) > 5
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="expected layers with an eidetic memory"):
+        lookup_gain(LanguageModel(preset("mamba2", vocab_size=20, d_model=16, n_layers=1)))
 
 
 @pytest.mark.parametrize("places", [(1,), (1, 2)])

@@ -1,11 +1,13 @@
 """Which stored passages a model attends to, as a person reads it."""
 
+import os
 import re
 import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from ..attach import Passage
 from ..memory import Damaged, Store
@@ -29,20 +31,34 @@ class Heard:
         for passage in passages:
             self.weights[passage.layer, passage.document, passage.span] += passage.weight
 
-    def table(self, count: int) -> str:
+    def passages(self, count: int) -> list[dict[str, Any]]:
         """Of each layer the `count` passages with the largest share of its attention, and where they stand."""
         names = defaultdict(lambda: "?", {document.id: document.name for document in self.store.documents()})
-        rows = []
+        passages = []
         for layer in sorted(self.calls):
             found = [(weight, *key[1:]) for key, weight in self.weights.items() if key[0] == layer]
             for weight, document, (start, end) in sorted(found, key=lambda entry: -entry[0])[:count]:
                 room = max(0, SHOWN - (end - start)) // 2
                 text, _ = self.store.passage(document, max(0, start - room), end + room)
                 _, line = self.store.passage(document, start, end)
-                share = f"{weight / self.calls[layer]:.1%}"
-                rows.append(
-                    [str(layer), share, visible(f"{names[document]}:{line}"), visible(" ".join(text.split()))[:SHOWN]]
+                share = weight / self.calls[layer]
+                passages.append(
+                    {"layer": layer, "attention": share, "document": names[document], "id": document}
+                    | {"line": line, "start": start, "end": end, "text": text}
                 )
+        return passages
+
+    def table(self, count: int) -> str:
+        """`passages` as a person reads them."""
+        rows = [
+            [
+                str(one["layer"]),
+                f"{one['attention']:.1%}",
+                visible(f"{shown(one['document'])}:{one['line']}"),
+                visible(" ".join(one["text"].split()))[:SHOWN],
+            ]
+            for one in self.passages(count)
+        ]
         if not rows:
             return "nothing that is stored was attended to"
         return table(["layer", "attention", "source and line", "passage"], rows)
@@ -70,6 +86,12 @@ def naming_damage() -> Iterator[None]:
         finally:
             if told > TOLD:
                 print(f"solomonic: and {told - TOLD} more are damaged; see `solomonic memory verify`", file=sys.stderr)
+
+
+def shown(name: str) -> str:
+    """The name of a document; of a file below this folder, its path from here, by which it can be named too."""
+    here = os.path.join(os.getcwd(), "")
+    return name.removeprefix(here) if name.startswith(here) and len(name) > len(here) else name
 
 
 def visible(text: str) -> str:

@@ -4,23 +4,25 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ._device import add_device, add_dtype, device, dtype
+from ._json import STDOUT, add_json, say
+from ._lookup import warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._passages import naming_damage, visible
+from ._passages import naming_damage, shown, visible
 from ._table import table
 
-READS, MODELS, MAKES = ("path",), ("model",), ("store", "out")
+READS, MODELS, MAKES, WRITES = ("path",), ("model",), ("store", "out"), ("json",)
 KEEP = 0.1
 """Share of tokens that pass the innovation test of a new store, unless another is asked for."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     # a subcommand is a function with its summary as its docstring, and one that adds its arguments
-    commands = command.add_subparsers(metavar="SUBCOMMAND", dest="subcommand")
-    command.set_defaults(subcommand_run=lambda chosen: command.print_help() or 0)
+    commands = command.add_subparsers(required=True, metavar="SUBCOMMAND", dest="subcommand")
     for name, (run, add) in SUBCOMMANDS.items():
         one = commands.add_parser(name, help=run.__doc__.splitlines()[0].rstrip("."), description=run.__doc__)
         one.add_argument(
@@ -42,16 +44,16 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 def add(chosen: argparse.Namespace) -> int:
     """Read documents into the store, which is made where it is not there.
 
-    Each is read by itself and kept by what its text is: the same file twice changes nothing, and what Ctrl-C or a crash
-    left incomplete goes on from its last save point. Of a file that has changed, the version before stays, under the
-    same name, until it is forgotten.
+    Each is read by itself and kept by what its text is: the same file twice changes nothing, however its path is spelt,
+    and what Ctrl-C or a crash left incomplete goes on from its last save point. Of a file that has changed, the version
+    before stays, under the same name, until it is forgotten.
     """
     from ..attach import Attached
     from ..corpus import documents
     from ..folder import load
     from ..memory import open_store
     from ..progress import Progress
-    from ..remember import remember
+    from ..remember import Names, remember
 
     if chosen.keep is not None and not 0 < chosen.keep <= 1:
         raise ValueError(f"--keep: expected a share in (0, 1], got {chosen.keep}")
@@ -59,11 +61,13 @@ def add(chosen: argparse.Namespace) -> int:
     model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
     added = same = 0
     with open_store(chosen.store, _layout(chosen, model), write=True) as store:
-        before, attached = store.stats(), Attached(model, store)
+        before, attached, names = store.stats(), Attached(model, store), Names(store)
+        warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.layout.layers])
         with Progress(sum(len(text.text) for text in texts), "byte", "memory add") as bar:
             for text in texts:
-                name = text.source if not text.start else f"{text.source}:{text.start}"
-                bar.set_note(visible(Path(name).name)[:30])
+                path = text.source if not text.start else f"{text.source}:{text.start}"
+                name = names(path, text.text, chosen.session)
+                bar.set_note(visible(Path(path).name)[:30])
                 begun = bar.n
                 known = remember(attached, tokenizer, name, text.text, session=chosen.session, report=bar.update)
                 bar.update(begun + len(text.text) - bar.n)
@@ -84,6 +88,8 @@ def search(chosen: argparse.Namespace) -> int:
     from ..folder import load
     from ._passages import Heard
 
+    if chosen.json not in (None, STDOUT) and chosen.json.suffix.lower() != ".json":
+        raise ValueError(f"--json: expected FILE.json, or nothing, got {chosen.json}; TEXT stands before the options")
     if chosen.count < 1:
         raise ValueError(f"--count: expected a whole number >= 1, got {chosen.count}")
     if not 1 <= chosen.k <= MOST:
@@ -94,18 +100,32 @@ def search(chosen: argparse.Namespace) -> int:
         raise ValueError("expected some text to search for, got none")
     with _opened(chosen) as store:
         heard = Heard(store)
+        attached = Attached(model, store, k=chosen.k, watch=heard)
+        gain = warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.layout.layers])
         with torch.inference_mode():
-            Attached(model, store, k=chosen.k, watch=heard)(tokens[None].to(model.embedding.weight.device))
-        print(heard.table(chosen.count))
+            attached(tokens[None].to(model.embedding.weight.device))
+        if chosen.json is None:
+            print(heard.table(chosen.count))
+        else:
+            asked = {"store": chosen.store, "model": chosen.model, "text": " ".join(chosen.text)}
+            say(chosen.json, asked | {"lookup_gain": gain} | {"passages": heard.passages(chosen.count)})
     return 0
 
 
 def list_documents(chosen: argparse.Namespace) -> int:
-    """Documents, in the order in which they were added."""
+    """Documents, in the order in which they were added.
+
+    With --json, `time` is in seconds since 1970, `text` and `bytes` are what a document takes as text and in the store.
+    """
     with _opened(chosen) as store:
+        if chosen.json is not None:
+            found = {"store": chosen.store, "documents": [asdict(document) for document in store.documents()]}
+            damaged = [{"id": number, "name": name} for number, name in store.damaged().items()]
+            say(chosen.json, found | {"damaged": damaged})
+            return 0
         rows = [
             [
-                visible(d.name),
+                visible(shown(d.name)),
                 d.id,
                 visible(d.session) if d.session is not None else None,
                 _moment(d.time),
@@ -181,6 +201,8 @@ def forget(chosen: argparse.Namespace) -> int:
 
     It asks nothing. What it prints is gone from the store, its index and its log when it ends.
     """
+    from ..remember import file_name
+
     limits = {
         name: None if (at := getattr(chosen, name)) is None else _time(f"--{name}", at) for name in ("before", "after")
     }
@@ -190,13 +212,13 @@ def forget(chosen: argparse.Namespace) -> int:
             known = [(d.id, d.name) for d in store.documents()] + list(store.damaged().items())
             documents = set(chosen.id or ())
             for name in chosen.document or ():
-                named = {number for number, its in known if its == name}
+                named = {number for number, its in known if its == name or file_name(its) == file_name(name)}
                 if not named:
                     raise ValueError(f"--document: expected one that the store holds, got {name!r}; see memory list")
                 documents |= named
         gone = store.forget(documents, session=chosen.session, dry_run=chosen.dry_run, **limits)
     rows = [
-        [visible(d.name), visible(d.session) if d.session is not None else None, _moment(d.time), d.tokens, why]
+        [visible(shown(d.name)), visible(d.session) if d.session is not None else None, _moment(d.time), d.tokens, why]
         for why, group in (("asked", gone.asked), ("computed from it", gone.followed))
         for d in group
     ]
@@ -231,7 +253,9 @@ def _layout(chosen: argparse.Namespace, model):
 
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--document", action="append", metavar="NAME", help="of this name; may be given again")
+    command.add_argument(
+        "--document", action="append", metavar="NAME", help="of this name, or this file; may be given again"
+    )
     command.add_argument(
         "--id", action="append", type=whole(), metavar="N", help="of this number in memory list; may be given again"
     )
@@ -266,6 +290,7 @@ def _search_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--k", type=whole(), default=4, metavar="K", help="tokens a head finds for each token (default 4)"
     )
+    add_json(command)
 
 
 def _model_arguments(command: argparse.ArgumentParser) -> None:
@@ -278,6 +303,10 @@ def _model_arguments(command: argparse.ArgumentParser) -> None:
 
 def _repair_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", required=True, metavar="NEW", help="folder of the new store, which is not there yet")
+
+
+def _list_arguments(command: argparse.ArgumentParser) -> None:
+    add_json(command)
 
 
 def _no_arguments(command: argparse.ArgumentParser) -> None:
@@ -308,7 +337,7 @@ def _time(option: str, text: str) -> float:
 SUBCOMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "add": (add, _add_arguments),
     "search": (search, _search_arguments),
-    "list": (list_documents, _no_arguments),
+    "list": (list_documents, _list_arguments),
     "stats": (stats, _no_arguments),
     "verify": (verify, _no_arguments),
     "compact": (compact, _no_arguments),

@@ -2,15 +2,16 @@
 
     solomonic transduce MODEL --train examples.jsonl --test questions.jsonl --json answers.json
 
-A line of either file is an object with a text and a label. Of the training set's labels the likeliest answers; of
-labels that differ in length, by the mean over their tokens. What Ctrl-C or a crash left incomplete in the file of
---json goes on by the same command; more --ways, or a larger --limit, add to it.
+Either file has records with a text and a label, JSON lines, a JSON list, CSV or parquet, or is one of bAbI's. Of the
+training set's labels the likeliest answers; of labels that differ in length, by the mean over their tokens. What Ctrl-C
+or a crash left incomplete in the file of --json goes on by the same command; more --ways, or a larger --limit, add to it.
 """
 
 import argparse
 import hashlib
 import json
 import math
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -20,8 +21,9 @@ from typing import Any
 
 from .. import __version__, jsontext
 from ..spelling import choose
-from ._device import DTYPES, device
+from ._device import add_device, add_dtype, device, dtype
 from ._generation import check_found
+from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
 from ._table import table
 
@@ -31,13 +33,12 @@ SAVED = 20.0  # seconds between two savings of --json
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     add = command.add_argument
     add("model", metavar="MODEL", type=Path, help="folder of the model")
-    add("--train", required=True, metavar="FILE", help="labelled examples, JSON lines")
-    add("--test", required=True, metavar="FILE", help="questions with the labels that are right, JSON lines")
+    add("--train", required=True, metavar="FILE", help="labelled examples")
+    add("--test", required=True, metavar="FILE", help="questions with the labels that are right")
     add("--fields", nargs=2, default=("text", "label"), metavar="F", help="of text and label (default text label)")
-    add("--ways", nargs="+", default=WAYS, metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all)")
+    add("--ways", nargs="+", metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all that the model has)")
     add(
         "--neighbours",
         type=whole(),
@@ -64,32 +65,42 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--store", metavar="URI", help="to keep the examples in (default: in memory, for this run)")
     add("--template", metavar="T", help=r"how an example is written (default '{text}\n=> {label}\n')")
     add("--limit", type=whole(), metavar="N", help="the first N questions (default: all)")
-    add("--device", metavar="D", help="cpu, cuda, mps, ... (default: an accelerator if there is one)")
-    add("--dtype", default="auto", metavar="T", help="float32, bfloat16 or float16 (default: as the file has it)")
+    add_device(command)
+    add_dtype(command)
     add("--json", type=Path, metavar="FILE", help="write every answer to this file; resume from it")
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     import torch
-    from tqdm import tqdm
 
     from ..files import locked
     from ..folder import fingerprint, load
+    from ..progress import Progress
     from ..transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
 
-    ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(chosen.ways)]
+    ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(chosen.ways or WAYS)]
     template = TEMPLATE if chosen.template is None else chosen.template.replace("\\n", "\n").replace("\\t", "\t")
     settings = Settings(template, chosen.neighbours, chosen.steps, chosen.lr, chosen.found, chosen.retrieval)
-    stored = "memory" in ways or settings.retrieval == "store"
     if chosen.limit is not None and chosen.limit < 1:
         raise ValueError(f"--limit: expected a whole number >= 1, got {chosen.limit}")
-    if chosen.store is not None and not stored:
+    if chosen.store is not None and "memory" not in ways and settings.retrieval != "store":
         raise ValueError("--store is for --ways memory and --retrieval store; ask for one of them")
     train, test = (examples(path, tuple(chosen.fields)) for path in (chosen.train, chosen.test))
     labels = check(train, test)
     questions = test[: chosen.limit]
-    model, tokenizer = load(chosen.model, device(chosen.device), choose("dtype", chosen.dtype, {"auto": None} | DTYPES))
+    model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
     check_found(model, settings.found)
+    stored = "memory" in ways or settings.retrieval == "store"
+    if stored and can_store(model):
+        warn_unless_it_looks_up(chosen.model, model)
+    elif stored and (chosen.ways or chosen.store or settings.retrieval == "store"):
+        raise ValueError(
+            "memory, --store and --retrieval store: expected a model with an eidetic memory, got one without"
+        )
+    elif stored:
+        print("solomonic: this model has no eidetic memory, and so no store: memory is left out", file=sys.stderr)
+        ways.remove("memory")
+        stored = False
     same = {  # in every run that adds to a file
         "model": fingerprint(model),
         "train": _digest(train),
@@ -103,11 +114,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         store, documents = None, ()
         if stored:
             store = opened.enter_context(_store(chosen.store or "ram:", model))
-            with tqdm(total=len(train), unit="example", desc="store", dynamic_ncols=True) as bar:
+            with Progress(len(train), "example", "store") as bar:
                 documents = remember_examples(store, model, tokenizer, train, settings, bar.update)
         transducer = Transducer(model, tokenizer, train, settings, store, documents)
         if settings.retrieval == "hidden" and NEAR & {*ways}:
-            with tqdm(total=len(train), unit="example", desc="examples", dynamic_ncols=True) as bar:
+            with Progress(len(train), "example", "hidden states") as bar:
                 transducer.prepare(bar.update)
         held = {way: transducer.bytes_of(way) for way in ways}
 
@@ -135,7 +146,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         complete, saved = False, time.monotonic()
         try:
             todo = [(i, way) for i in range(len(questions)) for way in ways if way not in answers.get(i, ())]
-            with tqdm(total=len(todo), unit="answer", dynamic_ncols=True, disable=not todo) as bar:
+            with Progress(len(todo), "answer", "transduce") as bar:
                 for i, question in enumerate(questions):
                     missing = [way for way in ways if way not in answers.get(i, ())]
                     if missing:
@@ -158,11 +169,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 def _store(uri: str, model):
     """The store at `uri` as it is, made where it is not there."""
     from ..attach import layout
-    from ..memory import open_store
+    from ..memory import Absent, open_store
 
     try:
         open_store(uri).close()
-    except (ValueError, OSError):
+    except Absent:
         return open_store(uri, layout(model), write=True)
     return open_store(uri, write=True)
 

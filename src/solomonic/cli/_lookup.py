@@ -1,0 +1,47 @@
+"""Whether a store is of use to a model, said before the work."""
+
+import re
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from .. import jsontext
+from ..model import LanguageModel
+
+ENOUGH = 0.5  # bits a token
+OPTION = re.compile(r"--loo(?:k|ku|kup)?[= ]+['\"]?([0-9.eE+-]+)")
+
+
+def can_store(model: LanguageModel) -> bool:
+    """Whether a layer has an eidetic memory, and so may have a store."""
+    return any(getattr(layer, "capacity", 0) for layer in model.config.layers)
+
+
+def warn_unless_it_looks_up(folder: str | Path, model: LanguageModel, layers: Collection[int] | None = None) -> float:
+    """A line on standard error where what the model finds in a store, with these layers, is noise. What was measured."""
+    from ..remember import lookup_gain
+
+    gain = lookup_gain(model, layers)
+    if gain < ENOUGH:
+        share = trained_with(folder)
+        why = (
+            "nothing says that it was trained with --lookup"
+            if share is None
+            else f"its training with --lookup {share} was too little"
+        )
+        print(
+            f"solomonic: this model cannot look things up, so that a store is of no use to it and what it finds there is "
+            f"noise: {why}; a stored passage is foretold {gain:.2f} bits a token better (docs/memory.md)",
+            file=sys.stderr,
+        )
+    return gain
+
+
+def trained_with(folder: str | Path) -> str | None:
+    """What the folder's record of its training says of --lookup; None where it says nothing, or 0."""
+    try:
+        command = jsontext.read(Path(folder) / "training.json", dict, infinite=True)["command"]
+        found = OPTION.search(command)
+        return found[1] if found and float(found[1]) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
