@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from solomonic.theory.realization import identify
+from solomonic.theory.realization import fit, identify
 from solomonic.theory.realization.draw import draw, headline
 from solomonic.theory.realization.whiteness import Test, largest, portmanteau
 
@@ -63,3 +63,9 @@ def test_what_runs_away_or_stands_still_is_said_and_drawn(tmp_path):
         first = int(np.argmax(~(np.abs(away[20:]) < 6)))
         assert len(last.get_xdata()) == first and last.get_label() == f"simulated, runs away from row {21 + first}"
     assert _fit(np.ones(9), np.zeros(9)) == "no fit (nothing moves)"
+
+
+def test_a_fit_is_no_number_where_nothing_moves_and_none_where_the_model_overflows():
+    y = np.stack([np.sin(np.arange(9.0)), np.full(9, 7.0), np.sin(np.arange(9.0)), np.arange(9) % 2], 1)
+    predicted = np.stack([y[:, 0], y[:, 1], np.full(9, np.inf), np.full(9, np.nan)], 1)
+    assert fit(y, predicted).tolist() == pytest.approx([100, np.nan, -np.inf, -np.inf], nan_ok=True)

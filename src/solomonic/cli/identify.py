@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..theory.tables import Table, read
+from ._device import add_threads
 from ._numbers import real, whole
-from ._table import table
+from ._table import columns, paragraph, table
 
 READS, WRITES, MAKES = ("data",), ("json",), ("out",)
 EXTRA = "theory"
@@ -38,6 +39,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--criterion", default="fit", metavar="C", help="fit or likelihood: outputs weighed by spread or by noise")
     add("--bilinear", action="store_true", help="fit a bilinear model, too: inputs change the dynamics")
     add("--out", type=Path, metavar="DIR", help="folder of model and picture (default runs/identify/NAME)")
+    add_threads(command)
     add("--no-picture", action="store_true", help="draw nothing (needs no matplotlib)")
     add(
         "--json",
@@ -52,10 +54,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if not chosen.no_picture:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
-    from tqdm import tqdm
-
     from .. import jsontext
     from ..files import locked, owned, write
+    from ..progress import Progress
     from ..theory.realization import fit, identify
     from ..theory.realization.file import content, load, save
     from ..theory.realization.series import check
@@ -74,7 +75,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     except ValueError as error:
         raise ValueError(f"{chosen.data}: {error}") from None
     rows = round(chosen.train * len(y))
-    with tqdm(bar_format="{desc}: {elapsed}", leave=False) as bar:
+    with Progress(unit="", what="identify", leave=False) as bar:
         found = identify(
             y[:rows],
             u[:rows],
@@ -85,7 +86,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             bilinear=chosen.bilinear,
             outputs=outputs,
             inputs=inputs,
-            report=bar.set_description_str,
+            report=bar.describe,
         )
     models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
     models = {name: model for name, model in models.items() if model is not None}
@@ -101,6 +102,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         _print(found, by_bic=chosen.order is None)
         lines = [[f"{name}, {way}", *_fits(values)] for name, ways in fits.items() for way, values in ways.items()]
         print("\n" + table([f"fit of the {judged} rows", *outputs], lines))
+        print("fit: 100 is perfect, 0 no better than the mean")
     with locked(out, "saving a system there", folder=True):
         for name in ("stable.json", "bilinear.json", "identify.png"):  # of an earlier run
             (out / name).unlink(missing_ok=True)
@@ -198,7 +200,7 @@ def _numbers(found) -> dict:
 
 
 def _fits(values: np.ndarray) -> list[str]:
-    return [f"{value:.1f}" if value > -1000 else "runs away" for value in np.nan_to_num(values, nan=-np.inf)]
+    return ["stands still" if np.isnan(value) else f"{value:.1f}" if value > -1000 else "runs away" for value in values]
 
 
 def _print(found, by_bic: bool) -> None:
@@ -207,24 +209,25 @@ def _print(found, by_bic: bool) -> None:
     model, s = found.model, found.correlations
     n = model.order
     print(f"order {n} ({'least BIC' if by_bic else 'as given'}), {found.lags} rows of past")
-    shown = " ".join(f"{v:.3f}" for v in s[:n]) + " | " + " ".join(f"{v:.3f}" for v in s[n : n + 4])
-    print(
-        f"canonical correlations {shown}: {found.information:.2f} nats between past and future"
-        + ", inputs given" * bool(model.inputs)
-    )
+    shown = " ".join([*(f"{v:.3f}" for v in s[:n]), "|", *(f"{v:.3f}" for v in s[n : n + 4])])
+    given = ", inputs given" * bool(model.inputs)
+    nats = f"{found.information:.2f} nats between past and future{given}"
+    print(paragraph(f"canonical correlations {shown}: {nats}", after="  "))
     if n:
         poles = [p for p in model.poles if p.imag >= 0]
         rows = [[f"{abs(p):.5f}", f"{abs(np.angle(p)):.4f}", _memory(abs(p))] for p in poles]
-        print("\n" + table(["pole: modulus", "angle", "rows to fade to 1/e"], rows))
+        print("\n" + table(["pole: modulus", "angle, radians", "rows to fade to 1/e"], rows))
         print(_split(model))
     size, lag = largest(found.innovations, found.white.lags)
-    print(_said("residuals white", found.white) + f"; largest correlation {size:.2f} at lag {lag}")
+    print(
+        paragraph(f"{_said('residuals white', found.white)}; largest correlation {size:.2f} at lag {lag}", after="  ")
+    )
     if found.unexplained is not None:
-        print(_said("residuals free of past inputs", found.unexplained))
+        print(paragraph(_said("residuals free of past inputs", found.unexplained), after="  "))
     if not model.stable:
-        radius = abs(model.poles[0])
-        print(f"unstable: a pole of modulus {radius:.5f}; stable.json has the nearest stable model, fitted again")
-    with np.printoptions(formatter={"float": "{: .5g}".format}, linewidth=110, threshold=400):
+        unstable = f"unstable: a pole of modulus {abs(model.poles[0]):.5f}"
+        print(paragraph(f"{unstable}; stable.json has the nearest stable model, fitted again", after="  "))
+    with np.printoptions(formatter={"float": "{: .5g}".format}, linewidth=columns(), threshold=400):
         for name in ("A", "B", "C", "D", "K", "R"):
             value = getattr(model, name)
             if value.size:
@@ -239,9 +242,8 @@ def _split(model) -> str:
     from ..theory.realization.split import split
 
     parts = split(model, 0.05)
-    return (
-        f"memory: {parts.eidetic} eidetic states (gone after {parts.steps} rows), {model.order - parts.eidetic} fading"
-    )
+    eidetic = f"{parts.eidetic} eidetic states (gone after {parts.steps} rows)" if parts.eidetic else "no eidetic state"
+    return f"memory: {eidetic}, {model.order - parts.eidetic} fading"
 
 
 def _said(what: str, test) -> str:

@@ -88,10 +88,8 @@ def _rows(axes, y: Array, predicted: Array, simulated: Array | None, test: slice
 
 
 def _fit(y: Array, predicted: Array) -> str:
-    if np.ptp(y) == 0:
-        return "no fit (nothing moves)"
     value = fit(y, predicted)[0]
-    return f"fit {value:.1f}" if value > -1000 else AWAY
+    return "no fit (nothing moves)" if np.isnan(value) else f"fit {value:.1f}" if value > -1000 else AWAY
 
 
 def _whiteness(axes, found: Identified) -> None:

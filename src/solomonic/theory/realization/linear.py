@@ -244,11 +244,15 @@ def root(M: Array) -> Array:
 
 
 def fit(y: Array, predicted: Array) -> Array:
-    """100 (1 - ||y - predicted|| / ||y - mean||) of each column (p,): 100 is perfect, 0 no better than the mean."""
+    """100 (1 - ||y - predicted|| / ||y - mean||) of each column (p,): 100 is perfect, 0 no better than the mean.
+
+    NaN of a column that stands still, where nothing is to be explained; -inf of a prediction that overflows.
+    """
     y, predicted = columns(y, "y"), columns(predicted, "predicted")
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = np.linalg.norm(y - predicted, axis=0)
-    return 100 * (1 - error / np.linalg.norm(y - y.mean(0), axis=0))
+    moves = np.ptp(y, 0) > 1e-12 * np.abs(y).max(0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        error = np.linalg.norm(y - predicted, axis=0) / np.linalg.norm(y - y.mean(0), axis=0)
+    return np.where(moves, 100 * (1 - np.where(np.isnan(error), np.inf, error)), np.nan)
 
 
 __all__ = ["Linear", "Markov", "fit"]
