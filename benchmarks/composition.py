@@ -71,13 +71,13 @@ def main(*archs: str) -> None:
         torch.manual_seed(0)
         config = preset(arch, vocab_size=TASK.vocab_size, state_size=32)
         model, apart = LanguageModel(config), ReadsApart(config)
-        fit(model, TASK, TrainConfig(STEPS, 32, 1e-2, fading_dropout=0.5))
+        fit(model, TASK, TrainConfig(STEPS, 32, 1e-2, fading_dropout=1.0))
         show(arch, model)
         apart.load_state_dict(model.state_dict())
         fit(
             apart,
             DistractorRecall(pairs=PAIRS, length=TASK.length, easy=0),
-            TrainConfig(STEPS // 2, 32, 3e-3, fading_dropout=0.5),
+            TrainConfig(STEPS // 2, 32, 3e-3, fading_dropout=1.0),
         )
         show(f"{arch}, read apart", apart)
 

@@ -218,7 +218,7 @@ def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> L
     fit(
         model,
         task,
-        TrainConfig(steps, batch, lr, fading_dropout=0.5),
+        TrainConfig(steps, batch, lr, fading_dropout=1.0),
         Path("runs/decay") / f"{task.name}.pt",
         report,
         save_every=0,

@@ -138,7 +138,7 @@ def trained(name: str, task: Facts, steps: int, folder: Path, **dials) -> Langua
         if step % (10 * max(1, steps // 100)) == 0:
             print(f"{name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
-    fit(model, task, TrainConfig(steps, 32, 1e-2, fading_dropout=0.5), folder / f"{name}.pt", report)
+    fit(model, task, TrainConfig(steps, 32, 1e-2, fading_dropout=1.0), folder / f"{name}.pt", report)
     return model.eval()
 
 

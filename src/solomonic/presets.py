@@ -41,6 +41,7 @@ class Dials:
     capacity: int
     block: int | None
     state_size: int
+    expand: float | None
     fading: str
     score: str
     tied: bool
@@ -82,20 +83,27 @@ class Dials:
         if self.fading not in MIXERS or not MIXERS[self.fading].is_fading:
             raise unknown("fading memory", self.fading, [name for name, mixer in MIXERS.items() if mixer.is_fading])
         sized = getattr(self, self.fading, None)
+        expand = self.expand if self.expand is not None else 1 if published else 2
+        n_kv_heads = self.n_kv_heads if self.n_kv_heads is not None or published else grouped(self.n_heads)
         return BMojoConfig(
-            fading=sized(expand=1) if sized else MIXERS[self.fading].Config(),
+            fading=sized(expand=expand) if sized else MIXERS[self.fading].Config(),
             window=self.window,
             capacity=capacity,
             block=self.block,
             score=self.score,
             tied=self.tied,
             n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads,
+            n_kv_heads=n_kv_heads,
             conv=self.conv,
             readout="softmax" if published else self.readout,
             combine=None if published else self.combine,
             slot_decay=0 if published else self.slot_decay,
         )
+
+
+def grouped(n_heads: int) -> int:
+    """Heads of keys and values for query heads in groups of four, or a few more where four does not divide them."""
+    return max(n for n in range(1, max(1, n_heads // 4) + 1) if n_heads % n == 0)
 
 
 Preset = Callable[[Dials, int], MixerConfig]
@@ -141,6 +149,7 @@ def preset(
     capacity: int = 32,
     block: int | None = None,
     state_size: int = 16,
+    expand: float | None = None,
     fading: str = "mamba2",
     score: str = "learned",
     tied: bool = True,
@@ -153,9 +162,10 @@ def preset(
 ) -> ModelConfig:
     """The configuration of a named architecture. ValueError for an unknown name, or a dial below its bound.
 
-    n_heads None: heads of 64 dims from width 256 on, four below.
+    n_heads None: heads of 64 dims from width 256 on, four below. n_kv_heads None: as many, in `bmojo` one for four.
     capacity: slots of the eidetic memory a layer, 0 for B'MOJO-F; block: how often it is renewed, None = the window.
-    state_size: rows of the fading memory's state; fading: its mixer; score: one of `mixers.bmojo.SCORES`.
+    state_size: rows of the fading memory's state; fading: its mixer in B'MOJO layers; expand: its inner width over
+    d_model there, None = 2, as published 1; score: one of `mixers.bmojo.SCORES`.
     conv: width of the short convolution of B'MOJO layers, 0 for none.
     readout, combine: how B'MOJO layers read the fading memory, of `mixers.bmojo.READOUTS` and `COMBINE`; as published,
     "softmax". slot_decay: what the scores of kept tokens lose, None = `mixers.bmojo.SLOT_DECAY`, 0 = nothing.
@@ -189,6 +199,7 @@ def preset(
         capacity,
         block,
         state_size,
+        expand,
         fading,
         score,
         tied,

@@ -13,17 +13,21 @@ RUN = ["--length", "64", "--batch-size", "4", "--steps", "300", "--lr", "1e-2", 
 
 @pytest.mark.parametrize("model", ["bmojo", "bmojo_published"])
 def test_a_carried_state_costs_little_on_text_read_from_nothing(model, tmp_path):
-    """Bits a byte of held-out rows of 1, 4 and 32 times the training length, with `--carry` and without.
+    """Bits a byte of held-out rows of 1, 4 and 32 times the training length, with `--carry` and without, the mean of three
+    seeds, of which one alone may be 0.07 off.
 
-    0.04 and 0.06 more at most where it was measured. Without rows that begin anew the published layer loses 0.30: its
-    slots are full of keys of weights that it no longer has.
+    0.11 and 0.06 more at most where it was measured, of `bmojo` without an eidetic memory 0.07. Without rows that begin
+    anew the published layer loses 0.30: its slots are full of keys of weights that it no longer has.
     """
-    scores = []
-    for words in ([], ["--carry"]):
-        out = tmp_path / f"out{len(scores)}"
-        assert main(["train", typing.__file__, "--model", model, "--out", str(out), *SIZES, *RUN, *words]) == 0
-        scores.append(json.loads((out / "training.json").read_text())["bits_per_byte"])
-    alone, carried = scores
-    assert alone.keys() == carried.keys() == {"64", "256", "2048"}
-    for length, bits in carried.items():
-        assert bits < alone[length] + 0.15, length
+    gaps = []
+    for seed in range(3):
+        scores = []
+        for words in ([], ["--carry"]):
+            out = tmp_path / f"out{seed}{len(scores)}"
+            settings = [*SIZES, *RUN, "--seed", str(seed), *words]
+            assert main(["train", typing.__file__, "--model", model, "--out", str(out), *settings]) == 0
+            scores.append(json.loads((out / "training.json").read_text())["bits_per_byte"])
+        alone, carried = scores
+        assert alone.keys() == carried.keys() == {"64", "256", "2048"}
+        gaps.append([carried[length] - alone[length] for length in alone])
+    assert all(sum(gap) / 3 < 0.15 for gap in zip(*gaps, strict=True)), gaps

@@ -20,7 +20,7 @@ from ..mixers.gated_deltanet import GatedDeltaNetConfig
 from ..mixers.mamba2 import Mamba2Config
 from ..model import LanguageModel, ModelConfig, state_tensors
 from ..ops.place import fresh
-from ..presets import preset
+from ..presets import grouped, preset
 from . import fla, flex
 from .measure import Work, can_compile, floors, operations, peak_bytes, side_by_side
 from .two_calls import TwoCalls
@@ -34,7 +34,7 @@ class Sizes:
     d_model: int = 256
     n_layers: int = 4
     n_heads: int = 4
-    n_kv_heads: int | None = None  # of models; None: as many as n_heads
+    n_kv_heads: int | None = None  # of models; None: as many as n_heads, in bmojo one for four
     window: int = 64
     capacity: int = 64
     state_size: int = 32
@@ -77,13 +77,17 @@ def rows(
         raise ValueError(
             "expected a C++ compiler (g++, c++ or clang++) to compile with on a CPU, found none; install one"
         )
+    cases = {"layer": _layers, "model": _models}
+    known = {name for scope in scopes for name in cases[scope](sizes, device, dtype)}
+    if names is not None and not known & set(names):
+        raise ValueError(f"--only: none of {', '.join(names)} is measured; leave it out to see the names")
     speed, bandwidth = floors(device, dtype)
     for scope in scopes:
         for work in works:
             absent = absences(scope, work, device)
             for length in lengths:
-                cases = _layers(sizes, device, dtype) if scope == "layer" else _models(sizes, device, dtype)
-                made = {name: make for name, make in cases.items() if names is None or name in names}
+                made = cases[scope](sizes, device, dtype)
+                made = {name: make for name, make in made.items() if names is None or name in names}
                 made = {name: make for name, make in made.items() if name not in absent}
                 yield from _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth, compiles)
 
@@ -181,7 +185,9 @@ def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
         "gated_deltanet": GatedDeltaNetConfig(sizes.n_heads, key_dim=sizes.state_size, value_dim=2 * head),
         "bmojo_f": bmojo_f,
         "bmojo_published": replace(bmojo_f, capacity=sizes.capacity, slot_decay=0),
-        "bmojo": replace(bmojo_f, capacity=sizes.capacity, readout="direct"),
+        "bmojo": replace(
+            bmojo_f, fading=mamba2, capacity=sizes.capacity, readout="direct", n_kv_heads=grouped(sizes.n_heads)
+        ),
     }
 
     def ours(config: MixerConfig) -> Callable[[], nn.Module]:

@@ -42,6 +42,7 @@ DIALS = {
     "capacity": "slots of the eidetic memory, 0 for none",
     "block": "tokens after which it is renewed (default: the window)",
     "state_size": "rows of the fading memory's state",
+    "expand": "its inner width in B'MOJO, times d_model (default: 2; as published 1)",
     "fading": "fading memory of B'MOJO: " + ", ".join(name for name, mixer in MIXERS.items() if mixer.is_fading),
     "score": f"what says which tokens B'MOJO keeps: {', '.join(SCORES)}",
     "tied": "yes or no: fading keys and values by the projections of the window's",

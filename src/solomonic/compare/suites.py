@@ -40,7 +40,7 @@ class Suite:
 SMALL = {"d_model": 64, "n_layers": 2, "window": 16, "capacity": 32, "state_size": 16}
 MIDDLE = {"d_model": 128, "n_layers": 2, "window": 16, "capacity": 64, "state_size": 32}
 GRID = (1e-3, 3e-3, 1e-2)
-ATTENTION_FIRST = {"fading_dropout": 0.5}  # for layers that have both branches; no other model has anything to drop
+ATTENTION_FIRST = {"fading_dropout": 1.0}  # for layers that have both branches; no other model has anything to drop
 
 QUICK = Suite(
     name="quick",
