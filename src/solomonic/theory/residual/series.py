@@ -51,8 +51,8 @@ def read(path: str | Path, column: str | None = None) -> Series:
     """
     table = tables.read(path)
     chosen = table.choose(column)
-    if len(chosen) > 1:
-        raise ValueError(f"--column: expected one column, got {', '.join(chosen)}")
+    if column is not None and len(chosen) != 1:
+        raise ValueError(f"--column: expected one column of {', '.join(table.columns)}, got {column!r}")
     table, times = table.time(but=chosen)
     if not chosen:
         able = table.of_kind("number", but=[times.name] if times else [])

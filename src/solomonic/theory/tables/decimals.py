@@ -21,7 +21,7 @@ def _pattern(decimal: str, comma: str) -> re.Pattern:
 
 
 PATTERNS = {".": _pattern(r"\.", ","), ",": _pattern(",", r"\.")}
-WHOLE = re.compile(r"[+-]?[0-9]+")
+WHOLE = re.compile("[0-9]{1,18}")
 
 
 def is_gap(cell: str) -> bool:
@@ -74,7 +74,7 @@ class Signs:
         short = long = False
         for row, cell in enumerate(cells):
             if "," not in cell and "." not in cell:
-                size = len(cell.lstrip("+-")) if is_whole(cell) else 0
+                size = len(cell.lstrip("+-")) if ways(cell) else 0
                 short, long = short or 0 < size <= 3, long or size > 3
                 continue
             able = ways(cell)

@@ -10,13 +10,10 @@ WRITTEN_AS_NUMBERS = "fiub"
 
 
 def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Columns by name, `y:2` the second of y, numbers from 1 where there is one matrix; and why others are left out.
+    """Columns by name, `y:2` the second of y, numbers from 1 where one matrix is all; and why others are left out.
 
     A row is taken for a column. ValueError for what is no such file, and for matrices of different numbers of rows.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
     try:
         content = loadmat(path)
     except NotImplementedError:
@@ -36,7 +33,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         others = ", ".join(f"{name}: {why}" for name, why in left_out.items())
         came = "; ".join(filter(None, (shapes, others))) or "none"
         raise ValueError(f"{path}: expected real matrices of one number of rows, got {came}")
-    if len(arrays) == 1:
+    if len(arrays) == 1 and next(iter(arrays.values())).shape[1] > 1:
         (values,) = arrays.values()
         return {str(i + 1): column for i, column in enumerate(values.T)}, left_out
     columns = {}

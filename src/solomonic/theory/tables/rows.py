@@ -38,8 +38,8 @@ def rows(path: str, lines: Lines) -> Rows:
     looked = lines.kept[:LOOK]
     able = [sign for sign in SIGNS if sign in (" ", NONE) or any(sign in line for _, line in looked)]
     parted = {sign: _split(looked, sign)[0] for sign in able}
-    parted = {sign: cells for sign, cells in parted.items() if sign == NONE or any(len(row) > 1 for row in cells)}
-    ratings = {sign: _rating(cells, _width(cells, sign)) for sign, cells in parted.items() if cells}
+    parted = {sign: cells for sign, cells in parted.items() if any(len(row) > (sign != NONE) for row in cells)}
+    ratings = {sign: _rating(cells, _width(cells, sign)) for sign, cells in parted.items()}
     if not any(ratings.values()):  # the first line is unlike the others: they show the sign, and it is refused
         widths = {
             sign: Counter(map(len, cells[1:] or cells)).most_common(1)[0][0] for sign, cells in parted.items() if cells
@@ -69,10 +69,11 @@ def _split(lines: Sequence[tuple[int, str]], sign: str) -> tuple[list[list[str]]
     try:
         for row in reader:
             row = [cell.strip() for cell in row]
-            cells.append(row)
-            starts.append(lines[start][0])
             if reader.line_num > start + 1 and _holds_rows(row):
-                return cells[:-1], starts[:-1], f"line {starts[-1]}: a quote is opened here and closed lines below"
+                return cells, starts, f"line {lines[start][0]}: a quote is opened here and closed lines below"
+            if row:
+                cells.append(row)
+                starts.append(lines[start][0])
             start = reader.line_num
     except csv.Error as error:
         what = "more follows its closing one" if "expected after" in str(error) else "it is never closed"
@@ -148,6 +149,8 @@ def _checked(path: str, lines: Lines, sign: str) -> Rows:
     cells, starts, broken = _split(lines.kept, sign)
     if broken:
         raise ValueError(f'{path}, {broken}; close it, or write a " within a cell twice and put the cell in quotes')
+    if not cells:
+        raise ValueError(f"{path}: expected a table, got an empty file")
     width = _width(cells, sign)
     named = f" ({', '.join(cells[0][:6])}{', ...' if len(cells[0]) > 6 else ''})"
     cells = [_trimmed(row, width) for row in cells]

@@ -67,7 +67,7 @@ class Table:
                 )
             if name in self.left_out:
                 raise ValueError(f"{self.path}: expected numbers in {name!r}, got {self.left_out[name]}")
-            if name not in self.columns and name.isdecimal() and 0 < int(name) <= len(names):
+            if name not in self.columns and decimals.is_whole(name) and 0 < int(name) <= len(names):
                 name = names[int(name) - 1]
             if name not in self.columns:
                 raise unknown(f"column of {self.path}", name, names)
@@ -101,9 +101,22 @@ class Table:
     def _signs(self) -> dict[str, decimals.Signs]:
         return {name: decimals.Signs(self.columns[name]) for name in self.of_kind("number")}
 
-    def _decimal(self, name: str) -> str:
+    def guessed(self) -> list[str]:
+        """Notes on columns that nothing but the semicolons between them says to have decimal commas."""
+        if not self.has_commas or any(signs.comma is not None for signs in self._signs.values()):
+            return []
+        return [
+            f"{self.where(signs.groups[','])}: {self.columns[name][signs.groups[',']]!r} of {name!r} is read with a decimal comma"
+            for name, signs in self._signs.items()
+            if "," in signs.groups and self._found(name) == ","
+        ]
+
+    def _found(self, name: str) -> str | tuple[int, int | None]:
         mine = self._signs.get(name) or decimals.Signs(self.columns[name])
-        found = decimals.decimal(mine, [signs for n, signs in self._signs.items() if n != name], self.sign)
+        return decimals.decimal(mine, [signs for n, signs in self._signs.items() if n != name], self.sign)
+
+    def _decimal(self, name: str) -> str:
+        found = self._found(name)
         if isinstance(found, str):
             return found
         one, other = found
@@ -201,6 +214,10 @@ def read(path: str | Path) -> Table:
 
     ValueError for what is no table, and for what may be read in more than one way, by line and with what to do.
     """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: expected a table, got a folder")
     if Path(path).suffix.lower() == ".mat":
         from .mat import read as read_mat
 
@@ -236,7 +253,8 @@ def read(path: str | Path) -> Table:
     names, doubled = _names([" ".join(head[i].split()) for i in used], used)
     columns = dict(zip(names, (tuple(row[i] for row in body) for i in used)))
     kinds = dict(zip(names, (kinds[i] for i in used)))
-    return Table(str(path), columns, starts, parted.sign, tuple(notes), doubled, kinds=kinds)
+    table = Table(str(path), columns, starts, parted.sign, tuple(notes), doubled, kinds=kinds)
+    return replace(table, notes=(*notes, *table.guessed()))
 
 
 def _kind(cells: Sequence[str]) -> str:
@@ -263,7 +281,7 @@ def _is_header(path: str, line: int, first: list[str], kinds: list[str], body: l
         if kind in ("number", "date", "clock") and not _is_a(cell, kind) and not decimals.is_gap(cell)
     ]
     unlike = len(set(own)) == len(own)
-    names = unlike and all(map(str.isdigit, own))
+    names = unlike and all(map(decimals.is_whole, own))
     if not own:
         return bool(other) or not any(map(decimals.is_number, first))
     if not other and not first[0] and len(first) > 1 and names and _index(body):
@@ -285,13 +303,13 @@ def _index(body: list[list[str]]) -> bool:
 def _like_names(own: list[str], kinds: list[str], first: list[str], body: list[list[str]]) -> bool:
     """Whether numbers, all different, are so unlike those below that they may be names: 2019,2020,2021."""
     columns = [[row[i] for row in body] for i, kind in enumerate(kinds) if _is_a(first[i], kind)]
-    if all(map(str.isdigit, own)):
+    if all(map(decimals.is_whole, own)):
         values = [int(cell) for cell in own]
         if len(values) > 1 and all(b - a == 1 for a, b in pairwise(values)):
             return True
-        if len(body) > 1 and not any(decimals.is_whole(cell) for column in columns for cell in column):
+        if len(body) > 1 and not any(cell.lstrip("-").isdigit() for column in columns for cell in column):
             return True
-    if len(own) < 2 or len(body) < FEW:
+    if len(body) < FEW or (len(own) < 2 and not decimals.is_whole(own[0])):
         return False
     for cell, column in zip(own, columns):
         value, plain = decimals.fast([cell]), decimals.fast(column)

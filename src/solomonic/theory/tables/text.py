@@ -28,7 +28,7 @@ NO_TEXT = (
 )
 CONTROL = re.compile("[\0-\x08\x0e-\x1f\x7f]")
 COMMENT = re.compile(r"\s*(?:%|#(?!N/?A\b|VALUE!|DIV/0!|NUM!|NULL!|REF!|NAME\?))", re.IGNORECASE)  # or errors of Excel
-SEPARATOR = re.compile(r'"?sep=(.)"?[,;]*', re.IGNORECASE)
+SEPARATOR = re.compile(r'"?sep=([^\w"\' ])"?[,;]*', re.IGNORECASE)
 
 
 @dataclass(frozen=True)

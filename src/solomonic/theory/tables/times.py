@@ -168,11 +168,11 @@ def dates(cells: Sequence[str], clock: np.ndarray | int = 0) -> np.ndarray:
     for row, each in enumerate(read):
         if not any(each.values()):
             raise Unread(f"expected a time, got {cells[row] or 'nothing'!r}; write times as 2024-01-31 23:59:00", row)
-    able = [order for order in ("ymd", "dmy", "mdy") if all(each.get(order) for each in read)]
-    if not able:
-        first = [order for order in ("ymd", "dmy", "mdy") if read[0].get(order)]
-        row = next(i for i, each in enumerate(read) if not any(each.get(order) for order in first))
-        raise Unread(f"expected a date in the order of the first, {cells[0]!r}, got {cells[row]!r}", row)
+    able = ["ymd", "dmy", "mdy"]
+    for row, each in enumerate(read):
+        if not any(each.get(order) for order in able):
+            raise Unread(f"expected a date in the order of those before, {cells[0]!r}, got {cells[row]!r}", row)
+        able = [order for order in able if each.get(order)]
     found = {order: np.array([each[order][0] for each in read], dtype=np.int64) + clock for order in able}
     order = min(able, key=lambda order: len(_uneven(found[order])[1]))
     least = len(_uneven(found[order])[1])
@@ -225,7 +225,7 @@ def numbers(values: np.ndarray, cells: Sequence[str], dated: bool) -> tuple[np.n
             pass
     for scale in UNITS:
         if len(values) and FROM * scale <= values.min() and values.max() < TO * scale:
-            whole = len(cells) and all(cell.isdigit() for cell in cells)
+            whole = len(cells) and all(cell.isdigit() and len(cell) < 20 for cell in cells)
             exact = [int(cell) * 10**6 // int(scale) for cell in cells] if whole else np.rint(values * (1e6 / scale))
             return np.array(exact, dtype=np.int64), MICRO
     return values, ""
