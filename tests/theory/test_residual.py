@@ -140,7 +140,7 @@ def test_novelty_is_the_divergence_of_gaussians():
     """One stage, two rows a summary: the second one against the first, by hand."""
     x = np.array([0.0, 2.0, 5.0])
     scores, _ = Novelty(recent=2, admit=1e9).run(x[:, None])
-    floor = 0.01 * np.square(x).mean() + 1e-12
+    floor = 0.01 * np.square(x).mean()
     v, w, distance = 2.25 + floor, 1 + floor, 3.5 - 1.0
     assert scores[2] == pytest.approx(v / w + distance**2 / w - 1 - math.log(v / w))
     assert scores[0] == scores[1] == 0
@@ -149,9 +149,9 @@ def test_novelty_is_the_divergence_of_gaussians():
 def test_a_full_memory_drops_what_was_longest_without_a_match():
     x = np.concatenate([np.full(20, value) for value in (0.0, 100.0, 10000.0)])
     _, state = Novelty(recent=2, admit=1.0).run(x[:, None])
-    assert state["mean"].ravel().tolist() == [0, 50, 100, 5050, 10000]
+    assert np.ldexp(state["mean"], state["unit"]).ravel().tolist() == [0, 50, 100, 5050, 10000]
     _, state = Novelty(recent=2, admit=1.0, capacity=3).run(x[:, None])
-    assert state["mean"].ravel().tolist() == [100, 5050, 10000]
+    assert np.ldexp(state["mean"], state["unit"]).ravel().tolist() == [100, 5050, 10000]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -170,7 +170,7 @@ def test_a_stack_that_cannot_be_is_refused(periods, recent):
 
 def test_stretches_are_apart_and_bounded():
     scores = np.zeros(200)
-    scores[[50, 52, 60, 150]] = 9, 4, 8, 5
+    scores[[50, 52, 60, 150]] = 9, 7, 8, 5
     found = stretches(scores, 5, apart=20, gap=3)
     assert [(s.peak, s.first, s.last, s.score) for s in found] == [(50, 50, 52, 9.0), (150, 150, 150, 5.0)]
     assert stretches(np.zeros(10), 3, 2) == []
@@ -266,7 +266,8 @@ def write(path, values, head="timestamp,load", step=timedelta(minutes=30), start
     return path
 
 
-def test_the_command_prints_stretches_and_writes_scores(tmp_path, capsys):
+def test_the_command_prints_stretches_and_writes_scores(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     x = series(2000, seed=7)
     x[1500:1504] += 5
     data = write(tmp_path / "data.csv", x)
@@ -282,6 +283,7 @@ def test_the_command_prints_stretches_and_writes_scores(tmp_path, capsys):
     assert len(rows) == 2000 and float(rows[1500]["load"]) == x[1500]
     whole, _ = stack((48, 336)).run(x)
     np.testing.assert_allclose([float(row["score"]) for row in rows], whole.scores, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose([float(row["surprise"]) for row in rows], whole.surprise, rtol=1e-4, atol=1e-6)
     assert {"time", "expected", "residual_level", "residual_season", "residual_linear"} <= rows[0].keys()
 
 

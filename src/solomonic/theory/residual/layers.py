@@ -4,6 +4,7 @@ Laws, tested on every layer. With prediction, state = layer.run(x, state), x (ro
 
 - Causality: the prediction of a row depends on the rows before it alone.
 - Chunk: any split of x into calls that pass the state on gives the same predictions and state.
+- Unit: c x gives c times the predictions of x, bit for bit where c is a power of two.
 
 Memories forget by a span: after `span` rows a row counts 1/e of a new one. Until then all rows count alike, so that a
 memory is of use from its first rows on. What surprises by more than CLIP mean absolute errors moves a memory no further
@@ -11,6 +12,7 @@ than that: an outlier is for the score to see, not for the memory to learn.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +20,58 @@ import numpy as np
 
 CLIP = 4.0
 MOST = 1e6  # of the linear layer's uncertainty, in squared weights
+WIDER, NONE = 200, -10_000  # powers of two; NONE is that of 0
+OUTLIERS = 10
 State = dict[str, Any]
 
 
+def measured(
+    step: Callable[[np.ndarray, State | None], tuple[np.ndarray, State]], x: np.ndarray, state: State | None
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], State]:
+    """`step` on x (rows, ...) in a unit near its size, 2^e for each column: (what it gives, e) of each part, the state.
+
+    The first number that is not 0 sets the unit. One of more than 2^WIDER units is an outlier, and counts as so many;
+    after OUTLIERS of them what came before was none of this series, and `step` begins anew.
+    """
+    x = np.asarray(x, float)
+    unit, beyond, inner = (state["unit"], state["beyond"], state) if state else (None, None, None)
+    if unit is None:
+        unit, beyond = np.full(x.shape[1:], NONE), np.zeros(x.shape[1:], int)
+    size = np.where(x == 0, NONE, np.frexp(x)[1])
+    parts, start = [], 0
+    while start < len(x) or not parts:
+        far = size[start:] > unit + WIDER
+        count = beyond + far.cumsum(0)
+        anew = far & ((unit == NONE) | (count > OUTLIERS))
+        rows = np.flatnonzero(anew.any(tuple(range(1, anew.ndim))))
+        if len(rows) and rows[0] == 0:
+            inner = None if (anew[0] & (unit != NONE)).any() else inner
+            unit, beyond = np.where(anew[0], size[start], unit), np.where(anew[0], 0, beyond)
+            continue
+        stop = start + int(rows[0]) if len(rows) else len(x)
+        with np.errstate(over="ignore"):
+            scaled = np.ldexp(x[start:stop], -unit)
+        part, inner = step(np.clip(scaled, -(2.0**WIDER), 2.0**WIDER), inner)
+        parts.append((part, unit))
+        beyond = count[stop - start - 1] if stop > start else beyond
+        start = stop
+    return parts, inner | {"unit": unit, "beyond": beyond}
+
+
 class Layer(ABC):
-    @abstractmethod
     def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
         """(rows,) and the state before -> predictions (rows,), each from the rows before it, and the state after."""
+        parts, state = measured(self.step, x, state)
+        return np.concatenate([np.ldexp(part, by) for part, by in parts]), state
+
+    @abstractmethod
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
+        """`run` for x in a unit near its size."""
+
+    @property
+    def blind(self) -> int:
+        """Rows before the layer's first prediction."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +80,7 @@ class Level(Layer):
 
     span: int
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         rows, level, size = (state[name] for name in ("rows", "level", "size")) if state else (0, 0.0, 0.0)
         prediction = np.empty(len(x))
         for t, value in enumerate(x.tolist()):
@@ -46,6 +93,19 @@ class Level(Layer):
 
 
 @dataclass(frozen=True)
+class Width(Layer):
+    """The mean absolute value of the rows up to this one, outliers clipped: no prediction, but a size to compare with."""
+
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
+        rows, size = (state["rows"], state["size"]) if state else (0, 0.0)
+        found = np.empty(len(x))
+        for t, value in enumerate(x.tolist()):
+            found[t] = size = _clipped(value, size, 0.0, rows)[1]
+            rows += 1
+        return found, {"rows": rows, "size": size}
+
+
+@dataclass(frozen=True)
 class Seasonal(Layer):
     """What stood at the same phase in the periods before, as a fading mean over `span` periods: one state a phase.
 
@@ -55,7 +115,11 @@ class Seasonal(Layer):
     period: int
     span: int = 5
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+    @property
+    def blind(self) -> int:
+        return self.period
+
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         rows, size = (state["rows"], state["size"]) if state else (0, 0.0)
         ring = state["ring"].copy() if state else np.zeros(self.period)
         prediction = np.empty(len(x))
@@ -79,7 +143,7 @@ class Linear(Layer):
     span: int = 1000
     ridge: float = 1.0  # of the first rows, in squared mean absolute errors
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         rows, size = (state["rows"], state["size"]) if state else (0, 0.0)
         past = state["past"].copy() if state else np.zeros(self.order)
         weights = state["weights"].copy() if state else np.zeros(self.order)

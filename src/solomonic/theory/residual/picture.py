@@ -14,30 +14,51 @@ INK, MARK = "#0072b2", "#d55e00"
 
 
 def draw(
-    series: Series, expected: np.ndarray, residuals: np.ndarray, scores: np.ndarray, found: Sequence[Stretch]
+    series: Series,
+    names: Sequence[str],
+    expected: np.ndarray,
+    residuals: np.ndarray,
+    surprise: np.ndarray,
+    found: Sequence[Stretch],
 ) -> bytes:
-    """PNG: the series over what was expected, the residuals of all layers (rows, layers), the scores and stretches."""
-    figure = Figure(figsize=(9, 5.2), dpi=110, layout="constrained")
+    """PNG: the series over what was expected, the residuals of the layers `names` (rows, layers), surprise and stretches.
+
+    Series and residuals are in the unit of the data, which their axes name; surprise is in nats.
+    """
+    figure = Figure(figsize=(9, 5.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=(2, 1.4, 1.2))
-    row = np.arange(len(scores))
+    row, unit = np.arange(len(surprise)), _short(series.name)
+    many = f"{len(found)} stretch{'es' * (len(found) != 1)}"
+    top.set_title(f"{unit}: {len(row):,} rows, {many} least like what came before (shaded)", fontsize=10, loc="left")
     top.plot(row, expected, color="#bbb", linewidth=0.8, label="expected")
-    top.plot(row, series.values, color=INK, linewidth=0.5, label=series.name)
-    top.legend(frameon=False, loc="upper left", ncols=2)
+    top.plot(row, series.values, color=INK, linewidth=0.5, label="measured")
+    top.set_ylabel(unit)
     for layer, shade in enumerate(np.linspace(0.8, 0, residuals.shape[1])):
-        middle.plot(row, residuals[:, layer], color=str(shade), linewidth=0.4)
-    middle.set_ylabel("residuals")
-    bottom.plot(row, scores, color=INK, linewidth=0.6)
-    bottom.set_ylabel("nats")
+        middle.plot(row, residuals[:, layer], color=str(shade), linewidth=0.4, label=f"after {names[layer]}")
+    middle.set_ylabel(f"residual,\nunit of {unit}")
+    for axes in (top, middle):
+        legend = axes.legend(frameon=False, loc="upper left", ncols=3, fontsize=8)
+        for line in legend.get_lines():
+            line.set_linewidth(2)
+    bottom.plot(row, surprise, color=INK, linewidth=0.6)
+    bottom.set_ylabel("surprise, nats")
     for stretch in found:
         bottom.plot(stretch.peak, stretch.score, "v", color=MARK, markersize=6)
         for axes in (top, middle, bottom):
             axes.axvspan(stretch.first - 1, stretch.last + 1, color=MARK, alpha=0.25, linewidth=0)
     ticks = np.linspace(0, len(row) - 1, 6).astype(int)
     bottom.set_xticks(ticks, [series.when(at)[:16] if series.times else f"{at:,}" for at in ticks], fontsize=8)
+    bottom.set_xlabel("time" if series.times else "row")
     for axes in (top, middle, bottom):
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def _short(name: str, most: int = 40) -> str:
+    """A name as matplotlib is to show it, no formula in it."""
+    name = " ".join(name.split()) or "value"
+    return (name if len(name) <= most else name[: most - 3] + "...").replace("$", r"\$")

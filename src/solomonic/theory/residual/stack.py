@@ -2,13 +2,19 @@
 
 After STRIC (arXiv 2106.11148, 2202.12457), whose last layer is a convolutional network and whose score is a likelihood
 ratio of recent residuals against past ones. Here the last layer is eidetic: of every stage's residual it takes mean and
-variance over the last `recent` rows, and keeps, verbatim, those that were like nothing kept before. The score of a row
-is the log-likelihood ratio of the recent rows, in nats, against the most similar of what is kept:
+variance over the last `recent` rows, and keeps, verbatim, those that were like nothing kept before. How new a row is is
+the log-likelihood ratio of the recent rows, in nats, against the most similar of what is kept:
 
-    score_t = min over kept i of  sum over stages of  n KL(N(m_t, v_t) || N(m_i, v_i))
+    novelty_t = min over kept i of  sum over stages of  n KL(N(m_t, v_t) || N(m_i, v_i))
 
-under Gaussians, n = `recent`. So a stretch alarms where it begins to be unlike all before, is then remembered, and
-alarms no more; a spike, a shift, a change of spread, a season that fails to come are all new to some stage.
+under Gaussians, n = `recent`. What happens is then remembered, and is not new any more; a spike, a shift, a change of
+spread, a season that fails to come are all new to some stage. How new is unusual differs from series to series, so that
+it is judged by its rank, too, with those of the residuals before and after the linear layer (`surprise.py`):
+
+    surprise_t = log (rarity_t (1 + novelty_t) / sqrt(rows remembered)), 0 where that is negative.
+
+Ranks alone alarm as often where nothing happens as anywhere else; novelty alone is daily in one series and never comes
+in another. The root is half way between so many alarms a row, and so many a series. Nothing is in units of the data.
 """
 
 from collections.abc import Iterator
@@ -17,10 +23,15 @@ from itertools import islice
 
 import numpy as np
 
-from .layers import Layer, Level, Linear, Seasonal, State
+from .layers import Layer, Level, Linear, Seasonal, State, Width, measured
+from .surprise import Surprise, first_of_events
 
 FLOOR = 0.1
 """Deviations are never taken for less than this share of the residual's own, over all of the past."""
+ROUNDING = 2.0**-30
+"""Residuals of no more than this share of the mean deviation from the first row count as 0."""
+WITHIN = 2.0
+"""Nats below its peak that a stretch reaches down to."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,12 @@ class Gated(Layer):
     layer: Layer
     span: int = 1000
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-        prediction, inner = self.layer.run(x, state and state["inner"])
+    @property
+    def blind(self) -> int:
+        return self.layer.blind
+
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
+        prediction, inner = self.layer.step(x, state and state["inner"])
         along, size = (state["along"], state["size"]) if state else (0.0, 0.0)
         keep = 1 - 1 / self.span
         for t, (value, guess) in enumerate(zip(x.tolist(), prediction.tolist())):
@@ -49,11 +64,15 @@ class Seasons(Layer):
 
     periods: tuple[int, ...]
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
+    @property
+    def blind(self) -> int:
+        return self.periods[0]
+
+    def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         after, total = {}, np.zeros(len(x))
         for period in self.periods:
             layer = Gated(Seasonal(period), 7 * self.periods[0])
-            prediction, after[str(period)] = layer.run(x - total, state and state[str(period)])
+            prediction, after[str(period)] = layer.step(x - total, state and state[str(period)])
             total += prediction
         return total, after
 
@@ -62,7 +81,7 @@ class Seasons(Layer):
 class Novelty:
     """The eidetic layer: summaries of the last `recent` rows of each stage that were like nothing kept.
 
-    `admit`: the score from which a summary is kept; `capacity` of them at most, the one longest without a match goes.
+    `admit`: how new in nats a summary is that is kept; `capacity` at most, the one longest without a match goes.
     """
 
     recent: int = 12
@@ -70,7 +89,11 @@ class Novelty:
     capacity: int = 256
 
     def run(self, residuals: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-        """(rows, stages) -> scores (rows,) >= 0, and the state after. 0 until `recent` rows have come."""
+        """(rows, stages) -> nats (rows,) >= 0, and the state after. 0 until `recent` rows have come."""
+        parts, state = measured(self._step, residuals, state)
+        return np.concatenate([part for part, _ in parts]), state
+
+    def _step(self, residuals: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         n, stages = self.recent, residuals.shape[1]
         if state is None:
             empty = np.empty((0, stages))
@@ -87,7 +110,7 @@ class Novelty:
                 continue
             window = series[len(last) + t + 1 - n : len(last) + t + 1]
             mean, variance = window.mean(0), window.var(0)
-            floor = FLOOR**2 * square + 1e-12
+            floor = np.where(square > 0, FLOOR**2 * square, 1.0)  # a stage of zeros is like any other of zeros
             if len(means):
                 v, w = variance + floor, spreads + floor
                 ratio = v / w
@@ -108,11 +131,15 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Of rows: the prediction of each layer and the residual after it, (rows, layers), and the score (rows,)."""
+    """Of rows: the prediction of each layer and the residual after it, (rows, layers); the surprise in nats (rows,).
+
+    `scores` (rows,) are the surprise where an event reaches its highest so far, and 0 elsewhere: what to alarm by.
+    """
 
     names: tuple[str, ...]
     predictions: np.ndarray
     residuals: np.ndarray
+    surprise: np.ndarray
     scores: np.ndarray
 
 
@@ -126,6 +153,7 @@ class Stack:
     names: tuple[str, ...]
     layers: tuple[Layer, ...]
     novelty: Novelty = field(default_factory=Novelty)
+    surprise: Surprise = field(default_factory=Surprise)
 
     def run(self, x: np.ndarray, state: State | None = None) -> tuple[Decomposition, State]:
         """x (rows,) and the state of the rows before it. ValueError for NaN or infinity, by row of this call."""
@@ -135,20 +163,32 @@ class Stack:
         if not np.isfinite(x).all():
             bad = np.flatnonzero(~np.isfinite(x))
             raise ValueError(f"series: expected finite numbers, got {x[bad[0]]} at row {bad[0]} and {len(bad)} in all")
-        after: State = {}
         predictions, residuals = np.empty((2, len(x), len(self.layers)))
-        left = x
-        if len(x):  # what the first row predicts is itself: a level is no surprise
-            after["first"] = state["first"] if state else float(x[0])
+        if not len(x):
+            return Decomposition(self.names, predictions, residuals, np.zeros(0), np.zeros(0)), state
+        after: State = {"rows": len(x) + (state["rows"] if state else 0)}
+        after["first"] = state["first"] if state else float(x[0])  # what it predicts is itself: a level is no surprise
+        with np.errstate(over="ignore"):
             left = x - after["first"]
+        if not np.isfinite(left).all():
+            raise ValueError(
+                f"series: expected a range that a float can hold, got {x.min():g} to {x.max():g}; divide it"
+            )
+        wide, after["wide"] = Width().run(left, state and state["wide"])
         for i, (name, layer) in enumerate(zip(self.names, self.layers, strict=True)):
             predictions[:, i], after[name] = layer.run(left, state and state[name])
             left = residuals[:, i] = left - predictions[:, i]
-        if len(x):
-            predictions[:, 0] += after["first"]
-            scores, after["novelty"] = self.novelty.run(residuals, state and state["novelty"])
-            return Decomposition(self.names, predictions, residuals, scores), after
-        return Decomposition(self.names, predictions, residuals, np.zeros(0)), state
+        predictions[:, 0] += after["first"]
+        new, after["novelty"] = self.novelty.run(residuals, state and state["novelty"])
+        judged = np.where(np.abs(residuals) > ROUNDING * wide[:, None], np.abs(residuals), 0.0)
+        row = np.arange(after["rows"] - len(x), after["rows"])
+        for i, layer in enumerate(self.layers):
+            judged[row < layer.blind, i] = np.nan
+        judged = np.column_stack([judged[:, -2:], new])
+        rarity, after["surprise"] = self.surprise.run(judged, state and state["surprise"])
+        nats = np.maximum(rarity + np.log1p(new) - 0.5 * np.log(np.minimum(row + 1, self.surprise.span)), 0)
+        scores, after["event"] = first_of_events(nats, state and state["event"])
+        return Decomposition(self.names, predictions, residuals, nats, scores), after
 
 
 def stack(periods: tuple[int, ...] = (), recent: int = 12) -> Stack:
@@ -167,7 +207,7 @@ def stack(periods: tuple[int, ...] = (), recent: int = 12) -> Stack:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Rows `first` to `last`, both in it, whose score reaches its highest, `score`, at row `peak`."""
+    """Rows `first` to `last`, both in it, whose surprise reaches its highest, `score`, at row `peak`."""
 
     first: int
     last: int
@@ -175,13 +215,13 @@ class Stretch:
     score: float
 
 
-def stretches(scores: np.ndarray, most: int, apart: int, gap: int = 24) -> list[Stretch]:
+def stretches(surprise: np.ndarray, most: int, apart: int, gap: int = 24) -> list[Stretch]:
     """The `most` highest peaks, highest first, each more than `apart` rows from a higher one.
 
-    A stretch is what scores a third of the peak or more around it, with at most `gap` rows in between that do not.
+    A stretch is what is within WITHIN nats of the peak around it, and a third of it or more, with at most `gap` rows in
+    between that are not.
     """
-    scores = np.asarray(scores, float)
-    return list(islice(_peaks(scores, apart, gap), most))
+    return list(islice(_peaks(np.asarray(surprise, float), apart, gap), most))
 
 
 def _peaks(scores: np.ndarray, apart: int, gap: int) -> Iterator[Stretch]:
@@ -192,7 +232,9 @@ def _peaks(scores: np.ndarray, apart: int, gap: int) -> Iterator[Stretch]:
         if free[peak]:
             first = max(0, peak - apart)
             free[first : peak + apart + 1] = False
-            high = first + np.flatnonzero(scores[first : peak + apart + 1] >= scores[peak] / 3)
+            high = first + np.flatnonzero(
+                scores[first : peak + apart + 1] >= max(scores[peak] - WITHIN, scores[peak] / 3)
+            )
             breaks = np.flatnonzero(np.diff(high) > gap + 1)
             run = next(part for part in np.split(high, breaks + 1) if peak in part)
             yield Stretch(int(run[0]), int(run[-1]), peak, float(scores[peak]))
