@@ -4,7 +4,7 @@
 
 DATA has a column of numbers and, if you like, one of times; rows are read oldest first. A stack of predictors (level, seasons, linear
 system), each fed the residual of the one below, says what was to be expected from the rows before; the score of a row
-is how many nats the last rows are less likely than the most similar stretch that was seen. It never looks ahead.
+says, in nats, how rare and how new that is among all rows before it. It never looks ahead.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import io
 import sys
 from pathlib import Path
 
+from ._device import add_threads
 from ._numbers import whole
 from ._table import table
 
@@ -23,7 +24,6 @@ WARM = 0.15
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
     add = command.add_argument
     add("data", metavar="DATA", type=Path, help="table: CSV or other text, or .mat file (to version 7)")
     add("--column", metavar="NAME", help="the column of numbers, by name or number (default: the only one)")
@@ -36,6 +36,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     add("--recent", type=whole(), default=12, metavar="N", help="rows that are judged together (default 12)")
     add("--most", type=whole(), default=5, metavar="N", help="stretches to print (default 5)")
+    add_threads(command)
     add("--out", type=Path, metavar="FILE", help="write every row's score, expectation and residuals as CSV")
     add("--plot", type=Path, metavar="FILE", help="draw the series, the residuals and the scores as PNG")
 
@@ -47,9 +48,9 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         if file and file.is_dir():
             raise ValueError(f"--{name}: expected a file, {file} is a folder")
     import numpy as np
-    from tqdm import tqdm
 
     from ..files import write
+    from ..progress import Progress
     from ..theory.residual import stack, stretches
     from ..theory.residual.series import read
 
@@ -63,17 +64,18 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     for note in series.notes:
         print(f"note: {note}", file=sys.stderr)
     parts, state = [], None
-    with tqdm(total=len(series.values), unit="row", dynamic_ncols=True, leave=False) as bar:
+    with Progress(len(series.values), "row", "anomalies", leave=False) as bar:
         for start in range(0, len(series.values), CHUNK):
             found, state = model.run(series.values[start : start + CHUNK], state)
             parts.append(found)
             bar.update(len(found.scores))
     scores = np.concatenate([part.scores for part in parts])
+    surprise = np.concatenate([part.surprise for part in parts])
     expected = np.concatenate([part.predictions.sum(1) for part in parts])
     residuals = np.concatenate([part.residuals for part in parts])
 
     warm = int(min(WARM * len(scores), 750))
-    judged = np.where(np.arange(len(scores)) < warm, 0, scores)
+    judged = np.where(np.arange(len(scores)) < warm, 0, surprise)
     unlike = stretches(judged, chosen.most, max(periods[:1] or (4 * chosen.recent,)))
     rows = [
         (series.when(s.peak), series.when(s.first), series.when(s.last), f"{s.score:.1f}")
@@ -87,19 +89,19 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     else:
         print("nothing is unlike what came before it")
     if chosen.out:
-        write(chosen.out, _csv(series, model.names, scores, expected, residuals))
+        write(chosen.out, _csv(series, model.names, scores, surprise, expected, residuals))
     if chosen.plot:
-        write(chosen.plot, draw(series, expected, residuals, judged, unlike))
+        write(chosen.plot, draw(series, model.names, expected, residuals, judged, unlike))
     return 0
 
 
-def _csv(series, names: tuple[str, ...], scores, expected, residuals) -> str:
+def _csv(series, names: tuple[str, ...], scores, surprise, expected, residuals) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     first = "time" if series.times else "row"
-    writer.writerow([first, series.name, "score", "expected", *(f"residual_{name}" for name in names)])
+    writer.writerow([first, series.name, "score", "surprise", "expected", *(f"residual_{name}" for name in names)])
     for row, value in enumerate(series.values.tolist()):
-        numbers = (scores[row], expected[row], *residuals[row])
+        numbers = (scores[row], surprise[row], expected[row], *residuals[row])
         when = series.times[row] if series.times else row
         writer.writerow([when, value, *(f"{number:.6g}" for number in numbers)])
     return text.getvalue()
