@@ -36,7 +36,7 @@ MAY = {
     "transduce": {"attach", "remember", "memory", "evaluate", "corpus", "model", "tokenizer"},
     "generate": {"model", "folder", "tensors", "tokenizer"},
     "serve": {"generate", "model", "tokenizer"},
-    "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train"},
+    "evaluate": {"model", "folder", "corpus", "tokenizer", "tasks", "train", "hf"},
     "hf": {"model", "mixers", "formats"},
     "memory": {"ops"},
     "probe": {"model", "mixers", "ops"},

@@ -5,6 +5,7 @@ import os
 os.environ |= {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
 
 import json
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -249,10 +250,12 @@ def test_a_template_that_cannot_be_rendered(tasks, tmp_path):
         evaluate(small(), BYTES, known(["local_text"], str(tmp_path)))
 
 
-def test_the_harness_own_command_line(tasks, tmp_path):
-    """`lm_eval --model solomonic`, by the module that teaches the harness the name."""
+@pytest.mark.parametrize("kind", ["solomonic", "hf"])
+def test_the_harness_own_command_line(tasks, tmp_path, kind):
+    """By the module that teaches the harness our name: it knows its own as well, of which `hf` reads our folders."""
     save(tmp_path / "model", small(), BYTES)
-    words = ["--model", "solomonic", "--model_args", f"pretrained={tmp_path / 'model'},chunk=64,dtype=float32"]
+    chunk = ",chunk=64" if kind == "solomonic" else ""
+    words = ["--model", kind, "--model_args", f"pretrained={tmp_path / 'model'},dtype=float32{chunk}"]
     words += ["--tasks", "local_choice", "--include_path", str(tasks), "--batch_size", "4"]
     words += ["--output_path", str(tmp_path / "results"), "--log_samples"]
     command = [sys.executable, "-m", "solomonic.evaluate.harness", *words]
@@ -272,3 +275,31 @@ def test_the_harness_knows_the_name():
     from lm_eval.api.registry import get_model
 
     assert get_model("solomonic") is Solomonic
+    assert get_model("hf").__name__ == "HFLM"
+
+
+def spelled(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Special tokens in the text are themselves."""
+    names, parts = tokenizer.specials, re.split("(<[^>]+>)", text)
+    return [token for part in parts for token in ([names[part]] if part in names else ids(tokenizer, part))]
+
+
+def test_stops_that_are_special_tokens():
+    """They give no text; alone, with text around them, and those that the model itself ends at."""
+    inner = tokenizers.Tokenizer.from_str(bpe().to_json())
+    inner.add_special_tokens(["<turn>", "<stop>"])
+    tokenizer = Tokenizer(inner, [inner.token_to_id("<|end|>"), inner.token_to_id("<stop>")])
+    copied = "ab!\n<turn>\nab?<stop>ab."
+    lm = Solomonic((Copier(tokenizer.vocab_size), tokenizer))
+    lm.beginning = spelled(copied, tokenizer)
+    for until, expected in (
+        ([], "!\n\nab?"),
+        (["<turn>"], "!\n"),
+        (["\n<turn>", "?"], "!"),
+        (["<turn>\nab", "never"], "!\n"),
+        (["\n<stop>"], "!\n\nab?"),
+        (["<|end|>"], "!\n\nab?"),
+        (["\n"], "!"),
+    ):
+        [text] = lm.generate_until(requests(("ab", {"until": until, "max_gen_toks": 30})), True)
+        assert text == expected, until

@@ -2,8 +2,9 @@
 
     python -m solomonic.evaluate.harness --model solomonic --model_args pretrained=FOLDER --tasks hellaswag
 
-is the harness's own command line, `lm_eval`, which knows one model type more. Releases after 0.4.13 find the type by
-themselves, through this package's entry point in the group `lm_eval.models`, and `lm_eval` does as well.
+is the harness's own command line, `lm_eval`, which knows one model type more, and whose type `hf` knows our folders.
+Releases after 0.4.13 find the type by themselves, through this package's entry point in the group `lm_eval.models`, and
+`lm_eval` does as well.
 
 A document of any length is read without windows, and a context that several requests share is read once.
 """
@@ -251,5 +252,7 @@ __all__ = ["Solomonic", "evaluate", "known", "shown"]
 
 if __name__ == "__main__":
     from lm_eval.__main__ import cli_evaluate
+
+    from .. import hf  # for --model hf  # noqa: F401
 
     cli_evaluate()
