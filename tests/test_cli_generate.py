@@ -109,6 +109,8 @@ def test_what_is_written_is_what_the_library_gives(folder, capsys, piped, tmp_pa
     )
     in_file = expected_text(folder, b"Gr\xc3\xbc\xc3\x9fe \xff", 30)
     assert run(capsys, "generate", folder, "--file", tmp_path / "prompt", *greedy) == in_file
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "prompt").read_bytes())
+    assert run(capsys, "generate", folder, "--file", tmp_path / "marked", *greedy) == in_file
     piped(b"Gr\xc3\xbc\xc3\x9fe \xff")
     assert run(capsys, "generate", folder, *greedy) == in_file
     drawn = run(capsys, "generate", folder, "a", "--seed", 7, "--max-tokens", 30)
@@ -268,7 +270,7 @@ def test_a_file_of_something_else_is_not_written_to(folder, capsys, batch, tmp_p
         (["generate", "{m}", "a", "--temperature", "-1"], "temperature: expected a number >= 0"),
         (["generate", "{m}", "a", "--top-p", "0"], "top_p: expected 0 < top_p <= 1"),
         (["generate", "{m}", "a", "--top-k", "0"], "top_k: expected a whole number >= 1"),
-        (["generate", "{m}", "a", "--dtype", "float8"], "unknown --dtype 'float8'"),
+        (["generate", "{m}", "a", "--dtype", "float8"], "unknown dtype 'float8'"),
         (["generate", "{m}", "a", "--device", "cudo"], "unknown device 'cudo'"),
         (["generate", "{m}", "a", "--file", "x"], "--file: expected the prompt once"),
         (["generate", "{m}", "--file", "{t}/nowhere"], "nowhere"),

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from .attach import Attached, Passage
-from .corpus.records import FORMS, LIST, LOOKED_AT, records, text_lines, unfit, well_formed
+from .corpus.records import FORMS, LIST, LOOKED_AT, records, text_lines, unfit, utf8
 from .evaluate.score import continuations, reading
 from .memory import Store
 from .model import LanguageModel
@@ -129,7 +129,7 @@ def examples(path: str | Path, fields: tuple[str, str] = FIELDS) -> list[Example
                     f"{where}: expected an object with a text under {fields[0]!r} and a label, text, a whole number or a "
                     f"truth, under {fields[1]!r}, got {has or 'an empty one'}; --fields names others"
                 )
-            found.append(Example(well_formed(text), well_formed(label), f"{path}:{number}"))
+            found.append(Example(utf8(text).decode(), utf8(label).decode(), f"{path}:{number}"))
     if not found:
         raise ValueError(f"{path}: expected labelled examples, got none")
     return found

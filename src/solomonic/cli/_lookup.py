@@ -22,7 +22,7 @@ def warn_unless_it_looks_up(folder: str | Path, model: LanguageModel, layers: Co
     from ..remember import lookup_gain
 
     gain = lookup_gain(model, layers)
-    if gain < ENOUGH:
+    if not gain >= ENOUGH:  # or no number
         share = trained_with(folder)
         why = (
             "nothing says that it was trained with --lookup"

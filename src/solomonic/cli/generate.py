@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -110,8 +111,8 @@ def _prompt(chosen: argparse.Namespace) -> str | bytes:
     if chosen.prompt:
         return " ".join(chosen.prompt)
     if chosen.file:
-        return _content(chosen.file)
-    return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read()
+        return _content(chosen.file).removeprefix(BOM_UTF8)
+    return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().removeprefix(BOM_UTF8)
 
 
 def _batch(chosen: argparse.Namespace) -> int:

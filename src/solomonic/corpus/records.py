@@ -120,13 +120,12 @@ def text_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def well_formed(text: str) -> str:
-    """What JSON can say and UTF-8 cannot, half of a pair, is U+FFFD."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def utf8(text: str) -> bytes:
-    return well_formed(text).encode()
+    """What JSON can say and UTF-8 cannot, half of a pair, is U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def is_binary(beginning: bytes) -> bool:
@@ -207,5 +206,4 @@ __all__ = [
     "text_lines",
     "unfit",
     "utf8",
-    "well_formed",
 ]
