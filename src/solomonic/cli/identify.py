@@ -96,13 +96,6 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         name: {way: fit(y[test], values[test]) for way, values in ways.items()} for name, ways in predictions.items()
     }
     judged = "test" if rows < len(y) else "fitted"
-    if chosen.json != STDOUT:
-        split = f", tested on {rows + 1}-{len(y)}" * (rows < len(y))
-        print(f"{chosen.data}: {len(y)} rows, fitted to rows 1-{rows}{split}")
-        _print(found, by_bic=chosen.order is None)
-        lines = [[f"{name}, {way}", *_fits(values)] for name, ways in fits.items() for way, values in ways.items()]
-        print("\n" + table([f"fit of the {judged} rows", *outputs], lines))
-        print("fit: 100 is perfect, 0 no better than the mean")
     with locked(out, "saving a system there", folder=True):
         for name in ("stable.json", "bilinear.json", "identify.png"):  # of an earlier run
             (out / name).unlink(missing_ok=True)
@@ -130,6 +123,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             print(said, end="")
             return 0
         write(chosen.json, said)
+    split = f", tested on {rows + 1}-{len(y)}" * (rows < len(y))
+    print(f"{chosen.data}: {len(y)} rows, fitted to rows 1-{rows}{split}")
+    _print(found, by_bic=chosen.order is None)
+    lines = [[f"{name}, {way}", *_fits(values)] for name, ways in fits.items() for way, values in ways.items()]
+    print("\n" + table([f"fit of the {judged} rows", *outputs], lines))
+    print("fit: 100 is perfect, 0 no better than the mean")
     print(f"\nsaved {', '.join(models)}{'' if chosen.no_picture else ', identify.png'} in {out}")
     return 0
 
