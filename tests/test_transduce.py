@@ -359,7 +359,7 @@ def test_questions_of_babi_as_it_is_published(tmp_path):
         ("a.csv", 'label,text\nyes,"a, ""b"""\nno,c\n', [('a, "b"', "yes"), ("c", "no")]),
         ("a.tsv", "text\tlabel\na\t1\nb\t2\n", [("a", "1"), ("b", "2")]),
         ("lines.data", '{"text": "a", "label": 1}\n{"text": "b", "label": 2}\n', [("a", "1"), ("b", "2")]),
-        ("list", '\n[{"text": "a", "label": "x"}]', [("a", "x")]),
+        ("list", '\n[{"text": "a", "label": "x"}, {"text": "b", "label": 2.0}]', [("a", "x"), ("b", "2")]),
     ],
 )
 def test_examples_in_other_forms(tmp_path, name, content, expected):

@@ -121,10 +121,14 @@ def examples(path: str | Path, fields: tuple[str, str] = FIELDS) -> list[Example
         found = []
         for where, number, value in records(path, content, fields[:1], fields[1:], infinite=True, form=form):
             text, label = (value.get(name) if isinstance(value, dict) else None for name in fields)
+            if isinstance(label, float) and label.is_integer():  # as a table with gaps has whole numbers
+                label = int(label)
             if type(label) in (bool, int):
                 label = str(label).lower()  # as JSON has it
             if not isinstance(text, str) or not isinstance(label, str) or not label:
-                has = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+                has = type(value).__name__
+                if isinstance(value, dict):
+                    has = ", ".join(f"{name} ({type(one).__name__})" for name, one in value.items())
                 raise ValueError(
                     f"{where}: expected an object with a text under {fields[0]!r} and a label, text, a whole number or a "
                     f"truth, under {fields[1]!r}, got {has or 'an empty one'}; --fields names others"
@@ -173,7 +177,7 @@ def _form(path: Path, content: bytes) -> str:
         return BABI
     raise ValueError(
         f"{path}: expected labelled examples, JSON lines (.jsonl), a JSON list (.json), CSV (.csv, .tsv), parquet, or bAbI, got "
-        f"something else, which begins with {first[:60]!r}"
+        f"something else, which begins with {first[:60].decode('utf-8', 'replace')!r}"
     )
 
 
