@@ -32,39 +32,49 @@ VALUES = st.recursive(
 )
 PROMPTS = TEXT | st.lists(TEXT, max_size=3) | st.lists(st.integers(-1, 258), max_size=5)
 ROLES = st.sampled_from(["user", "assistant", "system"])
-MESSAGES = st.lists(st.fixed_dictionaries({"role": ROLES | VALUES, "content": TEXT | VALUES}), max_size=3)
-SOUND = {
+SOUND = {  # most are, so that a request is not refused for another field than the one that is nonsense
     "model": st.just("m"),
-    "prompt": PROMPTS | VALUES,
-    "messages": MESSAGES | VALUES,
-    "max_tokens": st.integers(0, 5),
-    "stop": TEXT | st.lists(TEXT, max_size=3),
+    "prompt": PROMPTS,
+    "messages": st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXT}), min_size=1, max_size=3),
+    "n": st.integers(1, 3),
+    "max_tokens": st.integers(1, 2),
+    "max_completion_tokens": st.none(),
+    "stop": TEXT.filter(bool) | st.lists(TEXT.filter(bool), max_size=3),
     "temperature": st.floats(0, 2),
-    "top_p": st.floats(0, 1),
+    "top_p": st.floats(0, 1, exclude_min=True),
+    "top_k": st.integers(1, 300),
     "stream": st.booleans(),
-    "stream_options": st.dictionaries(st.sampled_from(["include_usage", "x"]), st.booleans()),
-    "logprobs": st.booleans() | st.integers(0, 3),
-    "seed": st.integers(),
+    "stream_options": st.none(),
+    "logprobs": st.none() | st.booleans() | st.integers(0, 3),
+    "top_logprobs": st.none(),
+    "seed": st.integers(-(2**63), 2**63 - 1),
 }
 REQUESTS = [
-    ("completions", COMPLETION | SAME_COMPLETION.keys(), "prompt"),
-    ("chat/completions", OF_CHAT | SAME_CHAT.keys(), "messages"),
+    ("completions", COMPLETION, SAME_COMPLETION, "prompt"),
+    ("chat/completions", OF_CHAT, SAME_CHAT, "messages"),
 ]
 
 
 @st.composite
 def bodies(draw):
-    path, names, need = draw(st.sampled_from(REQUESTS))
-    some = draw(st.lists(st.sampled_from(sorted(names)), max_size=4))
-    body = {name: draw(SOUND.get(name, VALUES)) for name in {"model", need, *some}}
-    for name in draw(st.lists(st.sampled_from(sorted(names)) | TEXT, max_size=1)):
-        body[name] = draw(VALUES)
+    path, own, same, need = draw(st.sampled_from(REQUESTS))
+    names = sorted({*own, *same})
+    body = {}
+    for name in {"model", need, *draw(st.lists(st.sampled_from(names), max_size=4))}:
+        body[name] = draw(SOUND[name] if name in SOUND else st.sampled_from([None, *same.get(name, [])]))
+    how = draw(st.sampled_from(["sound", "a field", "a field", "a field", "a message", "cut", "noise", "deep"]))
+    if how == "a field":
+        some = [name for name in names if name in SOUND]
+        body[draw(st.sampled_from(some * 3 + names) | TEXT)] = draw(VALUES)
+    if how == "a message":
+        body["messages"] = [{"role": draw(ROLES | VALUES), "content": draw(TEXT | VALUES)}]
     content = json.dumps(body).encode()
-    kind = draw(st.integers(0, 9))
-    if kind == 0:
+    if how == "cut":
         content = content[: draw(st.integers(0, len(content)))]
-    if kind == 1:
+    if how == "noise":
         content = draw(st.binary(max_size=40)) or json.dumps(draw(VALUES)).encode()
+    if how == "deep":
+        content = draw(st.sampled_from([b"[" * 50_000, b'{"model":' * 50_000, b'{"seed": ' + b"9" * 5000 + b"}"]))
     return path, content
 
 
@@ -82,7 +92,7 @@ def client():
     assert worker.join(30)
 
 
-@cases(100)
+@cases(150)
 @given(asked=bodies())
 def test_any_request_is_answered_or_refused(client, asked):
     path, body = asked

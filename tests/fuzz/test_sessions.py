@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from solomonic import LanguageModel, preset
 from solomonic.generate import KEY, Sampling, Session, SessionFile, _digest, stream
 from solomonic.model import state_tensors
-from solomonic.tensors import map_tensors, read_tensors, write_tensors
+from solomonic.tensors import digest, map_tensors, read_tensors, write_tensors
 
 from . import cases, no_hang
 
@@ -32,14 +32,15 @@ def session(name: str) -> Session:
     return session
 
 
-def goes_on(name: str, path) -> tuple[str, list[int]]:
-    """What the file gives: the tokens that follow, or the one error."""
+def goes_on(name: str, path) -> tuple[str, list]:
+    """What the file gives: the tokens that follow and the state's digest, or the one error."""
     with no_hang():
         try:
             found = SessionFile(path, model(name)).load()
             if not found.pending:
                 return "new", []
-            return "goes on", [token for token, _ in stream(model(name), found, Sampling(), max_tokens=5)]
+            tokens = [token for token, _ in stream(model(name), found, Sampling(), max_tokens=5)]
+            return "goes on", [*tokens, digest(dict(state_tensors(found.state)), {})]
         except ValueError as error:
             return "refused", [str(error)]
 
