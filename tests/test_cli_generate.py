@@ -461,6 +461,28 @@ def test_a_chat_in_parts_is_the_template_of_the_whole():
         assert names.decode(names.encode(text).ids, skip_special_tokens=False) == text
 
 
+GENERATION = (
+    "{{- bos_token }}{%- if tools is not none or documents is not none %}tools{% endif %}\n"
+    "{%- for message in messages %}\n"
+    "    {%- if message.role == 'assistant' %}\n"
+    "        {%- generation %}{{ message.content }}{{ eos_token }}{% endgeneration %}\n"
+    "    {%- else %}{{ {'a': '<b>&', 'n': loop.index} | tojson }}{{ message.content }}{% endif %}\n"
+    "    {% if loop.index > 5 %}{% break %}{% endif %}\n"
+    "{%- endfor %}{% if add_generation_prompt %}A:{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [CHAT, CHATML, GENERATION, GENERATION.replace("{%- gen", "{% gen")])
+def test_a_template_says_what_it_says_in_transformers(template):
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    words = {"bos_token": "<s>", "eos_token": "</s>"}
+    said = [("user", "one"), ("assistant", "two"), ("user", "three"), ("assistant", "four"), ("user", "five")]
+    messages = [{"role": role, "content": content} for role, content in said]
+    [expected], _ = utils.render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **words)
+    turns = Turns(template, words, BYTES)
+    assert bytes(turns.conversation(said)).decode() == expected
+
+
 @pytest.mark.parametrize(
     "template, says",
     [

@@ -278,8 +278,9 @@ def test_a_save_that_stops_between_files_leaves_files_whole(file, error, tmp_pat
 def test_templates(tmp_path):
     assert template(tmp_path) == (CHAT, {"bos_token": "", "eos_token": ""})
     folder_of(tmp_path)
-    assert template(tmp_path) == (CHAT, {"bos_token": "<|end|>", "eos_token": "<|end|>"})
+    assert template(tmp_path) == (CHAT, dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|end|>"))
     path = tmp_path / "tokenizer_config.json"
+    edit(path, pad_token=None)
     edit(path, chat_template="A", bos_token={"content": "<s>", "special": True})
     assert template(tmp_path) == ("A", {"bos_token": "<s>", "eos_token": "<|end|>"})
     edit(
@@ -288,6 +289,11 @@ def test_templates(tmp_path):
         eos_token=None,
     )
     assert template(tmp_path) == ("B", {"bos_token": "<s>", "eos_token": ""})
+    edit(path, unk_token="<unk>", mask_token={"content": "<mask>"})
+    assert template(tmp_path)[1] == {"bos_token": "<s>", "eos_token": "", "unk_token": "<unk>", "mask_token": "<mask>"}
+    edit(path, chat_template=[{"name": "tool_use", "template": "T"}, {"name": "rag", "template": "R"}])
+    with pytest.raises(ValueError, match="expected a template named default in chat_template, got tool_use, rag"):
+        template(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("C")
     assert template(tmp_path)[0] == "C"
 

@@ -29,6 +29,9 @@ CHAT = (
 )
 """How the turns of a chat become text, in Jinja, where a model brings no template of its own."""
 
+SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+"""Tokens of which tokenizer_config.json tells the names."""
+
 
 def save(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer, card: str | None = None) -> None:
     """Write the model to `folder`, made where it is not there; every file is replaced whole or stays as it was.
@@ -86,7 +89,8 @@ def load(
 def template(folder: str | Path) -> tuple[str, dict[str, str]]:
     """How the turns of a chat become text, in Jinja: the folder's own template, or `CHAT`; and its special tokens.
 
-    Those are by the names that templates use, `bos_token` and `eos_token`. ValueError for files that cannot be read.
+    Those are by the names that templates use: `bos_token`, `eos_token` and the others that there are. ValueError for
+    files that cannot be read, and for several templates without a default.
     """
     path = Path(folder) / "tokenizer_config.json"
     try:
@@ -94,16 +98,20 @@ def template(folder: str | Path) -> tuple[str, dict[str, str]]:
         own = path.with_name("chat_template.jinja")
         text = own.read_text(encoding="utf-8") if own.is_file() else config.get("chat_template")
         if isinstance(text, list):
-            text = next((t["template"] for t in text if t["name"] == "default"), None)
-        tokens = {name: config.get(name) for name in ("bos_token", "eos_token")}
+            named = {t["name"]: t["template"] for t in text}
+            if "default" not in named:
+                raise ValueError(f"{path}: expected a template named default in chat_template, got {', '.join(named)}")
+            text = named["default"]
+        tokens = {name: config.get(name) for name in SPECIAL}
         tokens = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items()}
     except UnicodeDecodeError as error:
         raise ValueError(f"{own}: expected a template in UTF-8, got what is none ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the settings of a tokenizer, got what cannot be read ({error})") from None
-    text, tokens = CHAT if text is None else text, {name: t or "" for name, t in tokens.items()}
+    text = CHAT if text is None else text
+    tokens = {name: t or "" for name, t in tokens.items() if t or name in SPECIAL[:2]}
     if not all(isinstance(t, str) for t in (text, *tokens.values())):
-        raise ValueError(f"{path}: expected chat_template, bos_token and eos_token to be text")
+        raise ValueError(f"{path}: expected chat_template, bos_token, eos_token and the other tokens to be text")
     return text, tokens
 
 

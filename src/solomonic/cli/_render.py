@@ -11,6 +11,7 @@ import sys
 from datetime import datetime
 
 import jinja2
+import jinja2.ext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 SECONDS, MEMORY, LONGEST = 3, 2**30, 2**24  # of the processor; bytes; characters of the text
@@ -31,10 +32,27 @@ def refuse(message: str):
     raise jinja2.TemplateError(message)
 
 
+class Generation(jinja2.ext.Extension):
+    """`{% generation %}...{% endgeneration %}`, around what the model says, is what stands in it."""
+
+    tags = {"generation"}
+
+    def parse(self, parser):
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+def as_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
+    """As transformers has it: Jinja's own would write what HTML needs."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
 def render(template: str, values: dict) -> dict[str, str]:
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
+    environment.filters["tojson"] = as_json
     environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
     try:
         made = environment.from_string(template)

@@ -79,7 +79,7 @@ class Turns:
         return rendered.split(MARKS[1])[1]
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        values = {"messages": messages, "add_generation_prompt": True} | self.tokens
+        values = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None} | self.tokens
         asked = json.dumps({"template": self.template, "values": values}).encode()
         try:
             done = subprocess.run([sys.executable, "-P", RENDER], input=asked, capture_output=True, timeout=SECONDS)
