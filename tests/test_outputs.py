@@ -121,7 +121,7 @@ def test_every_option_that_is_a_path_says_what_it_is_for():
 
 def test_a_file_of_its_own_in_the_folder_of_a_model(there):
     for _ in range(2):
-        assert main("eval M --data d.txt --lengths 16 --json M/found.json".split()) == 0
+        assert main(["eval", "M", "--data", "d.txt", "--lengths", "16", "--json", "M/found.json"]) == 0
     assert (there / "M" / "found.json").stat().st_size
 
 
@@ -134,23 +134,23 @@ def test_links_are_followed(there):
         assert main(f"solomonoff bits --length 2 --json {name}".split()) == 0
         assert (there / name).is_symlink() and (there / name).read_text().startswith("{")
     assert (there / "real.json").read_text().startswith("{") and not (there / "real.json").is_symlink()
-    assert main("solomonoff bits --length 2 --json loop".split()) == 2
+    assert main(["solomonoff", "bits", "--length", "2", "--json", "loop"]) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_given_the_content_and_stays_a_pipe(there):
     os.mkfifo("pipe")
     read = []
-    reader = threading.Thread(target=lambda: read.append(open("pipe").read()))
+    reader = threading.Thread(target=lambda: read.append((there / "pipe").read_text()))
     reader.start()
-    assert main("anomalies x.csv --out pipe".split()) == 0
+    assert main(["anomalies", "x.csv", "--out", "pipe"]) == 0
     reader.join(20)
     assert read[0].count("\n") == 301 and stat.S_ISFIFO(os.stat("pipe").st_mode)
 
 
 def test_a_device_stays_a_device(there):
     (there / "null").symlink_to(os.devnull)
-    assert main("anomalies x.csv --out null".split()) == 0
+    assert main(["anomalies", "x.csv", "--out", "null"]) == 0
     assert main(f"generate M --batch p.jsonl --out {os.devnull} --max-tokens 2".split()) == 0
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode) and (there / "null").is_symlink()
 
@@ -255,3 +255,24 @@ def test_an_error_while_another_file_is_in_the_partials_place(there):
         partial.unlink()
         partial.write_text("another")
     assert not (there / "file").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "anomalies x.csv --out numbers",
+        "solomonoff bits --json numbers --length 2",
+        "eval M --data d.txt --json numbers --lengths 64",
+        "identify x.csv --out system --order 1 --no-picture --json numbers",
+    ],
+)
+def test_files_are_written_though_nobody_reads_what_is_printed(words, there, monkeypatch):
+    """As with `| head`: whoever reads has closed the pipe before the first line."""
+
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stdout, "write", closed)
+    assert main(words.split()) == 141
+    assert (there / "numbers").stat().st_size > 100
+    assert not words.startswith("identify") or (there / "system" / "model.json").exists()

@@ -1,16 +1,12 @@
 """The picture of an identified system says what the tests of its residuals said."""
 
-import contextlib
-import json
 import warnings
 
 import numpy as np
 import pytest
 
-from solomonic.cli import main
 from solomonic.theory.realization import fit, identify
 from solomonic.theory.realization.draw import draw, headline
-from solomonic.theory.realization.file import load
 from solomonic.theory.realization.whiteness import Test, largest, portmanteau
 
 
@@ -73,18 +69,3 @@ def test_a_fit_is_no_number_where_nothing_moves_and_none_where_the_model_overflo
     y = np.stack([np.sin(np.arange(9.0)), np.full(9, 7.0), np.sin(np.arange(9.0)), np.arange(9) % 2], 1)
     predicted = np.stack([y[:, 0], y[:, 1], np.full(9, np.inf), np.full(9, np.nan)], 1)
     assert fit(y, predicted).tolist() == pytest.approx([100, np.nan, -np.inf, -np.inf], nan_ok=True)
-
-
-def test_what_was_found_is_saved_before_it_is_printed(slow, tmp_path, monkeypatch):
-    """A reader that hangs up, as `head` does, loses no model."""
-    np.savetxt(tmp_path / "it.csv", slow[:80], delimiter=",", header="a,b", comments="")
-
-    def hang_up(*_, **__):
-        raise BrokenPipeError
-
-    monkeypatch.setattr("solomonic.cli.identify._print", hang_up)
-    out, numbers = tmp_path / "out", tmp_path / "numbers.json"
-    words = ["identify", str(tmp_path / "it.csv"), "--order", "1", "--no-picture", "--out", str(out)]
-    with contextlib.suppress(BrokenPipeError, SystemExit):
-        main([*words, "--json", str(numbers)])
-    assert load(out / "model.json").order == 1 and json.loads(numbers.read_text())["order"] == 1

@@ -83,15 +83,15 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         for s in unlike
     ]
     seasons = f"seasons of {', '.join(map(str, periods))} rows" if periods else "no seasons"
+    if chosen.out:
+        write(chosen.out, _csv(series, model.names, scores, surprise, expected, residuals))
+    if chosen.plot:
+        write(chosen.plot, draw(series, model.names, expected, residuals, judged, unlike))
     print(f"{chosen.data}, {series.name}: {len(scores):,} rows, {seasons}; the first {warm:,} rows are not judged")
     if rows:
         print(table(("peak", "from", "to", "nats", series.name, "expected"), rows))
     else:
         print("nothing is unlike what came before it")
-    if chosen.out:
-        write(chosen.out, _csv(series, model.names, scores, surprise, expected, residuals))
-    if chosen.plot:
-        write(chosen.plot, draw(series, model.names, expected, residuals, judged, unlike))
     return 0
 
 

@@ -106,10 +106,10 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 done.append(row)
             bar.update(bar.total - bar.n)
     finally:
-        if current is not None:
-            print(_shown(done, current), flush=True)
         if chosen.json and done:
             write(chosen.json, jsontext.write({"about": about, "rows": [asdict(row) for row in done]}, 1, missing=True))
+        if current is not None:
+            print(_shown(done, current), flush=True)
     if not done:
         raise ValueError(f"--only: none of {', '.join(chosen.only)} is measured; leave it out to see the names")
     return 0

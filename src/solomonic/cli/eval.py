@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__, jsontext
 from ..machine import check_fits
+from ..tasks import names as tasks
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import add_memory, remembering
 from ._numbers import COUNT, whole
@@ -48,7 +49,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--passkey", action="store_true", help="retrieve a number from sentences that repeat")
     add("--needle", action="store_true", help="retrieve a number from the text of --data")
     add("--depths", nargs="+", type=float, metavar="D", help="where the number stands (default 0 0.25 0.5 0.75 1)")
-    add("--task", nargs="+", metavar="NAME", help="recall tasks, see `solomonic list`; NAME:option=value has options")
+    add("--task", nargs="+", metavar="NAME", help=f"of {', '.join(tasks())}; NAME:option=value has options")
     add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
     add("--include", metavar="DIR", help="folder of more tasks for --harness")
     add("--limit", type=whole(), metavar="N", help="documents of each task of --harness (default: all)")
@@ -110,11 +111,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             found["complete"] = True
         finally:
             if any(done.values()):
-                print("\n\n".join(_tables(found, done, chosen.positions)))
                 if chosen.json:
                     from ..files import write
 
                     write(chosen.json, jsontext.write(found | done, 1, missing=True))
+                print("\n\n".join(_tables(found, done, chosen.positions)))
     return 0
 
 
@@ -216,7 +217,9 @@ def _documents(chosen, tokenizer, lengths: list[int], notes: list[str]) -> list[
             f"{what}: expected a document of {needed} bytes or more, which lengths up to {needed - 1} take, the "
             f"longest has {longest}; pass more text, or smaller --lengths"
         )
-    notes.append(f"text: {what}, {len(found):,} documents, {size:,} bytes{', the first of more' if full else ''}")
+    notes.append(
+        f"text: {what}, {len(found):,} document{'s' * (len(found) != 1)}, {size:,} bytes{', the first of more' if full else ''}"
+    )
     return [tokenizer.encode(text) for text in found]
 
 

@@ -76,11 +76,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             before = bar.n
             again = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **same)
     numbers = _numbers(answer, again, model, chosen.bits_on)
-    print("\n\n".join(_shown(numbers)))
     if chosen.json:
         from ..files import write
 
         write(chosen.json, jsontext.write(numbers, 1, missing=True))
+    print("\n\n".join(_shown(numbers)))
     return 130 if "interrupted" in (answer.stopped, again and again.stopped) else 0
 
 
