@@ -208,6 +208,8 @@ REFUSED = {
     "both orders": (text("date,u,y", first=["13/01/2024", "14/01/2024", "01/15/2024"]), "line 4: expected a date in the order"),
     "zones now and then": (text("time,u,y", first=[*iso(TIMES[:5]), f"{TIMES[5]}Z"]), "line 7: .*both"),
     "out of order": (text("time,u,y", first=iso([*TIMES[:4], TIMES[9], *TIMES[4:8]])), "line 7: .*goes back; sort"),
+    "numbers of seconds, out of order": (text("t,u,y", first=(str(i * 5 % 12) for i in range(12))), "line 5: .*'3' goes back; sort"),
+    "numbers of seconds, begun again": (text("t,u,y", first=(str(i % 9) for i in range(12))), "line 11: .*'0' goes back; sort"),
     "equal times": (text("time,u,y", first=iso(TIMES[i // 2] for i in range(12))), "line 3: .*stands again"),
     "newest first, out of order": (text("time,u,y", first=iso([*TIMES[9:3:-1], TIMES[11], TIMES[2]])), "line 7|line 8: .*sort"),
 }  # fmt: skip

@@ -17,6 +17,7 @@ from .times import Times, Unread
 
 Cells = Sequence[str] | np.ndarray
 FEW, MANY = 10, 1000  # rows: below which they do not show what is usual, and that do
+MOST = 0.9  # of the steps of a column that is named for times, if it holds them
 UNITS = 2  # lines below the names at most: units, and what loggers say of how a value was taken
 
 
@@ -197,16 +198,21 @@ class Table:
         return times.dates(cells), list(cells), times.MICRO
 
     def _rises(self, name: str, evenly: bool) -> bool:
-        """Or falls, if not evenly. False for a column with gaps, or too short to show it."""
+        """Evenly; or else so that it is meant to: nearly all steps go one way, or are even once rows are sorted.
+
+        False for a column with gaps, or too short to show it.
+        """
         try:
-            steps = np.diff(self.numbers(name))
+            values = self.numbers(name)
         except ValueError:
             return False
-        if len(steps) < FEW - 1 or not steps.any():
+        steps = np.diff(values)
+        if len(values) < FEW or not steps.any():
             return False
-        if evenly:
-            return bool((steps > 0).all() and np.ptp(steps) <= 0.01 * np.median(steps))
-        return bool((steps >= 0).all() or (steps <= 0).all())
+        if not evenly and max((steps >= 0).mean(), (steps <= 0).mean()) > MOST:
+            return True
+        steps = steps if evenly else np.diff(np.sort(values))
+        return bool((steps > 0).all() and np.ptp(steps) <= 0.01 * np.median(steps))
 
 
 def read(path: str | Path) -> Table:
