@@ -36,26 +36,47 @@ def digest(data: bytes) -> str:
 
 def file_name(name: str) -> str:
     """The name of a document that is a file, PATH, or a record of one, PATH:NUMBER: absolute, links followed."""
-    path, colon, number = name.rpartition(":")
+    path, number = _parts(name)
     try:
-        if not (colon and number.isdecimal()) or os.path.lexists(name):
-            path, colon, number = name, "", ""
-        return os.path.realpath(path) + colon + number
+        return os.path.realpath(path) + number
     except (OSError, ValueError):  # a name that no file can have
         return name
+
+
+def same_file(one: str, other: str) -> bool:
+    """Whether two names of documents are of one file, or of one record of it, however the path is spelt."""
+    (path, number), (other_path, other_number) = _parts(one), _parts(other)
+    if number != other_number:
+        return False
+    try:
+        return os.path.samefile(path, other_path)
+    except (OSError, ValueError):  # one of them is not there, or no more
+        return file_name(one) == file_name(other)
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """PATH, and ":NUMBER" or nothing."""
+    path, colon, number = name.rpartition(":")
+    return (name, "") if not (colon and number.isdecimal()) or os.path.lexists(name) else (path, colon + number)
 
 
 class Names:
     """Under what names a store has files, however their paths were spelt when they were read into it."""
 
     def __init__(self, store: Store):
-        self._names = {(file_name(d.name), d.digest, d.session): d.name for d in store.documents()}
+        self._names: dict[tuple[str | None, str | None], list[str]] = {}
+        for document in store.documents():
+            self._names.setdefault((document.digest, document.session), []).append(document.name)
 
-    def __call__(self, path: str, data: bytes, session: str | None = None) -> str:
-        """Of the file, or the record of one, with the text `data`: its name in the store, or the one to give it."""
-        real = path.rpartition(":")[0] if not os.path.exists(path) else path
-        name = file_name(path) if os.path.isfile(real) else path  # a pipe has no name of its own
-        return self._names.get((name, digest(data), session), name)
+    def __call__(self, name: str, data: bytes, session: str | None = None) -> str:
+        """Of a file, or a record of one, with the text `data`: its name in the store, or the one to give it."""
+        if not os.path.isfile(_parts(name)[0]):  # a pipe has no name of its own
+            return name
+        known = self._names.setdefault((digest(data), session), [])
+        if (there := next((one for one in known if same_file(one, name)), None)) is not None:
+            return there
+        known.append(file_name(name))
+        return known[-1]
 
 
 def remember(
@@ -200,4 +221,4 @@ def resumed(reader: Attached, writing: Writing) -> State | None:
     return map_state(lambda _: tensors[next(named)].to(device), like)
 
 
-__all__ = ["Names", "Spans", "Talk", "digest", "file_name", "lookup_gain", "remember", "resumed", "saved"]
+__all__ = ["Names", "Spans", "Talk", "digest", "file_name", "lookup_gain", "remember", "resumed", "same_file", "saved"]

@@ -78,16 +78,18 @@ def test_a_file_is_the_same_however_its_path_is_spelt(place, capsys, monkeypatch
     (place / "texts" / "lines.jsonl").write_text('{"text": "Call me Ishmael."}\n{"text": "Thar she blows!"}\n')
     (place / "link").symlink_to(place / "texts")
     (place / "a.link").symlink_to(place / "texts" / "a.txt")
+    os.link(place / "texts" / "b.txt", place / "texts" / "c.txt")
     into = ("--model", place / "model", "--store", place / "store")
     monkeypatch.chdir(place)
-    assert said(capsys, "memory", "add", "texts", *into)[1].startswith("4 documents added, 0 were")
+    assert said(capsys, "memory", "add", "texts", *into)[1].startswith("4 documents added, 1 were")
     for count, spelling in (
-        (4, place / "texts"),
-        (4, "texts/"),
-        (4, "./model/../texts"),
-        (4, "link"),
-        (4, f"{place}/link/"),
+        (5, place / "texts"),
+        (5, "texts/"),
+        (5, "./model/../texts"),
+        (5, "link"),
+        (5, f"{place}/link/"),
         (1, "a.link"),
+        (1, "link/c.txt"),
         (2, "link/../texts//lines.jsonl"),
     ):
         assert said(capsys, "memory", "add", spelling, *into)[1].startswith(f"0 documents added, {count} were"), (
@@ -103,6 +105,9 @@ def test_a_file_is_the_same_however_its_path_is_spelt(place, capsys, monkeypatch
     assert [line.split()[0] for line in out.splitlines()[1:]] == [f"texts/{name}" for name in names]
     monkeypatch.chdir(place / "texts")
     assert said(capsys, "memory", "add", "a.txt", *into)[1].startswith("0 documents added, 1 were")
+    (place / "a.link").unlink()
+    (place / "a.link").symlink_to("texts/a.txt")
+    (place / "texts" / "a.txt").unlink()  # a name remains one when its file is gone
     for name in ("../a.link", "./lines.jsonl:2"):
         assert said(capsys, "memory", "forget", "--store", place / "store", "--document", name)[0] == 0
     with open_store(str(place / "store")) as store:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ._device import add_device, add_dtype, device, dtype
 from ._json import STDOUT, add_json, say
-from ._lookup import warn_unless_it_looks_up
+from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
 from ._passages import naming_damage, shown, visible
 from ._table import table
@@ -201,7 +201,7 @@ def forget(chosen: argparse.Namespace) -> int:
 
     It asks nothing. What it prints is gone from the store, its index and its log when it ends.
     """
-    from ..remember import file_name
+    from ..remember import same_file
 
     limits = {
         name: None if (at := getattr(chosen, name)) is None else _time(f"--{name}", at) for name in ("before", "after")
@@ -212,7 +212,7 @@ def forget(chosen: argparse.Namespace) -> int:
             known = [(d.id, d.name) for d in store.documents()] + list(store.damaged().items())
             documents = set(chosen.id or ())
             for name in chosen.document or ():
-                named = {number for number, its in known if its == name or file_name(its) == file_name(name)}
+                named = {number for number, its in known if its == name or same_file(its, name)}
                 if not named:
                     raise ValueError(f"--document: expected one that the store holds, got {name!r}; see memory list")
                 documents |= named
@@ -242,6 +242,8 @@ def _layout(chosen: argparse.Namespace, model):
     from ..attach import layout
     from ..memory import Absent, open_store
 
+    if not can_store(model):
+        raise ValueError(f"{chosen.model}: expected a model with an eidetic memory, which can store, got one without")
     given = chosen.keep is not None or chosen.layers is not None
     try:
         open_store(chosen.store).close()
