@@ -57,9 +57,11 @@ def from_lags(A: Array, C: Array, G: Array, L0: Array) -> Linear:
     """The innovations form of the covariances L_0, C A^(k-1) G. P = A P A^T + (G - A P C^T) D^-1 (.)^T, D = L_0 - C P C^T."""
     K, R = gain(Markov(A, C, np.zeros_like(A), -G, -symmetric(L0)), floor=0.0)
     found = Linear(A, None, C, None, K, -R)
-    if spectral_radius(A) < 1 and np.linalg.eigvalsh(-R).min() > 0:
-        there = np.concatenate([found.noise.next_output.ravel(), found.noise.covariances(0).ravel()])
-        if np.allclose(there, np.concatenate([G.ravel(), L0.ravel()]), rtol=1e-6, atol=1e-6 * np.abs(L0).max()):
+    size = np.sqrt(np.diag(L0))  # each output in its own unit
+    if spectral_radius(A) < 1 and np.linalg.eigvalsh(-R / np.outer(size, size)).min() > 0:
+        G, L0 = G / size, L0 / np.outer(size, size)
+        there = found.noise.next_output / size, found.noise.covariances(0)[0] / np.outer(size, size)
+        if all(np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()) for a, b in zip(there, (G, L0))):
             return found
     raise ValueError("expected covariances of a stationary model, got some that none has: another order or more data")
 

@@ -8,7 +8,7 @@ import numpy as np
 from ...spelling import choose
 from . import subspace, whiteness
 from .bilinear import Bilinear
-from .linear import Linear, columns, spectral_radius
+from .linear import Linear, columns, spectral_radius, spread
 from .prediction_error import errors, refine
 from .series import check
 from .stable import nearest_stable
@@ -76,7 +76,7 @@ def identify(
     choose("focus", focus, dict.fromkeys(FOCUS))
     if not m and (bilinear or focus == "simulation"):
         raise ValueError("a bilinear model and the focus on simulation need inputs; none were given")
-    y, u = check(y, outputs), check(u, inputs)
+    y, u = np.ascontiguousarray(check(y, outputs)), np.ascontiguousarray(check(u, inputs))  # one order of summation
     scale = _Scale(y, u)
     y, u = (y - scale.y_mean) / scale.y, (u - scale.u_mean) / scale.u
     lags, most = _lags(y, u, order, lags)
@@ -169,7 +169,7 @@ def _least(found: list[dict], y: Array, u: Array, rounds: int) -> dict:
 def _size(parts: dict, y: Array, u: Array, rounds: int) -> float:
     e, _ = errors(parts, y, u)
     R = e.T @ e / len(e)
-    size = np.linalg.slogdet(R + 1e-12 * np.eye(len(R)))[1] if rounds else np.trace(R)
+    size = np.linalg.slogdet(R + subspace.least(y))[1] if rounds else np.trace(R)
     return float(size) if np.isfinite(size) else np.inf
 
 
@@ -185,11 +185,10 @@ class _Scale:
     """Means and spreads of the channels, and models in their units."""
 
     def __init__(self, y: Array, u: Array):
-        self.y_mean, self.u_mean, self.y, self.u = y.mean(0), u.mean(0), y.std(0), u.std(0)
+        self.y_mean, self.u_mean, self.y, self.u = y.mean(0), u.mean(0), spread(y), spread(u)
 
     def model(self, parts: dict, y: Array, u: Array, outputs: tuple, inputs: tuple) -> Linear:
         e, _ = errors(parts, y, u)
-        e = e * self.y
         A, B, C, D, K = (parts[name] for name in "ABCDK")
         return Linear(
             A,
@@ -197,7 +196,7 @@ class _Scale:
             self.y[:, None] * C,
             self.y[:, None] * D / self.u,
             K / self.y,
-            e.T @ e / len(e),
+            np.outer(self.y, self.y) * (e.T @ e / len(e)),
             self.y_mean + self.y * parts["c"],
             self.u_mean,
             outputs=outputs,

@@ -14,6 +14,8 @@ import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
 Array = np.ndarray
+FADED = 1e-12  # of the first state's share in the outputs at first: what comes after it tells nothing more
+FINEST = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ class Linear:
     def predict(self, y: Array, u: Array | None = None, x0: Array | None = None) -> tuple[Array, Array]:
         """One-step predictions of y_t from everything before t and u_t (T, p); the states, one more than rows (T + 1, n).
 
-        Without `x0` the first state is the one that makes the squared errors least.
+        Without `x0` the first state is the one that makes the squared errors least, each output's in its noise.
         """
         return filtered(self, *self._centred(y, u), x0, self.y_mean)
 
@@ -120,7 +122,7 @@ class Linear:
         return simulated(self, x0, centred, e)[0] + self.y_mean
 
     def initial_state(self, y: Array, u: Array | None = None) -> Array:
-        """The first state (n,) that makes the squared one-step errors least."""
+        """The first state (n,) that makes the squared one-step errors least, each output's in units of its noise."""
         return initial(self, *self._centred(y, u))
 
     def _centred(self, y, u):
@@ -198,16 +200,24 @@ def simulated(model, x0: Array, u: Array, e: Array | None = None) -> tuple[Array
 
 
 def initial(model, y: Array, u: Array) -> Array:
-    """The least-squares first state: errors are linear in it, with C (A - K C)^t as coefficients."""
+    """The least-squares first state: errors are linear in it, with C (A - K C)^t as coefficients.
+
+    Each output's errors count in its own noise, the root of R's diagonal, and no finer than FINEST of what is to be told.
+    """
     predicted, _ = filtered(model, y, u, np.zeros(model.order))
+    left = y - predicted
+    size = np.maximum(np.sqrt(np.maximum(np.diag(model.R), 0)), FINEST * np.abs(left).max(0, initial=0.0))
+    size = np.where(size > 0, size, np.abs(model.C).max(1, initial=0.0))
+    weight = 1 / np.where(size > 0, size, 1.0)
     closed, rows, M = model.A - model.K @ model.C, [], model.C
+    first = np.abs(weight[:, None] * M).max(initial=0)
     for _ in range(len(y)):
-        rows.append(M)
+        rows.append(weight[:, None] * M)
         M = M @ closed
-        if np.abs(M).max(initial=0) < 1e-12 or np.abs(M).max(initial=0) > 1e12:
+        if not first * FADED <= np.abs(weight[:, None] * M).max(initial=0) <= first / FADED:
             break
     used = len(rows)
-    return np.linalg.lstsq(np.concatenate(rows), (y - predicted)[:used].ravel(), rcond=None)[0]
+    return np.linalg.lstsq(np.concatenate(rows), (left * weight)[:used].ravel(), rcond=None)[0]
 
 
 def recursion(A: Array, drive: Array, x0: Array) -> Array:
@@ -243,6 +253,17 @@ def root(M: Array) -> Array:
     return vectors * np.sqrt(np.clip(values, 0, None))
 
 
+def power_of_two(size: Array) -> Array:
+    """e with 2^(e-1) <= size < 2^e: a unit in which squares neither overflow nor vanish, and that rounds nothing."""
+    return np.frexp(size)[1]
+
+
+def spread(values: Array) -> Array:
+    """The standard deviation of each column (T, k) -> (k,), of numbers as small or large as floats can be."""
+    unit = power_of_two(np.abs(values).max(0, initial=0.0))
+    return np.ldexp(np.ldexp(values, -unit).std(0), unit)
+
+
 def fit(y: Array, predicted: Array) -> Array:
     """100 (1 - ||y - predicted|| / ||y - mean||) of each column (p,): 100 is perfect, 0 no better than the mean.
 
@@ -250,7 +271,9 @@ def fit(y: Array, predicted: Array) -> Array:
     """
     y, predicted = columns(y, "y"), columns(predicted, "predicted")
     moves = np.ptp(y, 0) > 1e-12 * np.abs(y).max(0)
+    unit = power_of_two(np.abs(y).max(0, initial=0.0))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        y, predicted = np.ldexp(y, -unit), np.ldexp(predicted, -unit)
         error = np.linalg.norm(y - predicted, axis=0) / np.linalg.norm(y - y.mean(0), axis=0)
     return np.where(moves, 100 * (1 - np.where(np.isnan(error), np.inf, error)), np.nan)
 

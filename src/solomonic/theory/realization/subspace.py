@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cholesky, qr, solve_discrete_are, solve_triangular
 
-from .linear import Markov, symmetric
+from .linear import Markov, power_of_two, symmetric
 from .prediction_error import errors
 
 Array = np.ndarray
@@ -36,12 +36,12 @@ def lags_of(y: Array, u: Array, most: int) -> int:
         Z = np.concatenate([z[most - k : T - k] for k in range(1, length + 1)] + [u[most:]], 1)
         e = y[most:] - Z @ np.linalg.lstsq(Z, y[most:], rcond=None)[0]
         R = e.T @ e / len(e)
-        scores.append(len(e) * np.linalg.slogdet(R + 1e-12 * np.eye(p))[1] + 2 * p * width * length)
+        scores.append(len(e) * np.linalg.slogdet(R + least(y))[1] + 2 * p * width * length)
     return int(np.clip(2 * (1 + np.argmin(scores)), 2, most))
 
 
 def hankel(y: Array, u: Array, lags: int) -> Hankel:
-    """Canonical correlations and state of centred series y (T, p), u (T, m)."""
+    """Canonical correlations and state of centred series y (T, p), u (T, m), their columns of like size."""
     T, m = len(y), u.shape[1]
     z = np.concatenate([y, u], 1)
     past = np.concatenate([z[lags - k : T - lags + 1 - k] for k in range(1, lags + 1)], 1)
@@ -102,10 +102,15 @@ def scores(found: Hankel, y: Array, u: Array, most: int) -> Array:
         e, _ = errors(realize(found.state, found.lags, y, u, n)[0], y, u)
         e = e[found.lags :]
         with np.errstate(over="ignore", invalid="ignore"):
-            R = e.T @ e / len(e) + 1e-12 * np.eye(p)
+            R = e.T @ e / len(e) + least(y)
         score = len(e) * np.linalg.slogdet(R)[1] + n * (2 * p + m) * np.log(len(e)) if np.isfinite(R).all() else np.inf
         found_scores.append(score)
     return np.array(found_scores)
+
+
+def least(y: Array) -> Array:
+    """What no covariance of errors (p, p) is taken to be below: 1e-12 of the outputs' variances."""
+    return np.diag(1e-12 * y.var(0))
 
 
 def gain(noise: Markov, floor: float = 1e-10) -> tuple[Array, Array]:
@@ -113,26 +118,36 @@ def gain(noise: Markov, floor: float = 1e-10) -> tuple[Array, Array]:
 
     P = A P A^T + Q - (A P C^T + S)(C P C^T + R)^-1 (A P C^T + S)^T,   K = (A P C^T + S)(C P C^T + R)^-1.
 
-    Q and R are raised by `floor` of their mean, for noise that leaves a direction out.
+    Q and R are raised by `floor` of their mean, each output in its own unit, for noise that leaves a direction out.
     """
-    A, C, Q, S, R = noise.A, noise.C, noise.Q, noise.S, noise.R
-    n, p = C.shape[1], C.shape[0]
+    n, p = noise.C.shape[1], noise.C.shape[0]
     if not n:
-        return np.zeros((0, p)), R
-    small = floor * max(np.trace(Q) / n, 1e-300) * np.eye(n)
-    least = floor * max(np.trace(R) / p, 1e-300) * np.eye(p)
+        return np.zeros((0, p)), noise.R
+    x_unit, y_unit = _units(noise)
+    A, C, Q = noise.A, np.ldexp(noise.C, x_unit - y_unit[:, None]), np.ldexp(noise.Q, -2 * x_unit)
+    S, R = np.ldexp(noise.S, -x_unit - y_unit), np.ldexp(noise.R, -y_unit[:, None] - y_unit)
+    of_Q, of_R = floor * np.trace(Q) / n * np.eye(n), floor * np.trace(R) / p * np.eye(p)
     try:
-        P = solve_discrete_are(A.T, C.T, Q + small, R + least, s=S)
+        P = solve_discrete_are(A.T, C.T, Q + of_Q, R + of_R, s=S)
     except (np.linalg.LinAlgError, ValueError):
         P = np.zeros((n, n))
         for _ in range(10_000):
-            K = np.linalg.solve((C @ P @ C.T + R + least).T, (A @ P @ C.T + S).T).T
+            K = np.linalg.solve((C @ P @ C.T + R + of_R).T, (A @ P @ C.T + S).T).T
             last, P = P, symmetric((A - K @ C) @ P @ (A - K @ C).T + Q + K @ R @ K.T - S @ K.T - K @ S.T)
             if np.abs(P - last).max() <= 1e-12 * np.abs(P).max():
                 break
     covariance = symmetric(C @ P @ C.T + R)
-    K = np.linalg.solve(covariance + least, (A @ P @ C.T + S).T).T
-    return K, covariance
+    K = np.linalg.solve(covariance + of_R, (A @ P @ C.T + S).T).T
+    return np.ldexp(K, x_unit - y_unit), np.ldexp(covariance, y_unit[:, None] + y_unit)
+
+
+def _units(noise: Markov) -> tuple[Array, Array]:
+    """Powers of two, of the states () and of the outputs (p,), in which the noise is of a size near one."""
+    own = np.abs(np.diag(noise.R))
+    shown = np.abs(np.diag(noise.C @ noise.Q @ noise.C.T))
+    y_unit = power_of_two(np.sqrt(np.where(own > 0, own, shown)))
+    drive = np.sqrt(np.abs(np.diag(noise.Q)).max())
+    return power_of_two(drive if drive > 0 else np.abs(np.ldexp(noise.S, -y_unit)).max()), y_unit
 
 
 def _factor(M: Array) -> Array:

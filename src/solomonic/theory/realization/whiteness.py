@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import chi2
 
-from .linear import columns
+from .linear import columns, spread
 
 Array = np.ndarray
 LEVEL = 0.05
@@ -36,7 +36,8 @@ class Test:
 def correlations(e: Array, lags: int) -> Array:
     """Correlation of e_{t,i} with e_{t-k,j} for k = 0 ... lags (lags + 1, p, p), means taken off."""
     e = columns(e, "e") - columns(e, "e").mean(0)
-    e = e / np.maximum(e.std(0), 1e-300)
+    size = spread(e)
+    e = e / np.where(size > 0, size, 1.0)
     return np.array([e[k:].T @ e[: len(e) - k] / len(e) for k in range(lags + 1)])
 
 
@@ -71,6 +72,7 @@ def independence(e: Array, u: Array, lags: int) -> Test:
     e, u = columns(e, "e"), columns(u, "u")
     U = np.concatenate([u[lags - k : len(u) - k] for k in range(1, lags + 1)], 1)
     U, later = U - U.mean(0), e[lags:] - e[lags:].mean(0)
+    U, later = (v / np.where(size > 0, size, 1.0) for v, size in ((U, spread(U)), (later, spread(later))))
     Q, s, _ = np.linalg.svd(U, full_matrices=False)
     Q = Q[:, s > 1e-10 * s.max(initial=0)]
     half = np.linalg.pinv(later.T @ later / len(later))
