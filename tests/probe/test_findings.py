@@ -86,12 +86,15 @@ def test_how_long_and_how_much_a_fading_memory_holds():
         "order": [3, 27],
         "horizon": {"1/e": [2, 81], "1 %": [6, None]},
     }
-    system = {"effective": 4, "explained": {"0": -0.5, "4": 0.385}}
+    system = {"memory": "mamba2", "effective": 4, "explained": {"0": -0.5, "4": 0.385}}
     first, *rest = findings(study(fading=[entry], systems=[system]))[-3:]
     assert "1/e is left after 2 to 81 tokens and 1 % is left after 6 tokens to beyond the text" in first
     assert rest == [
         "A head writes and later reads 3 to 27 of its 32 states.",
-        "A linear system explains 38 % of the variance of what a fading memory puts out, and 4 states are enough for that.",
+        "A linear system explains 38 % of the variance of what a fading memory puts out; 4 states are enough for it.",
     ]
+    other = system | {"memory": "mamba3"}
+    said = findings(study(fading=[entry], systems=[system, other]))
+    assert "How long mamba3 remembers is not measured: its decays are not read yet." in said
     entry |= {"order": None, "horizon": {"1/e": [None, None], "1 %": [None, None]}}
     assert "more tokens than the text has" in findings(study(fading=[entry]))[-1]

@@ -119,8 +119,9 @@ def _tables(found: dict) -> list[str]:
         ]
         shown.append(table(("without", "attention mass", "bits a token more"), rows))
     if found["fading"]:
-        rows = []
-        for entry, system in zip(found["fading"], found["systems"], strict=True):
+        rows, systems = [], {system["layer"]: system for system in found["systems"]}
+        for entry in found["fading"]:
+            system = systems[entry["layer"]]
             lengths = [_between(entry["horizon"][name]) for name in entry["horizon"]]
             order = f"{max(entry['order']):.0f} of {entry['states']}" if entry["order"] else None
             best = max(system["explained"].values())

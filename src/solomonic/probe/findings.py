@@ -49,7 +49,7 @@ def where(row: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def _worths(found: dict[str, Any]) -> list[str]:
-    rows, kinds = everywhere(found), sorted({entry["memory"] for entry in found["fading"]})
+    rows, kinds = everywhere(found), sorted({entry["memory"] for entry in found["systems"]})
     said = [_worth(row, found) for row in rows]
     if not rows and kinds:
         said.append(f"What its {joined(kinds)} is worth in bits is not measured: such a layer has nothing beside it.")
@@ -73,13 +73,15 @@ def _worth(row: dict[str, Any], found: dict[str, Any]) -> str:
 
 
 def _fading(found: dict[str, Any]) -> list[str]:
-    if not found["fading"]:
-        return []
-    left = [
-        f"{name} is left after {_span([tokens for entry in found['fading'] for tokens in entry['horizon'][name]])}"
-        for name in LEFT
-    ]
-    said = [f"Of what a token writes into a fading memory, {joined(left)}: by head, the median over the text."]
+    said = []
+    if found["fading"]:
+        left = [
+            f"{name} is left after {_span([tokens for entry in found['fading'] for tokens in entry['horizon'][name]])}"
+            for name in LEFT
+        ]
+        said.append(f"Of what a token writes into a fading memory, {joined(left)}: by head, the median over the text.")
+    if unknown := {entry["memory"] for entry in found["systems"]} - {entry["memory"] for entry in found["fading"]}:
+        said.append(f"How long {joined(sorted(unknown))} remembers is not measured: its decays are not read yet.")
     orders = [(int(order), entry["states"]) for entry in found["fading"] for order in entry["order"] or ()]
     if orders:
         used, states = zip(*orders)
@@ -89,9 +91,9 @@ def _fading(found: dict[str, Any]) -> list[str]:
         low, high = f"{min(best):.0f}", f"{max(best):.0f}"
         shares = f"{low} %" if low == high else f"{low} to {high} %"
         states = _range([system["effective"] for system in found["systems"]])
+        enough = "1 state is" if states == "1" else f"{states} states are"
         said.append(
-            f"A linear system explains {shares} of the variance of what a fading memory puts out, and {states} states "
-            "are enough for that."
+            f"A linear system explains {shares} of the variance of what a fading memory puts out; {enough} enough for it."
         )
     return said
 
@@ -111,7 +113,7 @@ def _generation(found: dict[str, Any]) -> list[str]:
             changed.append(f"from token {first['agrees'] + 1} without the {_name(kind)} of layer {first['layer']}")
     parts = [f"none changes without {joined(same, 'or')} of any one layer"] if same else []
     parts += [f"they change {joined(changed)}"] if changed else []
-    return [f"Of {length} tokens generated after half of the text, {'; '.join(parts)}."]
+    return [f"Of {length:,} token{'s' * (length != 1)} generated after half of the text, {'; '.join(parts)}."]
 
 
 def percent(share: float) -> str:
