@@ -360,7 +360,9 @@ WRONG = [
     ("completions", {"prompt": ["a"] * 129}, "prompt"),
     ("completions", {"prompt": ["a"] * 2, "n": 65}, "prompt"),
     ("completions", {"prompt": "x" * 200_000}, "prompt"),
-    ("completions", {"prompt": "x", "echo": True}, "echo"),
+    ("completions", {"prompt": "x", "echo": 1}, "echo"),
+    ("completions", {"prompt": "x" * 50_000, "echo": True, "logprobs": 2}, "echo"),
+    ("completions", {"prompt": "x", "max_tokens": 0}, "max_tokens"),
     ("completions", {"prompt": "x", "suffix": "y"}, "suffix"),
     ("completions", {"prompt": "x", "best_of": 2}, "best_of"),
     ("completions", {"prompt": "x", "messages": HELLO}, "messages"),
@@ -658,7 +660,7 @@ def process(folder, *options, **environment):
     )
     try:
         line = running.stdout.readline()
-        assert line.startswith(f"serving {folder} at http://127.0.0.1:"), line + running.stderr.read()
+        assert line.startswith(f"serving {folder.name} at http://127.0.0.1:"), line + running.stderr.read()
         yield running, line.split(" at ")[1].split(";")[0]
     finally:
         running.kill()
@@ -680,9 +682,9 @@ def health(api):
 def test_openais_client_speaks_to_it(api, folder):
     import openai
 
-    name = str(folder)
+    name = folder.name  # and the path that the command was given
     model, _ = load(folder)
-    assert [one.id for one in api.models.list()] == [name] and api.models.retrieve(name).id == name
+    assert [one.id for one in api.models.list()] == [name] == [api.models.retrieve(str(folder)).id]
     answer = api.completions.create(model=name, prompt="The state ", max_tokens=12, temperature=0, logprobs=2)
     assert answer.choices[0].text == generated(model, "The state ")[0] != ""
     assert answer.choices[0].logprobs.tokens == list(answer.choices[0].text)
@@ -693,9 +695,11 @@ def test_openais_client_speaks_to_it(api, folder):
     assert len([piece for piece in pieces if piece]) > 1
     with pytest.raises(openai.NotFoundError):
         api.completions.create(model="other", prompt="x")
-    with pytest.raises(openai.BadRequestError, match="echo") as error:
-        api.completions.create(model=name, prompt="x", echo=True)
-    assert error.value.param == "echo"
+    with pytest.raises(openai.BadRequestError, match="suffix") as error:
+        api.completions.create(model=name, prompt="x", suffix="y")
+    assert error.value.param == "suffix"
+    with pytest.raises(openai.NotFoundError, match="/v1/embeddings: not served here"):
+        api.embeddings.create(model=name, input="x")
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=api.base_url, api_key="other", max_retries=0).models.list()
 

@@ -26,7 +26,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
     command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1: this machine)")
     command.add_argument("--port", type=whole(), default=8000, metavar="P", help="0: any that is free (default 8000)")
-    command.add_argument("--name", metavar="NAME", help="what requests call the model (default: MODEL)")
+    command.add_argument(
+        "--name", metavar="NAME", help="what requests call the model (default: MODEL's last name, or MODEL)"
+    )
     command.add_argument("--api-key", metavar="KEY", help="what requests must bear (default: $SOLOMONIC_API_KEY)")
     command.add_argument(
         "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens a request may ask for (default 4096)"
@@ -71,7 +73,9 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             print(f"solomonic: no chat, for {' '.join(str(error).split())}", file=sys.stderr)
         with remembering(chosen, model, tokenizer) as remembers:
             limits = Limits(chosen.max_tokens, chosen.max_prompt)
-            served = Served(chosen.name or str(chosen.model), remembers, tokenizer, turns, limits)
+            name = chosen.name or chosen.model.resolve().name
+            also = frozenset() if chosen.name else frozenset({str(chosen.model), str(chosen.model.resolve())})
+            served = Served(name, remembers, tokenizer, turns, limits, also)
             worker = Worker(remembers, tokenizer, chosen.parallel, chosen.queue)
             if key is None and not bound.getsockname()[0].startswith(("127.", "::1")):
                 print("solomonic: whoever reaches this address may ask; --api-key lets only some", file=sys.stderr)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from ..generate import Session, read, steps
+from ..generate import LOGITS, Session, read, steps
 from ..model import LanguageModel
 from ..tokenizer import Tokenizer
 from .questions import Question
@@ -19,10 +20,13 @@ LEAST = -9999.0
 
 @dataclass(frozen=True)
 class Scored:
-    """A token with ln of its probability, and the likeliest with theirs; where its text begins in the answer's."""
+    """A token with ln of its probability, and the likeliest with theirs; where its text begins in the answer's.
+
+    Of a prompt's tokens `offset` is below 0, and of the first nothing is known: `log_p` is None.
+    """
 
     token: int
-    log_p: float
+    log_p: float | None
     top: tuple[tuple[int, float], ...]
     offset: int
 
@@ -41,11 +45,39 @@ class Piece:
 def answers(model: LanguageModel, tokenizer: Tokenizer, question: Question) -> Iterator[Piece | None]:
     """Every call of `next` is one step of the model at most. None: there is nothing to say after it."""
     for p, prompt in enumerate(question.prompts):
-        session = Session().then(prompt)
-        for session in read(model, session, CHUNK):
-            yield None
+        session, scored = Session().then(prompt), []
+        if question.echoes and question.top is not None:
+            for session, some in _scored_reading(model, tokenizer, question, p):
+                scored += some
+                yield None
+        else:
+            for session in read(model, session, CHUNK):
+                yield None
         for index in range(p * question.n, (p + 1) * question.n):
-            yield from _answer(model, tokenizer, question, session, index)
+            if question.echoes:
+                finish = None if question.max_tokens else "length"
+                yield Piece(index, question.echoes[p], tuple(scored), finish=finish)
+            if question.max_tokens:
+                yield from _answer(model, tokenizer, question, session, index)
+
+
+def _scored_reading(
+    model: LanguageModel, tokenizer: Tokenizer, question: Question, p: int
+) -> Iterator[tuple[Session, list[Scored]]]:
+    """Read prompt p but for its last token: the session, and the tokens that are foretold by then, after every step."""
+    prompt, before, text = question.prompts[p], question.offsets[p], tokenizer.stream()
+    session, device, begins = Session().then(prompt), model.embedding.weight.device, len(text(prompt[0]))
+    yield session, [Scored(prompt[0], None, (), -before)]
+    chunk = max(1, min(CHUNK // 4, LOGITS // model.config.vocab_size))
+    for start in range(0, len(prompt) - 1, chunk):
+        end, scored = min(start + chunk, len(prompt) - 1), []
+        with torch.inference_mode():
+            logits, state = model(torch.tensor([prompt[start:end]], device=device), session.state)
+            for token, row in zip(prompt[start + 1 : end + 1], logits[0].cpu()):
+                scored.append(_scored(token, row, question.top, min(begins - before, 0)))
+                begins += len(text(token))
+        session = Session(state, prompt[end:])
+        yield session, scored
 
 
 def _answer(

@@ -27,11 +27,21 @@ SECONDS = 30
 PARSED = 2
 """Requests whose text becomes tokens at a time."""
 
+ELSEWHERE = {
+    "/v1/embeddings": "a language model's states are no embeddings of texts; ask a model that was trained for them",
+    "/v1/responses": "ask /v1/chat/completions, with all messages so far",
+    "/v1/completions/": "ask /v1/completions",
+    "/v1/chat/completions/": "ask /v1/chat/completions",
+    "/completions": "ask /v1/completions; the client's base URL ends in /v1",
+    "/chat/completions": "ask /v1/chat/completions; the client's base URL ends in /v1",
+}
+"""What clients ask for that is not here, and why, or where it is."""
+
 
 def application(served: Served, worker: Worker, key: str | None = None) -> Starlette:
     """GET /health, /v1/models and /v1/models/NAME; POST /v1/completions and /v1/chat/completions.
 
-    key: what every request but /health must bear.
+    key: what every request but /health must bear. POST to a path of `ELSEWHERE` is refused with the reason.
     """
     paths = Paths(served, worker)
     app = Starlette(
@@ -41,6 +51,7 @@ def application(served: Served, worker: Worker, key: str | None = None) -> Starl
             Route("/v1/models/{name:path}", paths.model),
             Route("/v1/completions", paths.completions, methods=["POST"]),
             Route("/v1/chat/completions", paths.chat, methods=["POST"]),
+            *(Route(path, paths.elsewhere, methods=["POST"]) for path in ELSEWHERE),
         ],
         middleware=[Middleware(Keyed, key.encode())] if key is not None else [],
         exception_handlers={
@@ -67,9 +78,13 @@ class Paths:
         return said({"object": "list", "data": [self._described()]})
 
     async def model(self, request: Request) -> Response:
-        if request.path_params["name"] != self.served.name:
+        if request.path_params["name"] not in {self.served.name, *self.served.also}:
             raise no_model(request.path_params["name"], self.served)
         return said(self._described())
+
+    async def elsewhere(self, request: Request) -> Response:
+        path = request.url.path
+        raise Refused(f"{path}: not served here: {ELSEWHERE[path]}", 404, code="unknown_url")
 
     async def completions(self, request: Request) -> Response:
         return await self._answer(request, completion, Completion)
@@ -201,7 +216,8 @@ def _json(content: dict[str, Any]) -> bytes:
 
 def _no_path(request: Request, status: int) -> Refused:
     path = f"{request.method} {request.url.path[:200]}"
-    return Refused(f"expected a path of this server, which has no {path}", status, code="unknown_url")
+    has = "GET /health, GET /v1/models, POST /v1/completions and POST /v1/chat/completions"
+    return Refused(f"expected a path of this server, which has {has}, not {path}", status, code="unknown_url")
 
 
 __all__ = ["application"]

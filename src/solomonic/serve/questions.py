@@ -6,7 +6,7 @@ names it.
 
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..generate import Sampling
@@ -39,11 +39,11 @@ COMMON = WHO | {
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n",
     "seed", "stop", "logprobs",
 }  # fmt: skip
-COMPLETION = COMMON | {"prompt"}
+COMPLETION = COMMON | {"prompt", "echo"}
 CHAT = COMMON | {"messages", "top_logprobs"}
 
 SAME: dict[str, list[Any]] = {"frequency_penalty": [0], "presence_penalty": [0], "logit_bias": [{}]}
-SAME_COMPLETION = SAME | {"echo": [False], "suffix": [""], "best_of": [1]}
+SAME_COMPLETION = SAME | {"suffix": [""], "best_of": [1]}
 SAME_CHAT = SAME | {
     "audio": [],
     "function_call": ["none"],
@@ -96,18 +96,22 @@ class Limits:
 
 @dataclass(frozen=True)
 class Served:
-    """turns: None for a model that has no chat template of use."""
+    """turns: None for a model that has no chat template of use. also: other names that requests may call it."""
 
     name: str
     model: LanguageModel
     tokenizer: Tokenizer
     turns: Conversations | None = None
     limits: Limits = field(default_factory=Limits)
+    also: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Question:
-    """Answer i of prompt p has the number p n + i, and the seed of `sampling` plus that, as a row of `generate` has."""
+    """Answer i of prompt p has the number p n + i, and the seed of `sampling` plus that, as a row of `generate` has.
+
+    echoes: the texts of the prompts, where each answer begins with its prompt's.
+    """
 
     prompts: tuple[tuple[int, ...], ...]
     sampling: Sampling
@@ -119,6 +123,7 @@ class Question:
     stream: bool = False
     include_usage: bool = False
     offsets: tuple[int, ...] = ()  # characters of each prompt
+    echoes: tuple[str, ...] = ()
 
 
 def completion(body: bytes, served: Served) -> Question:
@@ -128,9 +133,18 @@ def completion(body: bytes, served: Served) -> Question:
     n = fields.whole("n", 1, 1, ANSWERS)
     prompts = _prompts(fields, served, n)
     top = fields.whole("logprobs", None, 0, TOP)
-    lengths = [len(one) if isinstance(one, str) else len(served.tokenizer.decode(one)) for one in prompts]
+    texts = tuple(one if isinstance(one, str) else served.tokenizer.decode(one) for one in prompts)
     tokens = [_encode(one, served) for one in prompts]
-    return _question(fields, served, tokens, n, WRITTEN, served.tokenizer.ends, (), top, tuple(lengths))
+    offsets = tuple(map(len, texts))
+    question = _question(fields, served, tokens, n, WRITTEN, served.tokenizer.ends, (), top, offsets)
+    if not fields.flag("echo"):
+        return question
+    if (named := n * sum(map(len, tokens)) * ((top or 0) + 1)) > served.limits.read:
+        raise Refused(
+            f"echo: expected at most {served.limits.read:,} tokens of prompts, times n and logprobs + 1, got {named:,}",
+            field="echo",
+        )
+    return replace(question, echoes=texts)
 
 
 def chat(body: bytes, served: Served) -> Question:
@@ -157,7 +171,7 @@ def chat(body: bytes, served: Served) -> Question:
 
 def _model(fields: Fields, served: Served) -> None:
     name = fields.text("model")
-    if name != served.name:
+    if name not in {served.name, *served.also}:
         raise no_model(name, served)
 
 
@@ -184,7 +198,9 @@ def _question(fields, served, prompts, n, written, ends, stops, top, offsets) ->
     return Question(
         prompts=tuple(map(tuple, prompts)),
         sampling=_sampling(fields),
-        max_tokens=_max_tokens(fields, served.limits.written // (n * len(prompts)), written),
+        max_tokens=_max_tokens(
+            fields, served.limits.written // (n * len(prompts)), written, fields.get("echo") is True
+        ),
         n=n,
         ends=frozenset(ends) | {specials[stop] for stop in given if stop in specials},
         stops=(*given, *stops),
@@ -208,13 +224,14 @@ def _sampling(fields: Fields) -> Sampling:
     )
 
 
-def _max_tokens(fields: Fields, most: int, default: int) -> int:
+def _max_tokens(fields: Fields, most: int, default: int, none: bool) -> int:
+    """none: whether 0 will do, as the prompt alone is asked for."""
     name = "max_completion_tokens" if "max_completion_tokens" in fields.values else "max_tokens"
     other = fields.get("max_tokens", fields.get(name))
     value = fields.get(name, min(default, most))
     if other is not None and (type(other), other) != (type(value), value):
         raise expected("max_tokens", "the number that max_completion_tokens has, or none", other)
-    if type(value) is not int or not 1 <= value <= most:
+    if type(value) is not int or not (0 if none else 1) <= value <= most:
         what = f"a whole number from 1 to {most}, which is what each answer of this request may have (--max-tokens)"
         raise expected(name, what if most else "fewer answers: the server's --max-tokens has not one for each", value)
     return value

@@ -83,14 +83,18 @@ class Completion(Shape):
     _whole = _more
 
     def _logprobs(self, piece: Piece) -> dict[str, list[Any]]:
-        """Offsets are characters from the beginning of the prompt; the token itself is among the likeliest."""
+        """Offsets are characters from the beginning of the prompt; the token itself is among the likeliest.
+
+        Of the first token of a prompt that is echoed there are none: null, as OpenAI has it.
+        """
         begins = self.question.offsets[piece.index // self.question.n]
         names = [{token: _name(self.tokenizer, token)[0] for token, _ in _with_itself(one)} for one in piece.scored]
         return {
             "tokens": [name[one.token] for name, one in zip(names, piece.scored)],
             "token_logprobs": [one.log_p for one in piece.scored],
             "top_logprobs": [
-                {name[token]: log_p for token, log_p in _with_itself(one)} for name, one in zip(names, piece.scored)
+                None if one.log_p is None else {name[token]: log_p for token, log_p in _with_itself(one)}
+                for name, one in zip(names, piece.scored)
             ],
             "text_offset": [begins + one.offset for one in piece.scored],
         }
