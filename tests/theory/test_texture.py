@@ -194,7 +194,7 @@ def test_an_interrupted_video_is_whole(film, tmp_path, monkeypatch, capsys):
     "words, says",
     [
         (["--order", "40"], "order: expected 1 to 29, what 60 frames can carry, got 40"),
-        (["--speed", "-1"], "--speed: expected a number above 0, got -1; backwards is --reverse"),
+        (["--speed", "-1"], "--speed: expected a number from 1e-06 on, got -1; backwards is --reverse"),
         (["--seconds", "0"], "--seconds: expected a number above 0"),
         (["--order", "0"], "--order: expected a whole number >= 1"),
         (["--out", "new.mp5"], "did you mean '.mp4'"),
@@ -207,9 +207,12 @@ def test_a_mistake_is_one_line(film, words, says, tmp_path, capsys, monkeypatch)
     assert says in captured.err and captured.err.count("\n") == 1 and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"no video at all", b"", None])
-def test_a_video_that_cannot_be_decoded(content, tmp_path, capsys):
-    path = tmp_path / "clip.mp4"
+@pytest.mark.parametrize(
+    "name, content",
+    [("clip.mp4", b"no video at all"), ("clip.mp4", b""), ("clip.mp4", None), ("a.txt", b"words\n" * 99)],
+)
+def test_a_video_that_cannot_be_decoded(name, content, tmp_path, capsys):
+    path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     assert main(["texture", str(path), "--out", str(tmp_path / "new.mp4")]) == 2

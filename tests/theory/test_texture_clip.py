@@ -23,8 +23,11 @@ def pictures(frames=20, height=24, width=32, seed=0):
     return found.astype(np.uint8)
 
 
-def film(path, frames, rate=25, codec="libx264", pixels="yuv420p", aspect=None, turned=None, at=None, clock=None):
+def film(
+    path, frames, rate=25, codec="libx264", pixels="yuv420p", aspect=None, turned=None, at=None, clock=None, title=""
+):
     with av.open(str(path), "w") as container:
+        container.metadata["title"] = title
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], pixels
         if aspect:
@@ -111,7 +114,7 @@ def test_an_odd_size_loses_a_pixel_and_is_not_blurred(tmp_path):
 def test_frames_that_were_dropped_are_shown_longer(tmp_path):
     frames, at = pictures(12), np.delete(np.arange(14), [4, 9])
     jitter = np.random.default_rng(0).integers(-2, 3, 12) * (at > 0)
-    lossless = dict(codec="ffv1", pixels="bgr0", clock=Fraction(1, 1000))
+    lossless = {"codec": "ffv1", "pixels": "bgr0", "clock": Fraction(1, 1000)}
     clip = texture.read(film(tmp_path / "phone.mkv", frames, 25, at=40 * at + jitter, **lossless), 100)
     assert clip.rate == pytest.approx(25, rel=0.02) and len(clip.frames) == 14
     assert "2 frames repeated and 0 left out" in clip.remarks[0]
@@ -227,6 +230,12 @@ def test_a_folder_that_is_no_clip(bad, tmp_path, capsys):
     }.get(bad, "a folder of pictures")
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1 and str(path) in error and not (tmp_path / "out.mp4").exists()
+
+
+def test_a_title_that_is_no_utf8(tmp_path):
+    path = film(tmp_path / "old.avi", pictures(6), codec="mpeg4", title="Caf#")
+    path.write_bytes(path.read_bytes().replace(b"Caf#", b"Caf\xe9"))
+    assert texture.read(path, 9).frames.shape == (6, 24, 32, 3)
 
 
 def test_a_clip_whose_end_is_missing_says_so(tmp_path):

@@ -77,7 +77,16 @@ def test_grain_has_the_correlations_of_its_clip(learnt):
     assert correlations(true)[0] > 0.6 and correlations(true)[4] > 0.5  # else this would say nothing
     np.testing.assert_allclose(correlations(found), correlations(true), atol=0.05)
     assert found.std() == pytest.approx(9, rel=0.1)
-    np.testing.assert_allclose(made(learnt, 600).std(0).mean((0, 1)), learnt.grain.spread.mean((0, 1)), rtol=0.05)
+    np.testing.assert_allclose(made(learnt, 600).std(0).mean((0, 1)), learnt.grain.deviation.mean((0, 1)), rtol=0.05)
+
+
+def test_grain_has_the_colours_of_its_place():
+    """Grey on the left, red against blue on the right."""
+    noise = field(100, stays=0.4)[..., :1] * np.ones(3)
+    noise[:, :, WIDTH // 2 :] *= (1, 0.2, -1)
+    found = made(texture.learn(clip(noise), 4), 100)
+    for half, expected in ((found[:, :, : WIDTH // 2], 1), (found[:, :, WIDTH // 2 :], -1)):
+        assert correlations(half)[3] == pytest.approx(expected, abs=0.1)
 
 
 def test_white_grain_stays_white():
@@ -143,7 +152,7 @@ def test_where_nothing_is_left_there_is_no_grain():
     learnt = texture.learn(frames, 4)
     found = made(learnt, 30)
     assert np.isfinite(found).all() and not found[..., 1].any() and not found[:, :10].any()
-    assert found[:, 12:, :, 0].std() == pytest.approx(learnt.grain.spread[12:, :, 0].mean(), rel=0.1)
+    assert found[:, 12:, :, 0].std() == pytest.approx(learnt.grain.deviation[12:, :, 0].mean(), rel=0.1)
     whole = texture.learn(frames[:5].astype(float), 2)
     bare = replace(whole, grain=replace(whole.grain, spread=np.zeros_like(whole.grain.spread)))
     assert next(texture.synthesise(bare, np.random.default_rng(0))).shape == frames.shape[1:]

@@ -15,6 +15,7 @@ from ._numbers import COUNT, real, whole
 
 READS, WRITES = ("clip",), ("out", "picture")
 EXTRA = "theory"
+SLOWEST = 1e-6  # at which states still change, in the arithmetic of a computer
 COLUMNS, SHOWN = 6, 250  # of the picture, of new frames at most
 
 
@@ -49,9 +50,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..progress import Progress
     from ..theory import texture
 
-    for name, hint in (("seconds", ""), ("speed", "; backwards is --reverse")):
-        if not (value := getattr(chosen, name)) > 0:
-            raise ValueError(f"--{name}: expected a number above 0, got {value:g}{hint}")
+    if not chosen.seconds > 0:
+        raise ValueError(f"--seconds: expected a number above 0, got {chosen.seconds:g}")
+    if not chosen.speed >= SLOWEST:
+        raise ValueError(
+            f"--speed: expected a number from {SLOWEST:g} on, got {chosen.speed:g}; backwards is --reverse"
+        )
     if chosen.rate is not None and not chosen.clip.is_dir():
         raise ValueError(
             f"--rate: expected a folder of pictures for CLIP, got {chosen.clip}; a video says itself how fast it is"

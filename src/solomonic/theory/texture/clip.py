@@ -88,8 +88,8 @@ def _of_video(path: Path, rates: list, remarks: list, kind: str = "a video") -> 
 
     number, frame = 0, None
     try:
-        with av.open(str(path.absolute()), options={"pattern_type": "none"}) as container:
-            if not container.streams.video:
+        with av.open(str(path.absolute()), options={"pattern_type": "none"}, metadata_errors="replace") as container:
+            if not container.streams.video or container.format.name == "tty":  # FFmpeg films a text scrolling by
                 raise ValueError(f"{path}: expected {kind}, got a file without pictures")
             stream = container.streams.best("video")
             stream.thread_type = "AUTO"

@@ -1,15 +1,15 @@
 """Grain: what the states leave of the frames, as a Gaussian field with the clip's correlations.
 
-Residuals of filmed clips are no white noise: neighbouring pixels, colours and frames go together. A residual frame
-e (height, width, 3), its standard deviations taken apart, is a mixture of three principal colours u that are independent
-of each other and stationary in space:
+Residuals of filmed clips are no white noise: neighbouring pixels, colours and frames go together. At every pixel x of a
+residual frame, red follows green and blue both, as they did in the clip; what each has of its own is a field u_i that is
+stationary in space, times a spread:
 
-    e_t(x) = spread(x) * (mixing u_t(x))        mixing mixing^T = the colours' correlations
+    green = n_1,   red = l_1 n_1 + n_2,   blue = l_2 n_1 + l_3 n_2 + n_3,   n_i(x) = spread_i(x) u_i(x)
 
 as video coders describe film grain (Norkin and Birkbeck 2018, AV1), but with whole spectra in place of a few
-autoregressive coefficients. The covariances of u at a distance d, in one frame and from one frame to the next,
+autoregressive coefficients. The covariances of u_i at a distance d, in one frame and from one frame to the next,
 
-    r_k(d) = sum_x v_t(x) v_{t+k}(x + d) / sum_x w(x) w(x + d),    v = w u,  w = root of the colours' mean spread^2,
+    r_k(d) = sum_x n_i,t(x) n_i,t+k(x + d) / sum_x spread_i(x) spread_i(x + d),
 
 are cut off smoothly at a third of the frame; their Fourier transforms S and S_1 say how strong each spatial frequency
 is and by how much it is left in the next frame: a = S_1 / S, complex where the grain drifts.
@@ -40,16 +40,22 @@ LEAST = 0.05  # of the correlation with the next frame, its real part: less cann
 
 @dataclass(frozen=True, eq=False)
 class Grain:
-    """What was learnt. Colours are red, green, blue; principal colours are weakest first."""
+    """What was learnt. The three fields are what green has, red beside it, and blue beside both."""
 
-    spread: Array  # (height, width, 3), standard deviations
-    mixing: Array  # (3, 3), principal colours to colours
-    covariances: (
-        Array  # (2, 3, 2 rows + 1, 2 columns + 1): lag 0 and 1 in time, principal colour, distances from 0, then below
-    )
-    ends: Array  # (2, height, width, 3), principal colours in the clip's first and last frame
+    spread: Array  # (height, width, 3), of the fields, standard deviations
+    loads: Array  # (height, width, 3): of green's in red, of green's in blue, of red's in blue
+    covariances: Array  # (2, 3, 2 rows + 1, 2 columns + 1): frames apart, field, distances from 0 on, then those below
+    ends: Array  # (2, height, width, 3), the fields in the clip's first and last frame
     frames: int  # of the clip
     speed: float = 1.0
+
+    @property
+    def deviation(self) -> Array:
+        """Standard deviations of red, green and blue (height, width, 3)."""
+        own, loads = np.square(self.spread), np.square(self.loads)
+        red = loads[..., 0] * own[..., 0] + own[..., 1]
+        blue = loads[..., 1] * own[..., 0] + loads[..., 2] * own[..., 1] + own[..., 2]
+        return np.sqrt(np.stack([red, own[..., 0], blue], -1))
 
     def fields(self, rng: np.random.Generator, reverse: bool = False) -> Iterator[Array]:
         """Residual frames (height, width, 3), float32, without end, from the one after the clip's last; with `reverse`
@@ -71,7 +77,12 @@ class Grain:
         U, V = fft.rfft2(field), noise()
         while True:
             U, V = step(U, V, noise(), noise())
-            yield self.spread * (np.moveaxis(fft.irfft2(U, size)[:, :height, :width], 0, -1) @ self.mixing.T)
+            yield self._mixed(self.spread * np.moveaxis(fft.irfft2(U, size)[:, :height, :width], 0, -1))
+
+    def _mixed(self, n: Array) -> Array:
+        green, red, blue = np.moveaxis(n, -1, 0)
+        of_green, also_green, of_red = np.moveaxis(self.loads, -1, 0)
+        return np.stack([of_green * green + red, green, also_green * green + of_red * red + blue], -1)
 
     def _spectra(self) -> tuple[tuple[int, int], Array, Array, Array]:
         """The size of a grid on which nothing reaches around the edges; S of mean 1, lambda and theta on half of it."""
@@ -82,42 +93,59 @@ class Grain:
         S, S_1 = fft.rfft2(grid)
         S = np.maximum(S.real, 0)
         twice = slice(1, (size[1] + 1) // 2)  # columns that stand for their mirror images too
-        mean = (S.sum((1, 2)) + S[..., twice].sum((1, 2)))[:, None, None] / np.prod(size)
-        S /= np.where(mean > 0, mean, 1)
-        a = S_1 / np.where(mean > 0, mean, 1) / np.maximum(S, 1e-3)
-        a = np.maximum(a.real, LEAST) + 1j * a.imag
+        mean = (S.sum((1, 2)) + S[..., twice].sum((1, 2)))[:, None, None] / np.float32(np.prod(size))
+        mean[mean <= 0] = 1
+        S /= mean
+        S_1 /= mean * np.maximum(S, 1e-3)
+        a = np.maximum(S_1.real, LEAST) + 1j * S_1.imag
         most = 1 - 1 / (2 * self.frames)
-        return size, S, _decay(np.minimum(np.abs(a), most)), np.angle(a)
+        return size, S, _decay(np.minimum(np.abs(a), most)).astype(np.float32), np.angle(a)
 
 
-def fit(residual: Callable[[int], Array], frames: int, spread: Array, correlations: Array) -> Grain:
+def colours(e: Array) -> tuple[Array, Array]:
+    """The spread and the loads of residuals (T, pixels, 3), both (pixels, 3)."""
+    red, green, blue = np.moveaxis(e, -1, 0)
+
+    def by(a: Array, b: Array) -> Array:
+        power = np.mean(b * b, 0)
+        return np.divide(np.mean(a * b, 0), power, out=np.zeros_like(power), where=power > 0)
+
+    of_green, also_green = by(red, green), by(blue, green)
+    red = red - of_green * green
+    of_red = by(blue, red)
+    blue = blue - also_green * green - of_red * red
+    return np.stack([n.std(0) for n in (green, red, blue)], -1), np.stack([of_green, also_green, of_red], -1)
+
+
+def fit(residual: Callable[[int], Array], frames: int, spread: Array, loads: Array) -> Grain:
     """From the residuals of a frame and the next, residual(t) (2, height, width, 3), of a clip of so many frames.
 
-    `spread` (height, width, 3) are their standard deviations, `correlations` (3, 3) those between colours.
+    `spread` and `loads` (height, width, 3) are those of all its residuals.
     """
     height, width, _ = spread.shape
-    variances, axes = np.linalg.eigh(correlations)
-    kept = variances > 1e-3
-    mixing = (axes * np.sqrt(np.where(kept, variances, 0))).astype(np.float32)
-    unmixing = (axes / np.sqrt(np.where(kept, variances, 1)) * kept).astype(np.float32)
-    whitening = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-    weight = np.sqrt(np.mean(spread**2, 2))[..., None]
+
+    def own(t: int) -> Array:
+        red, green, blue = np.moveaxis(residual(t), -1, 0)
+        red = red - loads[..., 0] * green
+        return np.stack([green, red, blue - loads[..., 1] * green - loads[..., 2] * red], 1)
+
     third = max(min(height, width) // 3, 7)
     rows, columns = min(third, height - 1), min(third, width - 1)
     size = _size(spread.shape, rows, columns)
     sums = np.zeros((2, 3, size[0], size[1] // 2 + 1), np.complex64)
     for t in np.unique(np.linspace(0, frames - 2, min(PAIRS, frames - 1)).astype(int)):
-        now, after = fft.rfft2(np.moveaxis((residual(t) * whitening @ unmixing) * weight, -1, 1), size)
+        now, after = fft.rfft2(own(t), size)
         sums[0] += now * now.conj() + after * after.conj()
         sums[1] += 2 * after * now.conj()
     near = _distances(rows)[:, None], _distances(columns)
-    count = fft.irfft2(np.abs(fft.rfft2(weight[..., 0], size)) ** 2, size)[near]
-    covariances = fft.irfft2(sums, size)[:, :, *near] / np.maximum(count, max(1e-6 * count[0, 0], 1e-30))
+    count = fft.irfft2(np.abs(fft.rfft2(np.moveaxis(spread, -1, 0), size)) ** 2, size)[:, *near]
+    covariances = fft.irfft2(sums, size)[:, :, *near] / np.maximum(count, 1e-6 * count[:, :1, :1] + 1e-30)
     covariances *= np.outer(_taper(rows), _taper(columns))
-    own = covariances[:1, :, :1, :1]
-    covariances /= np.where(own > 0, own, 1)
-    ends = np.stack([residual(0)[0], residual(frames - 2)[1]]) * whitening @ unmixing
-    return Grain(spread, mixing, covariances.astype(np.float32), ends, frames)
+    variance = covariances[:1, :, :1, :1]
+    covariances /= np.where(variance > 0, variance, 1)
+    ends = np.moveaxis(np.stack([own(0)[0], own(frames - 2)[1]]), 1, -1)
+    np.divide(ends, spread, out=ends, where=spread > 0)
+    return Grain(spread, loads, covariances.astype(np.float32), ends, frames)
 
 
 class _Step:
@@ -154,4 +182,4 @@ def _size(shape: tuple[int, ...], rows: int, columns: int) -> tuple[int, int]:
     return fft.next_fast_len(shape[0] + rows, True), fft.next_fast_len(shape[1] + columns, True)
 
 
-__all__ = ["Grain", "fit"]
+__all__ = ["Grain", "colours", "fit"]

@@ -19,7 +19,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from ...machine import check_fits
 from ..realization.backward import backward
 from ..realization.linear import Markov, root, spectral_radius, symmetric
-from .grain import Grain, fit
+from .grain import Grain, colours, fit
 
 Array = np.ndarray
 BLOCK = 2**21  # numbers of the clip at once
@@ -46,7 +46,7 @@ class Texture:
     def explained(self) -> float:
         """The share of the clip's variance that the states have."""
         states = np.trace(self.Sigma)
-        return float(states / (states + np.sum(self.grain.spread**2, dtype=float)))
+        return float(states / (states + np.sum(self.grain.deviation**2, dtype=float)))
 
     @property
     def Q(self) -> Array:
@@ -99,25 +99,20 @@ def learn(frames: Array, order: int, rate: float = 25.0) -> Texture:
         raise ValueError(f"order: expected at most {carried}, all that these frames span, got {order}")
     X = V * np.sqrt(values)
     loading, X32 = (V / np.sqrt(values)).astype(np.float32), X.astype(np.float32)
-    C, spread, products = np.empty((P, order), np.float32), np.empty(P, np.float32), np.zeros((3, 3))
+    C, (spread, loads) = np.empty((P, order), np.float32), np.empty((2, P), np.float32)
     for block in blocks:
         part = flat[:, block].astype(np.float32) - mean[block]
         C[block] = part.T @ loading
         part -= X32 @ C[block].T
-        spread[block] = part.std(0)
-        colours = part.reshape(-1, 3)
-        products += colours.T @ colours
+        spread[block], loads[block] = (z.ravel() for z in colours(part.reshape(T, -1, 3)))
     A, Sigma = _dynamics(X)
 
     def residual(t: int) -> Array:
         pair = flat[t : t + 2].astype(np.float32) - mean - X32[t : t + 2] @ C.T
         return pair.reshape(2, *shape)
 
-    spread = spread.reshape(shape)
-    uncorrelated = spread.reshape(-1, 3).astype(float)
-    correlations = products / np.maximum(T * uncorrelated.T @ uncorrelated, 1e-30)
-    np.fill_diagonal(correlations, 1)
-    return Texture(shape, mean, C, A, Sigma, X, fit(residual, T, spread, correlations), rate)
+    grain = fit(residual, T, spread.reshape(shape), loads.reshape(shape))
+    return Texture(shape, mean, C, A, Sigma, X, grain, rate)
 
 
 def _dynamics(X: Array) -> tuple[Array, Array]:
