@@ -231,6 +231,16 @@ def test_probation_is_not_scored():
     assert score([(scores, [(500, 600)])], threshold=5).false_alarms == 1
 
 
+def test_points_are_those_of_a_series_with_or_without_windows():
+    scores = np.zeros(100)
+    scores[[45, 99]] = 1.0, 0.5
+    found = score([(scores, [(40, 60)])], threshold=1.0)
+    assert found.points == pytest.approx(sigma(-16 / 21) / sigma(-1))
+    assert found.score == pytest.approx(100 * (found.points + 1) / 2)
+    quiet = score([(scores, [])], threshold=0.5)
+    assert quiet.points == pytest.approx(-0.22) and math.isnan(quiet.score)
+
+
 @pytest.mark.parametrize("windows", [[(5, 3)], [(3, 8), (7, 9)], [(90, 100)], [(-1, 4)]])
 def test_windows_that_cannot_be_are_refused(windows):
     with pytest.raises(ValueError, match="windows"):
