@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from solomonic.theory.residual import stack
 from solomonic.theory.residual.layers import Level, Linear, Seasonal
+from solomonic.theory.residual.series import Series
 from solomonic.theory.residual.stack import Gated, Novelty, Seasons
 from solomonic.theory.residual.surprise import APART, Surprise, first_of_events
 
@@ -140,6 +141,18 @@ def test_whatever_is_finite_gives_finite_scores(x):
 def test_a_range_that_no_float_holds_is_refused():
     with pytest.raises(ValueError, match="divide it"):
         stack().run([1e308, -1e308] * 50)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1.0, 3e307])
+@pytest.mark.parametrize("name", ["load", "Leistung $k_W [MW] of a long name, much longer than an axis can take"])
+def test_a_picture_of_any_unit_and_name(scale, name):
+    draw = pytest.importorskip("solomonic.theory.residual.picture").draw
+    x = np.clip(X, -4, 4) / 4 * scale
+    found = stack((DAY,)).run(x)[0]
+    series = Series(name, x, None, None, [], 1)
+    with np.errstate(all="raise", under="ignore"):
+        png = draw(series, found.names, found.predictions.sum(1), found.residuals, found.surprise, [])
+    assert png.startswith(b"\x89PNG")
 
 
 # how rare

@@ -11,6 +11,7 @@ from .series import Series
 from .stack import Stretch
 
 INK, MARK = "#0072b2", "#d55e00"
+FAR = 100  # powers of ten
 
 
 def draw(
@@ -23,20 +24,25 @@ def draw(
 ) -> bytes:
     """PNG: the series over what was expected, the residuals of the layers `names` (rows, layers), surprise and stretches.
 
-    Series and residuals are in the unit of the data, which their axes name; surprise is in nats.
+    Series and residuals are in the unit of the data, which their axis names; surprise is in nats.
     """
+    values = series.values
+    power = int(np.log10(max(np.abs(values).max(), 1e-300)))
+    if abs(power) > FAR:  # matplotlib's ticks overflow
+        values, expected, residuals = (each / 10.0**power for each in (values, expected, residuals))
     figure = Figure(figsize=(9, 5.6), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=(2, 1.4, 1.2))
     row, unit = np.arange(len(surprise)), _short(series.name)
+    of_axis = f"{unit}\n/ 1e{power}" if abs(power) > FAR else unit
     many = f"{len(found)} stretch{'es' * (len(found) != 1)}"
     top.set_title(f"{unit}: {len(row):,} rows, {many} least like what came before (shaded)", fontsize=10, loc="left")
     top.plot(row, expected, color="#bbb", linewidth=0.8, label="expected")
-    top.plot(row, series.values, color=INK, linewidth=0.5, label="measured")
-    top.set_ylabel(unit)
+    top.plot(row, values, color=INK, linewidth=0.5, label="measured")
+    top.set_ylabel(of_axis)
     for layer, shade in enumerate(np.linspace(0.8, 0, residuals.shape[1])):
         middle.plot(row, residuals[:, layer], color=str(shade), linewidth=0.4, label=f"after {names[layer]}")
-    middle.set_ylabel(f"residual,\nunit of {unit}")
+    middle.set_ylabel("residual,\nsame unit")
     for axes in (top, middle):
         legend = axes.legend(frameon=False, loc="upper left", ncols=3, fontsize=8)
         for line in legend.get_lines():
