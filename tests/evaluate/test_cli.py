@@ -156,7 +156,7 @@ def test_interruption_shows_what_is_done(folder, tmp_path, capsys, monkeypatch):
         (["--data", "broken.jsonl"], "broken.jsonl, line 1: expected a JSON object"),
         (["--data", "broken.parquet"], "broken.parquet: expected a parquet file"),
         (["--data", "lines.jsonl", "--field", "body"], "expected an object with the text under 'body', got text"),
-        (["--json", "nothing"], "--json: expected a file, nothing is a folder"),
+        (["--json", "nothing"], "--json: nothing: expected a file to write to, got a folder"),
     ],
 )
 def test_a_mistake_is_one_line(folder, tmp_path, capsys, monkeypatch, words, says):

@@ -135,11 +135,12 @@ def test_eidetic_memory_of_everything_is_attention_without_positions_beyond_the_
 
 @pytest.mark.parametrize("fading", FADING, ids=lambda config: config.name)
 def test_every_fading_memory_is_sized_by_the_presets(fading):
-    """As the value of a query is the model's width, so are the fading memory's heads together."""
-    config = preset("bmojo", vocab_size=30, d_model=WIDTH, state_size=8, fading=fading.name).layers[0].fading
-    assert type(config) is type(fading)
-    mixer = build(config, WIDTH)
-    assert mixer.out.in_features == WIDTH
+    """Its heads are together twice as wide as the model, as those of the SSM alone, and once where that is asked for."""
+    for expand, times in ((None, 2), (1, 1)):
+        made = preset("bmojo", vocab_size=30, d_model=WIDTH, state_size=8, fading=fading.name, expand=expand)
+        config = made.layers[0].fading
+        assert type(config) is type(fading)
+        assert build(config, WIDTH).out.in_features == times * WIDTH
     assert (config.state_size if fading.name == "mamba2" else config.key_dim) == 8
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from solomonic.ops.jit import threads
+from solomonic.ops.jit import array, threads
 from solomonic.ops.rows import convolve, gated_norm, rms_norm
 
 CHILD = """
@@ -98,3 +98,15 @@ def test_what_was_just_compiled_is_what_is_kept(tmp_path):
         done = subprocess.run([sys.executable, "-c", BITS], capture_output=True, text=True, env=env, check=True)
         said.append(done.stdout)
     assert said[0] and said[0] == said[1]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64, torch.int32, torch.bool])
+def test_an_array_is_the_tensor_and_leaves_its_storage_free_to_be_resized(kind):
+    """FSDP frees gathered weights by resizing their storage, which `Tensor.numpy` forbids."""
+    x = torch.arange(6).view(2, 3).to(kind)
+    found = array(x)
+    assert found.shape == (2, 3) and (torch.from_numpy(found) == x).all() and found.ctypes.data == x.data_ptr()
+    found[0, 0] = 1
+    assert x[0, 0] == 1
+    x.untyped_storage().resize_(0)
+    assert array(torch.zeros(0, 3)).shape == (0, 3)

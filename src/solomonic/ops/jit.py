@@ -76,9 +76,35 @@ def numbers(*shape: int) -> torch.Tensor:
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
+class _Memory:
+    """A tensor as numpy reads memory, which it keeps."""
+
+    def __init__(self, x: torch.Tensor):
+        self.tensor = x
+        kind = np.dtype(KINDS[x.dtype]).str
+        self.__array_interface__ = {
+            "data": (x.data_ptr(), False),
+            "shape": tuple(x.shape),
+            "typestr": kind,
+            "version": 3,
+        }
+
+
+KINDS = {torch.float32: "f4", torch.float64: "f8", torch.int64: "i8", torch.int32: "i4", torch.bool: "b1"}
+
+
+def array(x: torch.Tensor) -> np.ndarray:
+    """The numbers of a contiguous tensor where they lie.
+
+    Not `Tensor.numpy`, which forbids the storage to be resized ever after: FSDP frees gathered weights in that way.
+    """
+    x = x.detach()
+    return np.asarray(_Memory(x)) if x.numel() and x.dtype in KINDS else x.numpy()
+
+
 def arrays(*tensors: torch.Tensor) -> list[np.ndarray]:
     """The numbers of contiguous tensors where they lie, of others copied."""
-    return [x.detach().contiguous().numpy() for x in tensors]
+    return [array(x.contiguous()) for x in tensors]
 
 
 def whole_numbers(x: torch.Tensor | None) -> torch.Tensor:

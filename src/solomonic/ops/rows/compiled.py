@@ -10,7 +10,7 @@ from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads
+from ..jit import FAST, array, arrays, compiled, dot, exp, in_parts, numbers, require, threads
 
 F = np.float32
 LEAST = 1 << 14  # numbers a part
@@ -339,7 +339,7 @@ def _rows(x: Tensor) -> tuple[np.ndarray, int]:
     if x.stride(1) != 1:
         x = x.contiguous()
     rows, D = x.shape
-    return x.as_strided(((rows - 1) * x.stride(0) + D,), (1,)).numpy(), x.stride(0)
+    return array(x.as_strided(((rows - 1) * x.stride(0) + D,), (1,))), x.stride(0)
 
 
 def _sum(parts: np.ndarray) -> Tensor:
