@@ -75,7 +75,23 @@ def test_a_classifier_of_tokens(tmp_path):
     labels = (x % 4).masked_fill(torch.arange(9) < 2, -100)
     out = model(x, labels=labels)
     assert_close(out.loss, cross_entropy(out.logits[:, 2:].flatten(0, 1), labels[:, 2:].flatten()), "loss")
+    counted = model(x, labels=labels, num_items_in_batch=28)
+    assert_close(counted.loss, out.loss / 2, "loss of a part of a batch")
     assert_close(out.logits, model.score(AutoModel.from_pretrained(tmp_path)(x).last_hidden_state), "logits")
+
+
+def test_what_a_loss_does_not_take_is_refused(tmp_path):
+    saved(tmp_path)
+    x, labels = draw(2, 9), torch.tensor([1, 0])
+    base, texts, tagger = (auto.from_pretrained(tmp_path) for auto in (AutoModel, AutoClassifier, AutoTagger))
+    for model, given in ((base, {}), (texts, {"labels": labels})):
+        with pytest.raises(ValueError, match="num_items_in_batch: expected None"):
+            model(x, num_items_in_batch=3, **given)
+    with pytest.raises(ValueError, match="shift_labels: expected None"):
+        tagger(x, labels=x % 2, shift_labels=x % 2)
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path / "run"), use_cpu=True, report_to=[])
+    takes = [transformers.Trainer(model, arguments).model_accepts_loss_kwargs for model in (texts, tagger)]
+    assert takes == [False, True]  # so that it divides by the number of steps itself, or gives the number of labels
 
 
 def test_pipelines(tmp_path, caplog):

@@ -9,7 +9,6 @@ from transformers.modeling_outputs import SequenceClassifierOutputWithPast, Toke
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from .backbone import OF_THE_LOSS
 from .cache import SolomonicCache
 from .model import SolomonicPreTrainedModel
 
@@ -34,6 +33,8 @@ class Classifier(SolomonicPreTrainedModel):
 
 class SolomonicForSequenceClassification(Classifier):
     """A label, or numbers, for each text: by its last token."""
+
+    accepts_loss_kwargs = False  # a mean over the texts of a call
 
     @can_return_tuple
     def forward(
@@ -70,6 +71,8 @@ class SolomonicForSequenceClassification(Classifier):
 class SolomonicForTokenClassification(Classifier):
     """A label for each token, given those before it."""
 
+    accepts_loss_kwargs, of_the_loss = True, ("num_items_in_batch", "ignore_index")
+
     @can_return_tuple
     def forward(
         self,
@@ -89,7 +92,7 @@ class SolomonicForTokenClassification(Classifier):
         out = self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
         logits, loss = self.score(out.last_hidden_state), None
         if labels is not None:
-            details = {key: kwargs[key] for key in OF_THE_LOSS if kwargs.get(key) is not None}
+            details = {key: kwargs[key] for key in self.of_the_loss if kwargs.get(key) is not None}
             loss = self.loss_function(logits, labels, self.config, **details)
         return TokenClassifierOutput(loss, logits, out.hidden_states)
 

@@ -35,6 +35,8 @@ class SolomonicPreTrainedModel(PreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^model\.head\.", r"^score\."]  # heads of the others
     drawn: ClassVar[tuple[str, ...]] = ()
     """Beginnings of names that a checkpoint may lack: transformers says so, and that they are to be trained."""
+    of_the_loss: ClassVar[tuple[str, ...]] = ()
+    """Arguments of a call that its loss takes; others of the kind are refused."""
 
     def __init__(self, config: SolomonicConfig):
         super().__init__(config)
@@ -85,6 +87,9 @@ class SolomonicPreTrainedModel(PreTrainedModel):
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """What the backbone makes of the call, with what the configuration says where the call does not."""
+        for key in OF_THE_LOSS:
+            if kwargs.get(key) is not None and key not in self.of_the_loss:
+                raise ValueError(f"{key}: expected None, as {type(self).__name__}'s loss does without it; leave it out")
         if use_cache is None:
             use_cache = past_key_values is not None or (self.config.use_cache and not self.training)
         if output_hidden_states is None:
@@ -150,7 +155,7 @@ class SolomonicModel(SolomonicPreTrainedModel):
 class SolomonicForCausalLM(SolomonicPreTrainedModel, GenerationMixin):
     """A language model."""
 
-    accepts_loss_kwargs = True
+    accepts_loss_kwargs, of_the_loss = True, OF_THE_LOSS
     _is_stateful = True  # no token can be taken back, as assisted generation would
     _keys_to_ignore_on_load_unexpected = None
     _tied_weights_keys = {"model.head.weight": "model.embedding.weight"}
