@@ -186,6 +186,26 @@ def test_writers_of_one_file_never_tear_it(there):
     assert not [p for p in there.iterdir() if p.name.endswith(".partial")]
 
 
+def test_a_file_that_a_sweep_has_locked_before_its_writer_is_not_written_to(there, monkeypatch):
+    """A sweep that comes between making and locking a file takes it away; its writer begins another."""
+    from solomonic import files
+
+    swept, lock = [], files._try_lock
+
+    def late(handle):
+        if swept:
+            return lock(handle)
+        swept.extend(there.glob(".*.partial"))
+        return False
+
+    monkeypatch.setattr(files, "_try_lock", late)
+    with replacing("file") as partial:
+        assert partial.resolve() != swept[0].resolve()
+        swept[0].unlink()
+        partial.write_text("new")
+    assert (there / "file").read_text() == "new"
+
+
 def test_what_another_process_is_writing_is_not_swept_away(there):
     program = (
         "import sys; from solomonic.files import replacing\n"

@@ -221,8 +221,7 @@ def _begin(target: Path) -> tuple[Path, int]:
     while True:
         partial = target.with_name(_partial(target.name) + secrets.token_hex(8) + PARTIAL)
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        _try_lock(handle)
-        if _same(handle, partial):
+        if _try_lock(handle) and _same(handle, partial):  # or a sweep has taken it between the two lines
             return partial, handle
         os.close(handle)
 
