@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from solomonic import progress
-from solomonic.progress import COMPILING, Progress, notice, on_compiling
+from solomonic.progress import COMPILING, Progress, compiling_said, notice, on_compiling
 
 
 @pytest.fixture
@@ -80,6 +80,9 @@ def test_compiling_is_said_once_and_does_not_count(capsys, clock):
 
 def test_a_bar_on_a_terminal_counts_from_after_the_first_step(monkeypatch, clock):
     monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress(20) as bar:
+        bar.update(20)
+    assert sys.stderr.getvalue() == ""  # done before anybody looks
     with Progress(2000, what="train") as bar:
         bar.compiling()
         assert f"train: {COMPILING}" in sys.stderr.getvalue()
@@ -108,6 +111,23 @@ def test_what_is_to_be_known_is_said_before_progress_or_at_once_on_a_terminal(ca
     monkeypatch.setattr(sys, "stderr", Terminal())
     notice("busy")
     assert sys.stderr.getvalue() == "solomonic: busy\n"
+
+
+def test_compiling_without_progress_is_said_once_on_a_terminal(capsys, monkeypatch):
+    def compiles():
+        for tell in tuple(progress._listeners):
+            tell()
+
+    with compiling_said():
+        compiles()
+    assert lines(capsys) == []
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with compiling_said():
+        with Progress(3):
+            compiles()
+        assert COMPILING in sys.stderr.getvalue() and "solomonic" not in sys.stderr.getvalue()
+        compiles(), compiles()
+    assert sys.stderr.getvalue().count(f"solomonic: {COMPILING}\n") == 1
 
 
 NUMBA = """
@@ -156,3 +176,18 @@ def test_a_busy_machine_is_said(load, threads, says, monkeypatch):
         assert said is None
     else:
         assert says in said and f"a load of {load:.1f} on 2 cores" in said
+
+
+class Full(io.StringIO):
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+def test_the_work_goes_on_where_nobody_takes_what_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Full())
+    notice("busy")
+    with Progress(10) as bar:
+        bar.compiling()
+        for _ in range(10):
+            bar.update()
+    assert bar.n == 10

@@ -8,10 +8,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from time import monotonic, time
-from typing import Self
+from typing import Self, TextIO
 
 from tqdm import tqdm
 
@@ -47,6 +47,21 @@ def on_compiling(tell: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(tell)
+
+
+@contextmanager
+def compiling_said() -> Iterator[None]:
+    """In the block, compiling is said once on a terminal, where there is no progress that says it."""
+    told = False
+
+    def tell() -> None:
+        nonlocal told
+        if not told and _listeners[-1] is tell and sys.stderr.isatty():
+            told = True
+            _say(f"solomonic: {COMPILING}")
+
+    with on_compiling(tell):
+        yield
 
 
 def notice(text: str | None) -> None:
@@ -133,15 +148,18 @@ class Progress:
         elif self.shown and self.total is None:
             self._line(monotonic())
 
-    def say(self, text: str) -> None:
-        """A line of the command's output, above the bar."""
-        tqdm.write(text) if self._bar is not None else print(text, flush=True)
+    def say(self, text: str, file: TextIO | None = None) -> None:
+        """A line of the command's output, or of `file`, above the bar."""
+        file = sys.stdout if file is None else file
+        tqdm.write(text, file) if self._bar is not None else print(text, file=file, flush=True)
 
     def set_note(self, note: str) -> None:
-        """What stands after the numbers."""
+        """What stands after the numbers, on a terminal in the place of how many a second."""
         self.note = note
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
+            if self.total is not None:
+                self._bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
     def compiling(self) -> None:
         """Say that functions are being compiled, until the next update."""
@@ -176,15 +194,21 @@ class Progress:
         self._print(f"{share} %, {self.n:,}/{self.total:,} {self.unit}s in {_clock(taken)}{left}")
 
     def _print(self, text: str) -> None:
-        _say_notices()
         before, after = f"{self.what}: " if self.what else "", f"; {self.note}" if self.note else ""
-        print(f"{before}{text}{after}", file=sys.stderr, flush=True)
+        _say_notices()
+        _say(f"{before}{text}{after}")
 
 
 def _say_notices() -> None:
     for text in _notices:
-        print(f"solomonic: {text}", file=sys.stderr, flush=True)
+        _say(f"solomonic: {text}")
     _notices.clear()
+
+
+def _say(text: str) -> None:
+    """On standard error; where nobody takes it any more, or the disk is full, the work goes on all the same."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _columns() -> int:
@@ -199,4 +223,4 @@ def _clock(seconds: float) -> str:
     return tqdm.format_interval(seconds)
 
 
-__all__ = ["Progress", "notice", "on_compiling", "watch_numba"]
+__all__ = ["Progress", "compiling_said", "notice", "on_compiling", "watch_numba"]

@@ -11,7 +11,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from solomonic.compare.matrix import Cell, cells_of, kept_tokens, open_folder, read_lines, run_cell
+from solomonic.compare.matrix import (
+    Cell,
+    build_task,
+    cells_of,
+    digest,
+    kept_tokens,
+    open_folder,
+    read_lines,
+    run_cell,
+)
 from solomonic.compare.run import compare
 from solomonic.compare.suites import SUITES, Run, Suite, suite
 
@@ -74,6 +83,45 @@ def test_a_folder_of_another_configuration_is_refused_untouched(tmp_path):
     assert files == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
+def test_a_folder_of_results_on_other_data_is_refused(tmp_path):
+    open_folder(tmp_path, TINY, "cpu", "first", {"distractor_recall": "a digest"})
+    open_folder(tmp_path, TINY, "cpu", "second", {"distractor_recall": "a digest"})
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(ValueError, match="results of distractor_recall on other data.*--out"):
+        open_folder(tmp_path, TINY, "cpu", "third", {"distractor_recall": "another"})
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_task_is_known_by_its_options_and_its_data(tmp_path):
+    (tmp_path / "text").write_text("it was the best of times\n" * 40 + "the end\n" * 40)
+    run = Run("text", steps=1, options={"data": str(tmp_path / "text"), "length": 16, "lengths": (16,)})
+    one, same = digest(build_task(run)), digest(build_task(run))
+    (tmp_path / "text").write_text("it was the worst of times\n" * 40 + "the end\n" * 40)
+    assert one == same != digest(build_task(run))
+    recall = [digest(build_task(Run("distractor_recall", steps=1, options=RECALL | {"easy": x}))) for x in (0.6, 0)]
+    assert recall[0] != recall[1]
+
+
+def test_the_checkpoint_of_another_run_ends_the_comparison_and_stays(tmp_path):
+    """In a process of its own; nothing is trained over it."""
+    from solomonic.compare.matrix import build_model
+    from solomonic.train import Interrupted, TrainConfig, fit
+
+    suite = replace(TINY, archs=("bmojo",))
+    (cell,) = cells_of(suite)
+    run = suite.runs[cell.task]
+    problem = build_task(replace(run, options=RECALL | {"easy": 0.1}))
+    path = tmp_path / "cells" / f"{cell.key}.safetensors"
+    config = TrainConfig(run.steps, run.batch_size, cell.lr)
+    with pytest.raises(Interrupted):
+        fit(build_model("bmojo", run, problem.vocab_size, 0), problem, config, path, stop=lambda: True)
+    before = path.read_bytes()
+    open_folder(tmp_path, suite, "cpu", "first")
+    with pytest.raises(ValueError, match="task easy 0.1, now 0.6"):
+        compare(suite, tmp_path, CPU, 1, "second")
+    assert path.read_bytes() == before
+
+
 def test_results_without_their_settings_are_refused(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"arch": "bmojo"}\n')
     with pytest.raises(ValueError, match="no run.json"):
@@ -125,6 +173,7 @@ def test_interrupted_and_started_again(tmp_path, number):
     process.send_signal(number)
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130 and b"goes on from here" in said, said.decode()
+    assert b"\r" not in seen + said
     assert read_lines(tmp_path / "cut" / "results.jsonl") == []
     assert len(list((tmp_path / "cut" / "cells").glob("*.safetensors"))) == 1
     subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)

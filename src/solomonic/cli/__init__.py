@@ -5,6 +5,7 @@ options, `run(chosen, words)` does it and returns the exit code. What takes long
 file imports next to nothing, so that Ctrl-C is looked after before anything that takes long.
 """
 
+import os
 import sys
 
 from ._interrupts import interrupts
@@ -19,6 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
     with interrupts(ends=arguments is None) as begun:
         try:
             open_streams()
+            if arguments is None and not sys.stderr.isatty():  # bars of other libraries: ours are lines there
+                os.environ.setdefault("TQDM_DISABLE", "1")
             from ._commands import run
 
             return run(sys.argv[1:] if arguments is None else arguments, begun)

@@ -17,7 +17,7 @@ import torch
 
 from .. import __version__
 from ..machine import busy
-from ..progress import notice
+from ..progress import compiling_said, notice
 from ..spelling import hint, unknown
 from ..train import Diverged, Interrupted
 from ._device import threads
@@ -99,11 +99,12 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
     need one byte or one frame too many, so that no reader could name them all; up here all of that is let go of, and
     there is room again to print. Any other exception is a mistake of ours, and shows its traceback.
     """
-    chosen = parser().parse_args(arguments)
+    words = [*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments
+    chosen = parser().parse_args(words)
     begin()
     try:
         guard(chosen, chosen.file_of_command)
-        with threads(getattr(chosen, "threads", None)), _warnings():
+        with threads(getattr(chosen, "threads", None)), _warnings(), compiling_said():
             notice(_busy() if "threads" in chosen else None)
             code = chosen.run(chosen, arguments)
         flush()

@@ -23,7 +23,7 @@ def add_device(command: argparse.ArgumentParser, of: str = "") -> None:
     command.add_argument(
         "--device",
         metavar="D",
-        help=f"{of}cpu, or an accelerator as PyTorch names it: cuda, cuda:1, mps, ... (default: one, if it is there)",
+        help=f"{of}cpu, or cuda, cuda:1, mps, ... (default: an accelerator if there is one)",
     )
     add_threads(command)
 
@@ -33,7 +33,7 @@ def add_threads(command: argparse.ArgumentParser) -> None:
         "--threads",
         type=whole(os.cpu_count() or 1, least=1),
         metavar="N",
-        help="of the processor; on a busy machine one is often the fastest (default: one a core)",
+        help="threads of the processor; on a busy machine one is often the fastest (default: one a core)",
     )
 
 

@@ -11,6 +11,7 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -69,7 +70,7 @@ def run_cell(
     folder: Path,
     report: Callable[[int, float], None] = lambda step, loss: None,
     stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = print,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> dict[str, Any]:
     """Train and score one cell; returns its line. A cell that diverges has no scores, and says where.
 
@@ -92,7 +93,7 @@ def run_cell(
         try:
             done = fit(model, problem, config, checkpoint, report, stop)
         except Damaged as error:
-            say(f"{error}; its cell begins again")
+            warn(f"{error}; its cell begins again")
             checkpoint.unlink()
             done = fit(model, problem, config, checkpoint, report, stop)
     except Diverged as error:

@@ -165,8 +165,8 @@ def run_cells(
                 bar.update(value)
             elif kind == "line":
                 finish(value)
-            elif kind == "say":
-                bar.say(value)
+            elif kind == "warning":
+                bar.say(f"solomonic: {value}", sys.stderr)
             elif kind == "compiling":
                 bar.compiling()
             elif kind == "refused":
@@ -204,12 +204,12 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
             news.put(("step", step - reached))
             reached = step
 
-        def say(text: str) -> None:
-            news.put(("say", text))
+        def warn(text: str) -> None:
+            news.put(("warning", text))
 
         try:
             with on_compiling(lambda: news.put(("compiling", None))):
-                line = run_cell(cell, runs[cell.task], torch.device(device), folder, report, asked, say)
+                line = run_cell(cell, runs[cell.task], torch.device(device), folder, report, asked, warn)
             news.put(("line", line))
         except Interrupted:
             break

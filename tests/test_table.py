@@ -1,0 +1,54 @@
+"""Tables fit the terminal: nothing is lost, numbers stay whole as long as they can."""
+
+import pytest
+
+from solomonic.cli._table import paragraph, table
+
+HEAD = ["document", "id", "session", "time (UTC)", "stored tokens", "text bytes", "store bytes", "complete"]
+ROWS = [
+    ["books/moby dick.txt", 1, "talk", "2026-11-30 10:10:10", 12345, 678901, 12345678, "yes"],
+    ["/a/long/path/to/some/file/that/has/a/long/name.jsonl:12", 2, None, "2026-11-30 10:10:10", 5, 6, 7, "no"],
+]
+
+
+def test_what_fits_is_as_it_is(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert table(["length", "bits"], [[2048, 1.5], [64, None]]) == "length   bits\n2,048   1.500\n64          -"
+
+
+@pytest.mark.parametrize("width", [200, 120, 80, 60, 40, 20, 7])
+def test_no_line_is_longer_than_the_terminal_and_nothing_is_lost(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = table(HEAD, ROWS)
+    assert max(map(len, shown.splitlines())) <= width
+    monkeypatch.setenv("COLUMNS", "500")
+    assert set(table(HEAD, ROWS)) == set(shown) | {" "}
+    if width >= 40:
+        for number in ("12,345", "678,901", "12,345,678"):
+            assert number in shown
+    if width >= 80:
+        assert "\n\n" not in shown  # one table
+
+
+def test_words_of_the_head_come_below_one_another_before_texts_do(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert table(["name", "times as fast", "MiB"], [["sliding_window", "1.00", "12.5"]]) == (
+        "name            times as   MiB\n                    fast\nsliding_window      1.00  12.5"
+    )
+
+
+def test_a_text_is_broken_at_its_words_and_begins_at_the_left(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    shown = table(["layer", "passage"], [[0, "the whale was seen from afar"]]).splitlines()
+    assert shown == ["layer                  passage", "0      the whale was seen from", "       afar"]
+
+
+@pytest.mark.parametrize("rows", [[], [["", ""]], [["x" * 100, "y"]], [["\N{REPLACEMENT CHARACTER}" * 50, None]]])
+def test_odd_ones(rows, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    assert all(len(line) <= 20 for line in table(["a", "b"], rows).splitlines())
+
+
+def test_paragraphs(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "24")
+    assert paragraph("mamba2   fading memory only", "  ", " " * 11) == "  mamba2   fading memory\n           only"
