@@ -74,7 +74,7 @@ class Backbone(LanguageModel):
 def _refuse(kwargs: dict) -> None:
     known = {*TransformersKwargs.__optional_keys__, *OF_THE_LOSS, *IDLE}
     for key, value in kwargs.items():
-        if key not in known:
+        if key not in known and value is not None:
             raise unknown("argument", key, known)
         if (key in NEVER and value) or (key in ALWAYS and value is False):
             raise ValueError(f"{key}: expected {key in ALWAYS}, got {value}; there is nothing else here")
