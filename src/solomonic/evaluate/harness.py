@@ -11,6 +11,7 @@ A document of any length is read without windows, and a context that several req
 
 import json
 import logging
+import sys
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,7 +68,7 @@ class Solomonic(TemplateLM):
         self.batch_size = min(size, max_batch_size or size)
         if self.batch_size < 1 or chunk < 1:
             raise ValueError(f"expected batch_size >= 1 and chunk >= 1, got {batch_size} and {chunk}")
-        self.chunk = chunk
+        self.chunk, self._quiet = chunk, False
         plain, whole = (self._tokenizer.inner.encode("a", add_special_tokens=added).ids for added in (False, True))
         self.beginning: list[int] = whole[: whole.index(plain[0])] if plain else []
 
@@ -89,12 +90,16 @@ class Solomonic(TemplateLM):
         beginning = [] if add_special_tokens is False else self.beginning
         return beginning + self._tokenizer.encode(string).tolist()
 
+    def loglikelihood(self, requests: Sequence, disable_tqdm: bool = False) -> list:
+        self._quiet = disable_tqdm  # the harness's own bar, over its tokenizer, is for terminals alone
+        return super().loglikelihood(requests, disable_tqdm or not sys.stderr.isatty())
+
     def _loglikelihood_tokens(self, requests: Sequence, disable_tqdm: bool = False, **other: Any) -> list:
         """Requests are ((context, continuation), tokens of the context, tokens of the continuation)."""
         groups: dict[tuple, list[int]] = {}
         for i, (_, context, _) in enumerate(requests):
             groups.setdefault(tuple(context) or (self.prefix_token_id,), []).append(i)
-        found = self._score([(c, [requests[i][2] for i in those]) for c, those in groups.items()], disable_tqdm)
+        found = self._score([(c, [requests[i][2] for i in those]) for c, those in groups.items()], self._quiet)
         results: list = [None] * len(requests)
         for those, scores in zip(groups.values(), found):
             for i, score in zip(those, scores):
