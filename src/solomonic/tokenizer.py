@@ -188,15 +188,15 @@ class Tokenizer:
 def said_ends(folder: str | Path) -> list[int | str]:
     """The tokens at which texts of the model in `folder` end: the ids `eos_token_id`, and the name `eos_token`.
 
-    The ids, one or a list, are those of generation_config.json, else of config.json, as transformers has it; the name, of
-    a special token, is in tokenizer_config.json. ValueError for a file that cannot be read, or says something else.
+    The ids, one or a list, are those of generation_config.json, or of config.json where that has none; the name, of a
+    special token, is in tokenizer_config.json. ValueError for a file that cannot be read, or says something else.
     """
     ends: list[int | str] = []
     for file in ("generation_config.json", "config.json"):
         said = _setting(Path(folder) / file, "eos_token_id")
         ids = said if isinstance(said, list) else [] if said is None else [said]
         if not all(type(one) is int for one in ids):
-            raise ValueError(f"{folder}/{file}: expected eos_token_id to be token ids, got {str(said)[:99]}")
+            raise ValueError(f"{folder}/{file}: expected eos_token_id to be token ids, got {repr(said)[:99]}")
         ends = ends or ids
     name = _setting(Path(folder) / "tokenizer_config.json", "eos_token")
     name = name.get("content") if isinstance(name, dict) else name
