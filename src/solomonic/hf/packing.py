@@ -32,16 +32,16 @@ def segments(
         p = _beside("position_ids", position_ids, columns)
         before, inside = _before(p, real)
         known = last.get("position_ids", p.new_full(p.shape[:1], -1))
-        follows = (
-            p == torch.cat([last.get("column", known)[:, None], p[:, :-1]], 1) + 1
-        )  # the column before, padding or not
+        left = torch.cat([last.get("column", known)[:, None], p[:, :-1]], 1)  # padding or not
+        follows = p == left + 1
         begins = (p == 0) | (torch.where(inside, p != before + 1, p <= known[:, None]) & ~follows)
         after["position_ids"], after["column"] = _final(p, real, known), p[:, -1].clone()
     if seq_idx is not None:
         s = _beside("seq_idx", seq_idx, columns)
         before, inside = _before(s, real)
         known = last.get("seq_idx", s.new_zeros(s.shape[0]) if state is None else state["segment"])
-        if not torch.compiler.is_compiling() and ((s < before) & inside & _real(s, real)).any():
+        falls = (s < before) & inside
+        if not torch.compiler.is_compiling() and (falls if real is None else falls & real).any():
             raise ValueError("seq_idx: expected numbers of documents that never decrease along a row")
         differs = s != torch.where(inside, before, known[:, None])
         begins = differs if begins is None else begins | differs
@@ -54,7 +54,7 @@ def segments(
         return None, after
     if state is None:
         begins = begins & _before(begins, real)[1]
-    number = (begins & _real(begins, real)).cumsum(1)
+    number = (begins if real is None else begins & real).cumsum(1)
     if not torch.compiler.is_compiling() and not number.any():
         return None, after
     return number if state is None else number + state["segment"][:, None], after
@@ -93,24 +93,24 @@ def _beside(name: str, ids: Tensor, columns: torch.Size) -> Tensor:
     return ids.long().expand(columns)
 
 
-def _real(x: Tensor, real: Tensor | None) -> Tensor:
-    return torch.ones_like(x, dtype=torch.bool) if real is None else real
-
-
-def _columns(x: Tensor, real: Tensor | None) -> Tensor:
+def _columns(x: Tensor, real: Tensor) -> Tensor:
     """(B, T): the column of the last real token up to here, -1 where there is none."""
     at = torch.arange(x.shape[1], device=x.device).expand(x.shape)
-    return at if real is None else torch.where(real, at, -1).cummax(1).values
+    return torch.where(real, at, -1).cummax(1).values
 
 
 def _before(x: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
     """x (B, T) of the real token before in this call, anything where there is none; and whether there is one."""
+    if real is None:
+        return x.roll(1, 1), torch.arange(x.shape[1], device=x.device)[None] > 0
     at = torch.nn.functional.pad(_columns(x, real)[:, :-1], (1, 0), value=-1)
     return x.gather(1, at.clamp_min(0)), at >= 0
 
 
 def _final(x: Tensor, real: Tensor | None, known: Tensor) -> Tensor:
     """x of each row's last real token, `known` where it has none."""
+    if real is None:
+        return x[:, -1].clone()
     at = _columns(x, real)[:, -1:]
     return torch.where(at[:, 0] >= 0, x.gather(1, at.clamp_min(0))[:, 0], known)
 
