@@ -133,6 +133,14 @@ def test_a_full_vocabulary_with_an_end_of_its_own(tmp_path, said):
         assert (ids["eos_token_id"], ids["pad_token_id"]) == (([255, 256], 255) if said else (None, None))
 
 
+def test_an_ordinary_token_that_ends_texts_stays_one(tmp_path):
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in range(257)}, unk_token="0"))
+    tokenizer = Tokenizer(inner, [7])
+    save(tmp_path, small("bmojo"), tokenizer)
+    again = load(tmp_path)[1]
+    assert again.ends == tokenizer.ends == {7} and again.encode("7").tolist() == [7] and again.decode([7]) == "7"
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("keep", [0, 0.1, 0.5, 0.99])
 def test_a_file_that_is_cut_off(file, keep, tmp_path):

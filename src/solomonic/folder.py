@@ -43,9 +43,10 @@ def save(folder: str | Path, model: LanguageModel, tokenizer: Tokenizer, card: s
     settings = describe(model.config, tokenizer.end, tokenizer.ends) | {
         "dtype": str(model.embedding.weight.dtype).split(".")[-1]
     }
+    name = tokenizer.end_name if tokenizer.end_name in tokenizer.specials else None  # whoever reads it makes it special
     tokens = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.end_name),
+        **dict.fromkeys(("bos_token", "eos_token", "pad_token"), name),
         "chat_template": CHAT,
         "clean_up_tokenization_spaces": False,
         "model_max_length": int(1e30),
