@@ -49,7 +49,12 @@ def test_a_mistake_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
         (["train", "--out", "x", "--d", "3"], "ambiguous option: --d could match --d-model, --d-ff"),
         (["list", "tasks"], "solomonic list: expected nothing more, got 'tasks'"),
         (["train", "--out", "x", "--threads", "0"], "--threads: expected a whole number >= 1, got 0"),
-        (["--qq"], "solomonic: unknown option '--qq'"),
+        (["--qq"], "solomonic: unknown option '--qq'; those of a command come after it"),
+        (
+            ["memory", "--store", "s", "list"],
+            "solomonic memory: unknown option '--store'; those of a command come after",
+        ),
+        (["--verison"], "solomonic: unknown option '--verison'; did you mean '--version'? (see"),
     ],
 )
 def test_a_mistake_in_the_words_themselves(arguments, says, capsys):
@@ -59,12 +64,13 @@ def test_a_mistake_in_the_words_themselves(arguments, says, capsys):
     assert stop.value.code == 2 and captured.err.count("\n") == 1 and "--help" in captured.err and says in captured.err
 
 
-@pytest.mark.parametrize("words", [[], ["memory"]])
-def test_a_command_that_is_not_named_is_helped(words, capsys):
+@pytest.mark.parametrize("words", [[], ["memory"], ["help"], ["help", "memory", "add"], ["train", "--help"]])
+def test_help(words, capsys):
     with pytest.raises(SystemExit) as stop:
         main(words)
     shown, said = capsys.readouterr()
-    assert stop.value.code == 0 and shown.startswith(" ".join(["usage: solomonic", *words])) and not said
+    named = [word for word in words if word not in ("help", "--help")]
+    assert stop.value.code == 0 and shown.startswith(" ".join(["usage: solomonic", *named])) and not said
 
 
 def test_words_of_which_any_number_may_come_stand_anywhere():

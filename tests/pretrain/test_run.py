@@ -324,6 +324,8 @@ def test_a_mistake_is_one_line(text, tmp_path, words, says, capsys, monkeypatch)
     assert main(["train", "--out", "out", *small, *SHORT, *words]) == 2
     said = capsys.readouterr().err
     assert says in said and said.strip().count("\n") == 0 and "Traceback" not in said
+    if "--length" not in words and "--accumulate" not in words:  # which are said when the text has been read
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_file_of_other_tensors_is_no_checkpoint(tmp_path):

@@ -80,9 +80,12 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, word: str):
         name = word.partition("=")[0]
         near = hint(name, [known for known in self._option_string_actions if known.startswith("--")])
-        texts = [action.dest for action in self._actions if action.dest in ("prompt", "text")]
-        text = "text that begins with - comes after --" if texts else ""
-        self.error("; ".join(part for part in (f"unknown option {name!r}", near, text) if part))
+        more = ""
+        if self._subparsers is not None:
+            more = "" if near else "those of a command come after it"
+        elif any(action.dest in ("prompt", "text") for action in self._actions):
+            more = "text that begins with - comes after --"
+        self.error("; ".join(part for part in (f"unknown option {name!r}", near, more) if part))
 
     def _check_value(self, action, value):
         """argparse's check of a choice, with the near one in its message."""

@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import inspect
 import shlex
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -207,6 +207,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 scored = chosen.held_out_data and (lambda: documents(chosen.held_out_data, chosen.field))
                 text.prepare(work, lambda: documents(named, chosen.field), scored, chosen.held_out, tokenizer, origin)
         except (ValueError, OSError) as error:
+            with suppress(OSError):
+                work.rmdir()  # where nothing came to be in it
             return str(error)
 
     with held:
