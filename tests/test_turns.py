@@ -1,6 +1,7 @@
 """The turns of a chat as tokens, by a template, and where an answer ends."""
 
 import pytest
+import tokenizers
 import torch
 
 from solomonic import LanguageModel, preset
@@ -97,6 +98,22 @@ def test_templates_with_special_tokens():
     # The end is read once, as the template has it.
     _, _, more = answered([end], turns, tokenizer, turns.later("so?"), session)
     assert more == turns.later("so?")
+
+
+def test_a_tokenizer_without_special_tokens():
+    """Of a model that ends its texts at an ordinary token, or never says where."""
+    letters = {chr(i): i for i in range(32, 127)} | {"\n": 0}
+    for ends in ([ord(".")], []):
+        inner = tokenizers.Tokenizer(tokenizers.models.BPE(letters, [], unk_token=" "))
+        inner.decoder = tokenizers.decoders.Fuse()
+        tokenizer = Tokenizer(inner, ends, most=127)
+        turns = Turns(CHAT, {}, tokenizer)
+        assert (tokenizer.specials, turns.ends, turns.stop) == ({}, set(ends), "\nuser:")
+        first = turns.first("hi")
+        assert tokenizer.decode(first) == "user: hi\nassistant: "
+        text, session, _ = answered([*b"Fine. So"], turns, tokenizer, first, max_tokens=8)
+        assert text == ("Fine" if ends else "Fine. So")
+        assert session.pending == (() if ends else (ord("o"),))
 
 
 def test_a_chat_in_parts_is_the_template_of_the_whole():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tokenizers
 
 from solomonic.corpus import Document
 from solomonic.pretrain.data import LONG, Rows, prepare, read
@@ -25,6 +26,13 @@ def test_tokens_are_the_documents_each_after_an_end(tmp_path):
     assert [bytes(x.tolist()) for x in data.train.documents()] == TEXTS
     assert data.train.values[data.train.starts].tolist() == [BYTES.end] * len(TEXTS)
     assert data.train.size == sum(map(len, TEXTS)) and data.held_out.documents() == []
+
+
+def test_a_tokenizer_without_an_end_is_refused(tmp_path):
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    with pytest.raises(ValueError, match="a token that ends a document, got one that has none"):
+        prepared(tmp_path, tokenizer=Tokenizer(words, most=2))
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("carry", [False, True])

@@ -35,7 +35,7 @@ class Turns:
         """`tokens`: the special tokens by the names that the template uses. ValueError for a template that fails."""
         self.tokenizer, self.tokens = tokenizer, tokens
         names = sorted(tokenizer.specials, key=len, reverse=True)
-        self.special = re.compile("|".join(map(re.escape, names)))
+        self.special = re.compile("|".join(map(re.escape, names)) or "(?!)")  # which is nowhere
         self.template = template
         self._of_roles = self._of_turns if "strftime_now" in template else lru_cache(KEPT)(self._of_turns)
         between = self._later().split(MARKS[2])[0]

@@ -56,7 +56,12 @@ def prepare(
 
     Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
     it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
+    ValueError for a tokenizer without an end.
     """
+    if tokenizer.end is None:
+        raise ValueError(
+            "expected a tokenizer with a token that ends a document, got one that has none, nor room for one"
+        )
     for long in (LONG, 0):
         index = {"train": [], "held_out": []}
         digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
