@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
 from solomonic.cli import main
 from solomonic.cli._commands import parser
+from solomonic.spelling import unknown
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,8 @@ def test_a_mistake_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
             ["memory", "--store", "s", "list"],
             "solomonic memory: unknown option '--store'; those of a command come after",
         ),
+        (["generate", "M", "--temprature", "1"], "'--temprature'; did you mean '--temperature'? (see"),
+        (["generate"], "the following arguments are required: MODEL (see"),
         (["--verison"], "solomonic: unknown option '--verison'; did you mean '--version'? (see"),
     ],
 )
@@ -62,6 +66,23 @@ def test_a_mistake_in_the_words_themselves(arguments, says, capsys):
         main(arguments)
     captured = capsys.readouterr()
     assert stop.value.code == 2 and captured.err.count("\n") == 1 and "--help" in captured.err and says in captured.err
+
+
+def test_a_mistake_fits_the_terminal(capsys, monkeypatch):
+    """Its words are those of the one line that a pipe is given."""
+    for words in (["compare", "--arch", "bmoj"], ["trian"], ["generate", "M", "a", "--batch", "p"]):
+        said = {}
+        for width in ("", "50"):
+            monkeypatch.setenv("COLUMNS", width)
+            with suppress(SystemExit):
+                assert main(words) == 2
+            said[width] = capsys.readouterr().err
+        assert said[""].count("\n") == 1 and len(said[""]) > 80, words
+        assert max(map(len, said["50"].splitlines())) <= 50 and said["50"].split() == said[""].split(), words
+
+
+def test_one_choice_is_expected_by_itself():
+    assert str(unknown("device", "gpu", ["cpu"])) == "unknown device 'gpu': did you mean 'cpu'? expected cpu"
 
 
 @pytest.mark.parametrize("words", [[], ["memory"], ["help"], ["help", "memory", "add"], ["train", "--help"]])

@@ -163,6 +163,23 @@ def test_stats(folder, capsys, piped, tmp_path):
     )
 
 
+def test_one_token_is_no_tokens(folder, capsys, piped, tmp_path):
+    assert main(["generate", str(folder), "ab", "--max-tokens", "1", "--stats"]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("read 1 token in ") and "wrote 1 token in " in said and "after 2 tokens: " in said
+    piped(b"/state\n")
+    assert run(capsys, "chat", folder) == "0 bytes after 0 tokens\n"
+
+
+def test_a_long_prompt_shows_how_far_it_is_read(folder, capsys, piped, tmp_path):
+    (tmp_path / "book").write_text("abc " * 600)
+    for name, lines in (("book", ["read: 85 %, 2,048/2,399 tokens", "read: 100 %, 2,399/2,399 tokens"]), ("short", [])):
+        (tmp_path / "short").write_text("abc")
+        words = ["generate", folder, "--file", tmp_path / name, "--session", tmp_path / f"{name}.session"]
+        assert main([*map(str, words), "--max-tokens", "0"]) == 0
+        assert [line.split(" in ")[0] for line in capsys.readouterr().err.splitlines()] == lines
+
+
 def test_types(folder, capsys, piped, tmp_path):
     for dtype in ("bfloat16", "float32"):
         run(capsys, "generate", folder, "a", "--dtype", dtype, "--max-tokens", 3, "--session", tmp_path / dtype)
@@ -221,6 +238,10 @@ def test_a_batch_goes_on_where_it_stopped(folder, capsys, batch, tmp_path, token
     assert run(capsys, *words) == ""
     whole = out.read_bytes()
     assert whole.count(b"\n") == 5
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:1]))
+    assert main([*map(str, words)]) == 0
+    said = [line.split(" in ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [f"generate: {100 * n // 5} %, {n}/5 prompts" for n in (1, 3, 5)]
     tokens_read.clear()
     assert run(capsys, *words) == "" and out.read_bytes() == whole and not tokens_read
     ends = [i + 1 for i in range(len(whole)) if whole[i : i + 1] == b"\n"]
@@ -249,6 +270,8 @@ def test_a_file_of_something_else_is_not_written_to(folder, capsys, batch, tmp_p
         (["generate", "{m}", "a", "--device", "cudo"], "unknown device 'cudo'"),
         (["generate", "{m}", "a", "--file", "x"], "--file: expected the prompt once"),
         (["generate", "{m}", "--file", "{t}/nowhere"], "nowhere"),
+        (["generate", "{m}", "--file", "{t}/nowhere"], "solomonic: {t}/nowhere: No such file or directory\n"),
+        (["generate", "{m}", "--file", "{t}"], "solomonic: {t}: Is a directory\n"),
         (["generate", "{m}", "a", "--out", "x"], "--out is for --batch"),
         (["generate", "{m}", "a", "--batch", "x"], "--batch has prompts of its own"),
         (["generate", "{m}", "--batch", "{t}/nowhere"], "nowhere"),
@@ -274,7 +297,8 @@ def test_a_mistake_is_one_line_and_loses_nothing(folder, capsys, piped, tmp_path
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"prompt"\n')
     (tmp_path / "empty.jsonl").write_text('{"prompt": ""}\n')
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert says in refused(capsys, *(word.format(m=folder, t=tmp_path) for word in words))
+    said = refused(capsys, *(word.format(m=folder, t=tmp_path) for word in words))
+    assert says.replace("{t}", str(tmp_path)) in said
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

@@ -1,6 +1,7 @@
 """What a command writes never replaces what it reads, a link, a device, or files that are the user's."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -296,3 +297,34 @@ def test_files_are_written_though_nobody_reads_what_is_printed(words, there, mon
     assert main(words.split()) == 141
     assert (there / "numbers").stat().st_size > 100
     assert not words.startswith("identify") or (there / "system" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "list",
+        "eval M --data d.txt --lengths 16 --samples 1 --json found",
+        "solomonoff bits --length 2 --twice",
+        "anomalies x.csv",
+        "generate M hello --max-tokens 0 --stats",
+        "memory add d.txt --model M --store st",
+        "memory repair --store st0 --out new",
+        "memory verify --store st0",
+        "train d.txt --out run --steps 1 --batch-size 1 --length 8 --d-model 16 --n-layers 1 --window 4",
+        "transduce M --train t.jsonl --test t.jsonl --ways none --limit 1",
+        "bench --work decode --scope layer --lengths 8 --d-model 16 --seconds 0.01 --only bmojo --threads 1",
+    ],
+)
+def test_what_is_said_fits_the_terminal(there, words, capsys, monkeypatch):
+    """And one of a thing is not several."""
+    (there / "t.jsonl").write_text("".join(f'{{"text": "{i}", "label": "{i % 2}"}}\n' for i in range(4)))
+    if "st0" in words:
+        assert main(["memory", "add", "docs/a.txt", "--model", "M", "--store", "st0"]) == 0
+        capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(words.split()) == 0
+    said = "".join(capsys.readouterr())
+    assert all(len(line) <= 50 or " " not in line.strip() for line in said.splitlines()), said
+    assert not re.search(r"(?<!\S)1 (?!documents|does|has|is|was)[a-z]+s\b", said), said
+    if words.startswith("train"):
+        assert " bytes of 1 document to train on" in (there / "run" / "README.md").read_text()

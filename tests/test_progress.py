@@ -97,6 +97,14 @@ def test_a_bar_on_a_terminal_counts_from_after_the_first_step(monkeypatch, clock
     assert all("h" not in line and ":" in line for line in shown)
 
 
+def test_a_bar_without_a_total_says_what_is_done(monkeypatch, clock):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Progress(unit="program", what="search") as bar:
+        clock[0] += 10
+        bar.update(1000)
+    assert "search: 1.00k programs [00:10" in sys.stderr.getvalue()
+
+
 def test_what_is_to_be_known_is_said_before_progress_or_at_once_on_a_terminal(capsys, monkeypatch):
     notice("the machine is busy")
     assert lines(capsys) == []

@@ -1,8 +1,13 @@
 """Tables fit the terminal: nothing is lost, numbers stay whole as long as they can."""
 
+import io
+import os
+import sys
+
 import pytest
 
 from solomonic.cli._table import paragraph, table
+from solomonic.spelling import counted, warn
 
 HEAD = ["document", "id", "session", "time (UTC)", "stored tokens", "text bytes", "store bytes", "complete"]
 ROWS = [
@@ -52,3 +57,27 @@ def test_odd_ones(rows, monkeypatch):
 def test_paragraphs(monkeypatch):
     monkeypatch.setenv("COLUMNS", "24")
     assert paragraph("mamba2   fading memory only", "  ", " " * 11) == "  mamba2   fading memory\n           only"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_paragraph_is_as_wide_as_the_terminal_and_one_line_in_a_pipe(monkeypatch, capsys):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    text = "a/long/path/to-some-file " * 10 + "x" * 100
+    assert paragraph(text) == text  # standard output is captured
+    shown = paragraph(text, "- ", "  ", Terminal()).splitlines()  # which does not say how wide it is
+    assert all(len(line) <= 80 for line in shown[:-1]) and shown[-1] == "  " + "x" * 100
+    assert " ".join(shown).split() == ["-", *text.split()]
+    monkeypatch.setattr(os, "get_terminal_size", lambda handle: os.terminal_size((40, 24)))
+    monkeypatch.setattr(Terminal, "fileno", lambda self: 9, raising=False)
+    assert max(map(len, paragraph("word " * 50, file=Terminal()).splitlines())) == 39
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    warn("word " * 50)
+    assert sys.stderr.getvalue().startswith("solomonic: word") and sys.stderr.getvalue().count("\n") > 5
+
+
+def test_numbers_of_things():
+    assert [counted(n, "thread") for n in (0, 1, 2, 2048)] == ["0 threads", "1 thread", "2 threads", "2,048 threads"]

@@ -15,6 +15,8 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from .spelling import paragraph
+
 COMPILING = "compiling for this processor, the first time only"
 PARTS = 10  # lines of a whole
 DELAY = 0.5  # seconds before a bar is shown: what is done by then needs none
@@ -107,7 +109,7 @@ class Progress:
                 if self.total is None:
                     counts = "{n_fmt}{unit}s [{elapsed}, {rate_fmt}{postfix}]" if self.unit else "{elapsed}"
                     form["bar_format"] = "{desc}" + counts
-                self._bar = tqdm(total=self.total, desc=self.what or None, **form)
+                self._bar = tqdm(total=self.total, desc=f"{self.what}: " if self.what else None, **form)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -208,7 +210,7 @@ def _say_notices() -> None:
 def _say(text: str) -> None:
     """On standard error; where nobody takes it any more, or the disk is full, the work goes on all the same."""
     with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(paragraph(text, file=sys.stderr), file=sys.stderr, flush=True)
 
 
 def _columns() -> int:

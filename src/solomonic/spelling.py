@@ -1,8 +1,11 @@
-"""One error for a name nobody knows: what was expected, what came, and the near one."""
+"""What messages are made of: names nobody knows, numbers of things, paragraphs as wide as the terminal."""
 
+import os
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 T = TypeVar("T")
 
@@ -11,7 +14,8 @@ def unknown(kind: str, came: str, expected: Iterable[str]) -> ValueError:
     """`ValueError("unknown task 'mqra': did you mean 'mqar'? ...")`."""
     expected = sorted(expected)
     near = hint(came, expected)
-    return ValueError(f"unknown {kind} {came!r}: {near}{' ' * bool(near)}expected one of {', '.join(expected)}")
+    one_of = "one of " * (len(expected) > 1)
+    return ValueError(f"unknown {kind} {came!r}: {near}{' ' * bool(near)}expected {one_of}{', '.join(expected)}")
 
 
 def hint(came: str, expected: Iterable[str]) -> str:
@@ -26,3 +30,50 @@ def choose(kind: str, name: str, known: Mapping[str, T]) -> T:
     if name not in known:
         raise unknown(kind, name, known)
     return known[name]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 thread`, `2,048 threads`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def paragraph(text: str, indent: str = "", after: str | None = None, file: TextIO | None = None) -> str:
+    """Filled to the terminal that `file` (None: standard output) is, or to $COLUMNS; into a pipe or a file, one line.
+
+    Lines after the first begin with `after`, or as the first. A word, a path or a number stays whole.
+    """
+    width = _width(sys.stdout if file is None else file)
+    if width is None:
+        return indent + text
+    after = indent if after is None else after
+    return textwrap.fill(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=after,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def warn(text: str) -> None:
+    """A line on standard error that says whose it is."""
+    print(paragraph(f"solomonic: {text}", file=sys.stderr), file=sys.stderr)
+
+
+def message_of(error: Exception) -> str:
+    """What the system says of a file comes after the file's name, as in messages of ours."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _width(file: TextIO) -> int | None:
+    """$COLUMNS, or the columns of the terminal, 80 where it does not say; None for what is no terminal."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    try:
+        return os.get_terminal_size(file.fileno()).columns or 80 if file.isatty() else None
+    except (OSError, ValueError, AttributeError):
+        return 80

@@ -38,7 +38,8 @@ class TrainConfig:
         if not 0 <= self.fading_dropout <= 1:
             raise ValueError(f"expected 0 <= fading_dropout <= 1, got {self.fading_dropout}")
         if self.steps < 1 or self.batch_size < 1 or not self.lr > 0:
-            raise ValueError(f"expected steps >= 1, batch_size >= 1 and lr > 0, got {self}")
+            got = f"{self.steps}, {self.batch_size} and {self.lr:g}"
+            raise ValueError(f"expected steps >= 1, batch_size >= 1 and lr > 0, got {got}")
 
     def rate(self, step: int) -> float:
         """The learning rate of step 0, 1, ..."""

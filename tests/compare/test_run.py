@@ -64,6 +64,15 @@ def test_a_second_start_skips_what_is_done_and_adds_what_is_new(tmp_path):
     assert after.startswith(before) and len(after.splitlines()) == 5
 
 
+def test_what_is_said_fits_the_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    for _ in range(2):
+        compare(replace(TINY, archs=("sliding_window",)), tmp_path, CPU, 1, "solomonic compare")
+    said = capsys.readouterr().out
+    assert all(len(line) <= 50 or " " not in line for line in said.splitlines()), said
+    assert said.startswith("sliding_window ") and "1 of 1 cell is in" in said
+
+
 def test_a_line_cut_short_is_run_again(tmp_path):
     compare(TINY, tmp_path, CPU, 1, "first")
     results = tmp_path / "results.jsonl"

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from solomonic.cli import main
+from solomonic.cli._lookup import warn_unless_it_looks_up
 
 from .cases import opened, put
 
@@ -63,6 +64,7 @@ def test_forget_says_what_went(folder, capsys):
     ("words", "message"),
     [
         (["forget"], "expected documents, a time or a session"),
+        (["forget"], "--document, --id, --before, --after and --session name them"),
         (["forget", "--document", "nobody"], "see memory list"),
         (["forget", "--before", "yesterday"], "expected a time like"),
     ],
@@ -78,6 +80,7 @@ def test_a_place_that_is_no_store(tmp_path, capsys):
     (tmp_path / "file").write_text("dear")
     for name, message in {
         "none": "there is no store",
+        "nowhere": "nowhere: there is no store; `solomonic memory add` makes one",
         "else": "holds something else",
         "file": "got a file",
         "fiel:x": "unknown kind of store",
@@ -94,3 +97,9 @@ def test_a_missing_client_names_its_own_extra(capsys, monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "solomonic.memory.engines.milvus", raising=False)
     code, _, err = said(capsys, "list", "--store", f"milvus:{tmp_path}/a.db#books")
     assert code == 2 and "solomonic[milvus]" in err and len(err.splitlines()) == 1
+
+
+def test_nothing_gained_is_no_loss(monkeypatch, capsys):
+    monkeypatch.setattr("solomonic.remember.lookup_gain", lambda model, layers: -0.001)
+    warn_unless_it_looks_up("nowhere", None)
+    assert "foretold 0.00 bits a token better" in capsys.readouterr().err

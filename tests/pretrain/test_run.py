@@ -12,6 +12,7 @@ from solomonic.cli import main
 from solomonic.folder import load
 from solomonic.checkpoint import load as load_checkpoint
 from solomonic.pretrain.run import RunConfig, _begun
+from solomonic.progress import Progress
 from solomonic.tensors import read_tensors, write_tensors
 
 from .texts import SHORT, SMALL, checkpoint, losses_of, same, write_text
@@ -150,6 +151,22 @@ class _context:
 
     def __exit__(self, *error):
         pass
+
+
+def test_reading_the_text_and_scoring_are_shown(text, tmp_path, monkeypatch):
+    """What comes before the first step and after the last one."""
+    described, read = [], []
+    update = Progress.update
+
+    def counted(self, n=1):
+        read.append(n if self.what == "read" else 0)
+        update(self, n)
+
+    monkeypatch.setattr(Progress, "update", counted)
+    monkeypatch.setattr(Progress, "describe", lambda self, what: described.append(what))
+    assert train(text, tmp_path / "out") == 0
+    size = sum(len(json.loads(line)["text"].encode()) for line in text.read_text().splitlines())
+    assert sum(read) in (size, 2 * size) and described == ["scoring"]  # twice where nothing would be held out
 
 
 @pytest.mark.parametrize("words", [[], ["--carry"]])
@@ -314,12 +331,15 @@ def test_a_full_disk_keeps_the_checkpoint_before(text, tmp_path, monkeypatch, ca
         (["text.jsonl", "--from", "nowhere"], "nowhere"),
         (["garbage.bin"], "binary"),
         (["empty.txt"], "empty"),
+        (["folder"], "got none: the files named are empty or binary"),
+        (["text.jsonl", "--steps", "0", "--lr", "1"], "lr > 0, got 0, 4 and 1\n"),
     ],
 )
 def test_a_mistake_is_one_line(text, tmp_path, words, says, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "garbage.bin").write_bytes(bytes(range(256)) * 10)
     (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
     small = [] if "--from" in words or "no.json" in words else SMALL
     assert main(["train", "--out", "out", *small, *SHORT, *words]) == 2
     said = capsys.readouterr().err

@@ -133,6 +133,7 @@ def test_typos_are_one_line_on_stderr(folder, text, tmp_path, capsys):
     for words, message in [
         (["--tokens", "0"], "--tokens"),
         (["--tokens", "100"], f"{LEAST} tokens or more, and --tokens as large; the longest has 100"),
+        (["--tokens", "100"], "the longest has 100, all that --tokens 100 reads of it"),
         (["--data", str(short)], f"{LEAST} tokens or more"),
         (["--data", str(tmp_path / "none")], "not there"),
         (["--out", str(short)], "is a file"),

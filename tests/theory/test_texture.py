@@ -176,6 +176,15 @@ def test_the_command_films_on(film, tmp_path, capsys, suffix):
     assert texture.read(png, 1).frames[0].shape == (2 * 40 + 4, 6 * 56, 3)
 
 
+def test_one_frame_is_no_frames(film, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    words = ["texture", str(film), "--order", "8", "--seconds", "0.01", "--out", str(tmp_path / "new.mp4")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "1 frame in" in said and "60 frames of 56 x 40 pixels at 25 a second" in " ".join(said.split())
+    assert all(len(line) <= 50 or " " not in line for line in said.splitlines())
+
+
 def test_an_interrupted_video_is_whole(film, tmp_path, monkeypatch, capsys):
     plain = texture.synthesise
 

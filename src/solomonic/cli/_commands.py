@@ -18,7 +18,7 @@ import torch
 from .. import __version__
 from ..machine import busy
 from ..progress import compiling_said, notice
-from ..spelling import hint, unknown
+from ..spelling import hint, message_of, paragraph, unknown, warn
 from ..train import Diverged, Interrupted
 from ._device import threads
 from ._passages import visible
@@ -47,7 +47,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": Help} | options)
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: {_line(message)} (see {self.prog} --help)\n")
+        said = f"{self.prog}: {_line(message)} (see {self.prog} --help)"
+        self.exit(2, paragraph(said, file=sys.stderr) + "\n")
 
     def parse_known_args(self, args=None, namespace=None):
         """Without a word where there are commands, the help. An option that nobody knows is said before what is missing.
@@ -80,12 +81,11 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, word: str):
         name = word.partition("=")[0]
         near = hint(name, [known for known in self._option_string_actions if known.startswith("--")])
-        more = ""
-        if self._subparsers is not None:
-            more = "" if near else "those of a command come after it"
-        elif any(action.dest in ("prompt", "text") for action in self._actions):
-            more = "text that begins with - comes after --"
-        self.error("; ".join(part for part in (f"unknown option {name!r}", near, more) if part))
+        if not near and self._subparsers is not None:
+            near = "those of a command come after it"
+        elif not near and any(action.dest in ("prompt", "text") for action in self._actions):
+            near = "text that begins with - comes after --"
+        self.error(f"unknown option {name!r}{'; ' * bool(near)}{near}")
 
     def _check_value(self, action, value):
         """argparse's check of a choice, with the near one in its message."""
@@ -118,7 +118,7 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
         drop()
         return 141
     except (ValueError, OSError) as error:
-        return _say(str(error) or type(error).__name__, 2)
+        return _say(message_of(error), 2)
     except RecursionError:
         return _say("expected input that is nested less deeply; this takes more frames than Python has", 2)
     except (MemoryError, RuntimeError) as error:
@@ -160,7 +160,7 @@ def _warnings() -> Iterator[None]:
 
     def line(message, category, filename, number, text=None):
         if str(filename).startswith(HERE):
-            return f"solomonic: {_line(str(message))}\n"
+            return paragraph(f"solomonic: {_line(str(message))}", file=sys.stderr) + "\n"
         return plain(message, category, filename, number, text)
 
     warnings.formatwarning = line
@@ -171,7 +171,7 @@ def _warnings() -> Iterator[None]:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"solomonic: {_line(message)}", file=sys.stderr)
+    warn(_line(message))
     return code
 
 

@@ -1,12 +1,12 @@
 """Whether a store is of use to a model, said before the work."""
 
 import re
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
 from .. import jsontext
 from ..model import LanguageModel
+from ..spelling import warn
 
 ENOUGH = 0.5  # bits a token
 OPTION = re.compile(r"--loo(?:k|ku|kup)?[= ]+['\"]?([0-9.eE+-]+)")
@@ -29,10 +29,9 @@ def warn_unless_it_looks_up(folder: str | Path, model: LanguageModel, layers: Co
             if share is None
             else f"its training with --lookup {share} was too little"
         )
-        print(
-            f"solomonic: this model cannot look things up, so that a store is of no use to it and what it finds there is "
-            f"noise: {why}; a stored passage is foretold {gain:.2f} bits a token better (docs/memory.md)",
-            file=sys.stderr,
+        warn(
+            "this model cannot look things up, so that a store is of no use to it and what it finds there is noise: "
+            f"{why}; a stored passage is foretold {round(gain, 2) + 0.0:.2f} bits a token better (docs/memory.md)"
         )
     return gain
 

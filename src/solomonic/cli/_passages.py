@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..attach import Passage
 from ..memory import Damaged, Store
+from ..spelling import warn
 from ._table import table
 
 SHOWN = 70  # characters of a passage
@@ -77,7 +77,7 @@ def naming_damage() -> Iterator[None]:
                 return plain(message, category, *where, **more)
             told += 1
             if told <= TOLD:
-                print(f"solomonic: {visible(' '.join(str(message).split()))}", file=sys.stderr)
+                warn(visible(" ".join(str(message).split())))
 
         warnings.showwarning = show
         warnings.simplefilter("always", Damaged)
@@ -85,7 +85,8 @@ def naming_damage() -> Iterator[None]:
             yield
         finally:
             if told > TOLD:
-                print(f"solomonic: and {told - TOLD} more are damaged; see `solomonic memory verify`", file=sys.stderr)
+                more = f"{told - TOLD} more {'is' if told == TOLD + 1 else 'are'}"
+                warn(f"and {more} damaged; see `solomonic memory verify`")
 
 
 def shown(name: str) -> str:

@@ -1,10 +1,12 @@
-"""Tables and paragraphs of text, as wide as the terminal at most (or $COLUMNS; 80 where there is neither)."""
+"""Tables, as wide as the terminal at most (or $COLUMNS; 80 where there is neither), and paragraphs."""
 
 import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from ..spelling import paragraph
 
 GAP = 2  # between columns
 NARROW = 12  # to which a column of text is narrowed before the table is cut into several
@@ -17,12 +19,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     tables, each with the first.
     """
     return _table([list(head)] + [[_cell(value) for value in row] for row in rows], columns())
-
-
-def paragraph(text: str, indent: str = "", after: str | None = None) -> str:
-    """Filled to the width; lines after the first begin with `after`, or as the first."""
-    after = indent if after is None else after
-    return textwrap.fill(text, columns(), initial_indent=indent, subsequent_indent=after, break_on_hyphens=False)
 
 
 def columns() -> int:
@@ -75,3 +71,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+__all__ = ["columns", "paragraph", "table"]

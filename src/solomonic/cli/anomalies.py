@@ -13,9 +13,10 @@ import io
 import sys
 from pathlib import Path
 
+from ..spelling import counted
 from ._device import add_threads
 from ._numbers import whole
-from ._table import table
+from ._table import paragraph, table
 
 READS, WRITES = ("data",), ("out", "plot")
 EXTRA = "theory"
@@ -62,7 +63,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"expected --periods and --recent of at most {len(series.values)} rows, got {longest[0]}")
     model = stack(periods, chosen.recent)
     for note in series.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(paragraph(f"note: {note}", file=sys.stderr), file=sys.stderr)
     parts, state = [], None
     with Progress(len(series.values), "row", "anomalies", leave=False) as bar:
         for start in range(0, len(series.values), CHUNK):
@@ -87,7 +88,9 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         write(chosen.out, _csv(series, model.names, scores, surprise, expected, residuals))
     if chosen.plot:
         write(chosen.plot, draw(series, model.names, expected, residuals, judged, unlike))
-    print(f"{chosen.data}, {series.name}: {len(scores):,} rows, {seasons}; the first {warm:,} rows are not judged")
+    begins = f"the first {warm:,} rows are" if warm != 1 else "the first row is"
+    of = f"{chosen.data}, {series.name}: {counted(len(scores), 'row')}"
+    print(paragraph(f"{of}, {seasons}; {begins} not judged"))
     if rows:
         print(table(("peak", "from", "to", "nats", series.name, "expected"), rows))
     else:

@@ -13,10 +13,10 @@ import torch
 
 from .. import jsontext
 from ..machine import check_fits
-from ..spelling import choose, unknown
+from ..spelling import choose, counted, unknown
 from ._device import add_device, device
 from ._numbers import real, whole
-from ._table import table
+from ._table import paragraph, table
 
 WRITES = ("json",)
 WORKS = ("train", "prefill", "decode")
@@ -86,14 +86,16 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     floats = chosen.n_layers * width * (16 * width + 16 * tokens + 4 * chosen.batch * kept)
     check_fits(4 * floats, "models, what they keep of a text and what training keeps of every token")
     sizes = Sizes(**{f.name: getattr(chosen, f.name) for f in fields(Sizes) if hasattr(chosen, f.name)})
-    about = f"torch {torch.__version__}, {where}, {chosen.dtype or dtype}, {torch.get_num_threads()} threads"
+    about = f"torch {torch.__version__}, {where}, {str(dtype).removeprefix('torch.')}"
+    about += f", {counted(torch.get_num_threads(), 'thread')}"
     about += ", compiled" * chosen.compile
-    print(about)
+    print(paragraph(about))
     for scope in chosen.scope:
         for work in chosen.work:
             for name, reason in absences(scope, work, where).items():
                 if chosen.only is None or name in chosen.only:
-                    print(f"not measured: {scope}, {work}, {name}: {reason}", file=sys.stderr)
+                    absent = paragraph(f"not measured: {scope}, {work}, {name}: {reason}", file=sys.stderr)
+                    print(absent, file=sys.stderr)
     done, current = [], None
     try:
         how = sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only, chosen.compile

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..folder import template
 from ..generate import Sampling, Session, SessionFile, read, stream
 from ..model import LanguageModel
-from ..spelling import unknown
+from ..spelling import counted, paragraph, unknown
 from ..tokenizer import Tokenizer
 from ._generation import add_options, held_session, opened, remembering
 from ._turns import Turns
@@ -51,9 +51,10 @@ def _talk(chosen, model, tokenizer, turns, session, saved, sampling) -> int:
         if line == "/reset":
             session = Session()
         elif line == "/state":
-            print(f"{session.state_bytes:,} bytes after {session.tokens_read:,} tokens", flush=True)
+            size, read = counted(session.state_bytes, "byte"), counted(session.tokens_read, "token")
+            print(f"{size} after {read}", flush=True)
         elif line.startswith("/"):
-            print(unknown("command", line, COMMANDS), flush=True)
+            print(paragraph(str(unknown("command", line, COMMANDS))), flush=True)
         if not line or line.startswith("/"):
             continue
         tokens = turns.later(line) if session.length else turns.first(line, chosen.system)

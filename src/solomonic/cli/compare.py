@@ -11,6 +11,7 @@ from ..presets import PRESETS
 from ..tasks import names as tasks
 from ._device import add_device, device
 from ._numbers import whole
+from ._table import paragraph
 
 READS, MAKES = ("data",), ("out",)
 
@@ -55,5 +56,5 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"--jobs: expected a whole number >= 1, got {jobs}")
     folder = chosen.out or Path("runs") / wanted.name
     page = compare(wanted, folder, where, jobs, shlex.join(["solomonic", *words]), max(1, threads // jobs))
-    print(f"{page} is the page to open; {folder / 'results.jsonl'} has every number")
+    print(paragraph(f"{page} is the page to open; {folder / 'results.jsonl'} has every number"))
     return 0

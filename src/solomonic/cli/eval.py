@@ -13,11 +13,12 @@ import numpy as np
 
 from .. import __version__, jsontext
 from ..machine import check_fits
+from ..spelling import counted
 from ..tasks import names as tasks
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import add_memory, remembering
 from ._numbers import COUNT, whole
-from ._table import table
+from ._table import paragraph, table
 
 READS, MODELS, WRITES = ("data", "include"), ("model",), ("json",)
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
@@ -218,7 +219,7 @@ def _documents(chosen, tokenizer, lengths: list[int], notes: list[str]) -> list[
             f"longest has {longest}; pass more text, or smaller --lengths"
         )
     notes.append(
-        f"text: {what}, {len(found):,} document{'s' * (len(found) != 1)}, {size:,} bytes{', the first of more' if full else ''}"
+        f"text: {what}, {counted(len(found), 'document')}, {counted(size, 'byte')}{', the first of more' * full}"
     )
     return [tokenizer.encode(text) for text in found]
 
@@ -245,8 +246,9 @@ def _text(chosen, model, tokenizer, documents, lengths, per_call: int, chunk: in
 
 
 def _tables(found: dict[str, Any], done: dict[str, Any], positions: bool) -> Iterator[str]:
-    trained = f", trained at {found['trained_length']:,} tokens" if found["trained_length"] else ""
-    yield "\n".join([f"{found['model']}: {found['parameters']:,} parameters{trained}", *found["notes"]])
+    trained = f", trained at {counted(found['trained_length'], 'token')}" if found["trained_length"] else ""
+    about = f"{found['model']}: {counted(found['parameters'], 'parameter')}{trained}"
+    yield "\n".join(map(paragraph, [about, *found["notes"]]))
     for name, entries in done.items():
         if not entries:
             continue

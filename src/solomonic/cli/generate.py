@@ -17,7 +17,9 @@ from pathlib import Path
 
 from ..corpus.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
 from ..files import locked
-from ..generate import Session, SessionFile, generate, read, stream
+from ..generate import CHUNK, Session, SessionFile, generate, read, stream
+from ..progress import Progress
+from ..spelling import counted, paragraph
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
 
@@ -29,7 +31,7 @@ READS, MODELS, WRITES = ("file", "batch", "memory"), ("model",), ("out", "sessio
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add_options(command, max_tokens=200)
-    command.add_argument("prompt", nargs="*", metavar="PROMPT", help="text to go on from")
+    command.add_argument("prompt", nargs="*", default=[], metavar="PROMPT", help="text to go on from")
     command.add_argument("--file", type=Path, metavar="F", help="read the prompt from this file")
     command.add_argument(
         "--batch",
@@ -75,8 +77,10 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
     text, count, began = tokenizer.stream(), 0, time.perf_counter()
     first = began
     try:
-        for session in read(remembers, session):
-            pass
+        unread = len(session.pending)
+        with Progress(unread - 1, "token", "read", shown=unread > CHUNK, leave=False) as bar:
+            for session in read(remembers, session):
+                bar.update(unread - len(session.pending) - bar.n)
         first = time.perf_counter()
         tokens = stream(remembers, session, sampling, max_tokens=chosen.max_tokens, ends=tokenizer.ends)
         for count, (token, session) in enumerate(tokens, 1):
@@ -93,16 +97,19 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
         if chosen.stats:
             last = time.perf_counter()
             taken = session.tokens_read - before - count
-            print(
+            _say_stats(
                 f"read {_rate(taken, first - began)}; wrote {_rate(count, last - first)}; state after "
-                f"{session.tokens_read:,} tokens: {session.state_bytes:,} bytes; seed {sampling.seed}",
-                file=sys.stderr,
+                f"{counted(session.tokens_read, 'token')}: {counted(session.state_bytes, 'byte')}; seed {sampling.seed}"
             )
     return 0
 
 
 def _rate(tokens: int, seconds: float) -> str:
-    return f"{tokens:,} tokens in {seconds:.2f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
+    return f"{counted(tokens, 'token')} in {seconds:.2f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
+
+
+def _say_stats(text: str) -> None:
+    print(paragraph(text, file=sys.stderr), file=sys.stderr)
 
 
 def _prompt(chosen: argparse.Namespace) -> str | bytes:
@@ -138,24 +145,29 @@ def _answered(chosen, records, prompts, model, tokenizer, sampling) -> int:
     plain = (out.encoding or "utf-8").lower() not in ("utf-8", "utf8")
     began, count = time.perf_counter(), 0
     try:
-        for first in range(done, len(records), chosen.batch_size):
-            rows = range(first, min(first + chosen.batch_size, len(records)))
-            drawn = replace(sampling, seed=sampling.seed + first)
-            texts = generate(
-                model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=tokenizer.ends
-            )
-            said = [tokenizer.decode(text[:-1] if text[-1:] and text[-1] in tokenizer.ends else text) for text in texts]
-            lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, said, texts)]
-            out.write("".join(_line(line, plain) + "\n" for line in lines))
-            out.flush()
-            count += sum(map(len, texts))
+        with Progress(len(records), "prompt", "generate", shown=not out.isatty()) as bar:
+            bar.update(done)
+            for first in range(done, len(records), chosen.batch_size):
+                rows = range(first, min(first + chosen.batch_size, len(records)))
+                drawn = replace(sampling, seed=sampling.seed + first)
+                texts = generate(
+                    model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=tokenizer.ends
+                )
+                said = [
+                    tokenizer.decode(text[:-1] if text[-1:] and text[-1] in tokenizer.ends else text) for text in texts
+                ]
+                lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, said, texts)]
+                out.write("".join(_line(line, plain) + "\n" for line in lines))
+                out.flush()
+                count += sum(map(len, texts))
+                bar.update(len(rows))
     finally:
         if chosen.out:
             out.close()
     if chosen.stats:
         taken = sum(map(len, prompts[done:]))
         seconds = time.perf_counter() - began
-        print(f"read {taken:,} tokens, wrote {_rate(count, seconds)}; seed {sampling.seed}", file=sys.stderr)
+        _say_stats(f"read {counted(taken, 'token')}, wrote {_rate(count, seconds)}; seed {sampling.seed}")
     return 0
 
 

@@ -2,18 +2,18 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..spelling import counted, warn
 from ._device import add_device, add_dtype, device, dtype
 from ._json import STDOUT, add_json, say
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
 from ._passages import naming_damage, shown, visible
-from ._table import table
+from ._table import paragraph, table
 
 READS, MODELS, MAKES, WRITES = ("path",), ("model",), ("store", "out"), ("json",)
 KEEP = 0.1
@@ -74,9 +74,8 @@ def add(chosen: argparse.Namespace) -> int:
                 added, same = added + (known is not None), same + (known is None)
         after = store.stats()
     tokens = after["tokens"] - before["tokens"]
-    print(
-        f"{added} documents added, {same} were there already; {tokens:,} tokens stored, {after['size']:,} bytes in all"
-    )
+    stored = f"{counted(tokens, 'token')} stored, {counted(after['size'], 'byte')} in all"
+    print(paragraph(f"{added} documents added, {same} were there already; {stored}"))
     return 0
 
 
@@ -113,7 +112,7 @@ def search(chosen: argparse.Namespace) -> int:
 
 
 def list_documents(chosen: argparse.Namespace) -> int:
-    """Documents, in the order in which they were added.
+    """List the documents, in the order in which they were added.
 
     With --json, `time` is in seconds since 1970, `text` and `bytes` are what a document takes as text and in the store.
     """
@@ -142,7 +141,7 @@ def list_documents(chosen: argparse.Namespace) -> int:
 
 
 def stats(chosen: argparse.Namespace) -> int:
-    """What the store holds, and what it takes."""
+    """Say what the store holds, and how much room it takes."""
     with _opened(chosen) as store:
         found, layout = store.stats(), store.layout
     rows = [
@@ -157,32 +156,32 @@ def stats(chosen: argparse.Namespace) -> int:
     print()
     layers = [[str(s.layer), s.heads, s.dim, s.block, found["clock"][s.layer]] for s in layout.layers]
     print(table(["layer", "heads", "dim", "block", "clock"], layers))
-    print(f"\nmodel {visible(layout.model)}, {layout.dtype}")
+    print("\n" + paragraph(f"model {visible(layout.model)}, {layout.dtype}"))
     return 0
 
 
 def verify(chosen: argparse.Namespace) -> int:
-    """Reads everything, and names what is damaged; exit code 1 if anything is."""
+    """Read everything, and name what is damaged; exit code 1 if anything is."""
     with _opened(chosen) as store:
         problems = store.verify()
         documents = 0 if problems else len(store.documents())
     for problem in problems:
-        print(visible(problem))
-    print(f"{len(problems)} problems" if problems else f"sound: {documents} documents")
+        print(paragraph(visible(problem)))
+    print(f"problems: {len(problems):,}" if problems else f"sound: {counted(documents, 'document')}")
     return 1 if problems else 0
 
 
 def compact(chosen: argparse.Namespace) -> int:
-    """Gives the room of what went back to the disk."""
+    """Give back to the disk the room of what was forgotten."""
     with _opened(chosen, write=True) as store:
         before = store.stats()["size"]
         store.compact()
-        print(f"{before:,} bytes before, {store.stats()['size']:,} after")
+        print(f"{counted(before, 'byte')} before, {store.stats()['size']:,} after")
     return 0
 
 
 def repair(chosen: argparse.Namespace) -> int:
-    """Writes what is sound into a new store, and says what is lost; the old one stays as it is.
+    """Write what is sound into a new store, and say what is lost; the old one stays as it is.
 
     Exit code 1 if anything is lost. A document that has lost a part is in the new store too, without it, and `verify`
     goes on to name it: forget it there and add it again.
@@ -191,18 +190,24 @@ def repair(chosen: argparse.Namespace) -> int:
 
     documents, lost = repair(chosen.store, chosen.out)
     for line in lost:
-        print(visible(line))
-    print(f"{documents} documents written to {visible(chosen.out)}; {len(lost) or 'no'} losses")
+        print(paragraph(visible(line)))
+    losses = f"{len(lost) or 'no'} {'loss' if len(lost) == 1 else 'losses'}"
+    print(paragraph(f"{counted(documents, 'document')} written to {visible(chosen.out)}; {losses}"))
     return 1 if lost else 0
 
 
 def forget(chosen: argparse.Namespace) -> int:
-    """Documents for which all that is given holds, and all that was computed from them, gone for good.
+    """Forget for good the documents for which all that is given holds, and all that was computed from them.
 
     It asks nothing. What it prints is gone from the store, its index and its log when it ends.
     """
     from ..remember import same_file
 
+    if all(getattr(chosen, name) is None for name in ("document", "id", "before", "after", "session")):
+        raise ValueError(
+            "expected documents, a time or a session, got none of them; --document, --id, --before, --after and "
+            "--session name them"
+        )
     limits = {
         name: None if (at := getattr(chosen, name)) is None else _time(f"--{name}", at) for name in ("before", "after")
     }
@@ -226,13 +231,12 @@ def forget(chosen: argparse.Namespace) -> int:
         print(table(["document", "session", "time (UTC)", "stored tokens", "why"], rows))
     print(f"{len(rows)} documents {'would go' if chosen.dry_run else 'forgotten'}")
     for number in gone.unknown:
-        print(
-            f"solomonic: document {number} is damaged: whether it was computed from what went, nobody can tell; "
-            f"forget it too (--id {number})",
-            file=sys.stderr,
+        warn(
+            f"document {number} is damaged: whether it was computed from what went, nobody can tell; "
+            f"forget it too (--id {number})"
         )
     if gone.unfinished is not None:
-        print(f"solomonic: {visible(' '.join(gone.unfinished.split()))}", file=sys.stderr)
+        warn(visible(" ".join(gone.unfinished.split())))
         return 1
     return 0
 

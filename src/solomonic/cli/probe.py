@@ -74,6 +74,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             break
     if best is None or len(best) < LEAST:
         got = f"the longest has {len(best)}" if best is not None else "there is none"
+        if best is not None and len(best) == chosen.tokens:
+            got += f", all that --tokens {chosen.tokens} reads of it"
         raise ValueError(f"expected a document of {LEAST} tokens or more, and --tokens as large; {got}")
     with Progress(work(model, len(best), chosen.generate), "call", "probe") as bar:
         found = study(model, best, chosen.generate, chosen.directions, bar.update)

@@ -10,10 +10,11 @@ the server, and every answer under way, with exit code 0.
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
+from ..spelling import warn
 from ._numbers import whole
+from ._table import paragraph
 
 READS, MODELS = ("memory",), ("model",)
 KEY = "SOLOMONIC_API_KEY"
@@ -70,7 +71,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             turns = Turns(*template(chosen.model), tokenizer)
         except ValueError as error:
             turns = None
-            print(f"solomonic: no chat, for {' '.join(str(error).split())}", file=sys.stderr)
+            warn(f"no chat, for {' '.join(str(error).split())}")
         with remembering(chosen, model, tokenizer) as remembers:
             limits = Limits(chosen.max_tokens, chosen.max_prompt)
             name = chosen.name or chosen.model.resolve().name
@@ -78,7 +79,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             served = Served(name, remembers, tokenizer, turns, limits, also)
             worker = Worker(remembers, tokenizer, chosen.parallel, chosen.queue)
             if key is None and not bound.getsockname()[0].startswith(("127.", "::1")):
-                print("solomonic: whoever reaches this address may ask; --api-key lets only some", file=sys.stderr)
+                warn("whoever reaches this address may ask; --api-key lets only some")
             listen(application(served, worker, key), worker, bound, ready=lambda url: _say(served.name, url))
             if not worker.join(seconds=3):  # a step of a large model; nothing is written in it that could be lost
                 os._exit(0)
@@ -86,7 +87,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
 
 def _say(name: str, url: str) -> None:
-    print(f"serving {name} at {url}; Ctrl-C ends it", flush=True)
+    print(paragraph(f"serving {name} at {url}; Ctrl-C ends it"), flush=True)
 
 
 def _key(given: str | None) -> str | None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, jsontext
+from ..spelling import counted
 from ._device import add_device
 from ._numbers import COUNT, whole
-from ._table import table
+from ._table import paragraph, table
 
 READS, MODELS, WRITES = ("bits",), ("model",), ("json",)
 EXTRA = "theory"
@@ -212,7 +213,8 @@ def _numbers(answer, again, model: dict[str, Any] | None, bits_on: int) -> dict[
 
 def _shown(numbers: dict[str, Any]):
     bits, both = numbers["data"], numbers["next"]
-    yield f"{len(bits)} bits: {bits if len(bits) <= 80 else bits[:60] + ' ... ' + bits[-15:]}"
+    shown = bits if len(bits) <= 80 else bits[:60] + " ... " + bits[-15:]
+    yield paragraph(f"{counted(len(bits), 'bit')}: {shown}")
 
     columns = ["lower", "upper", "of_programs_found", "mixture", "context_trees", "model"]
     columns = [name for name in columns if name != "model" or numbers["model"]]
@@ -225,7 +227,11 @@ def _shown(numbers: dict[str, Any]):
         notes.append("no program was found that prints the bits: the mixture falls back on context trees and coins")
     elif numbers["shares"]["programs"] < 0.5:
         notes.append("the programs found explain the bits less well than the fallback does")
-    yield table(("next bit", *(name.replace("_", " ") for name in columns)), rows) + "\n" + "\n".join(notes)
+    yield (
+        table(("next bit", *(name.replace("_", " ") for name in columns)), rows)
+        + "\n"
+        + "\n".join(map(paragraph, notes))
+    )
 
     if numbers["programs"]:
         head = ("shortest programs", "bits", "steps", "Kt", "goes on")
@@ -246,7 +252,7 @@ def _shown(numbers: dict[str, Any]):
         rows.append((f"model {numbers['model']['model']}", None, numbers["bits"]["model"]))
     yield table(("complexity, bits", "at least", "at most"), rows)
 
-    yield "\n".join(_work(numbers))
+    yield "\n".join(map(paragraph, _work(numbers)))
 
 
 def _work(numbers: dict[str, Any]):
@@ -264,7 +270,8 @@ def _work(numbers: dict[str, Any]):
 
 def _effort(work: dict[str, Any]) -> str:
     speed = work["programs_per_second"] / 1e6
-    return f"{work['programs']:,} programs, {work['steps']:,} steps, {work['seconds']:.1f} s, {speed:.1f} million programs/s"
+    done = f"{counted(work['programs'], 'program')}, {counted(work['steps'], 'step')}"
+    return f"{done}, {work['seconds']:.1f} s, {speed:.1f} million programs/s"
 
 
 def _row(one: dict[str, Any]) -> tuple:

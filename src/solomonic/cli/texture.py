@@ -9,9 +9,10 @@ import itertools
 from math import ceil, inf
 from pathlib import Path
 
-from ..spelling import unknown
+from ..spelling import counted, unknown
 from ._device import add_threads
 from ._numbers import COUNT, real, whole
+from ._table import paragraph
 
 READS, WRITES = ("clip",), ("out", "picture")
 EXTRA = "theory"
@@ -73,17 +74,19 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"{chosen.clip}: {error}") from None
     radius = np.abs(np.linalg.eigvals(learnt.A)).max()
     height, width, _ = learnt.shape
-    print(f"{chosen.clip}: {len(clip.frames)} frames of {width} x {height} at {clip.rate:g} a second")
+    of = f"{counted(len(clip.frames), 'frame')} of {width} x {height} pixels"
+    print(paragraph(f"{chosen.clip}: {of} at {clip.rate:g} a second"))
     for remark in clip.remarks:
-        print(f"{chosen.clip} {remark}")
+        print(paragraph(f"{chosen.clip} {remark}"))
+    fades = counted(round(-1 / np.log(radius)), "frame")
     print(
-        f"order {chosen.order}: {learnt.explained:.1%} of the variance, "
-        f"the slowest state fades in {-1 / np.log(radius):.0f} frames"
+        paragraph(f"order {chosen.order}: {learnt.explained:.1%} of the variance, the slowest state fades in {fades}")
     )
     stride = ceil(clip.rate / texture.MOST.get(suffix, inf)) or 1
     rate = clip.rate / stride
     if stride > 1:
-        print(f"{chosen.out}: at {rate:g} frames a second; a {suffix} file has {texture.MOST[suffix]:g} at most")
+        most = f"a {suffix} file has {texture.MOST[suffix]:g} at most"
+        print(paragraph(f"{chosen.out}: at {rate:g} frames a second; {most}"))
     wanted = None if chosen.seconds * rate > 2**53 else max(1, round(chosen.seconds * rate))
     rng = np.random.default_rng(chosen.seed)
     made = texture.synthesise(learnt, rng, chosen.speed * stride, chosen.reverse, not chosen.no_grain)
@@ -91,17 +94,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     del clip  # which may be large
     columns, shown = np.linspace(0, min(wanted or SHOWN, SHOWN) - 1, COLUMNS).astype(int), []
 
-    def counted():
+    def frames():
         for i, frame in enumerate(itertools.islice(made, wanted)):
             shown.extend([frame] * (columns == i).sum())
             yield frame
             bar.update()
 
     with replacing(chosen.out) as partial, Progress(wanted, "frame", "texture", leave=False) as bar:
-        written, interrupted = texture.write(partial, suffix, counted(), rate)
+        written, interrupted = texture.write(partial, suffix, frames(), rate)
         if not written:
             raise KeyboardInterrupt
     if chosen.picture:
         texture.write_png(chosen.picture, texture.picture(original, shown))
-    print(f"{'interrupted; ' * interrupted}{written} frames in {chosen.out}")
+    print(paragraph(f"{'interrupted; ' * interrupted}{counted(written, 'frame')} in {chosen.out}"))
     return 130 if interrupted else 0

@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import inspect
 import shlex
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import get_args
@@ -24,11 +25,12 @@ from ..mixers import MIXERS
 from ..mixers.bmojo import COMBINE, READOUTS, SCORES
 from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
-from ..spelling import unknown
+from ..spelling import counted, message_of, unknown
 from ..tensors import digest
 from ..tokenizer import Tokenizer
 from ._device import add_threads
 from ._numbers import COUNT, real, whole
+from ._table import paragraph
 
 READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
@@ -156,7 +158,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from accelerate.utils import broadcast_object_list
 
     from .. import folder
-    from ..corpus import documents, library
+    from ..corpus import Document, documents, library
     from ..files import locked, owned, sweep, write
     from ..pretrain import data as text
     from ..pretrain.card import card
@@ -177,7 +179,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     record, path = chosen.out / "training.json", work / "checkpoint.safetensors"
     owned(chosen.out, "a run", "run/tokens.json", "training.json")
     if chosen.resume and record.exists():
-        print(f"{chosen.out} is trained already")
+        print(paragraph(f"{chosen.out} is trained already"))
         return 0
     if not chosen.resume and (path.exists() or (chosen.out / "config.json").exists()):
         raise ValueError(f"--out: {chosen.out} holds a model or a run; add --resume to go on, or name another folder")
@@ -204,12 +206,19 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                     "on with those that it was begun with, or train into another folder"
                 )
             if before != origin:
-                scored = chosen.held_out_data and (lambda: documents(chosen.held_out_data, chosen.field))
-                text.prepare(work, lambda: documents(named, chosen.field), scored, chosen.held_out, tokenizer, origin)
+                with Progress(unit="byte", what="read", leave=False) as bar:
+
+                    def texts(paths) -> Iterator[Document]:
+                        for document in documents(paths, chosen.field):
+                            yield document
+                            bar.update(len(document.text))
+
+                    scored = chosen.held_out_data and (lambda: texts(chosen.held_out_data))
+                    text.prepare(work, lambda: texts(named), scored, chosen.held_out, tokenizer, origin)
         except (ValueError, OSError) as error:
             with suppress(OSError):
                 work.rmdir()  # where nothing came to be in it
-            return str(error)
+            return message_of(error)
 
     with held:
         trouble = broadcast_object_list([prepare() if accelerator.is_main_process else None])
@@ -222,6 +231,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 held_out = f", held out {done.evaluations[-1][1]:.3f} bits a byte" if done.evaluations else ""
                 bar.set_note(f"loss {done.losses[-1]:.3f}{held_out}")
             bar.update(done.step - bar.n)
+            if done.step == config.steps:
+                bar.describe("scoring")
 
         try:
             with Progress(config.steps, what="train", shown=accelerator.is_main_process) as bar:
@@ -246,8 +257,9 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             }
             write(record, jsontext.write(content, missing=True))
             for length, bits in done.scores.items():
-                print(f"{bits:.3f} bits per byte of held-out text, read {int(length):,} tokens at a time")
-            print(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted")
+                read = f"read {counted(int(length), 'token')} at a time"
+                print(paragraph(f"{bits:.3f} bits per byte of held-out text, {read}"))
+            print(paragraph(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted"))
         return 0
 
 

@@ -11,7 +11,6 @@ import argparse
 import hashlib
 import json
 import math
-import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -20,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, jsontext
-from ..spelling import choose
+from ..spelling import choose, counted, warn
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import check_found
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._table import table
+from ._table import paragraph, table
 
 READS, MODELS, WRITES, MAKES = ("train", "test"), ("model",), ("json",), ("store",)
 WAYS = ("memory", "context", "tuning", "none", "vote")
@@ -98,7 +97,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             "memory, --store and --retrieval store: expected a model with an eidetic memory, got one without"
         )
     elif stored:
-        print("solomonic: this model has no eidetic memory, and so no store: memory is left out", file=sys.stderr)
+        warn("this model has no eidetic memory, and so no store: memory is left out")
         ways.remove("memory")
         stored = False
     same = {  # in every run that adds to a file
@@ -233,11 +232,13 @@ def _summary(answers: dict, test: list, asked: list[int], way: str, held: int) -
 
 
 def _shown(result: dict[str, Any], ways: list[str]) -> str:
-    asked = f"{result['examples']:,} examples of {len(result['labels'])} labels; {result['questions']:,} questions"
+    given = f"{counted(result['examples'], 'example')} of {counted(len(result['labels']), 'label')}"
+    asked = f"{given}; {counted(result['questions'], 'question')}"
     least = f"accuracy by chance {result['chance']:.3f}, of the commonest label {result['majority']:.3f}"
-    lines = [f"{asked}; {least}"]
-    if result["of_them_in_train"]:
-        lines.append(f"{result['of_them_in_train']:,} questions stand in the training set, word for word")
+    lines = [paragraph(f"{asked}; {least}")]
+    if again := result["of_them_in_train"]:
+        stand = f"{counted(again, 'question')} {'stands' if again == 1 else 'stand'}"
+        lines.append(paragraph(f"{stand} in the training set, word for word"))
     names = ("questions", "accuracy", "error", "seconds", "state_bytes", "store_bytes")
     rows = [[way, *(result["ways"][way].get(name) for name in names)] for way in ways]
     head = ("way", "questions", "accuracy", "standard error", "seconds each", "state bytes", "store bytes")

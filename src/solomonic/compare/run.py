@@ -17,6 +17,7 @@ from .. import jsontext
 from ..files import locked, owned, write
 from ..machine import cores
 from ..progress import Progress, on_compiling
+from ..spelling import counted, paragraph, warn
 from ..train import Interrupted
 from .matrix import (
     Cell,
@@ -62,14 +63,16 @@ def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, thread
     steps = sum(suite.runs[cell.task].steps for cell in wanted)
     before = steps - sum(suite.runs[cell.task].steps for cell in todo)
     if before:
-        print(f"{len(wanted) - len(todo)} of {len(wanted)} cells are in {folder / 'results.jsonl'} already")
+        cells = counted(len(wanted), "cell")
+        there = len(wanted) - len(todo)
+        print(paragraph(f"{there} of {cells} {'is' if there == 1 else 'are'} in {folder / 'results.jsonl'} already"))
     with Progress(steps, "step", "compare", shown=bool(todo)) as bar:
         bar.update(before)
 
         def finish(line: dict[str, Any]) -> None:
             line |= {"costs": measured[line["task"]].get(line["arch"], [])}
             append_line(folder / "results.jsonl", line)
-            bar.say(summary(line))
+            bar.say(paragraph(summary(line), after="  "))
 
         try:
             run_cells(todo, suite.runs, device, folder, jobs, threads, bar, finish)
@@ -103,7 +106,7 @@ def _kept(path: Path) -> dict[str, dict[str, list]]:
             return table
     except (ValueError, AttributeError):
         pass
-    print(f"solomonic: {path}: damaged; time and state are measured again", file=sys.stderr)
+    warn(f"{path}: damaged; time and state are measured again")
     return {}
 
 
@@ -144,7 +147,7 @@ def run_cells(
             raise KeyboardInterrupt  # the second time: at once, checkpoints as they are
         asked.set()
         stop.set()
-        bar.say("stopping: cells under way are being saved (once more to stop at once)")
+        bar.say(paragraph("stopping: cells under way are being saved (once more to stop at once)"))
 
     handlers = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -166,7 +169,7 @@ def run_cells(
             elif kind == "line":
                 finish(value)
             elif kind == "warning":
-                bar.say(f"solomonic: {value}", sys.stderr)
+                bar.say(paragraph(f"solomonic: {value}", file=sys.stderr), sys.stderr)
             elif kind == "compiling":
                 bar.compiling()
             elif kind == "refused":

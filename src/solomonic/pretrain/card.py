@@ -6,6 +6,7 @@ import torch
 
 from .. import __version__
 from ..model import LanguageModel
+from ..spelling import counted
 from ..tokenizer import Tokenizer
 from .data import Data
 from .run import Progress, RunConfig
@@ -49,19 +50,19 @@ tags: [solomonic, {", ".join(sorted({x.name for x in model.config.layers}))}]
 
 # {name}
 
-A language model of {parameters:,} parameters on {unit}: {len(model.config.layers)} layers ({mixers}) of width
+A language model of {parameters:,} parameters on {unit}: {counted(len(model.config.layers), "layer")} ({mixers}) of width
 {model.config.d_model}. Its state takes {far:,} bytes {flat} ({model.embedding.weight.dtype}).
 
 ## Data
 
-{data.train.size:,} bytes of {len(data.train.starts):,} documents to train on, {data.held_out.size:,} bytes of
+{data.train.size:,} bytes of {counted(len(data.train.starts), "document")} to train on, {data.held_out.size:,} bytes of
 {len(data.held_out.starts):,} held out, from
 
 {listed}{more}
 
 ## Training
 
-{config.steps:,} steps of {config.batch_size} x {config.length} tokens ({tokens:,} in all){carried}; AdamW, highest
+{counted(config.steps, "step")} of {config.batch_size} x {config.length} tokens ({tokens:,} in all){carried}; AdamW, highest
 learning rate {config.lr:g}, seed {config.seed}. {progress.seconds / 60:.1f} minutes. Last loss
 {progress.losses[-1]:.4f} nats a token. solomonic {__version__}, torch {torch.__version__}.
 

@@ -85,6 +85,8 @@ def prepare(
         if all(index.values()) or held_out or not share:
             break
     if not index["train"]:
+        for side in index:  # a folder that holds no run is not left behind
+            (folder / f"{side}.tokens").unlink()
         raise ValueError("expected text to train on, got none: the files named are empty or binary")
     content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
     content["contents"] = {side: one.hexdigest() for side, one in contents.items()}
@@ -159,8 +161,8 @@ class Rows:
         self.epoch = (count - length) // (batch_size * length)  # steps
         if self.epoch < 1:
             raise ValueError(
-                f"expected text of {(batch_size + 1) * length} tokens or more, for {batch_size} rows of {length}, "
-                f"got {count}; pass more text, or a smaller length or batch"
+                f"expected text of {(batch_size + 1) * length:,} tokens or more, for {batch_size:,} rows of {length:,}, "
+                f"got {count:,}; pass more text, or a smaller length or batch"
             )
         self.sizes = np.diff(np.append(tokens.starts, count))
         self._order = lru_cache(2)(self._draw)

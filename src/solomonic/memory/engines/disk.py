@@ -83,7 +83,7 @@ class DiskEngine(Engine):
             ):
                 raise ValueError(f"{folder}: expected the folder of a store, got one that holds something else")
             if not write:
-                raise Absent(f"{folder}: there is no store")
+                raise Absent(f"{folder}: there is no store; `solomonic memory add` makes one")
             if layout is None:
                 raise Absent(f"{folder}: expected a store that is there, or a layout for a new one")
         return cls(folder, layout, write)
@@ -106,7 +106,7 @@ class DiskEngine(Engine):
                 if (folder / LAYOUT).exists():
                     raise ValueError(f"{folder}: the file {FILE} is empty, and held a store")
                 if not write or layout is None:
-                    raise Absent(f"{folder}: there is no store")
+                    raise Absent(f"{folder}: there is no store; `solomonic memory add` makes one")
                 self._create(layout)
                 tables = self._tables()
             self.layout = self._own_layout()

@@ -54,7 +54,7 @@ class MilvusEngine(Engine):
     def _begin(self, name: str, layout: Layout | None, write: bool) -> None:
         if not self._service.has(DOCUMENTS):
             if not write:
-                raise Absent(f"{self._uri}: there is no store named {name!r}")
+                raise Absent(f"{self._uri}: there is no store named {name!r}; `solomonic memory add` makes one")
             if layout is None:
                 raise Absent(f"{self._uri}: expected a store that is there, or a layout for a new one")
             self._create(layout)

@@ -141,7 +141,7 @@ class Service:
         from milvus_lite import server_manager_instance
 
         if not self._folder.exists() and not make:
-            raise Absent(f"{self.uri}: there is no store")
+            raise Absent(f"{self.uri}: there is no store; `solomonic memory add` makes one")
         if self._folder.is_file() or (
             self._folder.exists() and any(self._folder.iterdir()) and not (self._folder / OPENED).exists()
         ):
