@@ -58,11 +58,7 @@ class TrainConfig:
         share = self.fading_dropout * (1 - 2 * step / self.steps)
         if share <= 0:
             return None
-        return self.drawn(step, share, 1)
-
-    def drawn(self, step: int, share: float, stream: int) -> Tensor:
-        """(batch_size,) bool: `share` of the rows of a step, a function of the seed, the step and the stream alone."""
-        return torch.from_numpy(np.random.default_rng([self.seed, step, stream]).random(self.batch_size) < share)
+        return torch.from_numpy(np.random.default_rng([self.seed, step, 1]).random(self.batch_size) < share)
 
 
 @dataclass

@@ -82,7 +82,7 @@ def cut_short(tmp_path_factory):
 
     def train(accelerator, model, tokenizer, data, config, *rest):
         rows = Rows(data.train, config.length, config.batch_size, config.seed, config.carry)
-        rows.batch(0), config.rate(0), config.rate(config.steps - 1), config.dropped(0), config.restarts(0)
+        rows.batch(0), config.rate(0), config.rate(config.steps - 1), config.dropped(0)
         raise Reached("trained")
 
     def reached(*given, **more):

@@ -5,7 +5,7 @@ import pytest
 import tokenizers
 
 from solomonic.corpus import Document
-from solomonic.pretrain.data import LONG, Rows, prepare, read
+from solomonic.pretrain.data import LONG, Rows, Tokens, prepare, read
 from solomonic.tokenizer import Tokenizer
 
 BYTES = Tokenizer.for_bytes()
@@ -35,7 +35,7 @@ def test_a_tokenizer_without_an_end_is_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize("carry", [0, 1, 3, 1000])
 def test_targets_are_the_tokens_after(tmp_path, carry):
     rows = Rows(prepared(tmp_path).train, 8, 2, seed=1, carry=carry)
     for step in range(2 * rows.epoch):
@@ -45,7 +45,7 @@ def test_targets_are_the_tokens_after(tmp_path, carry):
         assert (np.diff(segments) == (tokens[:, 1:] == BYTES.end)).all()
 
 
-@pytest.mark.parametrize("carry", [False, True])
+@pytest.mark.parametrize("carry", [0, 1, 3, 1000])
 def test_an_epoch_reads_no_place_twice_and_every_document_whole(tmp_path, carry):
     data = prepared(tmp_path)
     rows = Rows(data.train, 4, 2, seed=0, carry=carry)
@@ -58,31 +58,46 @@ def test_an_epoch_reads_no_place_twice_and_every_document_whole(tmp_path, carry)
 
 
 def test_carried_rows_go_on_where_they_ended(tmp_path):
-    rows = Rows(prepared(tmp_path).train, 4, 2, seed=0, carry=True)
+    rows = Rows(prepared(tmp_path).train, 4, 2, seed=0, carry=1000)
     assert rows.epoch > 2 and [rows.begins(s) for s in range(rows.epoch + 1)] == [True] + [False] * (rows.epoch - 1) + [
         True
     ]
     for step in range(rows.epoch - 1):
         (_, targets, segments, _), (tokens, _, after, _) = rows.batch(step), rows.batch(step + 1)
-        assert (targets[:, -1] == tokens[:, 0]).all()
-        assert (after[:, 0] - segments[:, -1] == (tokens[:, 0] == BYTES.end)).all()
+        near = targets[:, -1] == tokens[:, 0]
+        assert near.any() and (near | (after[:, 0] > segments[:, -1])).all()
+        assert (after[:, 0] - segments[:, -1] == (tokens[:, 0] == BYTES.end))[near].all()
+
+
+def test_carried_rows_begin_at_another_place_in_time(tmp_path):
+    """After `carry` steps or fewer, in a segment of its own; elsewhere a row goes on where it ended."""
+    values = np.arange(4000)
+    rows = Rows(Tokens(values, np.array([0]), 4000), 8, 3, seed=0, carry=5)
+    first = np.stack([rows.batch(step).tokens[:, 0] for step in range(rows.epoch)], 1)
+    segment = np.stack([rows.batch(step).segments[:, 0] for step in range(rows.epoch)], 1)
+    on = np.diff(first) == 8
+    assert ((np.diff(segment) == 0) == on).all() and ((np.diff(segment) > 0) == ~on).all()
+    for row in on:
+        lengths = [len(run) for run in "".join("x" if one else " " for one in row).split()]
+        assert max(lengths) == 4 and lengths.count(4) > 0.7 * len(lengths)
+    assert len({*first.ravel()}) == first.size
 
 
 def test_rows_are_a_function_of_seed_and_step(tmp_path):
     tokens = prepared(tmp_path).train
-    rows = Rows(tokens, 4, 2, seed=5, carry=False)
-    late = Rows(tokens, 4, 2, seed=5, carry=False).batch(rows.epoch + 3)
+    rows = Rows(tokens, 4, 2, seed=5, carry=0)
+    late = Rows(tokens, 4, 2, seed=5, carry=0).batch(rows.epoch + 3)
     for step in range(rows.epoch + 4):
         here = rows.batch(step)
     assert all((a == b).all() for a, b in zip(here[:3], late[:3]))
-    other = Rows(tokens, 4, 2, seed=6, carry=False)
+    other = Rows(tokens, 4, 2, seed=6, carry=0)
     assert any((other.batch(s)[0] != rows.batch(s)[0]).any() for s in range(rows.epoch))
     assert all((rows.batch(3, slice(1, 2))[i] == rows.batch(3)[i][1:]).all() for i in range(3))
 
 
 def test_too_little_text_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="text of 264 tokens or more, for 32 rows of 8, got"):
-        Rows(prepared(tmp_path).train, 8, 32, seed=0, carry=False)
+        Rows(prepared(tmp_path).train, 8, 32, seed=0, carry=0)
 
 
 def test_no_text_is_an_error(tmp_path):

@@ -11,7 +11,7 @@ from solomonic import LanguageModel, preset
 from solomonic.cli import main
 from solomonic.folder import load
 from solomonic.checkpoint import load as load_checkpoint
-from solomonic.pretrain.run import RunConfig, _begun
+from solomonic.pretrain.run import RunConfig
 from solomonic.progress import Progress
 from solomonic.tensors import read_tensors, write_tensors
 
@@ -364,26 +364,6 @@ def test_a_checkpoint_holds_what_a_model_needs(text, tmp_path):
     assert names == set(model.state_dict()) and saved["progress"]["step"] == 8
 
 
-@torch.no_grad()
-def test_a_row_that_begins_anew_goes_on_from_nothing():
-    torch.manual_seed(0)
-    model = LanguageModel(preset("bmojo", vocab_size=50, d_model=16, window=7, capacity=6, state_size=4))
-    before, after = torch.randint(0, 50, (2, 40)), torch.randint(0, 50, (2, 30))
-    document = torch.full((2, 40), 3)
-    _, state = model(before, segments=document)
-    begun = _begun(model, state, torch.tensor([True, False]))
-    logits, _ = model(after, begun, segments=document[:, :30])
-    torch.testing.assert_close(logits[0], model(after)[0][0])
-    torch.testing.assert_close(logits[1], model(after, state, segments=document[:, :30])[0][1])
-    assert torch.equal(begun["segment"], state["segment"])
-
-
-def test_which_rows_begin_anew():
-    config = RunConfig(steps=9, batch_size=4000, lr=1.0, restart=0.25)
-    assert config.restarts(3).float().mean() == pytest.approx(0.25, abs=0.03)
-    assert torch.equal(config.restarts(3), config.restarts(3)) and not torch.equal(
-        config.restarts(3), config.restarts(4)
-    )
-    assert not RunConfig(steps=9, batch_size=40, lr=1.0, restart=0.0).restarts(0).any()
-    with pytest.raises(ValueError, match="0 <= restart <= 1"):
-        RunConfig(steps=9, batch_size=4, lr=1.0, restart=2.0)
+def test_carry_is_a_number_of_steps():
+    with pytest.raises(ValueError, match="expected carry >= 0, got -1"):
+        RunConfig(steps=9, batch_size=4, lr=1.0, carry=-1)

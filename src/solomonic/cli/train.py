@@ -57,6 +57,8 @@ DIALS = {
 }
 """Settings of a named model, of `preset`."""
 
+CARRY = 8
+
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("data", nargs="*", metavar="DATA", help="files and folders (default: Python's own library)")
@@ -89,13 +91,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--length", type=whole(), default=256, metavar="N", help="tokens a row (default 256)")
     how.add_argument("--accumulate", type=whole(), default=1, metavar="N", help="micro-batches a step (default 1)")
-    how.add_argument("--carry", action="store_true", help="carry the state through documents longer than a row")
     how.add_argument(
-        "--restart",
-        type=real(),
-        default=1 / 16,
-        metavar="X",
-        help="with --carry, share of rows a step that go on from nothing all the same (default 1/16)",
+        "--carry",
+        type=whole(COUNT),
+        nargs="?",
+        const=CARRY,
+        default=0,
+        metavar="N",
+        help=f"carry the state from row to row, N steps on in one place (default {CARRY}), then begin at another",
     )
     how.add_argument(
         "--lookup",

@@ -151,11 +151,12 @@ class Rows:
     """What each step reads: B rows of T tokens, and the tokens after each of them.
 
     Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from that
-    and shuffled. With it, row b goes on at step s + 1 where it ended at step s, so that a state can be carried; the
-    first step of an epoch begins anew. Segments number the documents, and grow along a row.
+    and shuffled. With it, row b goes on at step s + 1 where it ended at step s, so that a state can be carried, for
+    that many steps; then it begins at another place. The first step of an epoch begins anew. Segments number the
+    documents, and what is read of them after another place, and grow along a row: a state is carried no further.
     """
 
-    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int, carry: bool):
+    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int, carry: int = 0):
         self.tokens, self.length, self.batch_size, self.seed, self.carry = tokens, length, batch_size, seed, carry
         count = len(tokens.values)
         self.epoch = (count - length) // (batch_size * length)  # steps
@@ -173,25 +174,32 @@ class Rows:
 
     def batch(self, step: int, rows: slice = slice(None)) -> Batch:
         """Of some of the rows of step 0, 1, ..."""
-        documents, offsets, shift, row = self._order(step // self.epoch)
+        documents, offsets, shift, row, stretch = self._order(step // self.epoch)
         step %= self.epoch
         chosen = np.arange(self.batch_size)[rows]
-        if self.carry:
-            first = chosen * self.epoch + step
-        else:
-            first = row[step * self.batch_size + chosen]
-        place = shift + first[:, None] * self.length + np.arange(self.length + 1)
-        segment = offsets.searchsorted(place, side="right") - 1
-        tokens = self.tokens.values[self.tokens.starts[documents[segment]] + place - offsets[segment]].astype(np.int64)
+        index = chosen * self.epoch + step if self.carry else step * self.batch_size + chosen
+        place = shift + row[index, None] * self.length + np.arange(self.length + 1)
+        document = offsets.searchsorted(place, side="right") - 1
+        tokens = self.tokens.values[self.tokens.starts[documents[document]] + place - offsets[document]].astype(
+            np.int64
+        )
+        segment = stretch[index, None] * len(documents) + document
         return Batch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
 
-    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
-        """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows."""
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
+        """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows, and
+        how often it has gone to another place before each of them."""
         rng = np.random.default_rng([self.seed, epoch])
         documents = rng.permutation(len(self.sizes))
         sizes = self.sizes[documents]
         shift = int(rng.integers(self.length))
-        return documents, sizes.cumsum() - sizes, shift, rng.permutation(self.epoch * self.batch_size)
+        count = self.epoch * self.batch_size
+        if not self.carry:
+            return documents, sizes.cumsum() - sizes, shift, rng.permutation(count), np.zeros(count, np.int64)
+        stretches = np.array_split(np.arange(count), range(int(rng.integers(self.carry)) + 1, count, self.carry))
+        order = rng.permutation(len(stretches))
+        row = np.concatenate([stretches[i] for i in order])
+        return documents, sizes.cumsum() - sizes, shift, row, (np.diff(row, prepend=row[0] - 1) != 1).cumsum()
 
 
 def _sides(document: Document, share: float, long: int) -> Iterable[tuple[str, bytes]]:

@@ -43,8 +43,9 @@ class RunConfig(TrainConfig):
 
     length: int = 512
     accumulate: int = 1
-    carry: bool = False  # truncated backpropagation through time: rows go on with the state of the step before
-    restart: float = 1 / 16  # share of the rows a step that go on from nothing all the same, where the state is carried
+    carry: int = (
+        0  # truncated backpropagation through time: steps that a row goes on for with the state of the one before
+    )
     lookup: float = 0.0  # share of the rows that read again what others hold, found as in a store (`lookup`)
     precision: str | None = None  # "no" or "bf16"; None: bf16 where the device has it
     fsdp: bool = False  # shard parameters, gradients and optimizer (FSDP2) instead of copying them (DDP)
@@ -55,8 +56,8 @@ class RunConfig(TrainConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.restart <= 1:
-            raise ValueError(f"expected 0 <= restart <= 1, got {self.restart}")
+        if self.carry < 0:
+            raise ValueError(f"expected carry >= 0, got {self.carry}")
         for name in ("length", "accumulate", "log_every", "eval_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
@@ -65,11 +66,6 @@ class RunConfig(TrainConfig):
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
         if self.precision not in (None, "no", "bf16"):
             raise ValueError(f"expected precision no or bf16, got {self.precision!r}")
-
-    def restarts(self, step: int) -> Tensor:
-        """(batch_size,) bool: the rows that begin anew after step 0, 1, ... A model whose rows all go on for ever never
-        sees how a text begins, and keys of weights that it no longer has."""
-        return self.drawn(step, self.restart, 2)
 
     def often(self, name: str, times: int) -> int:
         return getattr(self, name) or max(1, self.steps // times)
@@ -248,7 +244,7 @@ def train(
                     accelerator.backward(loss)
                 total = total + loss.detach()
                 if config.carry:
-                    states[m] = _begun(bare, state, config.restarts(step)[part])
+                    states[m] = map_state(torch.Tensor.detach, state)
             accelerator.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -328,22 +324,6 @@ def _carried(model: LanguageModel, rest: dict[str, Tensor], part: slice, device:
     template = model.init_state(1, 0, "meta")
     leaves = iter([rest[name][part].to(device) for name, _ in state_tensors(template)])
     return map_state(lambda _: next(leaves), template)
-
-
-def _begun(model: LanguageModel, state: Any, rows: Tensor) -> Any:
-    """The state, detached, but of nothing in these rows: they go on in the same document as if it began here."""
-    state = map_state(torch.Tensor.detach, state)
-    if not rows.any():
-        return state
-    rows = rows.to(state["position"].device)
-    nothing = dict(state_tensors(model.init_state(len(rows), 0, rows.device) | {"segment": state["segment"]}))
-    leaves = iter(
-        [
-            torch.where(rows.view(-1, *[1] * (x.dim() - 1)), nothing[name].to(x.dtype), x)
-            for name, x in state_tensors(state)
-        ]
-    )
-    return map_state(lambda _: next(leaves), state)
 
 
 def _whole(model: Any, config: ModelConfig, is_main: bool) -> LanguageModel | None:
