@@ -2,8 +2,8 @@
 
     python benchmarks/sysid.py PATH [ORDER ...]
 
-PATH is a folder with ballbeam.mat, robotArm.mat, glassfurnace.mat and cstr.dat (DaISy and a simulated reactor); orders
-are 2, 4 and 6 unless given. Fitted to the first half of each series, centred and scaled by it; the fit is
+PATH is a folder with ballbeam.mat, robotArm.mat, glassfurnace.mat and cstr.dat (DaISy and a simulated reactor), and with
+exchanger.dat (DaISy's heat exchanger) if there is one; orders are 2, 4 and 6 unless given. Fitted to the first half of each series, centred and scaled by it; the fit is
 100 (1 - ||y - yhat|| / ||y - mean||) over the second half, the mean of the outputs: one step ahead, and simulated from the
 state that the model's filter has at the end of the first half. "-" is a fit below -100: the simulation runs away.
 
@@ -30,6 +30,9 @@ def series(folder: Path):
         yield name, table[:, inputs], np.delete(table, sorted({0, *inputs}), 1)
     table = np.loadtxt(folder / "cstr.dat")
     yield "cstr", table[:, 1:2], table[:, 2:]
+    if (folder / "exchanger.dat").exists():
+        table = np.loadtxt(folder / "exchanger.dat")
+        yield "exchanger", table[:, 1:2], table[:, 2:]
 
 
 def scores(model: Linear, y, u, rows):

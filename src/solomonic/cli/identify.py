@@ -88,6 +88,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             inputs=inputs,
             report=bar.describe,
         )
+    for equation in found.dependent:
+        print(f"note: {equation} in the fitted rows, up to a constant, and so in the model", file=sys.stderr)
     models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
     models = {name: model for name, model in models.items() if model is not None}
     predictions = {name: _predictions(model, y, u, rows) for name, model in models.items()}

@@ -1,13 +1,15 @@
 """From a series to a model: order and first estimate from the past's canonical correlations, then prediction errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from ...spelling import choose
 from . import subspace, whiteness
 from .bilinear import Bilinear
+from .dependent import check_inputs, outputs_by_others
 from .linear import Linear, columns, spectral_radius, spread
 from .prediction_error import errors, refine
 from .series import check
@@ -17,7 +19,9 @@ Array = np.ndarray
 LAGS, ORDERS = 20, 10  # looked at when nothing is said
 CRITERIA = {"fit": 0, "likelihood": 3}  # rounds of weighting
 FOCUS = ("prediction", "simulation")
+SIMULATORS = 3
 EVERYTHING = ("A", "B", "C", "D", "K", "x0", "c")
+QUIET = ("A", "B", "C", "D", "x0", "c")  # what a simulation uses
 FIRST = 20  # steps from each start, before the best is followed to its end
 
 
@@ -35,6 +39,7 @@ class Identified:
     unexplained: whiteness.Test | None  # do past inputs still say something? None without inputs
     stable: Linear | None  # the nearest stable model where `model` is not stable
     bilinear: Bilinear | None
+    dependent: tuple[str, ...] = ()  # outputs that are combinations of others and of inputs, as equations
 
     @property
     def information(self) -> float:
@@ -61,9 +66,13 @@ def identify(
     Each channel is centred and divided by its spread. The least squared prediction errors are sought from three starts,
     canonical variates, a long and a short autoregression, and the best result is taken. `criterion` "fit" weighs each output
     by its spread, "likelihood" by the noise. `focus` "simulation" chooses A, B, C, D so that the inputs alone predict
-    best (output error), and K after it. `bilinear` fits a bilinear model from the linear one. `report` is told each stage.
+    best, and K after it. `bilinear` fits a bilinear model from the linear one. `report` is told each stage.
 
-    ValueError for gaps (by row), constant or too short series and more states than the rows can carry.
+    Outputs that are linear combinations of others and of inputs in the same row are left out of the fit and put back: the
+    model has all outputs, and an R without noise of their own.
+
+    ValueError for gaps (by row), constant or too short series, inputs that are linear combinations of others, and more
+    states than the rows can carry.
     """
     y = columns(y, "y")
     u = np.zeros((len(y), 0)) if u is None else columns(u, "u")
@@ -78,35 +87,44 @@ def identify(
         raise ValueError("a bilinear model and the focus on simulation need inputs; none were given")
     y, u = np.ascontiguousarray(check(y, outputs)), np.ascontiguousarray(check(u, inputs))  # one order of summation
     scale = _Scale(y, u)
-    y, u = (y - scale.y_mean) / scale.y, (u - scale.u_mean) / scale.u
+    all_y, u = (y - scale.y_mean) / scale.y, (u - scale.u_mean) / scale.u
+    check_inputs(u, inputs, scale.u)
+    dependence = outputs_by_others(all_y, u)
+    y = np.ascontiguousarray(all_y[:, dependence.independent])
+    p = y.shape[1]
     lags, most = _lags(y, u, order, lags)
+
+    def model(parts: dict) -> Linear:
+        return scale.model(dependence.all_outputs(parts), all_y, u, outputs, inputs)
 
     report("order")
     found = subspace.hankel(y, u, lags)
     scores = subspace.scores(found, y, u, most)
     n = int(np.argmin(scores)) if order is None else order
-    starts = [subspace.realize(found.state, lags, y, u, n)[0]] if n else []
-    for length in {lags, max(2, -(-n // p))} if n else ():
-        starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
     report(f"prediction errors, order {n}")
-    parts = _best(starts, y, u, rounds, focus) if n else _static(y, u)
+    if not n:
+        parts = _static(y, u)
+    elif focus == "simulation":
+        parts = _simulating(y, u, n, lags, rounds)
+    else:
+        few = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(y, u, n, lags)]
+        parts = refine(_least(few, y, u, rounds), y, u, EVERYTHING, rounds)
     stable = None
-    radius = 1 - 1 / len(y)  # slower than the record is long cannot be told from never
     if spectral_radius(parts["A"]) >= 1:
         report("nearest stable model")
-        inside = parts | {"A": nearest_stable(parts["A"], radius)}
-        stable = scale.model(refine(inside, y, u, ("B", "C", "D", "K", "x0", "c"), rounds), y, u, outputs, inputs)
+        inside = parts | {"A": nearest_stable(parts["A"], _slowest(y))}
+        stable = model(refine(inside, y, u, ("B", "C", "D", "K", "x0", "c"), rounds))
     more = None
     if bilinear and n:
         report("bilinear model")
-        start = parts | {"N": np.zeros((m, n, n))}
-        more = scale.bilinear(refine(start, y, u, (*EVERYTHING, "N"), rounds), y, u, outputs, inputs)
+        both = refine(parts | {"N": np.zeros((m, n, n))}, y, u, (*EVERYTHING, "N"), rounds)
+        more = Bilinear(model(both), both["N"] / scale.u[:, None, None])
     e, _ = errors(parts, y, u)
     tested = max(2 * n // p + 2, min(20, len(y) // 5))
     return Identified(
-        scale.model(parts, y, u, outputs, inputs),
+        model(parts),
         parts["x0"],
-        e * scale.y,
+        e @ dependence.M.T * scale.y,
         found.correlations,
         scores,
         lags,
@@ -114,6 +132,7 @@ def identify(
         whiteness.independence(e, u, min(tested, len(y) // (4 * m))) if m else None,
         stable,
         more,
+        dependence.said(outputs, inputs, scale.y, scale.u),
     )
 
 
@@ -137,23 +156,60 @@ def _lags(y: Array, u: Array, order: int | None, lags: int | None) -> tuple[int,
     return lags, min(most, lags * p)
 
 
-def _best(starts: list[dict], y: Array, u: Array, rounds: int, focus: str) -> dict:
-    """The best of what is reached from the starts: a few steps from each, then the best to its end.
+def _starts(y: Array, u: Array, n: int, lags: int) -> list[dict]:
+    """From canonical variates, a long and a short autoregression."""
+    starts = [subspace.realize(subspace.hankel(y, u, lags).state, lags, y, u, n)[0]]
+    for length in sorted({lags, max(2, -(-n // y.shape[1]))}):
+        starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
+    return starts
 
-    For simulation each is followed to its end, and the least prediction error decides: the least simulation error often
-    is that of a model with slow poles that fit the drift of these rows alone.
+
+def _simulating(y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
+    """Of `_simulators` the kind that simulates the last third best when it sees the rest, fitted to all rows.
+
+    Where the model cannot hold the system, the least simulation error is that of slow poles and gains that fit these rows
+    alone, and fewer numbers fitted to the simulation do better on others.
     """
-    if focus == "prediction":
-        return refine(
-            _least([_closed(parts, y, u, rounds, FIRST) for parts in starts], y, u, rounds), y, u, EVERYTHING, rounds
-        )
-    found = []
-    for parts in starts:
-        parts = _closed(parts, y, u, rounds)
-        parts = parts | {"A": nearest_stable(parts["A"], 1 - 1 / len(y)), "K": np.zeros_like(parts["K"])}
-        parts = refine(refine(parts, y, u, ("B", "D", "x0", "c")), y, u, ("A", "B", "C", "D", "x0", "c"), rounds)
-        found.append(refine(parts, y, u, ("K",), rounds))
-    return _least(found, y, u, rounds)
+    held, kind = 2 * len(y) // 3, SIMULATORS - 1
+    if np.ptp(y[:held], 0).all() and np.ptp(u[:held], 0).all():
+        y_mean, u_mean = y[:held].mean(0), u[:held].mean(0)
+        models = _simulators(y[:held] - y_mean, u[:held] - u_mean, n, lags, rounds)
+        kind = int(np.argmin([_size_ahead(parts, y - y_mean, u - u_mean, held, rounds) for parts in models]))
+    return next(islice(_simulators(y, u, n, lags, rounds), kind, None))
+
+
+def _simulators(y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
+    """Three fits, the later ones more to the simulation: none simulates these rows worse than the one before.
+
+    The least prediction errors; the same A and C with B, D, the first state and the offset of the least simulation errors;
+    the least simulation errors (output error) that are reached from there and from each start. K, which a simulation does
+    not use, is fitted last. Where the first is not stable, the second is in its place.
+    """
+    closed = [_closed(parts, y, u, rounds) for parts in _starts(y, u, n, lags)]
+    least = refine(_least(closed, y, u, rounds), y, u, EVERYTHING, rounds)
+    quiet = _inputs_fitted(least, y, u)
+    second = refine(quiet, y, u, ("K",), rounds)
+    yield least if spectral_radius(least["A"]) < 1 else second
+    yield second
+    begun = [quiet, *(_inputs_fitted(parts, y, u) for parts in closed)]
+    quiet = _least([refine(parts, y, u, QUIET, rounds) for parts in begun], y, u, rounds)
+    yield refine(refine(quiet, y, u, QUIET, rounds, 200), y, u, ("K",), rounds)
+
+
+def _inputs_fitted(parts: dict, y: Array, u: Array) -> dict:
+    A = parts["A"] if spectral_radius(parts["A"]) < 1 else nearest_stable(parts["A"], _slowest(y))
+    return refine(parts | {"A": A, "K": np.zeros_like(parts["K"])}, y, u, ("B", "D", "x0", "c"))
+
+
+def _size_ahead(parts: dict, y: Array, u: Array, row: int, rounds: int) -> float:
+    """Of the errors of a simulation of the rows from `row` on, from the predictor's state there."""
+    x0 = errors(parts, y[: row + 1], u[: row + 1])[1][row]
+    return _size(parts | {"K": np.zeros_like(parts["K"]), "x0": x0}, y[row:], u[row:], rounds)
+
+
+def _slowest(y: Array) -> float:
+    """A pole slower than the record is long cannot be told from one that never fades."""
+    return 1 - 1 / len(y)
 
 
 def _closed(parts: dict, y: Array, u: Array, rounds: int, steps: int = 60) -> dict:
@@ -202,9 +258,6 @@ class _Scale:
             outputs=outputs,
             inputs=inputs,
         )
-
-    def bilinear(self, parts: dict, y: Array, u: Array, outputs: tuple, inputs: tuple) -> Bilinear:
-        return Bilinear(self.model(parts, y, u, outputs, inputs), parts["N"] / self.u[:, None, None])
 
 
 __all__ = ["CRITERIA", "FOCUS", "Identified", "identify"]

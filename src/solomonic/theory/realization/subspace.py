@@ -132,12 +132,12 @@ def gain(noise: Markov, floor: float = 1e-10) -> tuple[Array, Array]:
     except (np.linalg.LinAlgError, ValueError):
         P = np.zeros((n, n))
         for _ in range(10_000):
-            K = np.linalg.solve((C @ P @ C.T + R + of_R).T, (A @ P @ C.T + S).T).T
+            K = _over(A @ P @ C.T + S, C @ P @ C.T + R + of_R)
             last, P = P, symmetric((A - K @ C) @ P @ (A - K @ C).T + Q + K @ R @ K.T - S @ K.T - K @ S.T)
             if np.abs(P - last).max() <= 1e-12 * np.abs(P).max():
                 break
     covariance = symmetric(C @ P @ C.T + R)
-    K = np.linalg.solve(covariance + of_R, (A @ P @ C.T + S).T).T
+    K = _over(A @ P @ C.T + S, covariance + of_R)
     return np.ldexp(K, x_unit - y_unit), np.ldexp(covariance, y_unit[:, None] + y_unit)
 
 
@@ -148,6 +148,11 @@ def _units(noise: Markov) -> tuple[Array, Array]:
     y_unit = power_of_two(np.sqrt(np.where(own > 0, own, shown)))
     drive = np.sqrt(np.abs(np.diag(noise.Q)).max())
     return power_of_two(drive if drive > 0 else np.abs(np.ldexp(noise.S, -y_unit)).max()), y_unit
+
+
+def _over(M: Array, covariance: Array) -> Array:
+    """M covariance^-1, on the directions in which the covariance is above rounding."""
+    return np.linalg.lstsq(covariance, M.T, rcond=None)[0].T
 
 
 def _factor(M: Array) -> Array:
