@@ -43,13 +43,13 @@ def add(place, *more):
 
 def test_added_once_searched_and_explained(place, capsys, monkeypatch):
     code, out, _ = said(capsys, *add(place, "--keep", "0.5"))
-    assert code == 0 and out.startswith("2 documents added, 0 were there already")
+    assert code == 0 and out.startswith("2 documents added, 0 there already")
     with open_store(str(place / "store")) as store:
         kept = store.stats()
         assert 0.2 < kept["tokens"] / (2 * kept["text"]) < 0.8
         assert store.passage(2, 17, 33) == ("Call me Ishmael.", 2)
     code, out, _ = said(capsys, *add(place))
-    assert code == 0 and out.startswith("0 documents added, 2 were there already; 0 tokens")
+    assert code == 0 and out.startswith("0 documents added, 2 there already; 0 tokens")
 
     where = ("--model", place / "model", "--store", place / "store")
     monkeypatch.setenv("COLUMNS", "200")
@@ -81,7 +81,7 @@ def test_a_file_is_the_same_however_its_path_is_spelt(place, capsys, monkeypatch
     os.link(place / "texts" / "b.txt", place / "texts" / "c.txt")
     into = ("--model", place / "model", "--store", place / "store")
     monkeypatch.chdir(place)
-    assert said(capsys, "memory", "add", "texts", *into)[1].startswith("4 documents added, 1 were")
+    assert said(capsys, "memory", "add", "texts", *into)[1].startswith("4 documents added, 1 there")
     for count, spelling in (
         (5, place / "texts"),
         (5, "texts/"),
@@ -92,10 +92,10 @@ def test_a_file_is_the_same_however_its_path_is_spelt(place, capsys, monkeypatch
         (1, "link/c.txt"),
         (2, "link/../texts//lines.jsonl"),
     ):
-        assert said(capsys, "memory", "add", spelling, *into)[1].startswith(f"0 documents added, {count} were"), (
+        assert said(capsys, "memory", "add", spelling, *into)[1].startswith(f"0 documents added, {count} there"), (
             spelling
         )
-    assert said(capsys, "memory", "add", "a.link", "texts/a.txt", *into, "--session", "s")[1].startswith("1 documents")
+    assert said(capsys, "memory", "add", "a.link", "texts/a.txt", *into, "--session", "s")[1].startswith("1 document")
     real = os.path.realpath(place / "texts")
     listed = json.loads(said(capsys, "memory", "list", "--store", place / "store", "--json")[1])["documents"]
     names = ["a.txt", "b.txt", "lines.jsonl:1", "lines.jsonl:2", "a.txt"]
@@ -104,7 +104,7 @@ def test_a_file_is_the_same_however_its_path_is_spelt(place, capsys, monkeypatch
     out = said(capsys, "memory", "list", "--store", place / "store")[1]
     assert [line.split()[0] for line in out.splitlines()[1:]] == [f"texts/{name}" for name in names]
     monkeypatch.chdir(place / "texts")
-    assert said(capsys, "memory", "add", "a.txt", *into)[1].startswith("0 documents added, 1 were")
+    assert said(capsys, "memory", "add", "a.txt", *into)[1].startswith("0 documents added, 1 there")
     (place / "a.link").unlink()
     (place / "a.link").symlink_to("texts/a.txt")
     (place / "texts" / "a.txt").unlink()  # a name remains one when its file is gone
@@ -122,9 +122,9 @@ def test_a_store_whose_names_are_as_they_were_typed_goes_on(place, capsys, monke
         attached, data = Attached(model, store), (place / "texts" / "a.txt").read_bytes()
         remember(attached, tokenizer, "texts/a.txt", data)
         remember(attached, tokenizer, "a\0b", data)  # whatever else a name may be
-    assert said(capsys, *add(place))[1].startswith("1 documents added, 1 were there already")
+    assert said(capsys, *add(place))[1].startswith("1 document added, 1 there already")
     (place / "texts" / "a.txt").write_text("Another text.\n")
-    assert said(capsys, *add(place))[1].startswith("1 documents added, 1 were there already")
+    assert said(capsys, *add(place))[1].startswith("1 document added, 1 there already")
     for document in ("texts/a.txt", "texts/b.txt"):
         assert said(capsys, "memory", "forget", "--store", "store", "--document", document)[0] == 0
     with open_store("store") as store:
@@ -279,7 +279,7 @@ def test_forgotten_on_the_command_line_is_never_known(place, capsys):
     (place / "texts" / "a.txt").write_text("1 + 1 = 2; 3 * 4 = 12; 5 - 6 = -1\n" * 40)
     into(place, "store", "a.txt", "b.txt")
     code, out, _ = said(capsys, "memory", "forget", "--store", place / "store", "--document", place / "texts" / "a.txt")
-    assert code == 0 and out.endswith("1 documents forgotten\n")
+    assert code == 0 and out.endswith("1 document forgotten\n")
     into(place, "never", "b.txt")
     (layout, tokens, kept, results, logits), (other, *rest) = remembered(place, "store"), remembered(place, "never")
     assert layout == other and tokens == rest[0] and 0 < tokens[0] < 0.5 * 2 * 680
@@ -304,11 +304,11 @@ def test_a_name_that_is_not_utf8_is_one_too(place, capsys):
     assert code == 0 and "caf\N{REPLACEMENT CHARACTER} \N{REPLACEMENT CHARACTER}.txt" in out
     assert said(capsys, "memory", "verify", *store)[:2] == (0, "sound: 3 documents\n")
     code, out, _ = said(capsys, "memory", "add", place / "texts", "--model", place / "model", *store)
-    assert code == 0 and out.startswith("0 documents added, 3 were there already")
+    assert code == 0 and out.startswith("0 documents added, 3 there already")
     code, _, err = said(capsys, "memory", "search", "wh\udcffle", "--model", place / "model", *store)
     assert code == 0 and "Traceback" not in err
     code, out, _ = said(capsys, "memory", "forget", *store, "--document", place / "texts" / name)
-    assert code == 0 and out.endswith("1 documents forgotten\n")
+    assert code == 0 and out.endswith("1 document forgotten\n")
 
 
 @pytest.mark.parametrize(

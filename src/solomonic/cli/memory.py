@@ -75,7 +75,7 @@ def add(chosen: argparse.Namespace) -> int:
         after = store.stats()
     tokens = after["tokens"] - before["tokens"]
     stored = f"{counted(tokens, 'token')} stored, {counted(after['size'], 'byte')} in all"
-    print(paragraph(f"{added} documents added, {same} were there already; {stored}"))
+    print(paragraph(f"{counted(added, 'document')} added, {same:,} there already; {stored}"))
     return 0
 
 
@@ -229,7 +229,7 @@ def forget(chosen: argparse.Namespace) -> int:
     ]
     if rows:
         print(table(["document", "session", "time (UTC)", "stored tokens", "why"], rows))
-    print(f"{len(rows)} documents {'would go' if chosen.dry_run else 'forgotten'}")
+    print(f"{counted(len(rows), 'document')} {'would go' if chosen.dry_run else 'forgotten'}")
     for number in gone.unknown:
         warn(
             f"document {number} is damaged: whether it was computed from what went, nobody can tell; "
