@@ -19,6 +19,12 @@ def poisoned_memory():
 
 
 @pytest.fixture(autouse=True)
+def no_width(monkeypatch):
+    """Processes that run tests side by side are given one, which a user's pipe has not."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch):
     """Commands that a test runs in its process say nothing of how busy the machine is with other tests."""
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0), raising=False)

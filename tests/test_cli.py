@@ -74,6 +74,7 @@ def test_a_mistake_fits_the_terminal(capsys, monkeypatch):
         said = {}
         for width in ("", "50"):
             monkeypatch.setenv("COLUMNS", width)
+            monkeypatch.setattr(sys.stderr, "isatty", lambda: bool(width))
             with suppress(SystemExit):
                 assert main(words) == 2
             said[width] = capsys.readouterr().err

@@ -69,11 +69,16 @@ def message_of(error: Exception) -> str:
 
 
 def _width(file: TextIO) -> int | None:
-    """$COLUMNS, or the columns of the terminal, 80 where it does not say; None for what is no terminal."""
-    asked = os.environ.get("COLUMNS", "")
+    """$COLUMNS, or the columns of the terminal, 80 where it does not say; None for what is no terminal.
+
+    Of standard output $COLUMNS says it in a pipe too; a message on standard error stays one line there.
+    """
+    terminal, asked = file.isatty(), os.environ.get("COLUMNS", "")
+    if not terminal and file is not sys.stdout:
+        return None
     if asked.isdecimal() and int(asked):
         return int(asked)
     try:
-        return os.get_terminal_size(file.fileno()).columns or 80 if file.isatty() else None
-    except (OSError, ValueError, AttributeError):
+        return os.get_terminal_size(file.fileno()).columns or 80 if terminal else None
+    except (OSError, ValueError):
         return 80
