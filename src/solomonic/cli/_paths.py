@@ -28,7 +28,9 @@ def guard(chosen: argparse.Namespace, command: Any) -> None:
     names = (*getattr(command, "WRITES", ()), *getattr(command, "MAKES", ()))
     for name in names:
         if str(getattr(chosen, name, None)) in ("", ".") or "\0" in str(getattr(chosen, name, None)):
-            raise ValueError(f"{_option(name)}: expected the path of what to write, got {str(getattr(chosen, name))!r}")
+            raise ValueError(
+                f"{_option(name)}: expected the path of what to write, got {str(getattr(chosen, name))!r}; name one"
+            )
     writes = list(_paths(chosen, names))
     for i, (name, path) in enumerate(writes):
         for other, source in reads + models + writes[:i]:
