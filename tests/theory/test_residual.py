@@ -277,7 +277,7 @@ def write(path, values, head="timestamp,load", step=timedelta(minutes=30), start
 
 
 def test_the_command_prints_stretches_and_writes_scores(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "300")
     x = series(2000, seed=7)
     x[1500:1504] += 5
     data = write(tmp_path / "data.csv", x)

@@ -205,7 +205,7 @@ def test_the_command_takes_a_folder(tmp_path, capsys):
     path, out = folder(tmp_path / "frames", pictures(12)), tmp_path / "out.mkv"
     words = ["texture", str(path), "--order", "2", "--rate", "10", "--seconds", "0.5", "--out"]
     assert main([*words, str(out)]) == 0
-    assert "12 frames of 32 x 24 at 10 a second" in capsys.readouterr().out
+    assert "12 frames of 32 x 24 pixels at 10 a second" in capsys.readouterr().out
     assert len(texture.read(out, 99).frames) == 5
     assert main([*words, str(path / "out.mkv")]) == 2
     assert "expected a path outside of" in capsys.readouterr().err
