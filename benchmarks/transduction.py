@@ -21,6 +21,7 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +128,9 @@ def model(chosen: argparse.Namespace) -> None:
         "bmojo", vocab_size=VOCABULARY, d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, window=32, capacity=96, conv=4
     )
     net = LanguageModel(looking(config, LOOKS))
-    train = TrainConfig(chosen.steps, 1, 6e-3)
+    train = TrainConfig(chosen.steps, 1, 6e-3, fading_dropout=1.0)
     optimizer = build_optimizer(net, train)
-    plain = Rows(Tokens(episodes.plain, np.array([0]), len(text)), 384, 12, 0, carry=False)
+    plain = Rows(Tokens(episodes.plain, np.array([0]), len(text)), 384, 12, seed=0)
     copying = LookupRows(plain, 0.5, 10 * WARM, VOCABULARY, tokenizer.end)
     began, right = time.monotonic(), []
     for step in range(chosen.steps):
@@ -143,7 +144,8 @@ def model(chosen: argparse.Namespace) -> None:
             stores = [Neighbours(may_see, FOUND, True) if i == LOOKS else None for i in range(len(net.blocks))]
         for group in optimizer.param_groups:
             group["lr"] = train.rate(step)
-        logits, _ = net(tokens, stores=stores)
+        dropped = replace(train, batch_size=len(tokens)).dropped(step)
+        logits, _ = net(tokens, stores=stores, dropped=dropped)
         weight = (targets != IGNORE).float()
         if answers is not None:
             weight = torch.where(answers[:, None], weight, 0.3)
