@@ -15,7 +15,7 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
-from .spelling import paragraph
+from .spelling import aside
 
 COMPILING = "compiling for this processor, the first time only"
 PARTS = 10  # lines of a whole
@@ -210,7 +210,7 @@ def _say_notices() -> None:
 def _say(text: str) -> None:
     """On standard error; where nobody takes it any more, or the disk is full, the work goes on all the same."""
     with suppress(OSError, ValueError):
-        print(paragraph(text, file=sys.stderr), file=sys.stderr, flush=True)
+        aside(text)
 
 
 def _columns() -> int:

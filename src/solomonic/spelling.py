@@ -56,9 +56,14 @@ def paragraph(text: str, indent: str = "", after: str | None = None, file: TextI
     )
 
 
+def aside(text: str) -> None:
+    """A line on standard error, beside the command's output."""
+    print(paragraph(text, file=sys.stderr), file=sys.stderr, flush=True)
+
+
 def warn(text: str) -> None:
     """A line on standard error that says whose it is."""
-    print(paragraph(f"solomonic: {text}", file=sys.stderr), file=sys.stderr)
+    aside(f"solomonic: {text}")
 
 
 def message_of(error: Exception) -> str:

@@ -1,12 +1,10 @@
-"""Tables, as wide as the terminal at most (or $COLUMNS; 80 where there is neither), and paragraphs."""
+"""Tables, as wide as the terminal at most (or $COLUMNS; 80 where there is neither)."""
 
 import re
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
-
-from ..spelling import paragraph
 
 GAP = 2  # between columns
 NARROW = 12  # to which a column of text is narrowed before the table is cut into several
@@ -71,6 +69,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-__all__ = ["columns", "paragraph", "table"]

@@ -10,13 +10,12 @@ says, in nats, how rare and how new that is among all rows before it. It never l
 import argparse
 import csv
 import io
-import sys
 from pathlib import Path
 
-from ..spelling import counted
+from ..spelling import aside, counted, paragraph
 from ._device import add_threads
 from ._numbers import whole
-from ._table import paragraph, table
+from ._table import table
 
 READS, WRITES = ("data",), ("out", "plot")
 EXTRA = "theory"
@@ -63,7 +62,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         raise ValueError(f"expected --periods and --recent of at most {len(series.values)} rows, got {longest[0]}")
     model = stack(periods, chosen.recent)
     for note in series.notes:
-        print(paragraph(f"note: {note}", file=sys.stderr), file=sys.stderr)
+        aside(f"note: {note}")
     parts, state = [], None
     with Progress(len(series.values), "row", "anomalies", leave=False) as bar:
         for start in range(0, len(series.values), CHUNK):

@@ -5,7 +5,6 @@ is the share of the time that the operations or the bytes of the work would take
 """
 
 import argparse
-import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import torch
 
 from .. import jsontext
 from ..machine import check_fits
-from ..spelling import choose, counted, unknown
+from ..spelling import aside, choose, counted, paragraph, unknown
 from ._device import add_device, device
 from ._numbers import real, whole
-from ._table import paragraph, table
+from ._table import table
 
 WRITES = ("json",)
 WORKS = ("train", "prefill", "decode")
@@ -94,8 +93,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         for work in chosen.work:
             for name, reason in absences(scope, work, where).items():
                 if chosen.only is None or name in chosen.only:
-                    absent = paragraph(f"not measured: {scope}, {work}, {name}: {reason}", file=sys.stderr)
-                    print(absent, file=sys.stderr)
+                    aside(f"not measured: {scope}, {work}, {name}: {reason}")
     done, current = [], None
     try:
         how = sizes, lengths, chosen.work, chosen.scope, where, dtype, chosen.seconds, chosen.only, chosen.compile

@@ -8,10 +8,10 @@ from ..compare.run import compare
 from ..compare.suites import SUITES, suite
 from ..machine import cores
 from ..presets import PRESETS
+from ..spelling import paragraph
 from ..tasks import names as tasks
 from ._device import add_device, device
 from ._numbers import whole
-from ._table import paragraph
 
 READS, MAKES = ("data",), ("out",)
 

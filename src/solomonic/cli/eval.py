@@ -13,12 +13,12 @@ import numpy as np
 
 from .. import __version__, jsontext
 from ..machine import check_fits
-from ..spelling import counted
+from ..spelling import counted, paragraph
 from ..tasks import names as tasks
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import add_memory, remembering
 from ._numbers import COUNT, whole
-from ._table import paragraph, table
+from ._table import table
 
 READS, MODELS, WRITES = ("data", "include"), ("model",), ("json",)
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained

@@ -19,7 +19,7 @@ from ..corpus.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
 from ..files import locked
 from ..generate import CHUNK, Session, SessionFile, generate, read, stream
 from ..progress import Progress
-from ..spelling import counted, paragraph
+from ..spelling import aside, counted
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
 
@@ -97,7 +97,7 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
         if chosen.stats:
             last = time.perf_counter()
             taken = session.tokens_read - before - count
-            _say_stats(
+            aside(
                 f"read {_rate(taken, first - began)}; wrote {_rate(count, last - first)}; state after "
                 f"{counted(session.tokens_read, 'token')}: {counted(session.state_bytes, 'byte')}; seed {sampling.seed}"
             )
@@ -106,10 +106,6 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
 
 def _rate(tokens: int, seconds: float) -> str:
     return f"{counted(tokens, 'token')} in {seconds:.2f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
-
-
-def _say_stats(text: str) -> None:
-    print(paragraph(text, file=sys.stderr), file=sys.stderr)
 
 
 def _prompt(chosen: argparse.Namespace) -> str | bytes:
@@ -167,7 +163,7 @@ def _answered(chosen, records, prompts, model, tokenizer, sampling) -> int:
     if chosen.stats:
         taken = sum(map(len, prompts[done:]))
         seconds = time.perf_counter() - began
-        _say_stats(f"read {counted(taken, 'token')}, wrote {_rate(count, seconds)}; seed {sampling.seed}")
+        aside(f"read {counted(taken, 'token')}, wrote {_rate(count, seconds)}; seed {sampling.seed}")
     return 0
 
 

@@ -6,15 +6,15 @@ is named as one; nor is one of text.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
+from ..spelling import aside, paragraph
 from ..theory.tables import Table, read
 from ._device import add_threads
 from ._numbers import real, whole
-from ._table import columns, paragraph, table
+from ._table import columns, table
 
 READS, WRITES, MAKES = ("data",), ("json",), ("out",)
 EXTRA = "theory"
@@ -89,7 +89,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             report=bar.describe,
         )
     for equation in found.dependent:
-        print(f"note: {equation} in the fitted rows, up to a constant, and so in the model", file=sys.stderr)
+        aside(f"note: {equation} in the fitted rows, up to a constant, and so in the model")
     models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
     models = {name: model for name, model in models.items() if model is not None}
     predictions = {name: _predictions(model, y, u, rows) for name, model in models.items()}
@@ -166,7 +166,7 @@ def _columns(data: Table, chosen: argparse.Namespace) -> tuple[Table, list[str],
                 raise ValueError(f"{chosen.data}: {error}") from None
             notes.append(f"{error}; rows are read as if evenly spaced")
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        aside(f"note: {note}")
     return data, outputs, inputs
 
 

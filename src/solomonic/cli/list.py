@@ -4,10 +4,10 @@ import argparse
 
 from ..compare.suites import SUITES
 from ..presets import PRESETS
+from ..spelling import paragraph
 from ..tasks import summaries
 from ._device import device_names
 from ._json import add_json, say
-from ._table import paragraph
 
 WRITES = ("json",)
 

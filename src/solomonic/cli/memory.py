@@ -7,13 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..spelling import counted, warn
+from ..spelling import counted, paragraph, warn
 from ._device import add_device, add_dtype, device, dtype
 from ._json import STDOUT, add_json, say
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
 from ._passages import naming_damage, shown, visible
-from ._table import paragraph, table
+from ._table import table
 
 READS, MODELS, MAKES, WRITES = ("path",), ("model",), ("store", "out"), ("json",)
 KEEP = 0.1

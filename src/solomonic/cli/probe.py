@@ -11,9 +11,10 @@ from pathlib import Path
 
 from .. import jsontext
 from ..files import owned
+from ..spelling import paragraph
 from ._device import add_device, device
 from ._numbers import whole
-from ._table import paragraph, table
+from ._table import table
 
 READS, MODELS, MAKES = ("data",), ("model",), ("out",)
 EXTRA = "theory"

@@ -12,9 +12,8 @@ import argparse
 import os
 from pathlib import Path
 
-from ..spelling import warn
+from ..spelling import paragraph, warn
 from ._numbers import whole
-from ._table import paragraph
 
 READS, MODELS = ("memory",), ("model",)
 KEY = "SOLOMONIC_API_KEY"

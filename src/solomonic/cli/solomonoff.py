@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, jsontext
-from ..spelling import counted
+from ..spelling import counted, paragraph
 from ._device import add_device
 from ._numbers import COUNT, whole
-from ._table import paragraph, table
+from ._table import table
 
 READS, MODELS, WRITES = ("bits",), ("model",), ("json",)
 EXTRA = "theory"

@@ -9,10 +9,9 @@ import itertools
 from math import ceil, inf
 from pathlib import Path
 
-from ..spelling import counted, unknown
+from ..spelling import counted, paragraph, unknown
 from ._device import add_threads
 from ._numbers import COUNT, real, whole
-from ._table import paragraph
 
 READS, WRITES = ("clip",), ("out", "picture")
 EXTRA = "theory"

@@ -25,12 +25,11 @@ from ..mixers import MIXERS
 from ..mixers.bmojo import COMBINE, READOUTS, SCORES
 from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
-from ..spelling import counted, message_of, unknown
+from ..spelling import counted, message_of, paragraph, unknown
 from ..tensors import digest
 from ..tokenizer import Tokenizer
 from ._device import add_threads
 from ._numbers import COUNT, real, whole
-from ._table import paragraph
 
 READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
@@ -58,6 +57,7 @@ DIALS = {
 """Settings of a named model, of `preset`."""
 
 CARRY = 8
+"""Steps in one place: longer ones cost what other places would have taught (docs/log.md)."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:

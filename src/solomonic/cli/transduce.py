@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, jsontext
-from ..spelling import choose, counted, warn
+from ..spelling import choose, counted, paragraph, warn
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import check_found
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._table import paragraph, table
+from ._table import table
 
 READS, MODELS, WRITES, MAKES = ("train", "test"), ("model",), ("json",), ("store",)
 WAYS = ("memory", "context", "tuning", "none", "vote")

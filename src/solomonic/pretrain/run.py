@@ -43,9 +43,7 @@ class RunConfig(TrainConfig):
 
     length: int = 512
     accumulate: int = 1
-    carry: int = (
-        0  # truncated backpropagation through time: steps that a row goes on for with the state of the one before
-    )
+    carry: int = 0  # steps that a row goes on for with its state (truncated backpropagation through time); 0: none
     lookup: float = 0.0  # share of the rows that read again what others hold, found as in a store (`lookup`)
     precision: str | None = None  # "no" or "bf16"; None: bf16 where the device has it
     fsdp: bool = False  # shard parameters, gradients and optimizer (FSDP2) instead of copying them (DDP)

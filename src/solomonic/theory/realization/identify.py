@@ -105,9 +105,9 @@ def identify(
     if not n:
         parts = _static(y, u)
     elif focus == "simulation":
-        parts = _simulating(y, u, n, lags, rounds)
+        parts = _simulating(found.state, y, u, n, lags, rounds)
     else:
-        few = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(y, u, n, lags)]
+        few = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(found.state, y, u, n, lags)]
         parts = refine(_least(few, y, u, rounds), y, u, EVERYTHING, rounds)
     stable = None
     if spectral_radius(parts["A"]) >= 1:
@@ -156,15 +156,15 @@ def _lags(y: Array, u: Array, order: int | None, lags: int | None) -> tuple[int,
     return lags, min(most, lags * p)
 
 
-def _starts(y: Array, u: Array, n: int, lags: int) -> list[dict]:
-    """From canonical variates, a long and a short autoregression."""
-    starts = [subspace.realize(subspace.hankel(y, u, lags).state, lags, y, u, n)[0]]
+def _starts(state: Array, y: Array, u: Array, n: int, lags: int) -> list[dict]:
+    """From canonical variates, whose `subspace.hankel` gave `state`, a long and a short autoregression."""
+    starts = [subspace.realize(state, lags, y, u, n)[0]]
     for length in sorted({lags, max(2, -(-n // y.shape[1]))}):
         starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
     return starts
 
 
-def _simulating(y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
+def _simulating(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
     """Of `_simulators` the kind that simulates the last third best when it sees the rest, fitted to all rows.
 
     Where the model cannot hold the system, the least simulation error is that of slow poles and gains that fit these rows
@@ -173,19 +173,20 @@ def _simulating(y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
     held, kind = 2 * len(y) // 3, SIMULATORS - 1
     if np.ptp(y[:held], 0).all() and np.ptp(u[:held], 0).all():
         y_mean, u_mean = y[:held].mean(0), u[:held].mean(0)
-        models = _simulators(y[:held] - y_mean, u[:held] - u_mean, n, lags, rounds)
+        y_held, u_held = y[:held] - y_mean, u[:held] - u_mean
+        models = _simulators(subspace.hankel(y_held, u_held, lags).state, y_held, u_held, n, lags, rounds)
         kind = int(np.argmin([_size_ahead(parts, y - y_mean, u - u_mean, held, rounds) for parts in models]))
-    return next(islice(_simulators(y, u, n, lags, rounds), kind, None))
+    return next(islice(_simulators(state, y, u, n, lags, rounds), kind, None))
 
 
-def _simulators(y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
+def _simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
     """Three fits, the later ones more to the simulation: none simulates these rows worse than the one before.
 
     The least prediction errors; the same A and C with B, D, the first state and the offset of the least simulation errors;
     the least simulation errors (output error) that are reached from there and from each start. K, which a simulation does
     not use, is fitted last. Where the first is not stable, the second is in its place.
     """
-    closed = [_closed(parts, y, u, rounds) for parts in _starts(y, u, n, lags)]
+    closed = [_closed(parts, y, u, rounds) for parts in _starts(state, y, u, n, lags)]
     least = refine(_least(closed, y, u, rounds), y, u, EVERYTHING, rounds)
     quiet = _inputs_fitted(least, y, u)
     second = refine(quiet, y, u, ("K",), rounds)
