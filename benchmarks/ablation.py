@@ -13,10 +13,10 @@ from tqdm import tqdm
 from solomonic import LanguageModel, preset
 from solomonic.cli._table import table
 from solomonic.compare.suites import QUICK
-from solomonic.evaluate.recall import recall
+from solomonic.evaluation.recall import recall
 from solomonic.probe.watch import MEMORIES, memories, watch
 from solomonic.tasks import task
-from solomonic.train import TrainConfig, fit
+from solomonic.training.fit import TrainConfig, fit
 
 SAMPLES = 32
 

@@ -13,10 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from solomonic.evaluate.text import bits_per_byte, spans
-from solomonic.folder import load
+from solomonic.checkpoints.folder import load
+from solomonic.evaluation.text import bits_per_byte, spans
 from solomonic.presets import PRESETS
-from solomonic.pretrain.data import read
+from solomonic.training.rows import read
 
 ARCHS = ("bmojo", "bmojo_published", "transformer", "mamba2", "gated_deltanet", "sliding_window")
 TIMES = (1, 4, 32)

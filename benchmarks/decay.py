@@ -5,7 +5,7 @@
     python benchmarks/decay.py text --model FOLDER --data FILE FILE ...   # of benchmarks/novels.py, and its novels
 
 A small B'MOJO reads each stream once. What leaves its window is written to a store of which each head finds `k` tokens
-again, as `solomonic.attach` does it; `--check` holds the two against each other. A rule says how a stored token ages:
+again, as `solomonic.retrieval.attach` does it; `--check` holds the two against each other. A rule says how a stored token ages:
 by which clock, how fast, what is refreshed, what an entry must be to stay under a budget. All rules are rows of one
 batch. A rate is given as what a token's logit falls in a token's time of the clock's mean speed, so that all clocks are
 offered the same rates; which is best is chosen on streams that are not reported.
@@ -14,7 +14,7 @@ offered the same rates; which is best is chosen on streams that are not reported
     series  32 levels, quantiles of the first 15 %; a switch is where a labelled window begins, a return where it ends
     text    texts in turn, read by a model that has learnt to use a store
 
-A hedged rule mixes readers, `solomonic.hedge`: the model alone, with the whole store, with the store that fades, and with
+A hedged rule mixes readers, `solomonic.retrieval.hedge`: the model alone, with the whole store, with the store that fades, and with
 what is newest only.
 """
 
@@ -32,13 +32,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from solomonic import LanguageModel, preset
-from solomonic.attach import Attached, layout, memory_at
-from solomonic.folder import load
-from solomonic.hedge import Hedged
+from solomonic.checkpoints.folder import load
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
+from solomonic.retrieval.attach import Attached, layout, memory_at
+from solomonic.retrieval.hedge import Hedged
 from solomonic.tasks.base import Batch, Task
-from solomonic.train import TrainConfig, fit
+from solomonic.training.fit import TrainConfig, fit
 
 NEWEST = 256  # tokens that a hedged reader of what is new finds
 BLOCK = 16  # of the model: its window, and an entry of the store
@@ -302,7 +302,7 @@ WITH = {"alone, all": (Rule(newest=0), Rule()), "alone, all, newest": (Rule(newe
 
 
 def hedge(results: np.ndarray, asked: list[Rule], share: float = 0.03) -> tuple[np.ndarray, list[Rule]]:
-    """What `solomonic.hedge` makes of the nats (B, N) of readers, for every rule that only fades and its rates."""
+    """What `solomonic.retrieval.hedge` makes of the nats (B, N) of readers, for every rule that only fades and its rates."""
     mixed, rules = [], []
     for hedged, others in WITH.items():
         for rule in (rule for rule in asked if rule == Rule(rule.clock, rule.rate)):
@@ -568,7 +568,9 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0.004, 0.016, 0.064])
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--steps", type=int, help="of training")
-    parser.add_argument("--check", action="store_true", help="hold the first 600 tokens against solomonic.attach")
+    parser.add_argument(
+        "--check", action="store_true", help="hold the first 600 tokens against solomonic.retrieval.attach"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)

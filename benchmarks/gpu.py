@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from solomonic import preset
+from solomonic._utils.files import write
 from solomonic.bench.run import Row, Sizes, rows
-from solomonic.files import write
 from solomonic.model import LanguageModel
 
 MODELS = ["transformer", "bmojo"]

@@ -24,12 +24,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from solomonic.ops import rows
+from solomonic.ops import rowwise as rows
 from solomonic.ops.memory_attention import memory_attention
 from solomonic.ops.memory_attention import triton as attention
-from solomonic.ops.place import fresh
 from solomonic.ops.rotary import Rotation
-from solomonic.ops.rows import triton as fused_rows
+from solomonic.ops.rowwise import triton as fused_rows
+from solomonic.ops.sequence import fresh
 from solomonic.ops.ssd import ssd
 from solomonic.ops.ssd import triton as fused_ssd
 

@@ -31,15 +31,15 @@ from tqdm import tqdm
 import solomonic.cli._commands
 import solomonic.compare.run
 import solomonic.memory
-import solomonic.pretrain.run
-import solomonic.remember  # noqa: F401
+import solomonic.retrieval.remember  # noqa: F401
+import solomonic.training.run  # noqa: F401
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import load, save
 from solomonic.cli import main as solomonic_main
 from solomonic.compare import suites
 from solomonic.compare.suites import Run, Suite
-from solomonic.folder import load, save
-from solomonic.generate import SessionFile
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.inference.generation import SessionFile
 
 SIZES = {"d_model": 16, "n_layers": 2, "window": 8, "capacity": 4, "state_size": 4}
 TINY = "--d-model 16 --n-layers 1 --window 4 --capacity 2 --state-size 4 --length 16 --batch-size 2 --cpu".split()

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from solomonic import LanguageModel, preset
-from solomonic.attach import Attached, layout
-from solomonic.corpus import library
+from solomonic.data.corpus import library
 from solomonic.memory import open_store
 from solomonic.model import map_state
+from solomonic.retrieval.attach import Attached, layout
 from solomonic.tasks.base import IGNORE, Batch, Task
-from solomonic.train import TrainConfig, fit
+from solomonic.training.fit import TrainConfig, fit
 
 WORDS, NAMES, NUMBERS = 500, 256, 32
 FIRST_NAME = WORDS

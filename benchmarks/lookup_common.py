@@ -8,11 +8,11 @@ from statistics import median
 import tokenizers
 
 from solomonic import ModelConfig
-from solomonic.generate import Session, stream
+from solomonic.inference.generation import Session, stream
 
 
 def bpe(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:
-    """Byte-level BPE of `size` tokens, one of them the end that `solomonic.tokenizer` adds."""
+    """Byte-level BPE of `size` tokens, one of them the end that `solomonic.data.tokenizer` adds."""
     level = tokenizers.pre_tokenizers.ByteLevel
     inner = tokenizers.Tokenizer(tokenizers.models.BPE())
     inner.pre_tokenizer, inner.decoder = level(add_prefix_space=False), tokenizers.decoders.ByteLevel()

@@ -6,7 +6,7 @@ Checks it against the definition in float32, on the same numbers: packed, padded
 filled with NaN, gradients included, and once more for equal bits. The definition's own choice of what is kept is a loop
 in Python, far too slow at 4096 rows: here it is given the parallel one's (the tests hold these two together).
 
-Then times forward and backward against `blocked`, and, without eidetic memory, against the recipe of two calls of flash
+Then times forward and backward against `tiled`, and, without eidetic memory, against the recipe of two calls of flash
 attention, over the window and over the fading memory, merged by their normalizers (PyTorch's own kernels); one step
 of decoding; and the selection alone. Medians and quartiles in milliseconds, measured by the device's own clock.
 """
@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts: products in a fixed order
@@ -24,8 +25,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from solomonic.ops.memory_attention import BACKENDS, memory_attention, reference, refusal
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.memory_attention.call import AttentionCall
 from solomonic.ops.selection import select
+from solomonic.ops.sequence import Sequences, fresh
 
 DEVICE = "cuda"
 LENGTHS, HEAD_SIZES, DTYPES = (63, 1000, 4096), (64, 128), (torch.float32, torch.bfloat16)
@@ -34,18 +36,20 @@ BATCH, ROWS, HEADS, GROUPS, WINDOW, CAPACITY = 4, 4096, 16, 4, 512, 256
 REPEATS = 20
 
 
-def recorded(place: Place, heads: int, groups: int, dim: int, dtype, window: int, capacity: int, state=None) -> tuple:
-    """What a backend is given by a call of random rows, turned; the batch and the length are those of `place`."""
-    B, T = len(place.end), place.position.shape[1]
+def recorded(
+    sequences: Sequences, heads: int, groups: int, dim: int, dtype, window: int, capacity: int, state=None
+) -> tuple[AttentionCall, dict]:
+    """What a backend is given by a call of random rows, turned; the batch and the length are those of `sequences`."""
+    B, T = len(sequences.end), sequences.position.shape[1]
 
     def rows(n: int) -> Tensor:
         return torch.randn(B, T, n, dim, device=DEVICE, dtype=dtype)
 
     calls = []
-    BACKENDS["recorded"] = lambda *call: calls.append(call) or BACKENDS["blocked"](*call)
+    BACKENDS["recorded"] = lambda call: calls.append(call) or BACKENDS["tiled"](call)
     with torch.no_grad():
         _, state = memory_attention(
-            *(rows(heads), rows(groups), rows(groups), state, place),
+            *(rows(heads), rows(groups), rows(groups), state, sequences),
             window=window,
             fading=(rows(heads), rows(groups), rows(groups)),
             span=window,
@@ -56,18 +60,19 @@ def recorded(place: Place, heads: int, groups: int, dim: int, dtype, window: int
             backend="recorded",
         )
     del BACKENDS["recorded"]
-    queries, keys, *rest, rotation = calls[0]
-    return (*reference.turned(queries, keys, rotation), *rest, None), state
+    (call,) = calls
+    queries, keys = reference.turned(call.queries, call.keys, call.rotation)
+    return replace(call, queries=queries, keys=keys, rotation=None), state
 
 
-def tied(call: tuple) -> tuple:
+def tied(call: AttentionCall) -> AttentionCall:
     """The call with the window's queries for the fading memory too, as in the published layer."""
-    return ((call[0][0], call[0][0], call[0][2]), *call[1:])
+    q, _, kept = call.queries
+    return replace(call, queries=(q, q, kept))
 
 
-def differentiable(call: tuple, dtype=None) -> tuple[list[Tensor], tuple]:
+def differentiable(call: AttentionCall, dtype=None) -> tuple[list[Tensor], AttentionCall]:
     """The call on copies that take gradients; these first."""
-    (*groups, score, coordinate, bias), rest = call[:6], call[6:]
     copies: dict[int, Tensor] = {}
 
     def copy(x: Tensor | None, dtype) -> Tensor | None:
@@ -75,19 +80,21 @@ def differentiable(call: tuple, dtype=None) -> tuple[list[Tensor], tuple]:
             copies[id(x)] = x.detach().to(dtype or x.dtype, copy=True).requires_grad_()
         return None if x is None else copies[id(x)]
 
-    groups = [[copy(x, dtype) for x in group] for group in groups]
-    given = (*groups, score, coordinate, copy(bias, torch.float32), *rest)
-    return list(copies.values()), given
+    queries, keys, values = (tuple(copy(x, dtype) for x in g) for g in (call.queries, call.keys, call.values))
+    bias = copy(call.bias, torch.float32)
+    return list(copies.values()), replace(call, queries=queries, keys=keys, values=values, bias=bias)
 
 
-def by_tree(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int) -> tuple[Tensor, Tensor]:
+def by_tree(
+    score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, capacity: int
+) -> tuple[Tensor, Tensor]:
     """`selection.reference.select` of a whole call at once: what each query sees, and what is carried."""
-    sets = select(score, coordinate, place, block, capacity)
-    row = torch.arange(place.position.shape[1], device=score.device).expand(len(score), -1)
+    sets = select(score, coordinate, sequences, block, capacity)
+    row = torch.arange(sequences.position.shape[1], device=score.device).expand(len(score), -1)
     number = row // block + (row >= sets.event.expand(len(score), -1).gather(1, row // block))
     chosen = sets.index.gather(1, number[..., None].expand(-1, -1, capacity))
     seen = coordinate.gather(1, chosen.clamp_min(0).flatten(1)).view_as(chosen)
-    return torch.where(seen >= (row - place.position)[..., None], chosen, -1), sets.carried
+    return torch.where(seen >= (row - sequences.position)[..., None], chosen, -1), sets.carried
 
 
 def check(length: int, dim: int, dtype: torch.dtype) -> dict:
@@ -99,14 +106,14 @@ def check(length: int, dim: int, dtype: torch.dtype) -> dict:
     begins = row.new_tensor([[0, length // 3], [0, length // 2]])
     start = torch.where(row >= begins[:, 1:], begins[:, 1:], -300)
     position = row - start
-    place = Place(position, position.gather(1, real[:, None] - 1)[:, 0] + 1, real, aligned=False, packed=True)
-    call, _ = recorded(place, 4, 2, dim, dtype, 128, 64, state)
-    dy = torch.randn(2, length, 4, dim, device=DEVICE, dtype=dtype) * place.real()[..., None, None]
+    sequences = Sequences(position, position.gather(1, real[:, None] - 1)[:, 0] + 1, real, aligned=False, packed=True)
+    call, _ = recorded(sequences, 4, 2, dim, dtype, 128, 64, state)
+    dy = torch.randn(2, length, 4, dim, device=DEVICE, dtype=dtype) * sequences.real()[..., None, None]
 
     def run(attend, dtype) -> tuple[Tensor, ...]:
         leaves, given = differentiable(call, dtype)
-        y = attend(*given)[0]
-        return y.detach() * place.real()[..., None, None], *torch.autograd.grad(y, leaves, dy.to(y.dtype))
+        y = attend(given)[0]
+        return y.detach() * sequences.real()[..., None, None], *torch.autograd.grad(y, leaves, dy.to(y.dtype))
 
     expected = run(reference.attend, torch.float32)
     got, again = run(BACKENDS["triton"], dtype), run(BACKENDS["triton"], dtype)
@@ -155,10 +162,11 @@ class TwoCalls(torch.autograd.Function):
         return dq + dq_far, dk, dv, dk_far, dv_far, None, None
 
 
-def two_calls(queries, keys, values, score, coordinate, bias, place, window, span, *_):
+def two_calls(call: AttentionCall):
     """A backend for rows that begin a document, without eidetic memory and with one set of queries."""
-    k, v, k_far, v_far = (x[:, -place.position.shape[1] :] for x in (keys[0], values[0], keys[1], values[1]))
-    return TwoCalls.apply(queries[0], k, v, k_far, v_far, window, span), None
+    (k, k_far, _), (v, v_far, _), T = call.keys, call.values, call.sequences.position.shape[1]
+    rows = (x[:, -T:] for x in (k, v, k_far, v_far))
+    return TwoCalls.apply(call.queries[0], *rows, call.window, call.span), None
 
 
 def milliseconds(step) -> dict:
@@ -177,45 +185,50 @@ def milliseconds(step) -> dict:
     return {"median": middle.item(), "quartiles": [low.item(), high.item()]}
 
 
-def training(attend, call: tuple) -> dict:
+def training(attend, call: AttentionCall) -> dict:
     leaves, given = differentiable(call)
-    dy = torch.randn_like(given[0][0])
-    return milliseconds(lambda: torch.autograd.grad(attend(*given)[0], leaves, dy, allow_unused=True))
+    dy = torch.randn_like(given.queries[0])
+    return milliseconds(lambda: torch.autograd.grad(attend(given)[0], leaves, dy, allow_unused=True))
 
 
 def times(recipe: bool):
     """(what is timed, head size, by what, milliseconds) one after the other; `recipe`: the two calls too."""
-    place = fresh(BATCH, ROWS, DEVICE)
-    step = Place(
+    sequences = fresh(BATCH, ROWS, DEVICE)
+    step = Sequences(
         torch.full((BATCH, 1), ROWS, device=DEVICE), torch.full((BATCH,), ROWS + 1, device=DEVICE), aligned=False
     )
-    fused, blocked = BACKENDS["triton"], BACKENDS["blocked"]
+    fused, tiled = BACKENDS["triton"], BACKENDS["tiled"]
     for dim in HEAD_SIZES:
         shape = HEADS, GROUPS, dim, torch.bfloat16, WINDOW
         for name, capacity in (("B'MOJO-F", 0), ("B'MOJO", CAPACITY)):
-            call, state = recorded(place, *shape, capacity)
+            call, state = recorded(sequences, *shape, capacity)
             if not capacity:
                 call = tied(call)
                 if recipe:
                     yield f"{name}, forward and backward", dim, "two calls", training(two_calls, call)
             yield f"{name}, forward and backward", dim, "triton", training(fused, call)
-            yield f"{name}, forward and backward", dim, "blocked", training(blocked, call)
+            yield f"{name}, forward and backward", dim, "tiled", training(tiled, call)
             one, _ = recorded(step, *shape, capacity, state)
             with torch.no_grad():
-                yield f"{name}, one step of decoding", dim, "triton", milliseconds(lambda: fused(*one))
-                yield f"{name}, one step of decoding", dim, "blocked", milliseconds(lambda: blocked(*one))
+                yield f"{name}, one step of decoding", dim, "triton", milliseconds(lambda: fused(one))
+                yield f"{name}, one step of decoding", dim, "tiled", milliseconds(lambda: tiled(one))
         with torch.no_grad():
-            yield "selection", dim, "torch", milliseconds(lambda: select(*call[3:5], place, WINDOW, CAPACITY))
+            yield (
+                "selection",
+                dim,
+                "torch",
+                milliseconds(lambda: select(call.score, call.coordinate, sequences, WINDOW, CAPACITY)),
+            )
 
 
 def same_as_two_calls(dim: int) -> float:
     """The recipe computes what it is timed against: its largest error, values and gradients."""
     call = tied(recorded(fresh(2, 1500, DEVICE), 4, 2, dim, torch.bfloat16, WINDOW, 0)[0])
-    dy = torch.randn_like(call[0][0])
+    dy = torch.randn_like(call.queries[0])
     results = []
     for attend in (two_calls, BACKENDS["triton"]):
         leaves, given = differentiable(call)
-        y = attend(*given)[0]
+        y = attend(given)[0]
         results.append((y, *torch.autograd.grad(y, leaves, dy)))
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results))
 

@@ -4,7 +4,7 @@
 
 PATH are novels as text files. A B'MOJO of about a million parameters, of which one layer looks things up, is trained on the
 first third of each with `solomonic train --lookup`. The last twentieth of each stays unseen; all before it is added to a
-store. Then, without the store, with it, and with both mixed (`solomonic.hedge`), in rows of 1,024 tokens that begin from
+store. Then, without the store, with it, and with both mixed (`solomonic.retrieval.hedge`), in rows of 1,024 tokens that begin from
 nothing: bits per byte of passages that the store has and the weights have not (the second half), and of the unseen end;
 and names: the first name of a person whose full name stands in the store, and not in what the weights have learnt, at
 least 10 rows of training away: is the true last name likelier than nine of others?
@@ -23,14 +23,14 @@ import torch
 from lookup_common import bpe, decoded, looking
 
 from solomonic import preset
-from solomonic.attach import Attached, layout
-from solomonic.evaluate.score import continuations
-from solomonic.evaluate.text import bits_per_byte, spans
-from solomonic.folder import load
-from solomonic.generate import Session
-from solomonic.hedge import Hedged
+from solomonic.checkpoints.folder import load
+from solomonic.evaluation.score import continuations
+from solomonic.evaluation.text import bits_per_byte, spans
+from solomonic.inference.generation import Session
 from solomonic.memory import open_store
-from solomonic.remember import remember
+from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.hedge import Hedged
+from solomonic.retrieval.remember import remember
 
 SIZES = {"d_model": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "window": 32, "conv": 4}
 LOOKS = 1  # the one layer with an eidetic memory of 64 tokens, and a store

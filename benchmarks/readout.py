@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
+from solomonic._utils.spelling import unknown
 from solomonic.compare.run import compare
 from solomonic.compare.suites import QUICK, Suite
-from solomonic.spelling import unknown
 
 NONE, FIRST = {"fading_dropout": 0.0}, {"fading_dropout": 1.0}  # on recall; text is trained without
 CHOICES = {

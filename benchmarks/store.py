@@ -18,10 +18,10 @@ import torch
 from lookup_common import decoded
 
 from solomonic import LanguageModel, preset
-from solomonic.attach import Attached, layout
-from solomonic.generate import Session
+from solomonic.inference.generation import Session
 from solomonic.memory import LayerLayout, Layout, Tokens, open_store
-from solomonic.memory.index import ExactIndex, Keys
+from solomonic.memory.search.exact import ExactIndex, Keys
+from solomonic.retrieval.attach import Attached, layout
 
 SHAPE = LayerLayout(0, heads=4, dim=64, block=16, admit=True)
 LAYOUT = Layout("benchmark", (SHAPE,), "float16")

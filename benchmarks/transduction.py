@@ -29,13 +29,14 @@ import torch
 from lookup_common import bpe, looking
 from torch.nn.functional import cross_entropy
 
-from solomonic import LanguageModel, folder, preset
-from solomonic.ops.neighbours import Neighbours
-from solomonic.pretrain.data import Rows, Tokens
-from solomonic.pretrain.lookup import LookupRows
+from solomonic import LanguageModel, preset
+from solomonic.checkpoints import folder
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.retrieval.neighbours import Neighbours
 from solomonic.tasks.base import IGNORE
-from solomonic.tokenizer import Tokenizer
-from solomonic.train import TrainConfig, build_optimizer
+from solomonic.training.fit import TrainConfig, build_optimizer
+from solomonic.training.lookup import LookupRows
+from solomonic.training.rows import Rows, Tokens
 
 BOOKS = {"bleak-house": "bleak house", "ulysses": "ulysses", "war-and-peace": "war and peace"}
 SHORT = {file: name.split()[0] for file, name in BOOKS.items()}

@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import pytest
 
+from solomonic._utils.spelling import unknown
 from solomonic.cli import main
 from solomonic.cli._commands import parser
-from solomonic.spelling import unknown
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import CHAT, load, save
 from solomonic.cli import main
 from solomonic.cli._turns import Turns
-from solomonic.folder import CHAT, load, save
-from solomonic.generate import Sampling, Session, SessionFile, generate, stream
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.inference.generation import Sampling, Session, SessionFile, generate, stream
 
 BYTES = Tokenizer.for_bytes()
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import save
 from solomonic.cli import main
-from solomonic.folder import save
-from solomonic.generate import SessionFile
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.inference.generation import SessionFile
 
 COMMAND = [sys.executable, "-m", "solomonic"]
 
@@ -122,7 +122,7 @@ def test_an_output_that_lacks_characters(folder, tmp_path, monkeypatch):
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = shell(f"generate {folder} a --seed 1 --max-tokens 20 --session {tmp_path / 's'}", env=environment)
     assert done.returncode == 0 and done.stderr == b"" and b"\\u" in done.stdout
-    from solomonic.folder import load
+    from solomonic.checkpoints.folder import load
 
     assert SessionFile(tmp_path / "s", load(folder)[0]).load().length == 21
     (tmp_path / "p.jsonl").write_text('{"prompt": "\\u00e9\\ud800"}\n')

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from solomonic.files import replacing, write
-from solomonic.tensors import write_tensors
+from solomonic._utils.files import replacing, write
+from solomonic.checkpoints.tensors import write_tensors
 
 
 def test_a_new_file_and_its_folders(tmp_path):
@@ -55,7 +55,7 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_write_clears_up(tmp_p
     path = tmp_path / "file"
     path.write_text("old")
     program = (
-        "import os, sys; from solomonic.files import replacing\n"
+        "import os, sys; from solomonic._utils.files import replacing\n"
         "with replacing(sys.argv[1]) as partial:\n    partial.write_text('half'); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(path)]).returncode == -9

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from solomonic import PRESETS, LanguageModel, ModelConfig, preset
-from solomonic.folder import CHAT, fingerprint, load, save, template
-from solomonic.tokenizer import Tokenizer
+from solomonic.checkpoints.folder import CHAT, fingerprint, load, save, template
+from solomonic.data.tokenizer import Tokenizer
 
 from .laws.cases import MIXER_CASES, assert_same_state
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from solomonic import PRESETS
-from solomonic.generate import Sampling, Session, SessionFile, generate, read, stream
+from solomonic.inference.generation import Sampling, Session, SessionFile, generate, read, stream
 
 from .laws.cases import VOCABULARY, language_model, leaves, tokens
 
@@ -112,7 +112,7 @@ def test_each_token_is_read_once(monkeypatch):
 
 
 def test_logits_of_a_chunk_stay_small(monkeypatch):
-    monkeypatch.setattr("solomonic.generate.LOGITS", 10 * VOCABULARY)
+    monkeypatch.setattr("solomonic.inference.generation.LOGITS", 10 * VOCABULARY)
     model, seen = language_model(name="mamba2").eval(), []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
     expected = text(model, Session().then(prompt(21)), Sampling(), max_tokens=1)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from solomonic import jsontext
+from solomonic._utils import jsontext
 
 BAD = {
     "cut off": ('{"a": ', "no JSON"),

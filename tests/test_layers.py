@@ -3,7 +3,7 @@
 import torch
 
 from solomonic.layers import RMSNorm, ShortConvolution
-from solomonic.ops.place import Place
+from solomonic.ops.sequence import Sequences
 
 
 def test_the_convolution_of_rows_without_packing_is_that_of_one_document():
@@ -12,8 +12,8 @@ def test_the_convolution_of_rows_without_packing_is_that_of_one_document():
     conv = ShortConvolution(6, 4)
     x, state = torch.randn(2, 9, 6, requires_grad=True), torch.randn(2, 3, 6, requires_grad=True)
     position = torch.arange(20, 29)[None]
-    plain = conv(x, state, Place(position, torch.full((2,), 29), aligned=False, packed=True))[0]
-    fused = conv(x, state, Place(position, torch.full((2,), 29), aligned=False))[0]
+    plain = conv(x, state, Sequences(position, torch.full((2,), 29), aligned=False, packed=True))[0]
+    fused = conv(x, state, Sequences(position, torch.full((2,), 29), aligned=False))[0]
     torch.testing.assert_close(fused, plain)
     given, weight = [x, state, conv.weight], torch.randn(2, 9, 6)
     expected = torch.autograd.grad((plain * weight).sum(), given)

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
+from solomonic._utils.files import locked, replacing, sweep, write
+from solomonic.checkpoints.folder import save
 from solomonic.cli import main
 from solomonic.cli._commands import parser
-from solomonic.files import locked, replacing, sweep, write
-from solomonic.folder import save
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
 
 TEXT = "it was the best of times, it was the worst of times\n" * 60
 
@@ -159,9 +159,7 @@ def test_a_device_stays_a_device(there):
 @pytest.mark.skipif(not os.path.exists("/dev/fd/1"), reason="no paths of open files here")
 def test_the_output_itself_is_given_the_content_after_what_was_printed(there):
     """A file, whatever mode it was opened with, as well as a pipe, under any of its names."""
-    program = (
-        "from solomonic.files import check_place, write; print('first'); p = {!r}; check_place(p); write(p, 'next\\n')"
-    )
+    program = "from solomonic._utils.files import check_place, write; print('first'); p = {!r}; check_place(p); write(p, 'next\\n')"
     for path in ("/dev/stdout", "/dev/fd/1", "out"):
         words = [sys.executable, "-c", program.format(path) + "; print('last')"]
         for mode in ("w", "a"):
@@ -175,7 +173,9 @@ def test_the_output_itself_is_given_the_content_after_what_was_printed(there):
 
 def test_writers_of_one_file_never_tear_it(there):
     """Four processes write a file again and again; whoever reads it finds one of theirs, whole."""
-    program = "import sys; from solomonic.files import write\nfor _ in range(60): write('file', sys.argv[1] * 50_000)"
+    program = (
+        "import sys; from solomonic._utils.files import write\nfor _ in range(60): write('file', sys.argv[1] * 50_000)"
+    )
     processes = [subprocess.Popen([sys.executable, "-c", program, mark]) for mark in "abcd"]
     seen = set()
     while any(p.poll() is None for p in processes):
@@ -189,7 +189,7 @@ def test_writers_of_one_file_never_tear_it(there):
 
 def test_a_file_that_a_sweep_has_locked_before_its_writer_is_not_written_to(there, monkeypatch):
     """A sweep that comes between making and locking a file takes it away; its writer begins another."""
-    from solomonic import files
+    from solomonic._utils import files
 
     swept, lock = [], files._try_lock
 
@@ -209,7 +209,7 @@ def test_a_file_that_a_sweep_has_locked_before_its_writer_is_not_written_to(ther
 
 def test_what_another_process_is_writing_is_not_swept_away(there):
     program = (
-        "import sys; from solomonic.files import replacing\n"
+        "import sys; from solomonic._utils.files import replacing\n"
         "with replacing('file') as partial:\n"
         "    partial.write_text('new'); print('on', flush=True); sys.stdin.read()"
     )
@@ -223,7 +223,7 @@ def test_what_another_process_is_writing_is_not_swept_away(there):
 
 def test_one_process_at_a_time(there):
     program = (
-        "import sys; from solomonic.files import locked\n"
+        "import sys; from solomonic._utils.files import locked\n"
         "with locked(sys.argv[1], 'at work', folder=sys.argv[2] == 'folder'): print('on', flush=True); sys.stdin.read()"
     )
     for name, folder in (("new/folder", True), ("file", False)):
@@ -258,7 +258,7 @@ def test_two_processes_are_one_after_the_other(there, words, path, folder, capsy
     """The second is told who is at it, and changes nothing."""
     (there / "t.jsonl").write_text("".join(f'{{"text": "{i}", "label": "{i % 2}"}}\n' for i in range(4)))
     program = (
-        "import sys; from solomonic.files import locked\n"
+        "import sys; from solomonic._utils.files import locked\n"
         "with locked(sys.argv[1], 'at it', folder=sys.argv[2] == 'True'): print('on', flush=True); sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from solomonic import progress
-from solomonic.progress import COMPILING, Progress, compiling_said, notice, on_compiling
+from solomonic._utils import progress
+from solomonic._utils.progress import COMPILING, Progress, compiling_said, notice, on_compiling
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clock(monkeypatch):
     """Time that passes when it is told to."""
     now = [0.0]
     monkeypatch.setattr(progress, "monotonic", lambda: now[0])
-    for name in ("solomonic.progress.time", "tqdm.std.time"):
+    for name in ("solomonic._utils.progress.time", "tqdm.std.time"):
         monkeypatch.setattr(name, lambda: now[0])
     return now
 
@@ -140,8 +140,8 @@ def test_compiling_without_progress_is_said_once_on_a_terminal(capsys, monkeypat
 
 NUMBA = """
 import numpy as np, torch
-from solomonic.progress import on_compiling
-from solomonic.ops.rows import rms_norm
+from solomonic._utils.progress import on_compiling
+from solomonic.ops.rowwise import rms_norm
 told = []
 with on_compiling(lambda: told.append(1)):
     for _ in range(2):

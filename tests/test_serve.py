@@ -17,14 +17,14 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
-from solomonic.attach import Attached, layout
+from solomonic.checkpoints.folder import CHAT, load, save
 from solomonic.cli import main
 from solomonic.cli._turns import Turns
-from solomonic.folder import CHAT, load, save
-from solomonic.generate import Sampling, generate
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.inference.generation import Sampling, generate
 from solomonic.memory import open_store
-from solomonic.remember import remember
-from solomonic.tokenizer import Tokenizer
+from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.remember import remember
 
 from .test_tokenizer import byte_bpe
 

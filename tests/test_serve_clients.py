@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
 
 from .test_serve import a_model, ask, events, generated, refused, serving, texts
 from .test_tokenizer import byte_bpe

@@ -8,7 +8,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from solomonic.generate import Sampling, Session, SessionFile, stream
+from solomonic.inference.generation import Sampling, Session, SessionFile, stream
 
 from .laws.cases import language_model, leaves
 

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from solomonic._utils.spelling import counted, paragraph, warn
 from solomonic.cli._table import table
-from solomonic.spelling import counted, paragraph, warn
 
 HEAD = ["document", "id", "session", "time (UTC)", "stored tokens", "text bytes", "store bytes", "complete"]
 ROWS = [

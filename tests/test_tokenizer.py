@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from solomonic.tokenizer import END, ENDS, Tokenizer, _byte_vocab, said_ends
+from solomonic.data.tokenizer import END, ENDS, Tokenizer, _byte_vocab, said_ends
 
 SAMPLES = [
     "",

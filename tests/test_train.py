@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
+from solomonic.evaluation.tasks import evaluate
 from solomonic.tasks import task
-from solomonic.train import Diverged, Interrupted, TrainConfig, evaluate, fit
+from solomonic.training.fit import Diverged, Interrupted, TrainConfig, fit
 
 RECALL = task("distractor_recall", pairs=2, keys=4, values=4, length=12)
 CONFIG = TrainConfig(steps=3, batch_size=4, lr=1e-2)
@@ -84,7 +85,7 @@ def test_a_checkpoint_of_the_same_options_on_other_data_is_refused(tmp_path):
 
 @pytest.mark.parametrize("damage", [lambda b: b[:500], lambda b: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
 def test_a_damaged_checkpoint_is_refused_and_stays(tmp_path, damage):
-    from solomonic.checkpoint import Damaged
+    from solomonic.checkpoints.training import Damaged
 
     (tmp_path / "run.pt").write_bytes(damage(stopped(tmp_path / "run.pt")))
     before = (tmp_path / "run.pt").read_bytes()

@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 
-from solomonic.attach import layout
+from solomonic.checkpoints.folder import save
 from solomonic.cli import main
-from solomonic.folder import save
+from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.tokenizer import Tokenizer
-from solomonic.transduce import WAYS, Example, Settings, Transducer, examples, remember_examples
+from solomonic.retrieval.attach import layout
+from solomonic.retrieval.transduce import WAYS, Example, Settings, Transducer, examples, remember_examples
 
-from .evaluate.models import bpe, small
+from .evaluation.models import bpe, small
 
 BYTES = Tokenizer.for_bytes()
 TRAIN = [

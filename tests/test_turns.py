@@ -5,11 +5,11 @@ import tokenizers
 import torch
 
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import CHAT
 from solomonic.cli._turns import Turns
 from solomonic.cli.chat import answer
-from solomonic.folder import CHAT
-from solomonic.generate import Sampling, Session, read
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.inference.generation import Sampling, Session, read
 
 from .test_tokenizer import byte_bpe
 

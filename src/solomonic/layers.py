@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from .ops import rows
-from .ops.place import Place, advance, extend
+from .ops import rowwise
+from .ops.sequence import Sequences, advance, extend
 
 
 class RMSNorm(nn.Module):
@@ -16,7 +16,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return rows.rms_norm(x, self.weight, self.eps)
+        return rowwise.rms_norm(x, self.weight, self.eps)
 
 
 class GatedRMSNorm(RMSNorm):
@@ -31,12 +31,12 @@ class GatedRMSNorm(RMSNorm):
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         if self.groups == 1 and not self.norm_first:
-            return rows.gated_norm(x, gate, self.weight, self.eps)
+            return rowwise.gated_norm(x, gate, self.weight, self.eps)
         kind, x, gate, weight = gate.dtype, x.float(), gate.float(), self.weight.float()
         gate = nn.functional.silu(gate)
         y = x if self.norm_first else x * gate
         if self.groups == 1:
-            y = rows.rms_norm(y, weight, self.eps)
+            y = rowwise.rms_norm(y, weight, self.eps)
         else:
             parts = y.unflatten(-1, (self.groups, -1))
             y = nn.functional.rms_norm(parts, parts.shape[-1:], eps=self.eps).flatten(-2) * weight
@@ -58,18 +58,18 @@ class ShortConvolution(nn.Module):
     def init_state(self, batch: int, device=None, dtype=None) -> Tensor:
         return torch.zeros(batch, self.width - 1, self.dim, device=device, dtype=dtype)
 
-    def forward(self, x: Tensor, state: Tensor | None, place: Place) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, state: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """(B, T, D), the (B, width - 1, D) rows before -> (B, T, D), rows."""
         T, past = x.shape[1], self.width - 1
         extended = extend(state, x, past)
-        after = advance(extended, place, past)
+        after = advance(extended, sequences, past)
         weight = self.weight[:, 0]
-        if not place.packed:
-            return rows.convolve(extended, weight, self.bias, self.activate), after
+        if not sequences.packed:
+            return rowwise.convolve(extended, weight, self.bias, self.activate), after
         y = x * weight[:, past]
         for lag in range(1, self.width):
             row = extended[:, past - lag : past - lag + T]
-            y = y + torch.where((place.position >= lag)[..., None], row, 0) * weight[:, past - lag]
+            y = y + torch.where((sequences.position >= lag)[..., None], row, 0) * weight[:, past - lag]
         if self.bias is not None:
             y = y + self.bias
         return nn.functional.silu(y) if self.activate else y, after
@@ -85,4 +85,4 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(rows.swiglu(self.gate(x), self.up(x)))
+        return self.down(rowwise.swiglu(self.gate(x), self.up(x)))

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ._utils.spelling import unknown
 from .layers import RMSNorm, SwiGLU
 from .mixers import MixerConfig, State, build, config_from_dict
 from .mixers.base import LARGEST, is_number
 from .ops.composition import WAYS
-from .ops.place import Place, Store
-from .spelling import unknown
+from .ops.sequence import Sequences, Store
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Block(nn.Module):
             self.mlp_norm = RMSNorm(config.d_model, config.norm_eps)
         self.mlp = SwiGLU(config.d_model, config.d_ff) if config.d_ff else None
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
-        y, state = self.mixer(self.mixer_norm(x), state, place)
+    def forward(self, x: Tensor, state: State | None, sequences: Sequences) -> tuple[Tensor, State]:
+        y, state = self.mixer(self.mixer_norm(x), state, sequences)
         x = x + y
         return x if self.mlp is None else x + self.mlp(self.mlp_norm(x)), state
 
@@ -127,7 +127,7 @@ class LanguageModel(nn.Module):
         Returns logits (B, T, V) and the state after the last real token. Without `segments` the tokens continue the
         state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
         are those of the real token before it, and mean nothing where there is none. `stores` are the blocks'
-        `Place.store`; `dropped` (B,) bool are rows in which layers that attend do not read their fading memory beside
+        `Sequences.store`; `dropped` (B,) bool are rows in which layers that attend do not read their fading memory beside
         the softmax, as training has them now and then (`TrainConfig.fading_dropout`). Raises ValueError for arguments of another shape or type, or a state of another configuration.
         """
         x = self.embed(tokens, mask)
@@ -152,7 +152,7 @@ class LanguageModel(nn.Module):
     ) -> tuple[Tensor, State]:
         """What `forward` gives to the head, (B, T, d_model), and the state; of x (B, T, d_model), as `embed` gives it.
 
-        What enters each block, (B, T, d_model), is added to `trace`. `stores` are the blocks' `Place.store`.
+        What enters each block, (B, T, d_model), is added to `trace`. `stores` are the blocks' `Sequences.store`.
         Raises ValueError as `forward` does.
         """
         self._check(x, state, mask, segments)
@@ -166,8 +166,8 @@ class LanguageModel(nn.Module):
             rank = (mask.cumsum(1) - 1).clamp_min(0)
             x = _rows(x.masked_fill(~mask[..., None], 0), order)
             segments = None if segments is None else segments.gather(1, order)
-        place, segment = self._place(x, state, length, segments)
-        place = place if dropped is None else replace(place, dropped=dropped)
+        sequences, segment = self._sequences(x, state, length, segments)
+        sequences = sequences if dropped is None else replace(sequences, dropped=dropped)
         x = x * self.config.embedding_scale
         layers = []
         before = state["layers"] if state else [None] * len(self.blocks)
@@ -175,10 +175,10 @@ class LanguageModel(nn.Module):
             if trace is not None:
                 trace.append(_rows(x, rank))
                 x = _rows(trace[-1], order)
-            here = place if stores is None or stores[i] is None else replace(place, store=stores[i])
+            here = sequences if stores is None or stores[i] is None else replace(sequences, store=stores[i])
             x, after = block(x, before[i], here)
             layers.append(after)
-        return _rows(self.norm(x), rank), {"position": place.end, "segment": segment, "layers": layers}
+        return _rows(self.norm(x), rank), {"position": sequences.end, "segment": segment, "layers": layers}
 
     def compose(self, states: list[State], how: str = "picaso") -> State:
         """One state for documents that were read apart, each from nothing, of the N states after them, in their order.
@@ -213,9 +213,9 @@ class LanguageModel(nn.Module):
         state = self.init_state(batch, length, "meta", self.embedding.weight.dtype)
         return sum(t.numel() * t.element_size() for _, t in state_tensors(state))
 
-    def _place(
+    def _sequences(
         self, x: Tensor, state: State | None, length: Tensor | None, segments: Tensor | None
-    ) -> tuple[Place, Tensor]:
+    ) -> tuple[Sequences, Tensor]:
         (B, T), device = x.shape[:2], x.device
         row = torch.arange(T, device=device)[None]
         before = state["position"] if state else torch.zeros(B, dtype=torch.int64, device=device)
@@ -242,7 +242,7 @@ class LanguageModel(nn.Module):
         look = ragged and not self.bounded and (grows or _may_look(device))
         longest = int(end.max()) if look else None
         aligned = state is None and segments is None
-        return Place(position, end, length, aligned, segments is not None, longest), segment
+        return Sequences(position, end, length, aligned, segments is not None, longest), segment
 
     def _check_tokens(self, tokens: Tensor, mask: Tensor | None) -> None:
         whole = isinstance(tokens, Tensor) and tokens.dim() == 2 and tokens.dtype == torch.int64

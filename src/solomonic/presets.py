@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from ._utils.spelling import unknown
 from .mixers import MIXERS, MixerConfig, build
 from .mixers.attention import AttentionConfig
 from .mixers.base import LARGEST
@@ -22,7 +23,6 @@ from .mixers.kda import KDAConfig
 from .mixers.mamba2 import Mamba2Config
 from .mixers.mamba3 import Mamba3Config
 from .model import ModelConfig
-from .spelling import unknown
 
 MOST_LAYERS = 1000
 

@@ -17,7 +17,7 @@ from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
-from solomonic.ops.place import fresh
+from solomonic.ops.sequence import fresh
 
 CPU = torch.device("cpu")
 SMALL = (
@@ -70,9 +70,9 @@ def test_operations_and_memory_are_counted():
 @pytest.mark.parametrize("length", [5, 40])
 def test_flex_attention_equals_our_window(length):
     layer = build(AttentionConfig(n_heads=4, n_kv_heads=2, window=7), 32)
-    x, place = torch.randn(2, length, 32), fresh(2, length)
+    x, sequences = torch.randn(2, length, 32), fresh(2, length)
     with torch.no_grad():
-        got, expected = FlexWindow(layer, compiled=False)(x, None, place)[0], layer(x, None, place)[0]
+        got, expected = FlexWindow(layer, compiled=False)(x, None, sequences)[0], layer(x, None, sequences)[0]
     assert torch.allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -11,16 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from solomonic.compare.matrix import (
-    Cell,
-    build_task,
-    cells_of,
-    digest,
-    kept_tokens,
-    open_folder,
-    read_lines,
-    run_cell,
-)
+from solomonic.compare.matrix import Cell, build_task, cells_of, digest, kept_tokens, open_folder, read_lines, run_cell
 from solomonic.compare.run import compare
 from solomonic.compare.suites import SUITES, Run, Suite, suite
 
@@ -114,7 +105,7 @@ def test_a_task_is_known_by_its_options_and_its_data(tmp_path):
 def test_the_checkpoint_of_another_run_ends_the_comparison_and_stays(tmp_path):
     """In a process of its own; nothing is trained over it."""
     from solomonic.compare.matrix import build_model
-    from solomonic.train import Interrupted, TrainConfig, fit
+    from solomonic.training.fit import Interrupted, TrainConfig, fit
 
     suite = replace(TINY, archs=("bmojo",))
     (cell,) = cells_of(suite)
@@ -146,7 +137,7 @@ def test_a_task_that_cannot_be_built_leaves_no_folder(tmp_path):
 
 def test_divergence_is_a_line_without_scores(tmp_path, monkeypatch):
     from solomonic.compare import matrix
-    from solomonic.train import Diverged
+    from solomonic.training.fit import Diverged
 
     def fail(*arguments):
         raise Diverged("the loss is nan at step 3")
@@ -252,7 +243,7 @@ def test_parameters_within_ten_percent(name):
 def test_lengths_of_a_text_are_prefixes_of_one_reading(tmp_path):
     """By causality a row read to 40 tells what it would have scored at 20."""
     from solomonic.compare.matrix import build_model, build_task, scores
-    from solomonic.train import evaluate
+    from solomonic.evaluation.tasks import evaluate
 
     for i in range(20):
         (tmp_path / f"{i}.txt").write_text("".join(chr(97 + (i * j * j) % 26) for j in range(200)))

@@ -11,9 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from solomonic import PRESETS
 from solomonic.cli._device import device as device_of
+from solomonic.evaluation.tasks import evaluate
 from solomonic.model import map_state
 from solomonic.tasks.distractor_recall import DistractorRecall
-from solomonic.train import TrainConfig, build_optimizer, evaluate, fit
+from solomonic.training.fit import TrainConfig, build_optimizer, fit
 
 from ..laws.cases import assert_close, assert_same_gradients, assert_same_state, gradients_of, leaves, model_of, tokens
 from . import register

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import save
 from solomonic.cli._commands import parser
-from solomonic.folder import save
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
 
 from . import cases, command
 
@@ -67,7 +67,7 @@ SLOW = {  # options by which a person asks for as much time as the number says
     "transduce": {"steps"},
 }
 LEFT_OUT = {"serve"}  # it serves until it is told to end; tests/test_serve.py has its arguments
-UNTRIED = {"help", "version", "harness"}  # the last imports a large library; tests/evaluate/test_harness.py has it
+UNTRIED = {"help", "version", "harness"}  # the last imports a large library; tests/evaluation/test_harness.py has it
 
 
 class Reached(ValueError):
@@ -77,8 +77,8 @@ class Reached(ValueError):
 @pytest.fixture(scope="module", autouse=True)
 def cut_short(tmp_path_factory):
     """Work that takes long is not begun; what it checks first is."""
-    from solomonic.pretrain import run
-    from solomonic.pretrain.data import Rows
+    from solomonic.training import run
+    from solomonic.training.rows import Rows
 
     def train(accelerator, model, tokenizer, data, config, *rest):
         rows = Rows(data.train, config.length, config.batch_size, config.seed, config.carry)

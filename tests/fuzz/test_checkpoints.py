@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from solomonic import checkpoint
-from solomonic.pretrain import data as text
-from solomonic.tensors import read_tensors, write_tensors
+from solomonic.checkpoints import training as checkpoint
+from solomonic.checkpoints.tensors import read_tensors, write_tensors
+from solomonic.training import rows as text
 
 from . import cases, command
 
@@ -34,8 +34,8 @@ def runs(tmp_path_factory):
 
 def _stopped(out):
     """Trains until the first checkpoint, and no further."""
-    import solomonic.pretrain.run as run
-    from solomonic.train import Interrupted
+    import solomonic.training.run as run
+    from solomonic.training.fit import Interrupted
 
     def stop(path, tensors, progress):
         save(path, tensors, progress)

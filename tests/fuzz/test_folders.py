@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from solomonic import LanguageModel, ModelConfig, preset
+from solomonic.checkpoints.folder import load, save, template
+from solomonic.checkpoints.formats.llama import PARTS
 from solomonic.cli._turns import Turns
-from solomonic.folder import load, save, template
-from solomonic.formats.llama import PARTS
+from solomonic.data.tokenizer import Tokenizer
 from solomonic.mixers.attention import AttentionConfig
-from solomonic.tokenizer import Tokenizer
 
 from . import cases, command, no_hang
 

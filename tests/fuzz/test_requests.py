@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import CHAT
 from solomonic.cli._turns import Turns
-from solomonic.folder import CHAT
-from solomonic.generate import Sampling, generate
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
+from solomonic.inference.generation import Sampling, generate
 
 from . import cases, no_hang
 

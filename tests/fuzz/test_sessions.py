@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic import LanguageModel, preset
-from solomonic.generate import KEY, Sampling, Session, SessionFile, _digest, stream
+from solomonic.checkpoints.tensors import digest, map_tensors, read_tensors, write_tensors
+from solomonic.inference.generation import KEY, Sampling, Session, SessionFile, _digest, stream
 from solomonic.model import state_tensors
-from solomonic.tensors import digest, map_tensors, read_tensors, write_tensors
 
 from . import cases, no_hang
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic.memory import Damaged, open_store
-from solomonic.memory.engines.disk import FILE, LAYOUT
+from solomonic.memory.engines.sqlite import FILE, LAYOUT
 
 from ..memory.cases import LAYOUT as SHAPE
 from ..memory.cases import kept, opened, put, tokens_of

@@ -195,8 +195,9 @@ def test_what_takes_back_tokens_is_refused():
 
 
 def test_pipeline(tmp_path):
-    from solomonic import LanguageModel, folder
-    from solomonic.tokenizer import Tokenizer
+    from solomonic import LanguageModel
+    from solomonic.checkpoints import folder
+    from solomonic.data.tokenizer import Tokenizer
 
     torch.manual_seed(0)
     model = LanguageModel(preset("bmojo", vocab_size=257, d_model=32, window=7, capacity=6)).eval()

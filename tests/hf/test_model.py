@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from solomonic import PRESETS, LanguageModel, folder, preset
-from solomonic.tokenizer import Tokenizer
+from solomonic import PRESETS, LanguageModel, preset
+from solomonic.checkpoints import folder
+from solomonic.data.tokenizer import Tokenizer
 
 from ..laws.cases import VOCABULARY, assert_close, assert_same_state, language_model
 from ..laws.cases import tokens as draw

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from solomonic import PRESETS, LanguageModel, folder, preset
-from solomonic.tokenizer import Tokenizer
+from solomonic import PRESETS, LanguageModel, preset
+from solomonic.checkpoints import folder
+from solomonic.data.tokenizer import Tokenizer
 
 from ..laws.cases import assert_close
 from ..laws.cases import tokens as draw
@@ -156,7 +157,7 @@ def test_trainer_and_a_resumed_run(tmp_path, checkpointing):
     saved = json.loads((tmp_path / "whole" / "checkpoint-8" / "config.json").read_text())
     assert saved["model_type"] == "solomonic"
     x = draw(1, 9)
-    from solomonic.formats import read_folder
+    from solomonic.checkpoints.formats import read_folder
 
     config, tensors = read_folder(tmp_path / "whole" / "checkpoint-8")
     ours = LanguageModel(config)

@@ -10,7 +10,7 @@ from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
 from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
-from solomonic.ops.place import fresh
+from solomonic.ops.sequence import fresh
 
 from .cases import assert_close
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from solomonic import LanguageModel
-from solomonic.attach import CLOCKS, Attached, changes, layout, memory_at
 from solomonic.memory import open_store
 from solomonic.mixers.bmojo import BMojoConfig
+from solomonic.retrieval.attach import CLOCKS, Attached, changes, layout, memory_at
 
 from ..laws.cases import DELTA, MAMBA, assert_close, assert_same_state, language_model, tokens
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from solomonic.memory import centroids
-from solomonic.memory.centroids import Means
+from solomonic.memory.search import kmeans as centroids
+from solomonic.memory.search.kmeans import Means
 
 
 def keys(count: int) -> torch.Tensor:

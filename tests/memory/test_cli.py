@@ -100,6 +100,6 @@ def test_a_missing_client_names_its_own_extra(capsys, monkeypatch, tmp_path):
 
 
 def test_nothing_gained_is_no_loss(monkeypatch, capsys):
-    monkeypatch.setattr("solomonic.remember.lookup_gain", lambda model, layers: -0.001)
+    monkeypatch.setattr("solomonic.retrieval.remember.lookup_gain", lambda model, layers: -0.001)
     warn_unless_it_looks_up("nowhere", None)
     assert "foretold 0.00 bits a token better" in capsys.readouterr().err

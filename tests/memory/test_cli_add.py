@@ -7,14 +7,14 @@ import shutil
 import pytest
 import torch
 
+from solomonic.checkpoints.folder import load, save
 from solomonic.cli import main
-from solomonic.attach import Attached, layout
-from solomonic.folder import load, save
+from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.remember import remember
-from solomonic.tokenizer import Tokenizer
+from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.remember import remember
 
-from ..evaluate.models import small
+from ..evaluation.models import small
 from .cases import same
 from .models import looking
 from .test_remember import everything

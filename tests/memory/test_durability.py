@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from solomonic.memory import Damaged
-from solomonic.memory.engines import disk
+from solomonic.memory.engines import sqlite as disk
 from solomonic.memory.engines.tables import DOCUMENT, seal
-from solomonic.memory.reference import search as defined
+from solomonic.memory.search.reference import search as defined
 
 from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
 from .kills import kill

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
-from solomonic.attach import Attached, layout
-from solomonic.evaluate.score import continuations
-from solomonic.generate import Session, generate, stream
-from solomonic.hedge import Hedged
+from solomonic.evaluation.score import continuations
+from solomonic.inference.generation import Session, generate, stream
 from solomonic.memory import open_store
 from solomonic.model import map_state, state_tensors
+from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.hedge import Hedged
 
 V = 20
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from solomonic.memory.recent import Recent
-from solomonic.memory.reference import search as defined
+from solomonic.memory.cache import Recent
+from solomonic.memory.search.reference import search as defined
 
 from .cases import LAYOUT, answers, beside, kept, opened, put, queries, same, tokens_of
 

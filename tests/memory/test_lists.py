@@ -5,7 +5,9 @@ import sys
 import pytest
 import torch
 
-from solomonic.memory import LayerLayout, Layout, Tokens, centroids, lists, open_store
+from solomonic.memory import LayerLayout, Layout, Tokens, open_store
+from solomonic.memory.search import inverted_lists as lists
+from solomonic.memory.search import kmeans as centroids
 
 from .cases import same
 
@@ -132,7 +134,7 @@ def test_a_query_that_is_no_number_finds_nothing(looked, monkeypatch):
 
 def test_without_numba_torch_searches(monkeypatch):
     lists.compiled.cache_clear()
-    monkeypatch.delitem(sys.modules, "solomonic.memory.compiled", raising=False)
+    monkeypatch.delitem(sys.modules, "solomonic.memory.search.compiled", raising=False)
     monkeypatch.delitem(sys.modules, "solomonic.ops.jit", raising=False)
     monkeypatch.setitem(sys.modules, "numba", None)
     try:

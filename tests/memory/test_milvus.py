@@ -5,8 +5,8 @@ import torch
 
 from solomonic.memory import Damaged
 from solomonic.memory.engines import milvus_service
-from solomonic.memory.layout import entry_id
-from solomonic.memory.reference import search as defined
+from solomonic.memory.schema import entry_id
+from solomonic.memory.search.reference import search as defined
 
 from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
 
@@ -118,7 +118,7 @@ def _batch(document, tokens):
     """The save point that writing `tokens` would bring."""
     from dataclasses import replace
 
-    from solomonic.memory.layout import Batch, entry_id
+    from solomonic.memory.schema import Batch, entry_id
 
     parts = tokens.checked(document._store.layout[1], "float16").blocks(4)
     entries = tuple((1, entry_id(document.id, block), part) for block, part in parts)

@@ -5,12 +5,12 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
-from solomonic.attach import Attached, layout
+from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.remember import Spans, lookup_gain, remember
-from solomonic.tokenizer import Tokenizer
+from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.remember import Spans, lookup_gain, remember
 
-from ..evaluate.models import TEXT, bpe
+from ..evaluation.models import TEXT, bpe
 from .cases import same
 from .models import looking
 
@@ -58,8 +58,8 @@ def test_a_store_is_of_use_to_a_model_that_looks_things_up(model):
 
 @pytest.mark.parametrize("places", [(1,), (1, 2)])
 def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatch):
-    monkeypatch.setattr("solomonic.remember.CHUNK", 400)
-    monkeypatch.setattr("solomonic.remember.EVERY", 1)
+    monkeypatch.setattr("solomonic.retrieval.remember.CHUNK", 400)
+    monkeypatch.setattr("solomonic.retrieval.remember.EVERY", 1)
     data = TEXTS[0].encode()
     with open_store("ram:", layout(model), write=True) as whole, open_store("ram:", layout(model), write=True) as store:
         remember(Attached(model, whole), BYTES, "a.txt", data)

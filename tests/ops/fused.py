@@ -3,15 +3,17 @@
 Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTERPRET is set before triton is imported.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from solomonic.ops import memory_attention as package
 from solomonic.ops.memory_attention import BACKENDS, memory_attention, reference
-from solomonic.ops.place import Place
+from solomonic.ops.sequence import Sequences
 
 from ..laws.cases import assert_close, leaves
-from .places import KINDS, place_of
+from .places import KINDS, sequences_of
 from .test_backends import BATCH, attention, attention_inputs, compare, memory_attention_equals_reference
 
 BOTH = ["reference", "triton"]
@@ -39,13 +41,13 @@ def test_one_document(sizes):
 @pytest.mark.parametrize("kind", ["fresh", "padded", "two documents"])
 def test_tiles_that_are_seen_whole(kind):
     """They are not masked: long windows and sets, so that there are some, of 32 keys and of as many queries."""
-    place = documents(100, 90) if kind == "two documents" else place_of(kind, BATCH, 190)
+    sequences = documents(100, 90) if kind == "two documents" else sequences_of(kind, BATCH, 190)
 
     def call(*given, backend):
-        *inputs, place = given
-        return attention(*inputs, None, place, 70, 50, 64, 32, backend)
+        *inputs, sequences = given
+        return attention(*inputs, None, sequences, 70, 50, 64, 32, backend)
 
-    compare(call, BOTH, attention_inputs(190, 4, 2, 6, 50), place)
+    compare(call, BOTH, attention_inputs(190, 4, 2, 6, 50), sequences)
 
 
 @pytest.mark.parametrize("heads, groups, dim", [(1, 1, 16), (6, 2, 18), (3, 3, 34)])
@@ -56,18 +58,18 @@ def test_heads(heads, groups, dim):
 def documents(*lengths):
     """The place of rows that begin with a document."""
     row = torch.cat([torch.arange(n) for n in lengths])[None]
-    return Place(row, torch.full((BATCH,), lengths[-1]), aligned=False, packed=True)
+    return Sequences(row, torch.full((BATCH,), lengths[-1]), aligned=False, packed=True)
 
 
 @pytest.mark.parametrize("window", [0, 5])
 def test_tied_queries(window):
     """The fading memory's queries are the window's own, and the candidates get no bias."""
-    place = documents(9, 12)
+    sequences = documents(9, 12)
     q, k, v, _, k_fading, v_fading, score = attention_inputs(21, 4, 2, 6, 4)
 
-    def call(q, k, v, k_fading, v_fading, place, backend):
+    def call(q, k, v, k_fading, v_fading, sequences, backend):
         return memory_attention(
-            *(q, k, v, None, place),
+            *(q, k, v, None, sequences),
             window=window,
             fading=(q, k_fading, v_fading),
             span=4,
@@ -77,7 +79,7 @@ def test_tied_queries(window):
             backend=backend,
         )
 
-    compare(call, BOTH, [q, k, v, k_fading, v_fading], place)
+    compare(call, BOTH, [q, k, v, k_fading, v_fading], sequences)
 
 
 def test_bfloat16(monkeypatch):
@@ -88,20 +90,20 @@ def test_bfloat16(monkeypatch):
     """
     calls = []
 
-    def record(*call):
+    def record(call):
         calls.append(call)
-        return BACKENDS["blocked"](*call)
+        return BACKENDS["tiled"](call)
 
     monkeypatch.setitem(BACKENDS, "recorded", record)
     inputs = [x.bfloat16() for x in attention_inputs(63, 4, 2, 16, 9)]
     attention(*inputs, None, documents(30, 33), 12, 9, 8, 10, "recorded")
-    queries, keys, values, score, coordinate, bias, *rest = calls[0]
-    given = [*queries, *keys, *values]
+    (made,) = calls
+    given = [*made.queries, *made.keys, *made.values]
     dy = torch.randn(BATCH, 63, 4, 16).bfloat16()
 
     def run(attend, dtype):
-        leaf = [x.detach().to(dtype).requires_grad_() for x in given] + [bias.detach().requires_grad_()]
-        y, _ = attend(leaf[:3], leaf[3:6], leaf[6:9], score, coordinate, leaf[9], *rest)
+        leaf = [x.detach().to(dtype).requires_grad_() for x in given] + [made.bias.detach().requires_grad_()]
+        y, _ = attend(replace(made, queries=leaf[:3], keys=leaf[3:6], values=leaf[6:9], bias=leaf[9]))
         assert y.dtype == dtype
         return y.float(), [g.float() for g in torch.autograd.grad(y, leaf, dy.to(dtype))]
 
@@ -121,11 +123,11 @@ def test_calls_that_carry_the_state():
         state, rows = None, []
         for part in zip(*(x.split(cuts, 1) for x in inputs)):
             done = sum(y.shape[1] for y in rows)
-            place = place_of("fresh", BATCH, part[0].shape[1])
+            sequences = sequences_of("fresh", BATCH, part[0].shape[1])
             if done:
-                position = place.position + done
-                place = Place(position, place.end + done, aligned=False)
-            y, state = attention(*part, state, place, *sizes, "triton")
+                position = sequences.position + done
+                sequences = Sequences(position, sequences.end + done, aligned=False)
+            y, state = attention(*part, state, sequences, *sizes, "triton")
             rows.append(y)
         y = torch.cat(rows, 1)
         total = (y * torch.linspace(1, 2, y.numel()).view_as(y)).sum() + state["slot_v"].sum() + state["k"].sum()
@@ -137,30 +139,30 @@ def test_calls_that_carry_the_state():
 
 def test_tokens_of_long_ago():
     """They are seen, though their distance is more than 32 bits hold, and nothing newer is kept."""
-    place, inputs = place_of("fresh", 2, 9), [x[:2] for x in attention_inputs(9, 4, 2, 6, 3)]
-    _, state = attention(*inputs, None, place, 4, 3, 4, 5, "blocked")
+    sequences, inputs = sequences_of("fresh", 2, 9), [x[:2] for x in attention_inputs(9, 4, 2, 6, 3)]
+    _, state = attention(*inputs, None, sequences, 4, 3, 4, 5, "tiled")
     state["slot_age"] += 1 << 32
     state["slot_score"] += 100
-    place = Place((1 << 32) + torch.arange(9)[None], torch.full((2,), (1 << 32) + 9), aligned=False)
-    expected, _ = attention(*inputs, state, place, 4, 3, 4, 5, "reference")
-    got, after = attention(*inputs, state, place, 4, 3, 4, 5, "triton")
+    sequences = Sequences((1 << 32) + torch.arange(9)[None], torch.full((2,), (1 << 32) + 9), aligned=False)
+    expected, _ = attention(*inputs, state, sequences, 4, 3, 4, 5, "reference")
+    got, after = attention(*inputs, state, sequences, 4, 3, 4, 5, "triton")
     assert (after["slot_age"] >= 1 << 30).any()
     assert_close(got, expected, "y")
 
 
 def test_no_rows():
-    place = place_of("fresh", 2, 0)
+    sequences = sequences_of("fresh", 2, 0)
     inputs = [x[:2] for x in attention_inputs(0, 4, 2, 6, 3)]
-    y, state = attention(*inputs, None, place, 4, 3, 1, 0, "triton")
+    y, state = attention(*inputs, None, sequences, 4, 3, 1, 0, "triton")
     assert y.shape == (2, 0, 4, 6) and state["k"].shape == (2, 4, 2, 6)
 
 
 def test_under_autocast():
-    place = place_of("fresh", BATCH, 9)
+    sequences = sequences_of("fresh", BATCH, 9)
     inputs = attention_inputs(9, 4, 2, 16, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        got, _ = attention(*inputs, None, place, 4, 3, 3, 5, "triton")
-        expected, _ = attention(*inputs, None, place, 4, 3, 3, 5, "blocked")
+        got, _ = attention(*inputs, None, sequences, 4, 3, 3, 5, "triton")
+        expected, _ = attention(*inputs, None, sequences, 4, 3, 3, 5, "tiled")
     assert got.dtype == expected.dtype == torch.bfloat16
     assert_close(got.float(), expected.float(), "y", 2**-6)
 
@@ -169,7 +171,7 @@ def test_compiles_in_one_graph():
     inputs = [x.requires_grad_() for x in attention_inputs(9, 4, 2, 6, 3)]
 
     def loss(*inputs):
-        y, state = attention(*inputs, None, place_of("fresh", BATCH, 9), 4, 3, 3, 5, "triton")
+        y, state = attention(*inputs, None, sequences_of("fresh", BATCH, 9), 4, 3, 3, 5, "triton")
         return y.square().sum() + state["slot_k"].sum()
 
     expected = torch.autograd.grad(loss(*inputs), inputs)
@@ -183,6 +185,6 @@ def test_compiles_in_one_graph():
 )
 def test_what_it_cannot_serve(dim, dtype, reason):
     inputs = [x.to(dtype) for x in attention_inputs(3, 2, 1, dim, 0)]
-    with pytest.raises(ValueError, match=f"backend 'triton': .*{reason}.*; backend 'blocked' serves every call"):
-        attention(*inputs, None, place_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
+    with pytest.raises(ValueError, match=f"backend 'triton': .*{reason}.*; backend 'tiled' serves every call"):
+        attention(*inputs, None, sequences_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
     assert reason in package.refusal("triton", inputs[0])

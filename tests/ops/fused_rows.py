@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from solomonic.ops.rotary import Rotation, turn
-from solomonic.ops.rows import convolve, gated_norm, rms_norm, swiglu
-from solomonic.ops.rows import triton as fused
+from solomonic.ops.rowwise import convolve, gated_norm, rms_norm, swiglu
+from solomonic.ops.rowwise import triton as fused
 
 from ..laws.cases import assert_close
 from .test_backends import outputs_and_gradients
@@ -63,7 +63,7 @@ def test_rotations(batch, heads, dim):
 
 
 def test_more_rows_than_programs(monkeypatch):
-    monkeypatch.setattr("solomonic.ops.rows.triton.PARTS", 3)
+    monkeypatch.setattr("solomonic.ops.rowwise.triton.PARTS", 3)
     torch.manual_seed(0)
     check(norm, torch.randn(2, 300, 64), torch.randn(64), backends=TRITON)
     check(gated, torch.randn(600, 64), torch.randn(600, 64), torch.randn(64), backends=TRITON)
@@ -113,7 +113,7 @@ def test_no_rows():
 
 
 def test_what_they_cannot_serve_is_done_by_the_definition(monkeypatch):
-    monkeypatch.setattr("solomonic.ops.rows.fastest", lambda x: "triton")
+    monkeypatch.setattr("solomonic.ops.rowwise.fastest", lambda x: "triton")
     x, weight = torch.randn(4, 8), torch.randn(8)
     assert rms_norm(x, weight.double(), 1e-5).dtype == torch.float32
     assert swiglu(x, x.double()).dtype == convolve(x[None], torch.ones(8, 2).double(), None).dtype == torch.float64

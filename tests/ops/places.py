@@ -2,12 +2,12 @@
 
 import torch
 
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.sequence import Sequences, fresh
 
 KINDS = ["fresh", "continued", "padded", "packed", "packed, continued and padded"]
 
 
-def place_of(kind: str, batch: int, length: int) -> Place:
+def sequences_of(kind: str, batch: int, length: int) -> Sequences:
     if kind == "fresh":
         return fresh(batch, length)
     generator = torch.Generator().manual_seed(length)
@@ -27,4 +27,4 @@ def place_of(kind: str, batch: int, length: int) -> Place:
     count = torch.full((batch,), length) if real is None else real
     last = position.gather(1, (count - 1).clamp_min(0)[:, None])[:, 0]
     end = torch.where(count > 0, last + 1, before[:, 0])
-    return Place(position, end, real, aligned=False, packed="packed" in kind)
+    return Sequences(position, end, real, aligned=False, packed="packed" in kind)

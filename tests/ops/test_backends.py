@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from solomonic.ops import rows
+from solomonic.ops import dispatch
 from solomonic.ops.gated_delta import BACKENDS as GATED_DELTA
 from solomonic.ops.gated_delta import gated_delta
 from solomonic.ops.innovation import BACKENDS as INNOVATION
@@ -13,13 +13,13 @@ from solomonic.ops.kalman import BACKENDS as KALMAN
 from solomonic.ops.kalman import kalman
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
 from solomonic.ops.memory_attention import Stored, init_state, memory_attention
-from solomonic.ops.place import Place
 from solomonic.ops.selection import ABSENT, select, select_by_query
+from solomonic.ops.sequence import Sequences
 from solomonic.ops.ssd import BACKENDS as ALL_SSD
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close, leaves
-from .places import KINDS, place_of
+from .places import KINDS, sequences_of
 
 SSD = [name for name in ALL_SSD if name != "triton"]  # that one: `fused_ssd.py`
 BATCH = 3
@@ -70,11 +70,11 @@ SCANS = [
 
 @pytest.fixture(params=["torch", "numba"])
 def engine(request, monkeypatch):
-    """What "blocked" is done by on a CPU: numba only above a size, and only where it is installed."""
+    """What "tiled" is done by on a CPU: numba only above a size, and only where it is installed."""
     if request.param == "torch":
-        monkeypatch.setattr(rows, "_compiled", lambda: None)
+        monkeypatch.setattr(dispatch, "numba_jit", lambda: None)
     else:
-        monkeypatch.setattr(rows, "LEAST", 0)
+        monkeypatch.setattr(dispatch, "LEAST", 0)
 
 
 def outputs_and_gradients(call, inputs):
@@ -85,13 +85,13 @@ def outputs_and_gradients(call, inputs):
     return out, torch.autograd.grad(total, given, allow_unused=True)
 
 
-def compare(call, backends, inputs, place):
+def compare(call, backends, inputs, sequences):
     """`call(*inputs, place, backend=...)` on all backends; rows of padding mean nothing and are dropped."""
-    real = place.real()
+    real = sequences.real()
 
     def run(backend):
         def real_rows(*given):
-            result = call(*given, place, backend=backend)
+            result = call(*given, sequences, backend=backend)
             if real is None:
                 return result
             shape = real.shape
@@ -115,7 +115,7 @@ def compare(call, backends, inputs, place):
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("op, backends, inputs", SCANS, ids=["ssd", "gated_delta", "kalman", "innovating kalman"])
 def test_scans(op, backends, inputs, length, kind):
-    compare(op, backends, inputs(length, kind != "fresh"), place_of(kind, BATCH, length))
+    compare(op, backends, inputs(length, kind != "fresh"), sequences_of(kind, BATCH, length))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -124,21 +124,21 @@ def test_ssd_with_a_step_and_a_skip(length, kind):
     """Mamba-2's: S_t = exp(g_t) S_{t-1} + step_t v_t k_t^T, y_t = S_t q_t + skip v_t."""
 
     def call(*given, backend):
-        *inputs, step, skip, place = given
-        return ssd(*inputs, place, backend, step=step, skip=skip)
+        *inputs, step, skip, sequences = given
+        return ssd(*inputs, sequences, backend, step=step, skip=skip)
 
     inputs = [*ssd_inputs(length, kind != "fresh"), torch.rand(BATCH, length, 4), torch.randn(4)]
-    compare(call, SSD, inputs, place_of(kind, BATCH, length))
+    compare(call, SSD, inputs, sequences_of(kind, BATCH, length))
 
 
 @pytest.mark.parametrize("length", [5000])
 def test_ssd_over_many_chunk_groups(length):
-    place = place_of("packed", 1, length)
+    sequences = sequences_of("packed", 1, length)
     inputs = [x[:1] for x in ssd_inputs(length, True)]
     with torch.no_grad():
-        expected = ssd(*inputs, place, backend="reference")
+        expected = ssd(*inputs, sequences, backend="reference")
         for backend in ("chunked", "compiled"):
-            for got, wanted in zip(ssd(*inputs, place, backend=backend), expected):
+            for got, wanted in zip(ssd(*inputs, sequences, backend=backend), expected):
                 assert_close(got, wanted, backend)
 
 
@@ -148,14 +148,14 @@ def test_scans_of_shapes_that_do_not_fit(op, inputs, wrong):
     given = inputs(40, True)
     given[wrong] = given[wrong][:, :-1]
     with pytest.raises(ValueError, match="expected .*, got shapes .*"):
-        op(*given, place_of("fresh", BATCH, 40), backend="compiled")
+        op(*given, sequences_of("fresh", BATCH, 40), backend="compiled")
 
 
 def test_ssd_that_forgets_at_once():
     """A decay of 20 a step, the most there is: what is left of the row before is next to nothing, and no NaN."""
     v, k, q, decay, _ = ssd_inputs(100, False)
     for backend in ("chunked", "compiled"):
-        y, state = ssd(v, k, q, torch.full_like(decay, -1e4), None, place_of("fresh", BATCH, 100), backend)
+        y, state = ssd(v, k, q, torch.full_like(decay, -1e4), None, sequences_of("fresh", BATCH, 100), backend)
         expected = v * (k * q).sum(-1).repeat_interleave(2, 2)[..., None]
         assert_close(y, expected, backend)
         assert state.isfinite().all()
@@ -165,22 +165,24 @@ def test_ssd_that_forgets_at_once():
 @pytest.mark.parametrize("measure", ["norm", "cosine"])
 @pytest.mark.parametrize("length", LENGTHS)
 def test_innovation(length, measure, kind):
-    place = place_of(kind, BATCH, length)
+    sequences = sequences_of(kind, BATCH, length)
     inputs = [torch.randn(BATCH, length, 7), torch.randn(BATCH, 4, 7)]
-    compare(lambda f, s, place, backend: innovation(f, measure, s, place, backend), INNOVATION, inputs, place)
+    compare(
+        lambda f, s, sequences, backend: innovation(f, measure, s, sequences, backend), INNOVATION, inputs, sequences
+    )
 
 
-def past_of(place):
-    """The place of a fresh call that ends where `place` begins; 40 rows where the document is a new one anyway."""
-    before = place.position[:, 0].expand(BATCH)
-    before = torch.where(before == 0, 40, before) if place.packed else before
+def past_of(sequences):
+    """The place of a fresh call that ends where `sequences` begins; 40 rows where the document is a new one anyway."""
+    before = sequences.position[:, 0].expand(BATCH)
+    before = torch.where(before == 0, 40, before) if sequences.packed else before
     row = torch.arange(int(before.max()) or 1)[None]
-    return Place(row, before, before)
+    return Sequences(row, before, before)
 
 
-def candidates(place, window, block, capacity):
+def candidates(sequences, window, block, capacity):
     """Scores with many ties, and the slots that a run by the reference leaves."""
-    length, past = place.position.shape[1], past_of(place)
+    length, past = sequences.position.shape[1], past_of(sequences)
     T = past.position.shape[1]
     score = torch.randint(0, 6, (BATCH, capacity + window + T)).float()
     score[:, :capacity] = -torch.inf
@@ -199,19 +201,19 @@ def candidates(place, window, block, capacity):
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("block, capacity", [(1, 3), (5, 4), (7, 30)])
 def test_selection(length, kind, block, capacity):
-    place = place_of(kind, BATCH, length)
-    score, coordinate = candidates(place, 7, block, capacity)
-    chosen, carried = select_by_query(score, coordinate, place, block, capacity)
-    sets = select(score, coordinate, place, block, capacity, "tree")
+    sequences = sequences_of(kind, BATCH, length)
+    score, coordinate = candidates(sequences, 7, block, capacity)
+    chosen, carried = select_by_query(score, coordinate, sequences, block, capacity)
+    sets = select(score, coordinate, sequences, block, capacity, "tree")
     assert torch.equal(sets.carried, carried)
     for b in range(BATCH):
-        position, event = place.position.expand(BATCH, -1)[b], sets.event.expand(BATCH, -1)[b]
-        for t in range(length if place.length is None else int(place.length[b])):
+        position, event = sequences.position.expand(BATCH, -1)[b], sets.event.expand(BATCH, -1)[b]
+        for t in range(length if sequences.length is None else int(sequences.length[b])):
             q = t // block
             index = sets.index[b, q + 1 if t >= event[q] else q].tolist()
             visible = [i for i in index if i >= 0 and coordinate[b, i] >= t - position[t]]
             assert visible == [i for i in chosen[b, t].tolist() if i >= 0], (b, t)
-    for one, other in zip(select(score, coordinate, place, block, capacity, "compiled"), sets, strict=True):
+    for one, other in zip(select(score, coordinate, sequences, block, capacity, "compiled"), sets, strict=True):
         assert torch.equal(one, other)
 
 
@@ -219,12 +221,12 @@ def test_selection(length, kind, block, capacity):
 @pytest.mark.parametrize("length", [1, 19])
 def test_the_host_waits_for_nothing(length, kind):
     """Tensors of the meta device have shapes and no numbers: whatever would bring one to the host fails there."""
-    place = place_of(kind, BATCH, length)
-    moved = [x if x is None else x.to("meta") for x in (place.position, place.end, place.length)]
-    place = Place(*moved, place.aligned, place.packed)
+    sequences = sequences_of(kind, BATCH, length)
+    moved = [x if x is None else x.to("meta") for x in (sequences.position, sequences.end, sequences.length)]
+    sequences = Sequences(*moved, sequences.aligned, sequences.packed)
     inputs = [x.to("meta") for x in attention_inputs(length, 4, 2, 6, 6)]
     state = init_state(BATCH, 2, 6, window=6, span=6, capacity=5, device="meta")
-    y, after = attention(*inputs, state, place, 6, 6, 4, 5, "blocked")
+    y, after = attention(*inputs, state, sequences, 6, 6, 4, 5, "tiled")
     assert y.shape == (BATCH, length, 4, 6) and all(after[name].shape == x.shape for name, x in state.items())
 
 
@@ -234,34 +236,34 @@ def test_the_host_waits_for_nothing(length, kind):
     "window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)]
 )
 def test_memory_attention(length, kind, window, span, block, capacity, engine):
-    backends = ["reference", "blocked"]  # triton: `test_triton.py`; step: below
+    backends = ["reference", "tiled"]  # triton: `test_triton.py`; decode: below
     memory_attention_equals_reference(backends, length, kind, window, span, block, capacity)
 
 
-def history(place, kind, H, G, D, window, span, block, capacity):
-    """The state before a call at `place`; None where nothing is."""
+def history(sequences, kind, H, G, D, window, span, block, capacity):
+    """The state before a call at `sequences`; None where nothing is."""
     if kind == "fresh":
         return None
-    past = past_of(place)
+    past = past_of(sequences)
     before = attention_inputs(past.position.shape[1], H, G, D, span)
     _, state = attention(*before, None, past, window, span, block, capacity, "reference")
     return {name: x.detach() for name, x in state.items()}
 
 
 def memory_attention_equals_reference(backends, length, kind, window, span, block, capacity, H=4, G=2, D=6):
-    place = place_of(kind, BATCH, length)
-    state = history(place, kind, H, G, D, window, span, block, capacity)
+    sequences = sequences_of(kind, BATCH, length)
+    state = history(sequences, kind, H, G, D, window, span, block, capacity)
     inputs = attention_inputs(length, H, G, D, span)
     names = list(state or {})
 
     def call(*given, backend):
-        *inputs, place = given
+        *inputs, sequences = given
         inputs, values = inputs[:7], inputs[7:]
         carried = dict(zip(names, values)) if names else None
-        y, after = attention(*inputs, carried, place, window, span, block, capacity, backend)
+        y, after = attention(*inputs, carried, sequences, window, span, block, capacity, backend)
         return [y, *(x for _, x in sorted(after.items()))]
 
-    compare(call, backends, [*inputs, *(state or {}).values()], place)
+    compare(call, backends, [*inputs, *(state or {}).values()], sequences)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -279,20 +281,20 @@ def memory_attention_equals_reference(backends, length, kind, window, span, bloc
 )
 def test_a_step(window, span, block, capacity, H, G, D, kind, admit, threads, monkeypatch):
     """Steps on from every kind of state: outputs and states of the definition, for as many steps as renew what is kept."""
-    monkeypatch.setattr("solomonic.ops.memory_attention.step.LEAST", 1)
+    monkeypatch.setattr("solomonic.ops.memory_attention.decode.LEAST", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        place = place_of(kind, BATCH, 29)
-        state = history(place, kind, H, G, D, window, span, block, capacity)
-        position = place.position.expand(BATCH, -1)
+        sequences = sequences_of(kind, BATCH, 29)
+        state = history(sequences, kind, H, G, D, window, span, block, capacity)
+        position = sequences.position.expand(BATCH, -1)
         for t in range(2 * block + 3):
-            now = Place(position[:, t : t + 1], position[:, t] + 1, aligned=False, packed=place.packed)
+            now = Sequences(position[:, t : t + 1], position[:, t] + 1, aligned=False, packed=sequences.packed)
             given = attention_inputs(1, H, G, D, span)
             with torch.no_grad():
                 expected, got = (
                     attention(*given, state, now, window, span, block, capacity, b, admit)
-                    for b in ("reference", "step")
+                    for b in ("reference", "decode")
                 )
             assert_close(got[0], expected[0], f"step {t}")
             for (name, a), (_, b) in zip(leaves(got[1]), leaves(expected[1]), strict=True):
@@ -303,67 +305,69 @@ def test_a_step(window, span, block, capacity, H, G, D, kind, admit, threads, mo
 
 
 def test_what_a_step_cannot_serve():
-    place = place_of("fresh", BATCH, 1)
+    sequences = sequences_of("fresh", BATCH, 1)
     given = attention_inputs(1, 4, 2, 6, 3)
     for wrong, reason in (
         ([x.double() for x in given], "expected float32 on a CPU, got torch.float64 on cpu"),
         ([x.requires_grad_() for x in attention_inputs(1, 4, 2, 6, 3)], "it has no gradients"),
     ):
-        with pytest.raises(ValueError, match=f"backend 'step': {reason}; backend 'blocked' serves every call"):
-            attention(*wrong, None, place, 4, 3, 2, 5, "step")
-    with pytest.raises(ValueError, match="backend 'step': expected one row, got 2"):
-        attention(*attention_inputs(2, 4, 2, 6, 3), None, place_of("fresh", BATCH, 2), 4, 3, 2, 5, "step")
+        with pytest.raises(ValueError, match=f"backend 'decode': {reason}; backend 'tiled' serves every call"):
+            attention(*wrong, None, sequences, 4, 3, 2, 5, "decode")
+    with pytest.raises(ValueError, match="backend 'decode': expected one row, got 2"):
+        attention(*attention_inputs(2, 4, 2, 6, 3), None, sequences_of("fresh", BATCH, 2), 4, 3, 2, 5, "decode")
 
 
 def test_a_step_is_chosen_where_nothing_is_differentiated(monkeypatch):
     chosen = []
-    for name in ("blocked", "step"):
+    for name in ("tiled", "decode"):
         monkeypatch.setitem(
-            MEMORY_ATTENTION, name, lambda *call, n=name, f=MEMORY_ATTENTION[name]: chosen.append(n) or f(*call)
+            MEMORY_ATTENTION, name, lambda call, n=name, f=MEMORY_ATTENTION[name]: chosen.append(n) or f(call)
         )
-    place, given = place_of("fresh", BATCH, 1), attention_inputs(1, 4, 2, 6, 3)
+    sequences, given = sequences_of("fresh", BATCH, 1), attention_inputs(1, 4, 2, 6, 3)
     with torch.no_grad():
-        attention(*given, None, place, 4, 3, 2, 5, None)
-    attention(*given, None, place, 4, 3, 2, 5, None)
+        attention(*given, None, sequences, 4, 3, 2, 5, None)
+    attention(*given, None, sequences, 4, 3, 2, 5, None)
     with torch.no_grad():
-        attention(*attention_inputs(2, 4, 2, 6, 3), None, place_of("fresh", BATCH, 2), 4, 3, 2, 5, None)
-        attention(*(x.double() for x in given), None, place, 4, 3, 2, 5, None)
-        monkeypatch.setattr(rows, "_compiled", lambda: None)
-        attention(*given, None, place, 4, 3, 2, 5, None)
-    assert chosen == ["step", "blocked", "blocked", "blocked", "blocked"]
+        attention(*attention_inputs(2, 4, 2, 6, 3), None, sequences_of("fresh", BATCH, 2), 4, 3, 2, 5, None)
+        attention(*(x.double() for x in given), None, sequences, 4, 3, 2, 5, None)
+        monkeypatch.setattr(dispatch, "numba_jit", lambda: None)
+        attention(*given, None, sequences, 4, 3, 2, 5, None)
+    assert chosen == ["decode", "tiled", "tiled", "tiled", "tiled"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 19])
 def test_memory_attention_with_a_store(length, kind, engine):
-    place = place_of(kind, BATCH, length)
-    state = history(place, kind, 4, 2, 6, 6, 6, 4, 5)
+    sequences = sequences_of(kind, BATCH, length)
+    state = history(sequences, kind, 4, 2, 6, 6, 6, 4, 5)
     visible = torch.rand(BATCH, length, 9) < 0.4
     told = []
 
     def call(*given, backend):
-        *inputs, q, key, value, bias, place = given
+        *inputs, q, key, value, bias, sequences = given
         stored = Stored(q, key, value, bias, visible, lambda weight: told.append(weight.detach()))
         q, k, v, qf, kf, vf, score = inputs
         options = {"window": 6, "fading": (qf, kf, vf), "span": 6, "score": score, "capacity": 5, "block": 4}
-        y, _ = memory_attention(q, k, v, state, place, admit=True, stored=stored, backend=backend, **options)
+        y, _ = memory_attention(q, k, v, state, sequences, admit=True, stored=stored, backend=backend, **options)
         return [y]
 
     inputs = [*attention_inputs(length, 4, 2, 6, 6), torch.randn(BATCH, length, 4, 6)]
     inputs += [torch.randn(BATCH, length, 9, 2, 6), torch.randn(BATCH, length, 9, 2, 6), torch.randn(BATCH, length, 9)]
-    able = [name for name in MEMORY_ATTENTION if name not in ("triton", "step")]
-    compare(call, able, inputs, place)
-    real = slice(None) if place.real() is None else place.real()
+    able = [name for name in MEMORY_ATTENTION if name not in ("triton", "decode")]
+    compare(call, able, inputs, sequences)
+    real = slice(None) if sequences.real() is None else sequences.real()
     assert all((weight.transpose(2, 3)[~visible] == 0).all() for weight in told)
     assert_close(told[1][real], told[0][real], "weights")
-    if length == 1 and rows._compiled() is not None:
+    if length == 1 and dispatch.numba_jit() is not None:
         with torch.no_grad():
             assert_close(
-                call(*inputs, place, backend="step")[0][real], call(*inputs, place, backend=able[0])[0][real], "y"
+                call(*inputs, sequences, backend="decode")[0][real],
+                call(*inputs, sequences, backend=able[0])[0][real],
+                "y",
             )
         assert_close(told[-2][real], told[0][real], "weights of a step")
     with pytest.raises(ValueError, match="do not attend to a store"):
-        call(*inputs, place, backend="triton")
+        call(*inputs, sequences, backend="triton")
 
 
 def attention_inputs(length, H, G, D, span):
@@ -372,13 +376,13 @@ def attention_inputs(length, H, G, D, span):
     return [q, k, v, *fading, torch.randn(BATCH, length)]
 
 
-def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, capacity, backend, admit=True):
+def attention(q, k, v, qf, kf, vf, score, state, sequences, window, span, block, capacity, backend, admit=True):
     return memory_attention(
         q,
         k,
         v,
         state,
-        place,
+        sequences,
         window=window,
         fading=(qf, kf, vf) if span else None,
         span=span,
@@ -391,12 +395,12 @@ def attention(q, k, v, qf, kf, vf, score, state, place, window, span, block, cap
 
 
 def test_init_state_is_what_none_means(engine):
-    place = place_of("fresh", 2, 9)
+    sequences = sequences_of("fresh", 2, 9)
     inputs = [x[:2] for x in attention_inputs(9, 4, 2, 6, 3)]
     state = init_state(2, 2, 6, window=4, span=3, capacity=5)
     for got, expected in zip(
-        leaves(list(attention(*inputs, state, place, 4, 3, 2, 5, "blocked"))),
-        leaves(list(attention(*inputs, None, place, 4, 3, 2, 5, "blocked"))),
+        leaves(list(attention(*inputs, state, sequences, 4, 3, 2, 5, "tiled"))),
+        leaves(list(attention(*inputs, None, sequences, 4, 3, 2, 5, "tiled"))),
     ):
         assert_close(got[1], expected[1], got[0])
 
@@ -404,4 +408,4 @@ def test_init_state_is_what_none_means(engine):
 @pytest.mark.parametrize("op, inputs", [(ssd, ssd_inputs), (gated_delta, gated_delta_inputs), (kalman, kalman_inputs)])
 def test_a_backend_that_is_not_there(op, inputs):
     with pytest.raises(ValueError, match="unknown backend 'chunkd': did you mean 'chunked'"):
-        op(*inputs(3, False), place_of("fresh", BATCH, 3), backend="chunkd")
+        op(*inputs(3, False), sequences_of("fresh", BATCH, 3), backend="chunkd")

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from solomonic.ops import rows
+from solomonic.ops import dispatch
 from solomonic.ops.channel_delta import BACKENDS, channel_delta, fastest
 from solomonic.ops.channel_delta.chunked import left
 from solomonic.ops.clock import clock
 from solomonic.ops.composition import compose
 from solomonic.ops.gated_delta import gated_delta
-from solomonic.ops.place import LEAST_LOG_DECAY, fresh
+from solomonic.ops.sequence import LEAST_LOG_DECAY, fresh
 
 from ..laws.cases import assert_close
-from .places import KINDS, place_of
+from .places import KINDS, sequences_of
 from .test_backends import BATCH, compare, outputs_and_gradients
 
 LENGTHS = [1, 2, 33, 63, 100]
@@ -39,7 +39,7 @@ def inputs(length, initial, rule="gated_deltanet2", decay=0.5):
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("rule", RULES)
 def test_backends(rule, length, kind):
-    compare(channel_delta, BACKENDS, inputs(length, kind != "fresh", rule), place_of(kind, BATCH, length))
+    compare(channel_delta, BACKENDS, inputs(length, kind != "fresh", rule), sequences_of(kind, BATCH, length))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +48,7 @@ def test_of_other_sizes(values, kind):
     """Values that fill no vector, one, and more; as many channels as rows of a chunk."""
     given = inputs(70, True)
     given[3], given[5] = torch.randn(BATCH, 70, H, values), torch.randn(BATCH, H, values, K)
-    compare(channel_delta, BACKENDS, given, place_of(kind, BATCH, 70))
+    compare(channel_delta, BACKENDS, given, sequences_of(kind, BATCH, 70))
 
 
 @pytest.mark.parametrize("kind", ["continued", "packed, continued and padded"])
@@ -56,7 +56,7 @@ def test_decays_of_every_size(kind):
     """From nothing to more than there is, side by side in the channels of a row and in the rows of a channel."""
     given = inputs(100, True)
     given[4] = -torch.exp(12 * torch.rand(BATCH, 100, H, K) - 8)
-    compare(channel_delta, BACKENDS, given, place_of(kind, BATCH, 100))
+    compare(channel_delta, BACKENDS, given, sequences_of(kind, BATCH, 100))
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -86,24 +86,24 @@ def test_channels_forget_apart(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_one_decay_and_one_gate_is_the_gated_delta_rule(backend, length, kind):
     q, k, _, v, _, state = inputs(length, kind != "fresh")
-    k, place = normalize(k, dim=-1), place_of(kind, BATCH, length)
-    real = place.real()
+    k, sequences = normalize(k, dim=-1), sequences_of(kind, BATCH, length)
+    real = sequences.real()
     beta, g = 0.1 + 0.9 * torch.rand(BATCH, length, H), -torch.rand(BATCH, length, H)
 
     def rows_of(y, errors, last):
         return [y if real is None else y[real], errors if real is None else errors[real], last]
 
     def theirs(q, k, v, beta, g, state):
-        return rows_of(*gated_delta(q, k, v, beta, g, state, place, "reference"))
+        return rows_of(*gated_delta(q, k, v, beta, g, state, sequences, "reference"))
 
     def ours(q, k, v, beta, g, state):
         written, g = beta[..., None] * k, g[..., None].expand(*g.shape, K)
-        return rows_of(*channel_delta(q, written, k, v, g, state, place, backend))
+        return rows_of(*channel_delta(q, written, k, v, g, state, sequences, backend))
 
     def gates(q, k, v, beta, g, state):  # Gated DeltaNet-2's, whose errors are what is written
         erase, write = beta[..., None].expand(*beta.shape, K), beta[..., None].expand(*beta.shape, V)
         g = g[..., None].expand(*g.shape, K)
-        y, errors, last = channel_delta(q, k, erase * k, write * v, g, state, place, backend)
+        y, errors, last = channel_delta(q, k, erase * k, write * v, g, state, sequences, backend)
         return rows_of(y, errors / beta[..., None], last)
 
     given = [q, k, v, beta, g, state]
@@ -131,7 +131,7 @@ def test_shapes_that_do_not_fit(wrong):
     given = inputs(40, True)
     given[wrong] = given[wrong][:, :-1]
     with pytest.raises(ValueError, match="expected .*, got shapes .*"):
-        channel_delta(*given, place_of("fresh", BATCH, 40), backend="compiled")
+        channel_delta(*given, sequences_of("fresh", BATCH, 40), backend="compiled")
 
 
 def test_the_gradient_leaves_what_it_is_given():
@@ -146,17 +146,17 @@ def test_the_gradient_leaves_what_it_is_given():
 def test_the_fastest():
     assert fastest(torch.empty(1, 1, 2, 4)) == fastest(torch.empty(1, 4096, 2, 64, device="meta")) == "chunked"
     assert fastest(torch.empty(2, 9, 2, 4)) == "chunked"
-    if rows._compiled() is not None:
+    if dispatch.numba_jit() is not None:
         assert fastest(torch.empty(1, 4096, 2, 64)) == "compiled"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 2, 31])
 def test_the_clock_of_channels_is_a_clock_each(length, kind):
-    place, g = place_of(kind, BATCH, length), -30 * torch.rand(BATCH, length, H, K) ** 4
+    sequences, g = sequences_of(kind, BATCH, length), -30 * torch.rand(BATCH, length, H, K) ** 4
     before = None if kind == "fresh" else -torch.rand(BATCH, H, K)
-    apart = [clock(g[..., n], None if before is None else before[..., n], place) for n in range(K)]
-    assert torch.equal(clock(g, before, place), torch.stack(apart, -1))
+    apart = [clock(g[..., n], None if before is None else before[..., n], sequences) for n in range(K)]
+    assert torch.equal(clock(g, before, sequences), torch.stack(apart, -1))
 
 
 def test_chunks_that_write_at_channels_of_their_own_compose_exactly():

@@ -11,7 +11,7 @@ from solomonic.ops.clock import clock
 from solomonic.ops.composition import BACKENDS, WAYS, compose
 from solomonic.ops.composition.weighted import picaso
 from solomonic.ops.gated_delta import gated_delta
-from solomonic.ops.place import fresh
+from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close
 

@@ -18,19 +18,19 @@ from solomonic.ops.ssd import fla as simple
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
-from .places import place_of
+from .places import sequences_of
 from .test_backends import BATCH, gated_delta_inputs, outputs_and_gradients, ssd_inputs
 
 ROOT = Path(solomonic.__file__).parent
 
 
-def same(ours, theirs, inputs, place):
+def same(ours, theirs, inputs, sequences):
     """Real rows, the state and the gradients of both."""
-    real = place.real()
+    real = sequences.real()
 
     def rows(call):
         def run(*given):
-            y, *_, state = call(*given, place)
+            y, *_, state = call(*given, sequences)
             return [y if real is None else y[real], state]
 
         return run
@@ -45,31 +45,31 @@ def same(ours, theirs, inputs, place):
 @pytest.mark.parametrize("length", [2, 70])
 def test_simple_gla_is_given_what_it_takes(length, kind):
     naive = pytest.importorskip("fla.ops.simple_gla.naive").naive_chunk_simple_gla
-    place = place_of(kind, BATCH, length)
-    same(ssd, lambda *given: simple.mapped(naive, *given), ssd_inputs(length, True), place)
+    sequences = sequences_of(kind, BATCH, length)
+    same(ssd, lambda *given: simple.mapped(naive, *given), ssd_inputs(length, True), sequences)
 
 
 @pytest.mark.parametrize("kind", ["fresh", "continued", "padded"])
 @pytest.mark.parametrize("length", [2, 70])
 def test_the_delta_rule_is_given_what_it_takes(length, kind):
     naive = pytest.importorskip("fla.ops.gated_delta_rule.naive").naive_recurrent_gated_delta_rule
-    place = place_of(kind, BATCH, length)
-    same(gated_delta, lambda *given: delta.mapped(naive, *given), gated_delta_inputs(length, True), place)
+    sequences = sequences_of(kind, BATCH, length)
+    same(gated_delta, lambda *given: delta.mapped(naive, *given), gated_delta_inputs(length, True), sequences)
 
 
 def test_asked_for_by_name_it_raises():
-    place = place_of("fresh", BATCH, 9)
+    sequences = sequences_of("fresh", BATCH, 9)
     with pytest.raises(ValueError, match="backend 'fla': expected tensors on a CUDA device, got cpu"):
-        ssd(*ssd_inputs(9, False), place, backend="fla")
+        ssd(*ssd_inputs(9, False), sequences, backend="fla")
     with pytest.raises(ValueError, match="backend 'fla': expected tensors on a CUDA device, got cpu"):
-        gated_delta(*gated_delta_inputs(9, False), place, backend="fla", innovate=False)
+        gated_delta(*gated_delta_inputs(9, False), sequences, backend="fla", innovate=False)
     with pytest.raises(ValueError, match="backend 'fla': its kernels do not give the innovations"):
-        gated_delta(*gated_delta_inputs(9, False), place, backend="fla")
+        gated_delta(*gated_delta_inputs(9, False), sequences, backend="fla")
 
 
 def test_the_fastest_on_a_cpu_is_chunked():
-    place, x = place_of("fresh", BATCH, 9), torch.empty(BATCH, 9, 2, 4)
-    assert ssd_package.fastest(x, x, place) == delta_package.fastest(x, place, False) == "chunked"
+    sequences, x = sequences_of("fresh", BATCH, 9), torch.empty(BATCH, 9, 2, 4)
+    assert ssd_package.fastest(x, x, sequences) == delta_package.fastest(x, sequences, False) == "chunked"
 
 
 def test_the_package_is_imported_when_it_is_used():

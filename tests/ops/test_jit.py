@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from solomonic.ops.jit import array, threads
-from solomonic.ops.rows import convolve, gated_norm, rms_norm
+from solomonic.ops.rowwise import convolve, gated_norm, rms_norm
 
 CHILD = """
 import os
 import torch
-from solomonic.ops.rows import rms_norm
+from solomonic.ops.rowwise import rms_norm
 
 torch.set_num_threads(THREADS)
 x, one = torch.randn(4000, 32), torch.ones(32)
@@ -79,7 +79,7 @@ def test_several_callers_at_once(several):
 
 BITS = """
 import torch
-from solomonic.ops.rows import gated_norm, rms_norm
+from solomonic.ops.rowwise import gated_norm, rms_norm
 
 torch.set_num_threads(2)
 torch.manual_seed(0)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from solomonic.ops import rows
-from solomonic.ops.rows import BACKENDS, convolve, fastest, gated_norm, rms_norm, swiglu
+from solomonic.ops import dispatch
+from solomonic.ops.rowwise import BACKENDS, convolve, fastest, gated_norm, rms_norm, swiglu
 
 from ..laws.cases import assert_close
 from .test_backends import outputs_and_gradients
@@ -105,18 +105,18 @@ def test_shapes_that_do_not_fit():
 
 
 def test_which_is_the_fastest(monkeypatch):
-    large = torch.zeros(rows.LEAST)
+    large = torch.zeros(dispatch.LEAST)
     assert fastest(large) == "compiled"
-    assert fastest(large[:-1]) == fastest(large.double()) == "written"
+    assert fastest(large[:-1]) == fastest(large.double()) == "autograd"
     assert fastest(large.to("meta")) == "reference"
     with torch.no_grad():
         assert fastest(large) == "compiled" and fastest(large[:-1]) == "reference"
     with monkeypatch.context() as patched:
         patched.setattr(torch, "get_num_threads", lambda: 64)
-        patched.setattr(rows._compiled(), "threads", lambda: 1)
-        assert fastest(large) == "written"
-    monkeypatch.setattr(rows, "_compiled", lambda: None)
-    assert fastest(large) == "written"
+        patched.setattr(dispatch.numba_jit(), "threads", lambda: 1)
+        assert fastest(large) == "autograd"
+    monkeypatch.setattr(dispatch, "numba_jit", lambda: None)
+    assert fastest(large) == "autograd"
     with pytest.raises(ValueError, match=r"numba is not installed; pip install 'solomonic\[cpu\]'"):
         rms_norm(large, large, 1e-5, "compiled")
     with pytest.raises(ValueError, match="backend"):

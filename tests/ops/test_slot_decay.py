@@ -5,9 +5,9 @@ import torch
 
 from solomonic.ops.innovation import rank
 from solomonic.ops.memory_attention import memory_attention
-from solomonic.ops.place import Place
+from solomonic.ops.sequence import Sequences
 
-from .places import KINDS, place_of
+from .places import KINDS, sequences_of
 
 BATCH, WINDOW, BLOCK, CAPACITY = 3, 7, 4, 5
 
@@ -24,10 +24,10 @@ def read(length, cuts=(), start=0, state=None, clock=None, backend=None):
     edges = [start, *cuts, start + length]
     for a, b in zip(edges, edges[1:]):
         position = torch.arange(a, b)[None]
-        place = Place(position, torch.tensor([b]), aligned=a == 0)
+        sequences = Sequences(position, torch.tensor([b]), aligned=a == 0)
         rows = x[:, a:b]
         _, state = memory_attention(
-            rows, rows, rows, state, place, window=WINDOW, score=score[:, a:b], clock=clock[:, a:b], capacity=CAPACITY,
+            rows, rows, rows, state, sequences, window=WINDOW, score=score[:, a:b], clock=clock[:, a:b], capacity=CAPACITY,
             block=BLOCK, backend=backend,
         )  # fmt: skip
         kept = (b - state["slot_age"])[state["slot_score"] > -torch.inf]
@@ -64,10 +64,10 @@ def test_far_into_a_stream_nothing_is_rounded_away():
     flat = torch.full((1, 400), 1e-6)
     score = torch.zeros(1, 400)
     x = drawn(1, 400, 2, 4)
-    place = Place(torch.arange(40, 80)[None], torch.tensor([80]), aligned=False)
+    sequences = Sequences(torch.arange(40, 80)[None], torch.tensor([80]), aligned=False)
     rows = x[:, 40:80]
     _, after = memory_attention(
-        rows, rows, rows, state, place, window=WINDOW, score=score[:, 40:80], clock=flat[:, 40:80], capacity=CAPACITY,
+        rows, rows, rows, state, sequences, window=WINDOW, score=score[:, 40:80], clock=flat[:, 40:80], capacity=CAPACITY,
         block=BLOCK,
     )  # fmt: skip
     kept = (80 - after["slot_age"])[after["slot_score"] > -torch.inf]
@@ -76,15 +76,15 @@ def test_far_into_a_stream_nothing_is_rounded_away():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_moves_no_clock(kind):
-    place = place_of(kind, BATCH, 19)
+    sequences = sequences_of(kind, BATCH, 19)
     x, score, clock = drawn(BATCH, 19, 2, 4), drawn(BATCH, 19), drawn(BATCH, 19, seed=3).abs()
     options = {"window": WINDOW, "capacity": CAPACITY, "block": BLOCK}
-    _, state = memory_attention(x, x, x, None, place, score=score, clock=clock, **options)
-    if (real := place.real()) is not None:
+    _, state = memory_attention(x, x, x, None, sequences, score=score, clock=clock, **options)
+    if (real := sequences.real()) is not None:
         other = torch.where(real, clock, 1e9)
-        _, changed = memory_attention(x, x, x, None, place, score=score, clock=other, **options)
+        _, changed = memory_attention(x, x, x, None, sequences, score=score, clock=other, **options)
         assert all(torch.equal(changed[name], state[name]) for name in ("lost", "slot_lost", "time"))
-    begin = place.last() - place.end[:, None]
+    begin = sequences.last() - sequences.end[:, None]
     row = torch.arange(19)
-    current = (row >= begin) & (row < place.last())
+    current = (row >= begin) & (row < sequences.last())
     torch.testing.assert_close(state["time"], (clock * current).double().sum(1))

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.sequence import Sequences, fresh
 from solomonic.ops.ssd import ssd
 from solomonic.ops.trapezoid import BACKENDS, phase, trapezoid
 
 from ..laws.cases import assert_close
-from .places import KINDS, place_of
+from .places import KINDS, sequences_of
 from .test_backends import compare
 
 BATCH = 3
@@ -38,7 +38,7 @@ def direction(angle):
 @pytest.mark.parametrize("length", [1, 33, 63, 100])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_scan_is_the_definition(shape, length, kind):
-    compare(trapezoid, BACKENDS, inputs(length, shape, kind != "fresh"), place_of(kind, BATCH, length))
+    compare(trapezoid, BACKENDS, inputs(length, shape, kind != "fresh"), sequences_of(kind, BATCH, length))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -46,10 +46,10 @@ def test_the_scan_is_the_definition(shape, length, kind):
 def test_all_of_a_step_for_the_present_row_and_no_rotation_is_mamba2(kind, backend):
     """lambda = 1 and rank 1: the step of the exponential Euler rule."""
     x, B, C, decay, step, mix, angle, state = inputs(63, SHAPES[0], kind != "fresh")
-    place = place_of(kind, BATCH, 63)
-    got = trapezoid(x, B, C, decay, step, torch.ones_like(mix), 0 * angle, state, place, backend)
-    expected = ssd(x[:, 1:, 0], B[:, 1:, 0], C[:, :, 0], decay, state, place, step=step)
-    real = place.real() if place.real() is not None else slice(None)
+    sequences = sequences_of(kind, BATCH, 63)
+    got = trapezoid(x, B, C, decay, step, torch.ones_like(mix), 0 * angle, state, sequences, backend)
+    expected = ssd(x[:, 1:, 0], B[:, 1:, 0], C[:, :, 0], decay, state, sequences, step=step)
+    real = sequences.real() if sequences.real() is not None else slice(None)
     assert_close(got[0][:, :, 0][real], expected[0][real], "y")
     assert_close(got[1], expected[1], "state")
 
@@ -60,9 +60,9 @@ def test_equal_ranks_are_one_rank(shape):
     x, B, C, *rest = inputs(40, shape, True)
     R = x.shape[2]
     x, B, C = (y[:, :, :1] for y in (x, B, C))
-    place = place_of("continued", BATCH, 40)
-    expected = trapezoid(x, B, C, *rest, place)
-    got = trapezoid(*(y.expand(-1, -1, R, -1, -1) for y in (x / R, B, C)), *rest, place)
+    sequences = sequences_of("continued", BATCH, 40)
+    expected = trapezoid(x, B, C, *rest, sequences)
+    got = trapezoid(*(y.expand(-1, -1, R, -1, -1) for y in (x / R, B, C)), *rest, sequences)
     for r in range(R):
         assert_close(got[0][:, :, r], expected[0][:, :, 0], f"rank {r}")
     assert_close(got[1], expected[1], "state")
@@ -110,12 +110,12 @@ def test_a_long_stream_keeps_its_digits():
 @pytest.mark.parametrize("kind", KINDS)
 def test_phase_of_pieces(kind):
     """Over any cut of one document into calls; of packed ones, the last."""
-    angle, place = 4 * torch.randn(BATCH, 40, 2, 3), place_of(kind, BATCH, 40)
+    angle, sequences = 4 * torch.randn(BATCH, 40, 2, 3), sequences_of(kind, BATCH, 40)
     before = torch.rand(BATCH, 2, 3) if kind != "fresh" else None
-    got = phase(angle, before, place)
+    got = phase(angle, before, sequences)
     for b in range(BATCH):
-        row = 40 if place.length is None else int(place.length[b])
-        begin = row - int(place.end[b])
+        row = 40 if sequences.length is None else int(sequences.length[b])
+        begin = row - int(sequences.end[b])
         expected = angle[b, max(begin, 0) : row].double().sum(0) + (0 if begin >= 0 or before is None else before[b])
         assert_close(direction(got[b]).float(), direction(expected).float(), f"row {b}")
 
@@ -136,8 +136,8 @@ def test_more_pairs_than_the_state_has():
 
 def test_packed_documents_continue_the_first():
     given = inputs(9, SHAPES[2], True, batch=1)
-    place = Place(torch.tensor([[3, 4, 5, 6, 0, 1, 2, 3, 4]]), torch.tensor([5]), aligned=False, packed=True)
-    y, state = trapezoid(*given, place)
+    sequences = Sequences(torch.tensor([[3, 4, 5, 6, 0, 1, 2, 3, 4]]), torch.tensor([5]), aligned=False, packed=True)
+    y, state = trapezoid(*given, sequences)
     head = [x[:, :5] for x in given[:2]] + [x[:, :4] for x in given[2:7]]
     tail = [x[:, 4:].clone() for x in given[:2]] + [x[:, 4:] for x in given[2:7]]
     tail[0][:, 0] = 0

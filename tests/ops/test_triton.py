@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from solomonic.ops import rows
+from solomonic.ops import dispatch
+from solomonic.ops import rowwise as rows
 from solomonic.ops import ssd as ssd_package
 from solomonic.ops.memory_attention import fastest, refusal
 
 from . import fused, fused_rows, fused_ssd
-from .places import place_of
+from .places import sequences_of
 from .test_backends import BATCH, attention, attention_inputs
 
 TESTS = [f"{Path(m.__file__)}::{n}" for m in (fused, fused_rows, fused_ssd) for n in dir(m) if n.startswith("test_")]
@@ -74,28 +75,28 @@ def kernels():
 def test_asked_for_by_name_on_a_device_it_cannot_serve():
     inputs = attention_inputs(3, 2, 1, 6, 0)
     with pytest.raises(ValueError, match="backend 'triton': expected tensors on a CUDA device, got cpu"):
-        attention(*inputs, None, place_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
+        attention(*inputs, None, sequences_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
 
 
 def test_asked_for_by_name_without_the_package(monkeypatch):
     monkeypatch.delitem(sys.modules, "solomonic.ops.memory_attention.triton", raising=False)
     monkeypatch.delattr("solomonic.ops.memory_attention.triton", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.setattr(dispatch, "triton_module", dispatch.triton_module.__wrapped__)
     inputs = attention_inputs(3, 2, 1, 6, 0)
     with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
-        attention(*inputs, None, place_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
+        attention(*inputs, None, sequences_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
     assert refusal("triton", inputs[0]) == "the package triton is not installed"
 
 
-def test_the_fastest_on_a_cpu_is_blocked():
-    assert fastest(torch.empty(6)) == "blocked"
+def test_the_fastest_on_a_cpu_is_tiled():
+    assert fastest(torch.empty(6)) == "tiled"
 
 
 def test_rows_and_the_scan_without_the_package(monkeypatch):
-    monkeypatch.setattr(rows, "fused", lambda: None)
-    monkeypatch.setattr(ssd_package, "_fused", lambda: None)
+    monkeypatch.setattr(dispatch, "triton_module", lambda package: None)
     x = torch.randn(1, 5, 2, 4)
     with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
         rows.swiglu(x, x, "triton")
     with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
-        ssd_package.ssd(x, x, x, -x[..., 0].abs(), None, place_of("fresh", 1, 5), "triton")
+        ssd_package.ssd(x, x, x, -x[..., 0].abs(), None, sequences_of("fresh", 1, 5), "triton")

@@ -5,10 +5,10 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from solomonic import LanguageModel
-from solomonic.formats import llama
+from solomonic.checkpoints.formats import llama
 from solomonic.mixers.attention import Attention, AttentionConfig
-from solomonic.ops.place import Place, fresh
 from solomonic.ops.rotary import rotary
+from solomonic.ops.sequence import Sequences, fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
 
@@ -83,8 +83,8 @@ def test_continuation(case, cut):
     mixer, x = mixer_of(CASES[case]), torch.randn(1, length, WIDTH)
     got, state, at = [], None, 0
     for rows in calls:
-        place = Place(at + torch.arange(rows)[None], torch.tensor([at + rows]), aligned=at == 0)
-        y, state = mixer(x[:, at : at + rows], state, place)
+        sequences = Sequences(at + torch.arange(rows)[None], torch.tensor([at + rows]), aligned=at == 0)
+        y, state = mixer(x[:, at : at + rows], state, sequences)
         got.append(y)
         at += rows
     expected = direct(mixer, x[0], torch.arange(length), torch.zeros(length))
@@ -98,9 +98,9 @@ def test_packed_documents(case):
     mixer, x = mixer_of(CASES[case]), torch.randn(1, sum(lengths), WIDTH)
     position = torch.cat([torch.arange(n) for n in lengths])
     document = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
-    place = Place(position[None], torch.tensor([5]), aligned=False, packed=True)
+    sequences = Sequences(position[None], torch.tensor([5]), aligned=False, packed=True)
     expected = direct(mixer, x[0], position, document)
-    assert_close(mixer(x, None, place)[0][0].double(), expected, "output", 1e-5)
+    assert_close(mixer(x, None, sequences)[0][0].double(), expected, "output", 1e-5)
 
 
 @pytest.mark.parametrize("base", [10000.0, 500.0])

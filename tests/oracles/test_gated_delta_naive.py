@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from solomonic.ops.gated_delta import gated_delta
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.sequence import Sequences, fresh
 
 from ..laws.cases import assert_close
 
@@ -82,8 +82,8 @@ def test_packed_documents(backend):
     *given, state = inputs(1, sum(lengths), SHAPES[0])
     rows = [torch.arange(n) for n in lengths]
     rows[0] = rows[0] + before
-    place = Place(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
-    y, innovation, final = gated_delta(*given, state.float(), place, backend=backend)
+    sequences = Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
+    y, innovation, final = gated_delta(*given, state.float(), sequences, backend=backend)
     carried, parts = state[0].numpy(), []
     for document in zip(*(x[0].split(lengths) for x in given)):
         *part, last = literal(*(x.numpy() for x in document), carried)

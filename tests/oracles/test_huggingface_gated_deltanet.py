@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from solomonic.mixers.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.sequence import Sequences, fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
 
@@ -85,8 +85,8 @@ def test_state(case, prefill):
     for name, expected in carried.items():
         assert_close(state[name], expected, name)
     expected = torch.cat([theirs(row, cache_params=cache) for row in more.split(1, 1)], 1)
-    place = Place(prefill + torch.arange(6)[None], torch.full((2,), prefill + 6), aligned=False)
-    got, after = ours(more, state | carried, place)  # the clock is ours alone
+    sequences = Sequences(prefill + torch.arange(6)[None], torch.full((2,), prefill + 6), aligned=False)
+    got, after = ours(more, state | carried, sequences)  # the clock is ours alone
     assert_close(got, expected, "outputs that follow")
     assert_close(after["ssm"], cache.get_recurrent_state(0).mT, "ssm at the end")
     assert_close(after["conv"], cache.get_conv_state(0)[:, :, 1:].mT, "conv at the end")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from solomonic import LanguageModel
-from solomonic.formats import mamba2
-from solomonic.ops.place import fresh
+from solomonic.checkpoints.formats import mamba2
+from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
 

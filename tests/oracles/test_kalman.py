@@ -9,10 +9,10 @@ from solomonic import LanguageModel, ModelConfig
 from solomonic.mixers.gated_kalmanet import GatedKalmaNet, GatedKalmaNetConfig
 from solomonic.ops.kalman import BACKENDS, kalman
 from solomonic.ops.kalman.chebyshev import solve
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.sequence import Sequences, fresh
 
 from ..laws.cases import assert_close, tokens
-from ..ops.places import KINDS, place_of
+from ..ops.places import KINDS, sequences_of
 
 SHAPES = [(2, 6, 5), (1, 3, 8), (1, 1, 1)]  # heads, key dim, value dim
 
@@ -50,11 +50,11 @@ def solved(q, k, v, w, a, g, h, u, start):
 def test_linear_solver(backend, shape, kind):
     """With 100 iterations, output, innovation, state and gradients are those of a direct solution."""
     given = [x.requires_grad_() for x in inputs(40, shape)]
-    place = place_of(kind, 2, 40)
+    sequences = sequences_of(kind, 2, 40)
     if kind == "fresh":
         given[6:] = [torch.zeros_like(x) for x in given[6:]]
-    expected = solved(*given, (place.position == 0).expand(2, -1) & (place.packed | (kind == "fresh")))
-    got = BACKENDS[backend](*given, place, 100, True)
+    expected = solved(*given, (sequences.position == 0).expand(2, -1) & (sequences.packed | (kind == "fresh")))
+    got = BACKENDS[backend](*given, sequences, 100, True)
     direction = [torch.randn_like(x) for x in expected]
     leaves = [x for x in given if x.requires_grad]
     for name, a, b in zip(("y", "innovation", "h", "u"), got, expected):
@@ -62,7 +62,7 @@ def test_linear_solver(backend, shape, kind):
     gradients = (torch.autograd.grad(sum((x * d).sum() for x, d in zip(o, direction)), leaves) for o in (got, expected))
     for name, a, b in zip("q k v w a g h u".split(), *gradients):
         assert_close(a, b, f"gradient of {name}", 1e-6)
-    for name, a, b in zip(("y", "innovation", "h", "u"), kalman(*given, place, 100, True, backend), expected):
+    for name, a, b in zip(("y", "innovation", "h", "u"), kalman(*given, sequences, 100, True, backend), expected):
         assert_close(a.double(), b, f"float32 {name}")
 
 
@@ -102,11 +102,11 @@ def test_chunks_equal_the_reference_in_float64(kind):
     given = [x.requires_grad_() for x in inputs(70, decay=15)]
     with torch.no_grad():
         given[3].mul_(torch.rand_like(given[3]) ** 8)
-    place = place_of(kind, 2, 70)
-    real = place.real() if place.real() is not None else torch.ones(2, 70, dtype=torch.bool)
+    sequences = sequences_of(kind, 2, 70)
+    real = sequences.real() if sequences.real() is not None else torch.ones(2, 70, dtype=torch.bool)
     results = []
     for backend in ("chunked", "reference"):
-        y, errors, h, u = BACKENDS[backend](*given, place, 30, True)
+        y, errors, h, u = BACKENDS[backend](*given, sequences, 30, True)
         out = [y[real], errors[real], h, u]
         total = sum((x * torch.linspace(1, 2, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in out)
         results.append([*out, *torch.autograd.grad(total, given)])
@@ -234,8 +234,8 @@ def test_solver_at_a_matrix():
 def test_packed_documents_continue_the_first():
     """The first document is the state's; the second begins from nothing."""
     given = inputs(9, batch=1)
-    place = Place(torch.tensor([[3, 4, 5, 6, 0, 1, 2, 3, 4]]), torch.tensor([5]), aligned=False, packed=True)
-    y, _, h, _ = kalman(*given, place)
+    sequences = Sequences(torch.tensor([[3, 4, 5, 6, 0, 1, 2, 3, 4]]), torch.tensor([5]), aligned=False, packed=True)
+    y, _, h, _ = kalman(*given, sequences)
     first = kalman(*(x[:, :4] for x in given[:6]), *given[6:], fresh(1, 4))[0]
     second, _, last, _ = kalman(*(x[:, 4:] for x in given[:6]), None, None, fresh(1, 5))
     assert_close(y, torch.cat([first, second], 1), "y")

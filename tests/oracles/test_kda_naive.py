@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from solomonic.ops.channel_delta import BACKENDS, channel_delta
-from solomonic.ops.place import fresh
+from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close
 

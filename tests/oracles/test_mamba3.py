@@ -13,7 +13,7 @@ from solomonic.mixers import build
 from solomonic.mixers.mamba3 import Mamba3Config
 from solomonic.ops.composition import WAYS
 from solomonic.ops.composition import reference as composition
-from solomonic.ops.place import fresh
+from solomonic.ops.sequence import fresh
 from solomonic.ops.trapezoid import BACKENDS, compose, trapezoid
 
 from ..laws.cases import assert_close, assert_same_state, leaves

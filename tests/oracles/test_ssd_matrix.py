@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from solomonic.ops.place import Place, fresh
+from solomonic.ops.sequence import Sequences, fresh
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
@@ -87,8 +87,8 @@ def test_packed_documents(backend):
     *given, state = inputs(1, sum(lengths), SHAPES[0])
     rows = [torch.arange(n) for n in lengths]
     rows[0] = rows[0] + before
-    place = Place(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
-    y, final = ssd(*given, state.float(), place, backend=backend)
+    sequences = Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
+    y, final = ssd(*given, state.float(), sequences, backend=backend)
     expected, carried = [], state[0].numpy()
     for document in zip(*(x[0].split(lengths) for x in given)):
         part, last = literal(*(x.numpy() for x in document), carried)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, ModelConfig
+from solomonic.checkpoints.folder import save
 from solomonic.cli import main
-from solomonic.folder import save
+from solomonic.data.tokenizer import Tokenizer
 from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
@@ -18,7 +19,6 @@ from solomonic.mixers.mamba2 import Mamba2Config
 from solomonic.probe.findings import findings
 from solomonic.probe.page import page
 from solomonic.probe.study import LEAST, bits, study, work
-from solomonic.tokenizer import Tokenizer
 
 FADING = Mamba2Config(state_size=8, head_dim=16, expand=1)
 

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, ModelConfig, preset
-from solomonic.mixers import bmojo as bmojo_file
 from solomonic.mixers.attention import AttentionConfig
+from solomonic.mixers.base import Observer
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.gated_deltanet import GatedDeltaNetConfig
 from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
 from solomonic.mixers.mamba2 import Mamba2Config
-from solomonic.ops.memory_attention import BACKENDS, memory_attention, reference
-from solomonic.ops.place import fresh
+from solomonic.ops.memory_attention import reference
 from solomonic.ops.selection.reference import select
+from solomonic.ops.sequence import fresh
 from solomonic.probe.watch import MEMORIES, clamp, memories, watch
 
 FADING = Mamba2Config(state_size=8, head_dim=8, expand=1)
@@ -46,14 +46,12 @@ def test_watching_changes_nothing(name):
     made = LanguageModel(preset(name, vocab_size=20, d_model=32, n_layers=2, window=5, capacity=6, state_size=8)).eval()
     x = tokens()
     logits, state = made(x)
-    before = dict(BACKENDS), bmojo_file.memory_attention
     with watch(made) as seen:
         watched, watched_state = made(x)
         torch.testing.assert_close(made(x[:, 30:], made(x[:, :30])[1])[0], logits[:, 30:], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(watched, logits, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(made(x), (watched, watched_state), rtol=1e-5, atol=1e-5)
-    assert (dict(BACKENDS), bmojo_file.memory_attention) == before
-    assert not any(block.mixer._forward_hooks or block.mixer._forward_pre_hooks for block in made.blocks)
+    assert not any(getattr(module, "observer", None) for module in made.modules())
     assert set(seen.mass) == set(memories(made))
 
 
@@ -84,22 +82,20 @@ def test_mass_and_a_missing_window_by_the_definition():
     made, x = model(LAYER), tokens(1, 30)
     caught = []
 
-    def catch(*call):
-        caught.append(call)
-        return reference.attend(*call)
-
     mixer, inputs = made.blocks[0].mixer, made.blocks[0].mixer_norm(made.embed(x))
-    BACKENDS["catch"] = catch
-    try:
-        original = bmojo_file.memory_attention
-        bmojo_file.memory_attention = lambda *a, **k: memory_attention(*a, **k | {"backend": "catch"})
-        mixer(inputs, None, fresh(1, 30))
-    finally:
-        del BACKENDS["catch"]
-        bmojo_file.memory_attention = original
-    (q, k, v, order, coordinate, bias, place, window, span, block, capacity, _, rotation) = caught[0]
-    q, k = reference.turned(q, k, rotation)
-    chosen = select(order, coordinate, place, block, capacity)[0][0]
+
+    class Catch(Observer):
+        def attend(self, backend, call):
+            caught.append(call)
+            return reference.attend(call)
+
+    mixer.observer = Catch()
+    mixer(inputs, None, fresh(1, 30))
+    del mixer.observer
+    (call,) = caught
+    coordinate, bias, v = call.coordinate, call.bias, call.values
+    q, k = reference.turned(call.queries, call.keys, call.rotation)
+    chosen = select(call.score, coordinate, call.sequences, call.block, call.capacity)[0][0]
     rows = torch.arange(30)
 
     def lag(keys):
@@ -193,8 +189,7 @@ def test_a_memory_that_is_not_there_is_refused():
 
 @torch.no_grad()
 def test_after_an_error_inside_the_block_all_is_as_before():
-    made, before = model(), bmojo_file.memory_attention
+    made = model()
     with pytest.raises(ValueError, match="tokens"), watch(made):
         made(torch.zeros(1, 0, dtype=torch.int64))
-    assert bmojo_file.memory_attention is before and "probe" not in BACKENDS
-    assert not made.blocks[0].mixer._forward_hooks
+    assert not any(getattr(module, "observer", None) for module in made.modules())

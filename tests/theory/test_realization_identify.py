@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import numpy as np
 import pytest
 
-from solomonic import jsontext
+from solomonic._utils import jsontext
 from solomonic.cli import main
 from solomonic.theory.realization import Bilinear, Linear, fit, identify
 from solomonic.theory.realization.file import load

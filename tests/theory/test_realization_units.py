@@ -5,11 +5,7 @@ import pytest
 
 from solomonic.theory.realization import Linear, Markov, fit, identify
 from solomonic.theory.realization.backward import backward
-from solomonic.theory.realization.covariance import (
-    canonical_correlations,
-    innovations_form,
-    realize_covariances,
-)
+from solomonic.theory.realization.covariance import canonical_correlations, innovations_form, realize_covariances
 from solomonic.theory.realization.subspace import gain
 from solomonic.theory.realization.whiteness import independence
 

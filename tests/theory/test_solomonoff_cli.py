@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from solomonic import LanguageModel, preset
+from solomonic.checkpoints.folder import save
 from solomonic.cli import main
-from solomonic.folder import save
-from solomonic.tokenizer import Tokenizer
+from solomonic.data.tokenizer import Tokenizer
 
 
 def test_answer(capsys, tmp_path):

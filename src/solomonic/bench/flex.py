@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from ..mixers.attention import Attention
-from ..ops.place import Place
 from ..ops.rotary import rotary
+from ..ops.sequence import Sequences
 from .measure import can_compile
 
 
@@ -28,10 +28,10 @@ class FlexWindow(nn.Module):
         self.attend = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
         self.masks: dict[int, object] = {}  # by length
 
-    def forward(self, x: Tensor, state: None, place: Place) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, state: None, sequences: Sequences) -> tuple[Tensor, None]:
         config, project = self.layer.config, self.layer.project
         q, (k, v) = project.query(x), project.key_value(x)
-        q, k = (rotary(z, place.position, config.rotary_base, config.rotary_scaling) for z in (q, k))
+        q, k = (rotary(z, sequences.position, config.rotary_base, config.rotary_scaling) for z in (q, k))
         T = x.shape[1]
         if T not in self.masks:
             window = self.window

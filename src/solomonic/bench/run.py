@@ -19,7 +19,7 @@ from ..mixers.bmojo import BMojoConfig
 from ..mixers.gated_deltanet import GatedDeltaNetConfig
 from ..mixers.mamba2 import Mamba2Config
 from ..model import LanguageModel, ModelConfig, state_tensors
-from ..ops.place import fresh
+from ..ops.sequence import fresh
 from ..presets import grouped, preset
 from . import fla, flex
 from .measure import Work, can_compile, floors, operations, peak_bytes, side_by_side
@@ -167,10 +167,10 @@ def _call(scope: str, module: Any, inputs: Tensor, state: Any, before: int) -> T
         return module(inputs)
     if not (hasattr(module, "init_state") or isinstance(module, (TwoCalls, flex.FlexWindow))):
         return module(inputs)
-    place = fresh(*inputs.shape[:2], inputs.device)
+    sequences = fresh(*inputs.shape[:2], inputs.device)
     if state is not None:
-        place = replace(place, position=place.position + before, end=place.end + before, aligned=False)
-    return module(inputs, state, place)[0]
+        sequences = replace(sequences, position=sequences.position + before, end=sequences.end + before, aligned=False)
+    return module(inputs, state, sequences)[0]
 
 
 def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str, Callable[[], nn.Module]]:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from ..mixers.bmojo import BMojo
-from ..ops.place import Place
 from ..ops.rotary import rotary
+from ..ops.sequence import Sequences
 
 
 class TwoCalls(nn.Module):
@@ -22,22 +22,24 @@ class TwoCalls(nn.Module):
             raise ValueError("two calls: expected a layer with window and fading memory of one span, and no capacity")
         self.layer, self.config = layer, config
 
-    def forward(self, x: Tensor, state: None, place: Place) -> tuple[Tensor, None]:
-        f, _ = self.layer.fading(x, None, place)
+    def forward(self, x: Tensor, state: None, sequences: Sequences) -> tuple[Tensor, None]:
+        f, _ = self.layer.fading(x, None, sequences)
         second = self.layer.project_fading or self.layer.project
-        near, mass = self._attend(self.layer.project, x, x, place, 0)
-        far, other = self._attend(second, x, f, place, self.config.window)
+        near, mass = self._attend(self.layer.project, x, x, sequences, 0)
+        far, other = self._attend(second, x, f, sequences, self.config.window)
         share = torch.sigmoid(mass - other)[..., None]  # of the window; an empty call has mass -inf
         y = share.to(near.dtype) * near + (1 - share).to(far.dtype) * far
         return self.layer.out(y.flatten(2)), None
 
-    def _attend(self, project, asks: Tensor, holds: Tensor, place: Place, nearest: int) -> tuple[Tensor, Tensor]:
+    def _attend(
+        self, project, asks: Tensor, holds: Tensor, sequences: Sequences, nearest: int
+    ) -> tuple[Tensor, Tensor]:
         """Attention to nearest <= lag < nearest + window -> (B, T, H, D) and log normaliser (B, T, H)."""
         w, base = self.config.window, self.config.rotary_base
         B, T, _ = asks.shape
-        q = rotary(project.query(asks), place.position, base)
+        q = rotary(project.query(asks), sequences.position, base)
         k, v = project.key_value(holds)
-        k = rotary(k, place.position, base)
+        k = rotary(k, sequences.position, base)
         H, G, D = q.shape[2], k.shape[2], q.shape[3]
         N = -(-T // w)
         q = pad(q, (0, 0, 0, 0, 0, N * w - T)).view(B, N, w, G, H // G, D).permute(0, 1, 3, 4, 2, 5)

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from .. import __version__
-from ..machine import busy
-from ..progress import compiling_said, notice
-from ..spelling import hint, message_of, paragraph, unknown, warn
-from ..train import Diverged, Interrupted
+from .._utils.machine import busy
+from .._utils.progress import compiling_said, notice
+from .._utils.spelling import hint, message_of, paragraph, unknown, warn
+from ..training.fit import Diverged, Interrupted
 from ._device import threads
 from ._passages import visible
 from ._paths import guard

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import threadpool_limits
 
-from ..spelling import choose, unknown
+from .._utils.spelling import choose, unknown
 from ._numbers import whole
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}

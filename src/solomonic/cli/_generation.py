@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from ..files import locked
-from ..folder import load
-from ..generate import Sampling
-from ..machine import check_fits
+from .._utils.files import locked
+from .._utils.machine import check_fits
+from ..checkpoints.folder import load
+from ..data.tokenizer import Tokenizer
+from ..inference.generation import Sampling
 from ..model import LanguageModel
-from ..tokenizer import Tokenizer
 from ._device import add_device, add_dtype, device, dtype
 from ._numbers import COUNT, real, whole
 
@@ -85,10 +85,10 @@ def remembering(
             raise ValueError("--explain, --remember and --hedge are for --memory, the store that they speak of")
         yield model
         return
-    from ..attach import Attached
-    from ..hedge import Hedged
     from ..memory import open_store
-    from ..remember import Talk
+    from ..retrieval.attach import Attached
+    from ..retrieval.hedge import Hedged
+    from ..retrieval.remember import Talk
     from ._lookup import warn_unless_it_looks_up
     from ._passages import Heard, naming_damage
 
@@ -120,7 +120,7 @@ def remembering(
 
 def check_found(model: LanguageModel, found: int) -> None:
     """ValueError where what a call lays out of `found` tokens a head and query does not fit the memory."""
-    from ..attach import LONGEST
+    from ..retrieval.attach import LONGEST
 
     layers = [layer for layer in model.config.layers if getattr(layer, "capacity", 0)]
     most = max(

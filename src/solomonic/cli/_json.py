@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .. import jsontext
-from ..files import write
+from .._utils import jsontext
+from .._utils.files import write
 
 STDOUT = Path("/dev/stdout")
 

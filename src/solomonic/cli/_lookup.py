@@ -4,9 +4,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from .. import jsontext
+from .._utils import jsontext
+from .._utils.spelling import warn
 from ..model import LanguageModel
-from ..spelling import warn
 
 ENOUGH = 0.5  # bits a token
 OPTION = re.compile(r"--loo(?:k|ku|kup)?[= ]+['\"]?([0-9.eE+-]+)")
@@ -19,7 +19,7 @@ def can_store(model: LanguageModel) -> bool:
 
 def warn_unless_it_looks_up(folder: str | Path, model: LanguageModel, layers: Collection[int] | None = None) -> float:
     """A line on standard error where what the model finds in a store, with these layers, is noise. What was measured."""
-    from ..remember import lookup_gain
+    from ..retrieval.remember import lookup_gain
 
     gain = lookup_gain(model, layers)
     if not gain >= ENOUGH:  # or no number

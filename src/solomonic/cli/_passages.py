@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..attach import Passage
+from .._utils.spelling import warn
 from ..memory import Damaged, Store
-from ..spelling import warn
+from ..retrieval.attach import Passage
 from ._table import table
 
 SHOWN = 70  # characters of a passage

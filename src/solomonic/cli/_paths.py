@@ -11,8 +11,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..corpus import files
-from ..files import check_place
+from .._utils.files import check_place
+from ..data.corpus import files
 
 OF_MODEL = ("*.safetensors", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens*")
 OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")

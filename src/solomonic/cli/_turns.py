@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from .. import jsontext
-from ..tokenizer import Tokenizer
+from .._utils import jsontext
+from ..data.tokenizer import Tokenizer
 
 RENDER = str(Path(__file__).with_name("_render.py"))
 SECONDS = 20  # by the clock; the processor's time is bounded there

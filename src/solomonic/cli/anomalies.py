@@ -12,7 +12,7 @@ import csv
 import io
 from pathlib import Path
 
-from ..spelling import aside, counted, paragraph
+from .._utils.spelling import aside, counted, paragraph
 from ._device import add_threads
 from ._numbers import whole
 from ._table import table
@@ -49,8 +49,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             raise ValueError(f"--{name}: expected a file, {file} is a folder")
     import numpy as np
 
-    from ..files import write
-    from ..progress import Progress
+    from .._utils.files import write
+    from .._utils.progress import Progress
     from ..theory.residual import stack, stretches
     from ..theory.residual.series import read
 

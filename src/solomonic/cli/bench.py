@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from .. import jsontext
-from ..machine import check_fits
-from ..spelling import aside, choose, counted, paragraph, unknown
+from .._utils import jsontext
+from .._utils.machine import check_fits
+from .._utils.spelling import aside, choose, counted, paragraph, unknown
 from ._device import add_device, device
 from ._numbers import real, whole
 from ._table import table
@@ -63,9 +63,9 @@ SIZES = {
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
+    from .._utils.files import write
+    from .._utils.progress import Progress
     from ..bench.run import Sizes, absences, rows
-    from ..files import write
-    from ..progress import Progress
 
     where = device(chosen.device)
     on_cpu = where.type == "cpu"

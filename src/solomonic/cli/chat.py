@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..folder import template
-from ..generate import Sampling, Session, SessionFile, read, stream
+from .._utils.spelling import counted, paragraph, unknown
+from ..checkpoints.folder import template
+from ..data.tokenizer import Tokenizer
+from ..inference.generation import Sampling, Session, SessionFile, read, stream
 from ..model import LanguageModel
-from ..spelling import counted, paragraph, unknown
-from ..tokenizer import Tokenizer
 from ._generation import add_options, held_session, opened, remembering
 from ._turns import Turns
 

@@ -4,11 +4,11 @@ import argparse
 import shlex
 from pathlib import Path
 
+from .._utils.machine import cores
+from .._utils.spelling import paragraph
 from ..compare.run import compare
 from ..compare.suites import SUITES, suite
-from ..machine import cores
 from ..presets import PRESETS
-from ..spelling import paragraph
 from ..tasks import names as tasks
 from ._device import add_device, device
 from ._numbers import whole

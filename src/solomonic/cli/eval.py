@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, jsontext
-from ..machine import check_fits
-from ..spelling import counted, paragraph
+from .. import __version__
+from .._utils import jsontext
+from .._utils.machine import check_fits
+from .._utils.spelling import counted, paragraph
 from ..tasks import names as tasks
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import add_memory, remembering
@@ -72,12 +73,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     where = device(chosen.device)
     import torch
 
-    from ..evaluate import recall
-    from ..folder import load
-    from ..progress import Progress
+    from .._utils.progress import Progress
+    from ..checkpoints.folder import load
+    from ..evaluation import recall
 
     if chosen.harness:
-        from ..evaluate import harness
+        from ..evaluation import harness
 
         known = harness.known(chosen.harness, chosen.include)
     problems = [recall.named(name) for name in chosen.task or ()]
@@ -113,7 +114,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         finally:
             if any(done.values()):
                 if chosen.json:
-                    from ..files import write
+                    from .._utils.files import write
 
                     write(chosen.json, jsontext.write(found | done, 1, missing=True))
                 print("\n\n".join(_tables(found, done, chosen.positions)))
@@ -153,8 +154,8 @@ def _check(chosen: argparse.Namespace) -> None:
 
 def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[str]) -> Plan:
     """What was chosen. ValueError for what cannot be done, before anything is."""
-    from ..evaluate import recall
-    from ..evaluate.retrieval import retrieval, shortest
+    from ..evaluation import recall
+    from ..evaluation.retrieval import retrieval, shortest
 
     others = chosen.passkey or chosen.needle or chosen.task or chosen.harness
     text = chosen.text or chosen.positions or not others or bool(chosen.data and not chosen.needle)
@@ -201,7 +202,7 @@ def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[s
 
 def _documents(chosen, tokenizer, lengths: list[int], notes: list[str]) -> list[np.ndarray]:
     """Tokens of the documents that are long enough to be of use, the first MOST_TEXT bytes of them."""
-    from ..corpus import documents, library
+    from ..data.corpus import documents, library
 
     needed = (max(lengths) if chosen.lengths else min(lengths)) + 1
     found, size, longest, full = [], 0, 0, False
@@ -225,7 +226,7 @@ def _documents(chosen, tokenizer, lengths: list[int], notes: list[str]) -> list[
 
 
 def _text(chosen, model, tokenizer, documents, lengths, per_call: int, chunk: int, notes: list[str]):
-    from ..evaluate.text import bits_per_byte, buckets, spans
+    from ..evaluation.text import bits_per_byte, buckets, spans
 
     reach = max(map(len, documents)) - 1
     those = [length for length in lengths if length <= reach]
@@ -261,7 +262,7 @@ def _tables(found: dict[str, Any], done: dict[str, Any], positions: bool) -> Ite
             for measure, what in (("exact", "said exactly"), ("chosen", "likeliest of ten")):
                 yield f"{name}, {what}, by length and depth\n" + _by_depth(entries, measure)
         elif name == "harness":
-            from ..evaluate.harness import shown
+            from ..evaluation.harness import shown
 
             yield shown(entries)
         else:

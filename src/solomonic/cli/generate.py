@@ -15,11 +15,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from ..corpus.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
-from ..files import locked
-from ..generate import CHUNK, Session, SessionFile, generate, read, stream
-from ..progress import Progress
-from ..spelling import aside, counted
+from .._utils.files import locked
+from .._utils.progress import Progress
+from .._utils.spelling import aside, counted
+from ..data.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
+from ..inference.generation import CHUNK, Session, SessionFile, generate, read, stream
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..spelling import aside, paragraph
+from .._utils.spelling import aside, paragraph
 from ..theory.tables import Table, read
 from ._device import add_threads
 from ._numbers import real, whole
@@ -54,9 +54,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if not chosen.no_picture:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
-    from .. import jsontext
-    from ..files import locked, owned, write
-    from ..progress import Progress
+    from .._utils import jsontext
+    from .._utils.files import locked, owned, write
+    from .._utils.progress import Progress
     from ..theory.realization import fit, identify
     from ..theory.realization.file import content, load, save
     from ..theory.realization.series import check

@@ -2,9 +2,9 @@
 
 import argparse
 
+from .._utils.spelling import paragraph
 from ..compare.suites import SUITES
 from ..presets import PRESETS
-from ..spelling import paragraph
 from ..tasks import summaries
 from ._device import device_names
 from ._json import add_json, say

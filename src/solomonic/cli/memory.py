@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..spelling import counted, paragraph, warn
+from .._utils.spelling import counted, paragraph, warn
 from ._device import add_device, add_dtype, device, dtype
 from ._json import STDOUT, add_json, say
 from ._lookup import can_store, warn_unless_it_looks_up
@@ -48,12 +48,12 @@ def add(chosen: argparse.Namespace) -> int:
     and what Ctrl-C or a crash left incomplete goes on from its last save point. Of a file that has changed, the version
     before stays, under the same name, until it is forgotten.
     """
-    from ..attach import Attached
-    from ..corpus import documents
-    from ..folder import load
+    from .._utils.progress import Progress
+    from ..checkpoints.folder import load
+    from ..data.corpus import documents
     from ..memory import open_store
-    from ..progress import Progress
-    from ..remember import Names, remember
+    from ..retrieval.attach import Attached
+    from ..retrieval.remember import Names, remember
 
     if chosen.keep is not None and not 0 < chosen.keep <= 1:
         raise ValueError(f"--keep: expected a share in (0, 1], got {chosen.keep}")
@@ -83,8 +83,8 @@ def search(chosen: argparse.Namespace) -> int:
     """Read a text with the model, and print the stored passages that its layers attend to most."""
     import torch
 
-    from ..attach import MOST, Attached
-    from ..folder import load
+    from ..checkpoints.folder import load
+    from ..retrieval.attach import MOST, Attached
     from ._passages import Heard
 
     if chosen.json not in (None, STDOUT) and chosen.json.suffix.lower() != ".json":
@@ -201,7 +201,7 @@ def forget(chosen: argparse.Namespace) -> int:
 
     It asks nothing. What it prints is gone from the store, its index and its log when it ends.
     """
-    from ..remember import same_file
+    from ..retrieval.remember import same_file
 
     if all(getattr(chosen, name) is None for name in ("document", "id", "before", "after", "session")):
         raise ValueError(
@@ -243,8 +243,8 @@ def forget(chosen: argparse.Namespace) -> int:
 
 def _layout(chosen: argparse.Namespace, model):
     """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
-    from ..attach import layout
     from ..memory import Absent, open_store
+    from ..retrieval.attach import layout
 
     if not can_store(model):
         raise ValueError(f"{chosen.model}: expected a model with an eidetic memory, which can store, got one without")

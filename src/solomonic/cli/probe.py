@@ -9,9 +9,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from .. import jsontext
-from ..files import owned
-from ..spelling import paragraph
+from .._utils import jsontext
+from .._utils.files import owned
+from .._utils.spelling import paragraph
 from ._device import add_device, device
 from ._numbers import whole
 from ._table import table
@@ -53,14 +53,14 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     import torch
 
     from .. import __version__
-    from ..corpus import documents, library
-    from ..files import locked, write
-    from ..folder import load
-    from ..machine import check_fits
+    from .._utils.files import locked, write
+    from .._utils.machine import check_fits
+    from .._utils.progress import Progress
+    from ..checkpoints.folder import load
+    from ..data.corpus import documents, library
     from ..probe.findings import findings
     from ..probe.page import page
     from ..probe.study import LEAST, study, work
-    from ..progress import Progress
 
     model, tokenizer = load(chosen.model, where, torch.float32)
     check_fits(32 * chosen.generate * model.config.vocab_size, f"what the model says at {chosen.generate:,} tokens")

@@ -12,7 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from ..spelling import paragraph, warn
+from .._utils.spelling import paragraph, warn
 from ._numbers import whole
 
 READS, MODELS = ("memory",), ("model",)
@@ -52,7 +52,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    from ..folder import load, template
+    from ..checkpoints.folder import load, template
     from ..serve import Limits, Served, Worker, application, bind, listen
     from ._device import device, dtype
     from ._generation import remembering

@@ -9,8 +9,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, jsontext
-from ..spelling import counted, paragraph
+from .. import __version__
+from .._utils import jsontext
+from .._utils.spelling import counted, paragraph
 from ._device import add_device
 from ._numbers import COUNT, whole
 from ._table import table
@@ -48,7 +49,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     data = read(chosen.bits)
     _check(chosen)
-    from ..progress import Progress
+    from .._utils.progress import Progress
     from ..theory.solomonoff import compiled
     from ..theory.solomonoff.inference import infer
 
@@ -78,7 +79,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             again = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **same)
     numbers = _numbers(answer, again, model, chosen.bits_on)
     if chosen.json:
-        from ..files import write
+        from .._utils.files import write
 
         write(chosen.json, jsontext.write(numbers, 1, missing=True))
     print("\n\n".join(_shown(numbers)))
@@ -131,7 +132,7 @@ def in_context(folder: Path, data: tuple[int, ...], device: str | None) -> dict[
     """
     import torch
 
-    from ..folder import load
+    from ..checkpoints.folder import load
     from ._device import device as named
 
     where = named(device)

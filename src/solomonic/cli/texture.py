@@ -9,7 +9,7 @@ import itertools
 from math import ceil, inf
 from pathlib import Path
 
-from ..spelling import counted, paragraph, unknown
+from .._utils.spelling import counted, paragraph, unknown
 from ._device import add_threads
 from ._numbers import COUNT, real, whole
 
@@ -46,8 +46,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     import av  # noqa: F401 - first, so that a missing library is said before any work
     import numpy as np
 
-    from ..files import replacing
-    from ..progress import Progress
+    from .._utils.files import replacing
+    from .._utils.progress import Progress
     from ..theory import texture
 
     if not chosen.seconds > 0:

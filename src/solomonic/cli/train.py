@@ -18,16 +18,16 @@ from typing import get_args
 
 import torch
 
-from .. import jsontext
-from ..formats import check_tokenizer, read_folder
-from ..machine import check_fits
+from .._utils import jsontext
+from .._utils.machine import check_fits
+from .._utils.spelling import counted, message_of, paragraph, unknown
+from ..checkpoints.formats import check_tokenizer, read_folder
+from ..checkpoints.tensors import digest
+from ..data.tokenizer import Tokenizer
 from ..mixers import MIXERS
 from ..mixers.bmojo import COMBINE, READOUTS, SCORES
 from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
-from ..spelling import counted, message_of, paragraph, unknown
-from ..tensors import digest
-from ..tokenizer import Tokenizer
 from ._device import add_threads
 from ._numbers import COUNT, real, whole
 
@@ -160,13 +160,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from accelerate.utils import broadcast_object_list
 
-    from .. import folder
-    from ..corpus import Document, documents, library
-    from ..files import locked, owned, sweep, write
-    from ..pretrain import data as text
-    from ..pretrain.card import card
-    from ..pretrain.run import RunConfig, build_accelerator, train
-    from ..progress import Progress
+    from .._utils.files import locked, owned, sweep, write
+    from .._utils.progress import Progress
+    from ..checkpoints import folder
+    from ..data.corpus import Document, documents, library
+    from ..training import rows as text
+    from ..training.card import card
+    from ..training.run import RunConfig, build_accelerator, train
 
     if not str(chosen.out).isprintable():
         raise ValueError(

@@ -18,8 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .. import __version__, jsontext
-from ..spelling import choose, counted, paragraph, warn
+from .. import __version__
+from .._utils import jsontext
+from .._utils.spelling import choose, counted, paragraph, warn
 from ._device import add_device, add_dtype, device, dtype
 from ._generation import check_found
 from ._lookup import can_store, warn_unless_it_looks_up
@@ -72,10 +73,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, words: list[str]) -> int:
     import torch
 
-    from ..files import locked
-    from ..folder import fingerprint, load
-    from ..progress import Progress
-    from ..transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
+    from .._utils.files import locked
+    from .._utils.progress import Progress
+    from ..checkpoints.folder import fingerprint, load
+    from ..retrieval.transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
 
     ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(chosen.ways or WAYS)]
     template = TEMPLATE if chosen.template is None else chosen.template.replace("\\n", "\n").replace("\\t", "\t")
@@ -167,8 +168,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
 def _store(uri: str, model):
     """The store at `uri` as it is, made where it is not there."""
-    from ..attach import layout
     from ..memory import Absent, open_store
+    from ..retrieval.attach import layout
 
     try:
         open_store(uri).close()
@@ -210,7 +211,7 @@ def _before(path: Path | None, same: dict[str, Any], count: int) -> dict[int, di
 
 
 def _save(path: Path, result: dict[str, Any]) -> None:
-    from ..files import write
+    from .._utils.files import write
 
     write(path, jsontext.write(result, 1))
 

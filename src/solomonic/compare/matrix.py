@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import jsontext
-from ..files import write
+from .._utils import jsontext
+from .._utils.files import write
+from ..evaluation.tasks import bound, evaluate
 from ..model import LanguageModel
 from ..presets import preset
 from ..tasks import Task, task
 from ..tasks.base import IGNORE
-from ..train import Diverged, TrainConfig, bound, evaluate, fit, of_task
+from ..training.fit import Diverged, TrainConfig, fit, of_task
 from .suites import Run, Suite
 
 
@@ -76,7 +77,7 @@ def run_cell(
 
     A damaged checkpoint is said, and its cell begins again; that of another run is a ValueError, and stays.
     """
-    from ..checkpoint import Damaged  # takes long to import
+    from ..checkpoints.training import Damaged  # takes long to import
 
     problem = build_task(run)
     model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..files import write
+from .._utils.files import write
 from .charts import MARKERS
 from .figures import sections
 from .results import choose, load, number

@@ -13,23 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import jsontext
-from ..files import locked, owned, write
-from ..machine import cores
-from ..progress import Progress, on_compiling
-from ..spelling import counted, paragraph, warn
-from ..train import Interrupted
-from .matrix import (
-    Cell,
-    append_line,
-    build_task,
-    cell_of,
-    cells_of,
-    costs,
-    digest,
-    open_folder,
-    run_cell,
-)
+from .._utils import jsontext
+from .._utils.files import locked, owned, write
+from .._utils.machine import cores
+from .._utils.progress import Progress, on_compiling
+from .._utils.spelling import counted, paragraph, warn
+from ..training.fit import Interrupted
+from .matrix import Cell, append_line, build_task, cell_of, cells_of, costs, digest, open_folder, run_cell
 from .report import write_report
 from .suites import Run, Suite
 

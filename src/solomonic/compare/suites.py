@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .._utils.spelling import unknown
 from ..presets import PRESETS
-from ..spelling import unknown
 from ..tasks import names as task_names
 
 

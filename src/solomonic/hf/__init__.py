@@ -1,6 +1,6 @@
 """The models for Hugging Face's tools: one wrapper for all mixers, known to the Auto classes once this is imported.
 
-`AutoModelForCausalLM.from_pretrained(folder)` reads what `solomonic.folder` writes, and the other way round;
+`AutoModelForCausalLM.from_pretrained(folder)` reads what `solomonic.checkpoints.folder` writes, and the other way round;
 `AutoModel` and the classifiers read the same folders, without the head.
 """
 

@@ -8,8 +8,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import TransformersKwargs
 
+from .._utils.spelling import unknown
 from ..model import Block, LanguageModel
-from ..spelling import unknown
 from .cache import SolomonicCache
 from .packing import KEYS, segments
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from ..formats.solomonic import TYPE, describe
+from ..checkpoints.formats.solomonic import TYPE, describe
 from ..model import ModelConfig
 
 MIRRORED = {"vocab_size": "vocab_size", "tie_word_embeddings": "tie_embeddings"}

@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 from .engines import Damaged, Engine, open_engine
-from .engines.disk import FILE, LAYOUT, DiskEngine
 from .engines.lock import shared_lock
 from .engines.salvage import Salvaged, layout_of, salvage, settled
+from .engines.sqlite import FILE, LAYOUT, DiskEngine
 from .engines.tables import unsealed_layout
-from .layout import Batch, Layout
+from .schema import Batch, Layout
 
 
 def repair(uri: str, out: str | Path) -> tuple[int, list[str]]:

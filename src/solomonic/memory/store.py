@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from .cache import Recent
 from .engines import Engine, Unfinished, Unreachable, open_engine
-from .index import ExactIndex, Keys, absolute, entry_of
-from .layout import (
+from .schema import (
     DTYPES,
     MOST_DOCUMENTS,
     PIECE,
@@ -27,8 +27,8 @@ from .layout import (
     admission,
     entry_id,
 )
-from .lists import ApproximateIndex
-from .recent import Recent
+from .search.exact import ExactIndex, Keys, absolute, entry_of
+from .search.inverted_lists import ApproximateIndex
 from .writer import Writer
 
 ON_ERROR = ("raise", "continue")

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .layout import Batch
+from .schema import Batch
 
 
 class Writer:

@@ -9,8 +9,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..layers import RMSNorm
 from ..ops.memory_attention import init_state as ring_state
 from ..ops.memory_attention import memory_attention
-from ..ops.place import Place, advance
 from ..ops.rotary import Scaling, rotary
+from ..ops.sequence import Sequences, advance
 from .base import Mixer, MixerConfig, State, is_number
 
 
@@ -107,43 +107,44 @@ class Attention(Mixer):
             name: torch.zeros(batch, 0, heads, dim, device=device, dtype=dtype) for name in ("k", "v")
         }
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None, sequences: Sequences) -> tuple[Tensor, State]:
         config = self.config
         q, (k, v) = self.project.query(x), self.project.key_value(x)
         if config.window is None:
-            y, state = self._full(q, k, v, state, place)
+            y, state = self._full(q, k, v, state, sequences)
         else:
             y, state = memory_attention(
                 q,
                 k,
                 v,
                 state,
-                place,
+                sequences,
                 window=config.window,
                 block=config.window,
                 base=config.rotary_base,
                 scaling=config.rotary_scaling,
+                observe=None if self.observer is None else self.observer.attend,
             )
         return self.out(y.flatten(2)), state
 
-    def _full(self, q: Tensor, k: Tensor, v: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+    def _full(self, q: Tensor, k: Tensor, v: Tensor, state: State | None, sequences: Sequences) -> tuple[Tensor, State]:
         """All of the document is a ring that grows; keys are kept rotated by their position in the document."""
         T = q.shape[1]
-        q, k = (rotary(x, place.position, self.config.rotary_base, self.config.rotary_scaling) for x in (q, k))
+        q, k = (rotary(x, sequences.position, self.config.rotary_base, self.config.rotary_scaling) for x in (q, k))
         if state is not None:
             k, v = torch.cat([state["k"].to(k.dtype), k], 1), torch.cat([state["v"].to(v.dtype), v], 1)
         visible = None
-        if not place.aligned:
+        if not sequences.aligned:
             S = k.shape[1]
             lag = torch.arange(S - T, S, device=q.device)[:, None] - torch.arange(S, device=q.device)
-            visible = ((lag >= 0) & (lag <= place.position[..., None]))[:, None]
+            visible = ((lag >= 0) & (lag <= sequences.position[..., None]))[:, None]
         y = scaled_dot_product_attention(
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
             attn_mask=visible,
-            is_causal=place.aligned,
+            is_causal=sequences.aligned,
             enable_gqa=self.config.kv_heads != self.config.n_heads,
         )
-        size = k.shape[1] if place.longest is None else place.longest
-        return y.transpose(1, 2), {"k": advance(k, place, size), "v": advance(v, place, size)}
+        size = k.shape[1] if sequences.longest is None else sequences.longest
+        return y.transpose(1, 2), {"k": advance(k, sequences, size), "v": advance(v, sequences, size)}

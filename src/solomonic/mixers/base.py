@@ -1,10 +1,10 @@
 """What a mixer is: the part of a block that moves information between positions.
 
-Laws, tested on every mixer there is (`tests/laws/`). With y, s = mixer(x, state, place):
+Laws, tested on every mixer there is (`tests/laws/`). With y, s = mixer(x, state, sequences):
 
 - Chunk: any split of x into calls that carry the state gives the same y, s and gradients.
 - Causality: a change of x at t changes nothing before t.
-- Padding and packing: what `place` calls padding, or another document, changes nothing.
+- Padding and packing: what `sequences` calls padding, or another document, changes nothing.
 - Bounded state: the state has the shapes of `init_state(batch, length)`; where `bounded`, at any length.
 - Gradient: y and s are differentiable functions of x and of the state.
 
@@ -26,9 +26,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .._utils.spelling import unknown
 from ..ops.composition import compose
-from ..ops.place import Place, join
-from ..spelling import unknown
+from ..ops.memory_attention import Backend
+from ..ops.memory_attention.call import AttentionCall
+from ..ops.sequence import Sequences, join
 
 LARGEST = 2**31 - 1
 """Of a whole number in a configuration: no size is larger, and products of a few of them can still be compared."""
@@ -86,7 +88,23 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= 1e300
 
 
+class Observer:
+    """Is told what the memories of a layer are given, and may change what the layer reads. This one changes nothing."""
+
+    def attend(self, backend: Backend, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        """In place of `backend(call)`: what the softmax over the layer's keys gives, and the candidates that are kept."""
+        return backend(call)
+
+    def scan(self, **inputs: Tensor) -> None:
+        """What a fading memory is given, by its names in the definition of its scan (`ops`)."""
+
+    def direct(self, f: Tensor) -> Tensor:
+        """What is read of the fading memory's output f (B, T, d_model) beside attention."""
+        return f
+
+
 class Mixer(nn.Module, ABC):
+    observer: Observer | None = None
     Config: ClassVar[type[MixerConfig]]
     summary: ClassVar[str]
     bounded: bool = True  # whether the state stops growing
@@ -104,7 +122,7 @@ class Mixer(nn.Module, ABC):
         return [self.out]
 
     @abstractmethod
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None, sequences: Sequences) -> tuple[Tensor, State]:
         """(B, T, d_model), the state before (None = nothing before) -> (B, T, d_model), the state after."""
 
     @abstractmethod
@@ -137,14 +155,14 @@ class FadingMixer(Mixer):
     is_fading = True
 
     @abstractmethod
-    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+    def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         """`forward`, and what it knows besides; with `innovate`, which asks for a mixer that does, its error."""
 
     def forward(
-        self, x: Tensor, state: State | None, place: Place, innovate: bool | None = None
+        self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool | None = None
     ) -> tuple[Tensor, State] | Reading:
         """As any mixer; with `innovate`, true or false, all of `read`: a call, so that wrappers of the module see it."""
-        return self.read(x, state, place)[:2] if innovate is None else self.read(x, state, place, innovate)
+        return self.read(x, state, sequences)[:2] if innovate is None else self.read(x, state, sequences, innovate)
 
 
 def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) -> MixerConfig:

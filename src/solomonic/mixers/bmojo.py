@@ -4,7 +4,7 @@
     window    k_j, v_j = Wk x_j, Wv x_j             i - w < j <= i
     fading    k~_j, v~_j = Wk f_j, Wv f_j           i - w - s < j <= i - w, where `readout` has the softmax
     eidetic   k_j, v_j, j in M(i)                   the best `capacity` by `score`, j <= i - w
-    stored    k_j, v_j of a store                   what `Place.store` finds for the queries, where there is one
+    stored    k_j, v_j of a store                   what `Sequences.store` finds for the queries, where there is one
     y_i = Wo (g_i softmax over these) + f_i         where `readout` has the direct one; g a gate a head, see `combine`
 
 The canonical form of a linear system is a direct sum of a nilpotent part, which is eidetic, and an invertible one, which
@@ -25,12 +25,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .._utils.spelling import unknown
 from ..layers import RMSNorm, ShortConvolution
 from ..ops.innovation import WIDTH, innovation, random_score
 from ..ops.memory_attention import init_state, memory_attention
 from ..ops.memory_attention.composition import compose
-from ..ops.place import Place, join
-from ..spelling import unknown
+from ..ops.sequence import Sequences, join
 from .attention import Projections
 from .base import Mixer, MixerConfig, Reading, State, is_number
 
@@ -213,7 +213,6 @@ class BMojo(Mixer):
             with torch.no_grad():
                 for last in self.fading.outputs:
                     last.weight *= FADING_SIZE
-        self.direct = nn.Identity() if config.reads_direct else None  # what f passes through: where a probe listens
         self.learns = config.capacity > 0 and config.score == "learned"
         self.exact = config.score in EXACT
         self.decays = config.decay > 0
@@ -251,34 +250,37 @@ class BMojo(Mixer):
             state["predictor"] = torch.zeros(batch, WIDTH, self.out.out_features, device=device)
         return state
 
-    def forward(self, x: Tensor, state: State | None, place: Place) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State | None, sequences: Sequences) -> tuple[Tensor, State]:
         config = self.config
         state = state or {}
         after: State = {}
         if self.conv is not None:
-            near, after["conv"] = self.conv(x, state.get("conv"), place)
+            near, after["conv"] = self.conv(x, state.get("conv"), sequences)
             x = x + near
         read = f = None
         if self.fading is not None:
             innovate = config.capacity > 0 and config.score in ("delta", "write")
-            read = self.fading(x, state.get("fading"), place, innovate)
+            read = self.fading(x, state.get("fading"), sequences, innovate)
             f, after["fading"] = read.y, read.state
         if not config.attends:
-            return self.direct(f), after
-        a, after["attention"] = self._attend(x, read, state, after, place)
+            return self._direct(f), after
+        a, after["attention"] = self._attend(x, read, state, after, sequences)
         if self.norm is not None:
             a = self.norm(a)
         if self.gate is not None:
             a = (a.unflatten(2, (config.n_heads, -1)) * self.gate(x).sigmoid()[..., None]).flatten(2)
         if not config.reads_direct:
             return self.out(a), after
-        f = self.direct(f)
-        if place.dropped is not None:
-            f = f.masked_fill(place.dropped[:, None, None], 0)
+        f = self._direct(f)
+        if sequences.dropped is not None:
+            f = f.masked_fill(sequences.dropped[:, None, None], 0)
         return self.out(torch.cat([a, f], -1)) if config.combination == "concat" else self.out(a) + f, after
 
+    def _direct(self, f: Tensor) -> Tensor:
+        return f if self.observer is None else self.observer.direct(f)
+
     def _attend(
-        self, x: Tensor, read: Reading | None, state: State, after: State, place: Place
+        self, x: Tensor, read: Reading | None, state: State, after: State, sequences: Sequences
     ) -> tuple[Tensor, State]:
         """What the softmax reads (B, T, H D), and the attention's state; writes the scores' states into `after`."""
         config = self.config
@@ -287,18 +289,18 @@ class BMojo(Mixer):
         if config.fading_span:
             project = self.project_fading or self.project
             fading = (q if config.tied else project.query(x), *project.key_value(read.y))
-        score = self._score(x, read, state, after, place) if config.capacity else None
+        score = self._score(x, read, state, after, sequences) if config.capacity else None
         clock = config.decay * -read.log_decay.detach().flatten(2).amax(-1) if self.decays else None
         stored = None
-        if place.store is not None:
-            place.store.keep(k, v, score)
-            stored = place.store.recall(q, place)
+        if sequences.store is not None:
+            sequences.store.keep(k, v, score)
+            stored = sequences.store.recall(q, sequences)
         y, attention = memory_attention(
             q,
             k,
             v,
             state.get("attention"),
-            place,
+            sequences,
             window=config.window,
             fading=fading,
             span=config.fading_span,
@@ -310,6 +312,7 @@ class BMojo(Mixer):
             block=config.block_size if config.capacity else max(config.window, 1),
             base=config.rotary_base,
             stored=stored,
+            observe=None if self.observer is None else self.observer.attend,
         )
         return y.flatten(2), attention
 
@@ -325,16 +328,16 @@ class BMojo(Mixer):
             after["attention"] = compose(attention, lengths, self.config.block_size, self.exact)
         return after
 
-    def _score(self, x: Tensor, read: Reading | None, state: State, after: State, place: Place) -> Tensor:
+    def _score(self, x: Tensor, read: Reading | None, state: State, after: State, sequences: Sequences) -> Tensor:
         """(B, T) float32; writes the scores' own states into `after`."""
         kind = self.config.score
         if kind == "learned":
-            convolved, after["admit"] = self.admit_conv(x, state.get("admit"), place)
+            convolved, after["admit"] = self.admit_conv(x, state.get("admit"), sequences)
             return self.admit(convolved)[..., 0].float()
         if kind in ("norm", "cosine"):
-            score, after["predictor"] = innovation(read.y, kind, state.get("predictor"), place)
+            score, after["predictor"] = innovation(read.y, kind, state.get("predictor"), sequences)
             return score.detach()
         if kind in ("delta", "write"):
             return (read.error if kind == "delta" else read.written).detach()
-        position = place.position.expand(x.shape[0], -1)
+        position = sequences.position.expand(x.shape[0], -1)
         return random_score(position) if kind == "random" else position.float()

@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 from ..layers import RMSNorm, ShortConvolution
 from ..ops.channel_delta import channel_delta
 from ..ops.clock import clock
-from ..ops.place import Place
+from ..ops.sequence import Sequences
 from .base import FadingMixer, Reading, State
 from .gated_deltanet import GatedDeltaNetConfig, _unit, innovations
 from .mamba2 import init_gates
@@ -53,18 +53,20 @@ class ChannelDelta(FadingMixer):
         ssm, total = torch.zeros(batch, H, V, K, device=device), torch.zeros(batch, H, K, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
-    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+    def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
-        qkv, conv = self.conv(self.qkv(x), state["conv"], place)
+        qkv, conv = self.conv(self.qkv(x), state["conv"], sequences)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in qkv.split(self.sizes, -1))
         q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         gates, step, gate = self.gates(x).split(self.split, -1)
         k, erase, v = self.edit(k, v, gates.unflatten(-1, (H, -1)).float().sigmoid())
         step = softplus(self.decay(step).float() + self.dt_bias).unflatten(-1, (H, -1))
         decay = -self.A_log.float().exp()[:, None] * step
-        y, errors, ssm = channel_delta(q, k, erase, v, decay, state["ssm"], place, innovate=innovate)
+        if self.observer is not None:
+            self.observer.scan(q=q, k=k, erase=erase, v=v, log_decay=decay)
+        y, errors, ssm = channel_delta(q, k, erase, v, decay, state["ssm"], sequences, innovate=innovate)
         y = self.norm(y) * self.gate(gate).unflatten(-1, (H, -1)).float().sigmoid()
-        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
+        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], sequences)}
         shown = innovations(errors, k.norm(dim=-1)) if innovate else ()
         return Reading(self.out(y.flatten(2).to(x.dtype)), after, decay, *shown)

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
 from ..ops.gated_delta import gated_delta
-from ..ops.place import Place
+from ..ops.sequence import Sequences
 from .base import FadingMixer, MixerConfig, Reading, State
 from .mamba2 import init_gates
 
@@ -51,18 +51,20 @@ class GatedDeltaNet(FadingMixer):
         total = torch.zeros(batch, self.config.n_heads, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
-    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+    def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
-        qkv, conv = self.conv(self.qkv(x), state["conv"], place)
+        qkv, conv = self.conv(self.qkv(x), state["conv"], sequences)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in qkv.split(self.sizes, -1))
         q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, step, gate = self.gates(x).split([H, H, self.sizes[2]], -1)
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
         beta = beta.float().sigmoid()
-        y, errors, ssm = gated_delta(q, k, v, beta, decay, state["ssm"], place, innovate=innovate)
+        if self.observer is not None:
+            self.observer.scan(q=q, k=k, v=v, beta=beta, log_decay=decay)
+        y, errors, ssm = gated_delta(q, k, v, beta, decay, state["ssm"], sequences, innovate=innovate)
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
-        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
+        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], sequences)}
         return Reading(self.out(y), after, decay, *(innovations(errors, beta) if innovate else ()))
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
 from ..ops.kalman import kalman
-from ..ops.place import Place
+from ..ops.sequence import Sequences
 from .base import FadingMixer, MixerConfig, Reading, State
 from .gated_deltanet import innovations
 from .mamba2 import init_gates
@@ -66,20 +66,22 @@ class GatedKalmaNet(FadingMixer):
         total = torch.zeros(batch, H, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "h": h, "u": u, "log_decay": total}
 
-    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+    def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "h", "u", "log_decay"))
         H = self.config.n_heads
-        qkv, conv = self.conv(self.qkv(x), state["conv"], place)
+        qkv, conv = self.conv(self.qkv(x), state["conv"], sequences)
         q, k, v = (x.unflatten(-1, (H, -1)).float() for x in qkv.split(self.sizes, -1))
         q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
         beta, alpha, step, gate = self.gates(x).split([H, H, H, self.sizes[2]], -1)
         weight, alpha = beta.float().sigmoid().square(), alpha.float().sigmoid()
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
+        if self.observer is not None:
+            self.observer.scan(q=q, k=k, v=v, weight=weight, log_decay=decay)
         y, errors, h, u = kalman(
-            q, k, v, weight, alpha, decay, state["h"], state["u"], place, self.iterations, innovate
+            q, k, v, weight, alpha, decay, state["h"], state["u"], sequences, self.iterations, innovate
         )
         y = self.norm(y, gate.unflatten(-1, (H, -1))).flatten(2).to(x.dtype)
-        after = {"conv": conv, "h": h, "u": u, "log_decay": clock(decay, state["log_decay"], place)}
+        after = {"conv": conv, "h": h, "u": u, "log_decay": clock(decay, state["log_decay"], sequences)}
         return Reading(self.out(y), after, decay, *(innovations(errors, weight) if innovate else ()))
 
 

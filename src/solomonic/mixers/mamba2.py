@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
-from ..ops.place import Place
+from ..ops.sequence import Sequences
 from ..ops.ssd import ssd
 from .base import LARGEST, FadingMixer, MixerConfig, Reading, State, is_number
 
@@ -80,10 +80,10 @@ class Mamba2(FadingMixer):
         total = torch.zeros(batch, self.heads, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
 
-    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+    def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         z, xBC, dt = self.project(x).split(self.sizes, -1)
-        xBC, conv = self.conv(xBC, state["conv"], place)
+        xBC, conv = self.conv(xBC, state["conv"], sequences)
         value, B, C = xBC.split(self.split, -1)
         value = value.unflatten(-1, (self.heads, -1))
         B, C = (x.unflatten(-1, (self.config.n_groups, -1)) for x in (B, C))
@@ -91,6 +91,8 @@ class Mamba2(FadingMixer):
         if self.config.time_step_limit is not None:
             dt = dt.clamp(*self.config.time_step_limit)
         decay = -self.A_log.float().exp() * dt
-        y, ssm = ssd(value, B, C, decay, state["ssm"], place, step=dt, skip=self.D.float())
-        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], place)}
+        if self.observer is not None:
+            self.observer.scan(v=value, k=B, q=C, log_decay=decay, step=dt)
+        y, ssm = ssd(value, B, C, decay, state["ssm"], sequences, step=dt, skip=self.D.float())
+        after = {"conv": conv, "ssm": ssm, "log_decay": clock(decay, state["log_decay"], sequences)}
         return Reading(self.out(self.norm(y.flatten(2), z).to(x.dtype)), after, decay)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
 
 from ..layers import RMSNorm
-from ..ops import rows
+from ..ops import rowwise
 from ..ops.clock import clock
-from ..ops.place import Place, advance, extend, join
+from ..ops.sequence import Sequences, advance, extend, join
 from ..ops.trapezoid import compose, phase, trapezoid, wrap
 from .base import LARGEST, FadingMixer, MixerConfig, Reading, State, is_number
 from .mamba2 import init_gates
@@ -88,7 +88,7 @@ class Mamba3(FadingMixer):
             "phase": torch.zeros(batch, H, self.pairs, device=device),
         }
 
-    def read(self, x: Tensor, state: State | None, place: Place, innovate: bool = False) -> Reading:
+    def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("previous", "ssm", "log_decay", "phase"))
         H, P, R = self.heads, self.config.head_dim, self.config.rank
         z, xB, C, dt, A, mix, theta = self.project(x).split(self.sizes, -1)
@@ -104,17 +104,17 @@ class Mamba3(FadingMixer):
         angle = dt[..., None] * (math.pi * theta.float().tanh())[:, :, None]
         if R > 1:
             value = value * self.x_up
-        y, ssm = trapezoid(value, B, C, decay, dt, mix.float().sigmoid(), angle, state["ssm"], place)
+        y, ssm = trapezoid(value, B, C, decay, dt, mix.float().sigmoid(), angle, state["ssm"], sequences)
         y = y + self.D.float()[:, None] * value[:, 1:]
         if R > 1:
             y = (y * silu(z.unflatten(-1, (1, H, P)) * self.z_up) * self.y_down).sum(2).flatten(2)
         else:
-            y = rows.swiglu(z, y.flatten(2).to(z.dtype))
+            y = rowwise.swiglu(z, y.flatten(2).to(z.dtype))
         after = {
-            "previous": advance(xB, place, 1),
+            "previous": advance(xB, sequences, 1),
             "ssm": ssm,
-            "log_decay": clock(decay, state["log_decay"], place),
-            "phase": phase(angle, state["phase"], place),
+            "log_decay": clock(decay, state["log_decay"], sequences),
+            "phase": phase(angle, state["phase"], sequences),
         }
         return Reading(self.out(y.to(x.dtype)), after, decay)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .place import Place
+from .sequence import Sequences
 
 LEAST_LOG = -60.0
 """Of what is kept, less than e^-60 is nothing: products of such numbers leave the range in which processors are fast."""
@@ -20,7 +20,7 @@ def kept(log: Tensor, visible: Tensor | None = None) -> Tensor:
 
 
 def cut(
-    wide: tuple[Tensor, ...], narrow: tuple[Tensor, ...], place: Place, chunk: int
+    wide: tuple[Tensor, ...], narrow: tuple[Tensor, ...], sequences: Sequences, chunk: int
 ) -> tuple[list[Tensor], list[Tensor], Tensor | None]:
     """(B, T, H, D) each -> b c h t d, (B, T, H) each -> b c h t, and the document of every row, b or 1, c t, or None.
 
@@ -29,7 +29,7 @@ def cut(
     B, T, H = narrow[0].shape
     Q = min(chunk, T)
     C = -(-T // Q)
-    document = place.document()
+    document = sequences.document()
     if C * Q > T:
         wide = tuple(pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in wide)
         narrow = tuple(pad(x, (0, 0, 0, C * Q - T)) for x in narrow)

@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor
 
-from .place import LEAST_LOG_DECAY, Place
+from .sequence import LEAST_LOG_DECAY, Sequences
 
 
-def clock(log_decay: Tensor, state: Tensor | None, place: Place) -> Tensor:
+def clock(log_decay: Tensor, state: Tensor | None, sequences: Sequences) -> Tensor:
     """Total of the log decays g <= 0 (B, T, H), as a scan applies them, over the current document: (B, H) float32.
 
     With a decay for each key channel g is (B, T, H, K), and totals are (B, H, K). `state` is the total before the call.
     exp(total) is what the document leaves of any state before its first row, which is all that the composition of
     states needs to know of it (`ops.composition`).
     """
-    last = place.last()
-    begin = last - place.end[:, None]  # coordinate of the document's first row
+    last = sequences.last()
+    begin = last - sequences.end[:, None]  # coordinate of the document's first row
     row = torch.arange(log_decay.shape[1], device=log_decay.device)
     current = (row >= begin) & (row < last)
     current, goes_on = (x.view(*x.shape, *[1] * (log_decay.dim() - 2)) for x in (current, begin < 0))

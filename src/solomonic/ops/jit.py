@@ -15,7 +15,7 @@ from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..progress import watch_numba
+from .._utils.progress import watch_numba
 
 watch_numba()
 F = np.float32

@@ -1,4 +1,4 @@
-"""Scans run in float32, also where autocast would lower their products."""
+"""Which types of number a device computes in; scans run in float32, also where autocast would lower their products."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -23,3 +23,11 @@ def _has_float64(kind: str) -> bool:
     except (TypeError, RuntimeError):
         return False
     return True
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 pay on this device; the CPU trains in float32."""
+    if device.type == "cpu":
+        return False
+    supported = getattr(torch.get_device_module(device), "is_bf16_supported", None)
+    return bool(supported and supported())

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from ..mixers import Mixer
 from ..mixers.bmojo import BMojo
 from ..model import LanguageModel, State
-from ..ops.place import Place
+from ..ops.sequence import Sequences
 from .gramian import SHARE, frozen_horizon, gramians, horizon
 from .system import fit
 from .watch import MEMORIES, Scan, clamp, memories, watch
@@ -123,7 +123,7 @@ def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, A
 
     x (1, T, d_model) is what the memory reads. Size: the norm of the difference over the one that was put in.
     """
-    state = mixer(x[:, :at], None, _place(x, 0, at))[1]
+    state = mixer(x[:, :at], None, _sequences(x, 0, at))[1]
     noise = torch.Generator().manual_seed(seed)
     name = mixer.fades[-1]
     change = torch.randn(state[name].shape, generator=noise).to(state[name])
@@ -131,8 +131,8 @@ def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, A
     lags, left, row = [], [], at
     lag = 1
     while at + lag <= x.shape[1]:
-        piece, place = x[:, row : at + lag], _place(x, row, at + lag)
-        state, other = mixer(piece, state, place)[1], mixer(piece, other, place)[1]
+        piece, sequences = x[:, row : at + lag], _sequences(x, row, at + lag)
+        state, other = mixer(piece, state, sequences)[1], mixer(piece, other, sequences)[1]
         size = (other[name] - state[name]).flatten(2).norm(dim=2) / change.flatten(2).norm(dim=2)
         lags.append(lag)
         left.append(size[0].tolist())
@@ -153,7 +153,7 @@ def systems(
         x, outputs, state = inputs[layer], [], None
         for start in range(0, x.shape[1], CHUNK):
             end = min(start + CHUNK, x.shape[1])
-            y, state = mixer(x[:, start:end], state, _place(x, start, end))
+            y, state = mixer(x[:, start:end], state, _sequences(x, start, end))
             outputs.append(y[0])
         system = fit(x[0].double().cpu().numpy(), torch.cat(outputs).double().cpu().numpy(), directions=directions)
         found.append(
@@ -292,9 +292,9 @@ def _go_on(
     return tokens, torch.stack(after)
 
 
-def _place(x: Tensor, start: int, end: int) -> Place:
+def _sequences(x: Tensor, start: int, end: int) -> Sequences:
     position = torch.arange(start, end, device=x.device)[None]
-    return Place(position, torch.full((x.shape[0],), end, device=x.device), aligned=start == 0)
+    return Sequences(position, torch.full((x.shape[0],), end, device=x.device), aligned=start == 0)
 
 
 def _mass(calls: list[Tensor]) -> list[list[float]]:

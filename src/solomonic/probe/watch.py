@@ -5,35 +5,26 @@
 
 Inside the block the third layer reads its other memories alone: the softmax runs over what they show, and a fading memory
 that is read directly adds nothing. The layer is then, to rounding, the layer that was built without that memory
-(`tests/probe/`). Nothing of the model is changed; while
-the block lasts, the functions that mixers call are wrapped, in all of the process, so one block at a time.
+(`tests/probe/`). While the block lasts, the model's mixers have an `Observer`; other models are not affected.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from unittest.mock import patch
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from ..mixers import attention, bmojo, channel_delta, gated_deltanet, gated_kalmanet, mamba2
 from ..mixers.attention import Attention
+from ..mixers.base import Mixer, Observer
 from ..mixers.bmojo import BMojo
 from ..model import LanguageModel, State
-from ..ops.memory_attention import BACKENDS, fastest, memory_attention
+from ..ops.memory_attention import Backend
+from ..ops.memory_attention.call import AttentionCall
 
 MEMORIES = ("window", "fading", "eidetic")
 """The groups of keys that a layer's softmax runs over, in the order of `ops.memory_attention`."""
-
-ATTENTION = ((attention, "memory_attention"), (bmojo, "memory_attention"))
-SCANS = {
-    (mamba2, "ssd"): ("v", "k", "q", "log_decay"),
-    (gated_deltanet, "gated_delta"): ("q", "k", "v", "beta", "log_decay"),
-    (channel_delta, "channel_delta"): ("q", "k", "erase", "v", "log_decay"),
-    (gated_kalmanet, "kalman"): ("q", "k", "v", "weight", "mix", "log_decay"),
-}
 
 
 @dataclass
@@ -91,66 +82,52 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
             if name not in there.get(layer, ()):
                 has = ", ".join(f"layer {at}: {' '.join(have)}" for at, have in there.items()) or "none"
                 raise ValueError(f"no memory {name!r} in layer {layer}: expected one of those there are, {has}")
-    seen, current = Seen(), []
+    seen = Seen()
+    with ExitStack() as stack:
+        for layer, block in enumerate(model.blocks):
+            observer = _Layer(seen, layer, without.get(layer, ()))
+            for mixer in (module for module in block.mixer.modules() if isinstance(module, Mixer)):
+                stack.callback(setattr, mixer, "observer", mixer.observer)
+                mixer.observer = observer
+        yield seen
 
-    def attend(queries, keys, values, *rest):
-        """What the fastest backend makes of the kept groups' values, over their mass: of values that mark the group."""
-        layer, some = current[-1], next(v for v in values if v is not None)
-        backend, D = BACKENDS[fastest(some)], some.shape[-1]
-        kept = [i >= len(MEMORIES) or MEMORIES[i] not in without.get(layer, ()) for i in range(len(values))]
+
+class _Layer(Observer):
+    """Writes down what a layer's memories are given, and hides those of `without`."""
+
+    def __init__(self, seen: Seen, layer: int, without: Collection[str]):
+        self.seen, self.layer, self.without = seen, layer, without
+
+    def attend(self, backend: Backend, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+        """What the backend makes of the kept groups' values, over their mass: of values that mark the group."""
+        values = call.values
+        D = next(v for v in values if v is not None).shape[-1]
+        kept = [name not in self.without for name in MEMORIES]
         masses = []
         for first in range(0, len(values), D):
             marks = tuple(None if v is None else _mark(v, i - first) for i, v in enumerate(values))
-            masses.append(backend(queries, keys, marks, *rest)[0])
+            masses.append(backend(replace(call, values=marks))[0])
         mass = torch.cat(masses, -1)[..., : len(values)]
-        seen.mass[layer].append(mass.detach())
+        self.seen.mass[self.layer].append(mass.detach())
         shown = tuple(v if v is None or keep else torch.zeros_like(v) for v, keep in zip(values, kept, strict=True))
-        y, carried = backend(queries, keys, shown, *rest)
+        y, carried = backend(replace(call, values=shown))
         if all(kept):
             return y, carried
         left = mass[..., kept].sum(-1, keepdim=True)
         return torch.where(left > 0, y / left.clamp_min(1e-30), 0), carried
 
-    def attention_probe(*call, **settings):
-        return memory_attention(*call, **settings | {"backend": "probe"})
+    def scan(self, **inputs: Tensor) -> None:
+        row = {name: inputs[name][0].detach().float() for name in ("k", "q", "v", "log_decay")}
+        heads = row["v"].shape[1]
+        row |= {name: row[name].repeat_interleave(heads // row[name].shape[1], 1) for name in ("k", "q")}
+        for name, what in (("weight", "k"), ("step", "v")):  # Gated KalmaNet weighs keys, Mamba-2 values
+            if name in inputs:
+                row[what] = row[what] * inputs[name][0].detach().float()[..., None]
+        rule = {name: inputs[name][0].detach().float() for name in ("beta", "erase") if name in inputs}
+        self.seen.scans[self.layer].append(Scan(**row, **rule))
 
-    def scan_probe(scan, names):
-        def recorded(*call, **settings):
-            given = dict(zip(names, call))
-            row = {name: given[name][0].detach().float() for name in ("k", "q", "v", "log_decay")}
-            heads = row["v"].shape[1]
-            row |= {name: row[name].repeat_interleave(heads // row[name].shape[1], 1) for name in ("k", "q")}
-            weight = given.get("weight")
-            if weight is not None:  # each key is written with its weight
-                row["k"] = row["k"] * weight[0].detach().float()[..., None]
-            step = settings.get("step")
-            if step is not None:
-                row["v"] = row["v"] * step[0].detach().float()[..., None]
-            rule = {name: given[name][0].detach().float() for name in ("beta", "erase") if name in given}
-            seen.scans[current[-1]].append(Scan(**row, **rule))
-            return scan(*call, **settings)
-
-        return recorded
-
-    def left_layer(*_) -> None:
-        current.pop()
-
-    with ExitStack() as stack:
-        stack.enter_context(patch.dict(BACKENDS, probe=attend))
-        for module, name in ATTENTION:
-            stack.enter_context(patch.object(module, name, attention_probe))
-        for (module, name), names in SCANS.items():
-            stack.enter_context(patch.object(module, name, scan_probe(getattr(module, name), names)))
-        for layer, block in enumerate(model.blocks):
-            direct = getattr(block.mixer, "direct", None)
-            if direct is not None and "fading" in without.get(layer, ()):
-                stack.callback(direct.register_forward_hook(lambda *call: torch.zeros_like(call[-1])).remove)
-            for hook in (
-                block.mixer.register_forward_pre_hook(lambda *_, layer=layer: current.append(layer)),
-                block.mixer.register_forward_hook(left_layer, always_call=True),
-            ):
-                stack.callback(hook.remove)
-        yield seen
+    def direct(self, f: Tensor) -> Tensor:
+        return torch.zeros_like(f) if "fading" in self.without else f
 
 
 def clamp(before: State, after: State, layer: int, memory: str) -> State:

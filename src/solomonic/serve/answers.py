@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..generate import LOGITS, Session, read, steps
+from ..data.tokenizer import Tokenizer
+from ..inference.generation import LOGITS, Session, read, steps
 from ..model import LanguageModel
-from ..tokenizer import Tokenizer
 from .questions import Question
 
 CHUNK = 512

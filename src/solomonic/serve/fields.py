@@ -4,8 +4,8 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..jsontext import parse
-from ..spelling import unknown
+from .._utils.jsontext import parse
+from .._utils.spelling import unknown
 from .refused import Refused
 
 SHOWN = 60

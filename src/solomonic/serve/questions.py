@@ -9,9 +9,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ..generate import Sampling
+from ..data.tokenizer import Tokenizer
+from ..inference.generation import Sampling
 from ..model import LanguageModel
-from ..tokenizer import Tokenizer
 from .fields import Fields, expected
 from .refused import Refused
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from ..tokenizer import Tokenizer
+from ..data.tokenizer import Tokenizer
 from .answers import Piece, Scored
 from .questions import Question, Served
 

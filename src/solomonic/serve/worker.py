@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from ..data.tokenizer import Tokenizer
 from ..model import LanguageModel
-from ..tokenizer import Tokenizer
 from .answers import Piece, answers
 from .questions import Question
 from .refused import Refused

@@ -13,7 +13,7 @@ import importlib
 import inspect
 import pkgutil
 
-from ..spelling import unknown
+from .._utils.spelling import unknown
 from .base import IGNORE, Batch, Task
 
 __all__ = ["IGNORE", "Batch", "Task", "names", "summaries", "task"]

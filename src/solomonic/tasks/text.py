@@ -40,9 +40,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..corpus import files as every_file
-from ..corpus import library, of_file
-from ..corpus.records import FORMS
+from ..data.corpus import files as every_file
+from ..data.corpus import library, of_file
+from ..data.records import FORMS
 from . import _bits, _check, _draw
 from .base import Batch, Task
 

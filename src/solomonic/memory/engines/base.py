@@ -4,8 +4,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 
-from ..index import ExactIndex, Keys
-from ..layout import DTYPES, Batch, Document, Layout, Piece, Tokens
+from ..schema import DTYPES, Batch, Document, Layout, Piece, Tokens
+from ..search.exact import ExactIndex, Keys
 
 
 class Unwritable(OSError):

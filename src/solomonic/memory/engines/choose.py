@@ -2,8 +2,8 @@
 
 import re
 
-from ...spelling import unknown
-from ..layout import Layout
+from ..._utils.spelling import unknown
+from ..schema import Layout
 from .base import Engine
 
 SCHEMES = ("ram", "file", "milvus")
@@ -13,7 +13,7 @@ def open_engine(uri: str, layout: Layout | None, write: bool) -> Engine:
     """ValueError for a scheme nobody knows, or a store that is not what `layout` says; OSError if it cannot be had."""
     scheme, rest = uri.split(":", 1) if re.match(r"\w+:", uri) else ("file", uri)
     if scheme == "file":
-        from .disk import DiskEngine
+        from .sqlite import DiskEngine
 
         return DiskEngine.open(rest, layout, write)
     if scheme == "ram":

@@ -20,8 +20,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from ..index import ExactIndex, Keys
-from ..layout import DTYPES, Batch, Document, Layout, Piece, Tokens, admission, entry_id
+from ..schema import DTYPES, Batch, Document, Layout, Piece, Tokens, admission, entry_id
+from ..search.exact import ExactIndex, Keys
 from .base import Absent, Engine
 from .milvus_index import MilvusIndex
 from .milvus_service import MOST, Service, parts, seal

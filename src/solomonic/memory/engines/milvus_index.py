@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..index import Candidates, ExactIndex, both
-from ..layout import DTYPES
+from ..schema import DTYPES
+from ..search.exact import Candidates, ExactIndex, both
 from .milvus_service import MOST
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from ..index import Keys
-from ..layout import Batch, Document, Layout, Piece, Tokens
+from ..schema import Batch, Document, Layout, Piece, Tokens
+from ..search.exact import Keys
 from .base import Absent, Engine
 
 NAMED: dict[str, "RamEngine"] = {}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..layout import DTYPES, PIECE, Document, LayerLayout, Piece, Tokens
+from ..schema import DTYPES, PIECE, Document, LayerLayout, Piece, Tokens
 from .tables import INTO_DOCUMENTS, encoded, seal, sound
 
 

@@ -11,8 +11,8 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
-from ...files import replacing
-from ..layout import Layout
+from ..._utils.files import replacing
+from ..schema import Layout
 from .pages import pages_of, table_rows
 from .tables import FORMAT, INTO_DOCUMENTS, PAGE, about, check_schema, decoded, encoded, set_about, sound, statements
 from .walk import rows

@@ -5,7 +5,7 @@ import sqlite3
 import struct
 from hashlib import blake2b
 
-from ..layout import Layout
+from ..schema import Layout
 
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) STRICT;

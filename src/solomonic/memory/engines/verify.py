@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from ..layout import Document, LayerLayout
+from ..schema import Document, LayerLayout
 from .records import keys_fit
 from .tables import KEYS, PIECE, VALUES, sound
 from .walk import is_damage, rows

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from ...spelling import choose
-from .. import rows
-from ..place import LEAST_LOG_DECAY, Place
+from ..._utils.spelling import choose
+from .. import dispatch
 from ..precision import full_precision
+from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, reference
 
 BACKENDS = {
     "reference": reference.channel_delta,
     "chunked": chunked.channel_delta,
-    "compiled": rows.compiled_in(__name__, "channel_delta"),
+    "compiled": dispatch.compiled_function(__name__, "channel_delta"),
 }
 
 
@@ -23,7 +23,7 @@ def fastest(k: Tensor) -> str:
     """
     if k.shape[1] == 1 or k.is_meta or not k.is_cpu or torch.compiler.is_compiling():
         return "chunked"
-    return "compiled" if rows.fastest(k) == "compiled" else "chunked"
+    return "compiled" if dispatch.compiled_pays(k) else "chunked"
 
 
 def channel_delta(
@@ -33,7 +33,7 @@ def channel_delta(
     v: Tensor,
     log_decay: Tensor,
     state: Tensor | None,
-    place: Place,
+    sequences: Sequences,
     backend: str | None = None,
     innovate: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -56,4 +56,4 @@ def channel_delta(
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
         scan = choose("backend", backend or fastest(k), BACKENDS)
-        return scan(q, k, erase, v, log_decay, state, place, innovate)
+        return scan(q, k, erase, v, log_decay, state, sequences, innovate)

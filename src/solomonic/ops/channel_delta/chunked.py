@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..chunks import cut, decays, kept
-from ..place import Place
+from ..sequence import Sequences
 from . import reference
 
 
@@ -26,16 +26,16 @@ def channel_delta(
     v: Tensor,
     log_decay: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
     innovate: bool = True,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, T, H, V = v.shape
     if T == 1:
-        return reference.channel_delta(q, k, erase, v, log_decay, state, place)
-    if (real := place.real()) is not None:
+        return reference.channel_delta(q, k, erase, v, log_decay, state, sequences)
+    if (real := sequences.real()) is not None:
         k, log_decay = (x * real[:, :, None, None] for x in (k, log_decay))
-    (q, k, erase, v, g), (none,), document = cut((q, k, erase, v, log_decay), (v.new_zeros(B, T, H),), place, chunk)
+    (q, k, erase, v, g), (none,), document = cut((q, k, erase, v, log_decay), (v.new_zeros(B, T, H),), sequences, chunk)
     C, Q = k.shape[1], k.shape[3]
     visible, into, onward, keep = decays(none, document)  # without any decay: 1, and 0 across documents
     into, onward, keep = into[..., None] * kept(g.cumsum(-2)), onward[..., None] * kept(_after(g)), keep[..., None]

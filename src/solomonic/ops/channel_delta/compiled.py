@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..jit import FAST, arrays, dot, in_parts, numbers, require, threads
-from ..place import Place
+from ..sequence import Sequences
 
 F = np.float32
 CHUNK = 32
@@ -100,16 +100,16 @@ def channel_delta(
     v: Tensor,
     log_decay: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
     innovate: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     (B, T, H, K), V = k.shape, v.shape[3]
     fits = q.shape == k.shape == erase.shape == log_decay.shape and v.shape == (B, T, H, V)
     expected = "q, k, erase and log_decay (B, T, H, K), v (B, T, H, V), state (B, H, V, K)"
     require(fits and state.shape == (B, H, V, K), expected, q, k, erase, v, log_decay, state)
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         k, log_decay = (x * real[:, :, None, None] for x in (k, log_decay))
-    return _Scan.apply(q, k, erase, v, log_decay, state, place.position == 0 if place.packed else None)
+    return _Scan.apply(q, k, erase, v, log_decay, state, sequences.position == 0 if sequences.packed else None)
 
 
 class _Scan(torch.autograd.Function):

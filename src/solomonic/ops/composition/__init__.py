@@ -12,7 +12,7 @@ differ in which orders they average:
 
 from torch import Tensor
 
-from ...spelling import choose
+from ..._utils.spelling import choose
 from . import reference, weighted
 
 BACKENDS = {"reference": reference.compose, "weighted": weighted.compose}

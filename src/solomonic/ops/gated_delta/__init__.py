@@ -3,21 +3,21 @@
 import torch
 from torch import Tensor
 
-from ...spelling import choose
-from .. import rows
-from ..place import LEAST_LOG_DECAY, Place
+from ..._utils.spelling import choose
+from .. import dispatch
 from ..precision import full_precision
+from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, fla, reference
 
 BACKENDS = {
     "reference": reference.gated_delta,
     "chunked": chunked.gated_delta,
-    "compiled": rows.compiled_in(__name__, "gated_delta"),
+    "compiled": dispatch.compiled_function(__name__, "gated_delta"),
     "fla": fla.gated_delta,
 }
 
 
-def fastest(k: Tensor, place: Place, innovate: bool) -> str:
+def fastest(k: Tensor, sequences: Sequences, innovate: bool) -> str:
     """The backend: for several rows "fla" on an accelerator that it can serve, "compiled" on a CPU with numba.
 
     Else "chunked", which `torch.compile` compiles, and decodes.
@@ -25,8 +25,8 @@ def fastest(k: Tensor, place: Place, innovate: bool) -> str:
     if k.shape[1] == 1 or k.is_meta or torch.compiler.is_compiling():
         return "chunked"
     if k.is_cpu:
-        return "compiled" if rows.fastest(k) == "compiled" else "chunked"
-    return "chunked" if fla.refusal(k, place, innovate) else "fla"
+        return "compiled" if dispatch.compiled_pays(k) else "chunked"
+    return "chunked" if fla.refusal(k, sequences, innovate) else "fla"
 
 
 def gated_delta(
@@ -36,7 +36,7 @@ def gated_delta(
     beta: Tensor,
     log_decay: Tensor,
     state: Tensor | None,
-    place: Place,
+    sequences: Sequences,
     backend: str | None = None,
     innovate: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -52,5 +52,5 @@ def gated_delta(
     if state is None:
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
-        scan = choose("backend", backend or fastest(k, place, innovate), BACKENDS)
-        return scan(q, k, v, beta, log_decay, state, place, innovate)
+        scan = choose("backend", backend or fastest(k, sequences, innovate), BACKENDS)
+        return scan(q, k, v, beta, log_decay, state, sequences, innovate)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..chunks import cut, decays
-from ..place import Place
+from ..sequence import Sequences
 from . import reference
 
 
@@ -21,17 +21,17 @@ def gated_delta(
     beta: Tensor,
     log_decay: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
     innovate: bool = True,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, T, H, V = v.shape
     if T == 1:
-        return reference.gated_delta(q, k, v, beta, log_decay, state, place)
-    if (real := place.real()) is not None:
+        return reference.gated_delta(q, k, v, beta, log_decay, state, sequences)
+    if (real := sequences.real()) is not None:
         beta = beta * real[:, :, None]
         log_decay = log_decay * real[:, :, None]
-    (q, k, v), (beta, log_decay), document = cut((q, k, v), (beta, log_decay), place, chunk)
+    (q, k, v), (beta, log_decay), document = cut((q, k, v), (beta, log_decay), sequences, chunk)
     C, Q = k.shape[1], k.shape[3]
     decay, into, onward, keep = decays(log_decay, document)
     decay = decay * beta[..., None, :]  # b c h t s

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads, whole_numbers
-from ..place import Place
+from ..sequence import Sequences
 
 F = np.float32
 CHUNK = 32
@@ -118,15 +118,22 @@ def _backward(
 
 
 def gated_delta(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, innovate: bool = True
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    sequences: Sequences,
+    innovate: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     (B, T, H, K), V = k.shape, v.shape[3]
     fits = q.shape == k.shape and v.shape == (B, T, H, V) and beta.shape == log_decay.shape == (B, T, H)
     expected = "q and k (B, T, H, K), v (B, T, H, V), beta and log_decay (B, T, H), state (B, H, V, K)"
     require(fits and state.shape == (B, H, V, K), expected, q, k, v, beta, log_decay, state)
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         beta, log_decay = (x * real[:, :, None] for x in (beta, log_decay))
-    return _Scan.apply(q, k, v, beta, log_decay, state, place.position if place.packed else None)
+    return _Scan.apply(q, k, v, beta, log_decay, state, sequences.position if sequences.packed else None)
 
 
 class _Scan(torch.autograd.Function):

@@ -10,12 +10,12 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 LARGEST_KEY = 256
 
 
-def refusal(k: Tensor, place: Place, innovate: bool) -> str | None:
+def refusal(k: Tensor, sequences: Sequences, innovate: bool) -> str | None:
     """Why it cannot serve keys like k (B, T, H, K), or None where it can."""
     if innovate:
         return "its kernels do not give the innovations"
@@ -23,7 +23,7 @@ def refusal(k: Tensor, place: Place, innovate: bool) -> str | None:
         return f"expected tensors on a CUDA device, got {k.device.type}"
     if k.shape[-1] > LARGEST_KEY:
         return f"expected keys of {LARGEST_KEY} dims at most, got {k.shape[-1]}"
-    if place.packed:
+    if sequences.packed:
         return "documents packed into a row need their lengths on the host, which would wait for the device"
     if find_spec("fla") is None:
         return "the package flash-linear-attention is not installed; pip install 'solomonic[gpu]'"
@@ -31,22 +31,36 @@ def refusal(k: Tensor, place: Place, innovate: bool) -> str | None:
 
 
 def gated_delta(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, innovate: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    sequences: Sequences,
+    innovate: bool,
 ) -> tuple[Tensor, None, Tensor]:
     """See `gated_delta`. ValueError for what `refusal` names."""
-    reason = refusal(k, place, innovate)
+    reason = refusal(k, sequences, innovate)
     if reason:
         raise ValueError(f"backend 'fla': {reason}; backend 'chunked' serves every call")
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
-    return mapped(chunk_gated_delta_rule, q, k, v, beta, log_decay, state, place)
+    return mapped(chunk_gated_delta_rule, q, k, v, beta, log_decay, state, sequences)
 
 
 def mapped(
-    scan: Callable, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place
+    scan: Callable,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    sequences: Sequences,
 ) -> tuple[Tensor, None, Tensor]:
     """What `scan`, which takes the arguments of their `chunk_gated_delta_rule`, gives, in our terms."""
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         beta, log_decay = beta * real[:, :, None], log_decay * real[:, :, None]
     start = state.mT.contiguous()
     y, state = scan(q=q, k=k, v=v, g=log_decay, beta=beta, scale=1.0, initial_state=start, output_final_state=True)

@@ -8,18 +8,25 @@ y_t = S_t q_t
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 
 def gated_delta(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, place: Place, innovate: bool = True
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    sequences: Sequences,
+    innovate: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    real = place.real()
+    real = sequences.real()
     out, errors = [], []
     for t in range(v.shape[1]):
         before = state
-        if place.packed:
-            state = torch.where((place.position[:, t] == 0)[:, None, None, None], 0, state)
+        if sequences.packed:
+            state = torch.where((sequences.position[:, t] == 0)[:, None, None, None], 0, state)
         state = log_decay[:, t, :, None, None].exp() * state
         error = v[:, t] - torch.einsum("bhvk,bhk->bhv", state, k[:, t])
         state = state + (beta[:, t, :, None] * error)[..., None] * k[:, t, :, None, :]

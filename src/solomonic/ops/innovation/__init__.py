@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ...spelling import choose
-from ..place import Place, advance, extend
+from ..._utils.spelling import choose
+from ..sequence import Sequences, advance, extend
 from . import reference, shifted
 
 BACKENDS = {"reference": reference.prediction, "shifted": shifted.prediction}
@@ -14,19 +14,19 @@ NOISE = 1e-4
 
 
 def innovation(
-    f: Tensor, kind: str, state: Tensor | None, place: Place, backend: str = "shifted"
+    f: Tensor, kind: str, state: Tensor | None, sequences: Sequences, backend: str = "shifted"
 ) -> tuple[Tensor, Tensor]:
     """Error of the causal-average predictor of the fading output (B'MOJO, arXiv 2407.06324, section 3).
 
     f (B, T, D); kind "norm" or "cosine"; state (B, WIDTH, D), the last outputs. Returns (B, T) float32, state.
     """
     extended = extend(state, f.float(), WIDTH)
-    predicted = choose("backend", backend, BACKENDS)(extended, place, WIDTH)
+    predicted = choose("backend", backend, BACKENDS)(extended, sequences, WIDTH)
     if kind == "norm":
         score, least = (f.float() - predicted).norm(dim=-1), NOISE * f.float().norm(dim=-1)
     else:
         score, least = 1 - torch.cosine_similarity(f.float(), predicted, -1), NOISE
-    return torch.where(score > least, score, 0), advance(extended, place, WIDTH)
+    return torch.where(score > least, score, 0), advance(extended, sequences, WIDTH)
 
 
 def random_score(position: Tensor) -> Tensor:

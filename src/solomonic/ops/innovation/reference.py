@@ -7,14 +7,14 @@ norm:   |f_j - p_j|          cosine:   1 - cos(f_j, p_j)
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 
-def prediction(extended: Tensor, place: Place, width: int) -> Tensor:
+def prediction(extended: Tensor, sequences: Sequences, width: int) -> Tensor:
     rows = []
-    for t in range(place.position.shape[1]):
+    for t in range(sequences.position.shape[1]):
         past = extended[:, t : t + width]
         lag = torch.arange(width, 0, -1, device=past.device)
-        known = (lag <= place.position[:, t, None]).to(past.dtype)[..., None]
+        known = (lag <= sequences.position[:, t, None]).to(past.dtype)[..., None]
         rows.append((past * known).sum(1) / known.sum(1).clamp_min(1))
     return torch.stack(rows, 1)

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 
-def prediction(extended: Tensor, place: Place, width: int) -> Tensor:
-    T = place.position.shape[1]
+def prediction(extended: Tensor, sequences: Sequences, width: int) -> Tensor:
+    T = sequences.position.shape[1]
     total = 0
     for lag in range(1, width + 1):
-        known = (place.position >= lag)[..., None].to(extended.dtype)
+        known = (sequences.position >= lag)[..., None].to(extended.dtype)
         total = total + extended[:, width - lag : width - lag + T] * known
-    return total / place.position.clamp(1, width)[..., None].to(extended.dtype)
+    return total / sequences.position.clamp(1, width)[..., None].to(extended.dtype)

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from ...spelling import choose
-from ..place import LEAST_LOG_DECAY, Place
+from ..._utils.spelling import choose
 from ..precision import full_precision
+from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, reference
 
 BACKENDS = {"reference": reference.kalman, "chunked": chunked.kalman}
@@ -19,7 +19,7 @@ def kalman(
     log_decay: Tensor,
     h: Tensor | None,
     u: Tensor | None,
-    place: Place,
+    sequences: Sequences,
     iterations: int = 30,
     innovate: bool = False,
     backend: str = "chunked",
@@ -45,4 +45,6 @@ def kalman(
         h, u = v.new_zeros(B, H, k.shape[3], k.shape[3]), v.new_zeros(B, H, V, k.shape[3])
     h, u = h.float(), u.float()
     with full_precision(v.device):
-        return choose("backend", backend, BACKENDS)(q, k, v, weight, mix, log_decay, h, u, place, iterations, innovate)
+        return choose("backend", backend, BACKENDS)(
+            q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate
+        )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..chunks import cut, decays
-from ..place import Place
+from ..sequence import Sequences
 from . import reference
 from .chebyshev import solve
 from .reference import EPSILON, divisor
@@ -29,18 +29,18 @@ def kalman(
     log_decay: Tensor,
     h: Tensor,
     u: Tensor,
-    place: Place,
+    sequences: Sequences,
     iterations: int,
     innovate: bool,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     B, T, H, V = v.shape
     if T == 1:
-        return reference.kalman(q, k, v, weight, mix, log_decay, h, u, place, iterations, innovate)
-    if (real := place.real()) is not None:
+        return reference.kalman(q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate)
+    if (real := sequences.real()) is not None:
         weight = weight * real[:, :, None]
         log_decay = log_decay * real[:, :, None]
-    (q, k, v), (weight, mix, log_decay), document = cut((q, k, v), (weight, mix, log_decay), place, chunk)
+    (q, k, v), (weight, mix, log_decay), document = cut((q, k, v), (weight, mix, log_decay), sequences, chunk)
     C, Q = k.shape[1], k.shape[3]
     decay, into, onward, keep = decays(log_decay, document)
     into, weight, mix = into[..., None], weight[..., None], mix[..., None]

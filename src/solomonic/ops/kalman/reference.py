@@ -12,7 +12,7 @@ The innovation is v_t - exp(g_t) U_{t-1} (exp(g_t) H_{t-1} + l_t I)^-1 k_t. With
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 from .chebyshev import RIDGE, solve
 
 EPSILON = 1e-6
@@ -28,16 +28,16 @@ def kalman(
     log_decay: Tensor,
     h: Tensor,
     u: Tensor,
-    place: Place,
+    sequences: Sequences,
     iterations: int,
     innovate: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    real = place.real()
+    real = sequences.real()
     out, errors = [], []
     for t in range(v.shape[1]):
         before = h, u
-        if place.packed:
-            begins = (place.position[:, t] == 0)[:, None, None, None]
+        if sequences.packed:
+            begins = (sequences.position[:, t] == 0)[:, None, None, None]
             h, u = torch.where(begins, 0, h), torch.where(begins, 0, u)
         keep, written = log_decay[:, t, :, None, None].exp(), (weight[:, t, :, None] * k[:, t])[..., None, :]
         h = keep * h + k[:, t, :, :, None] * written

@@ -14,95 +14,68 @@ call, which stays small however long the stream is.
 
 import warnings
 from collections.abc import Callable
-from types import ModuleType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...spelling import choose
-from .. import rows
+from ..._utils.spelling import choose
+from .. import dispatch
 from ..innovation import standing
-from ..place import Place, advance, extend
 from ..precision import widest
 from ..rotary import Rotation, Scaling
-from ..rows import NO_TRITON, compiled_in
 from ..selection import ABSENT
-from . import blocked, reference
+from ..sequence import Sequences, advance, extend
+from . import reference, tiled
+from .call import AttentionCall, Stored
 
 
-class Stored(NamedTuple):
-    """Keys and values that came from outside the layer, constants to it: E of them for each query."""
-
-    query: Tensor  # (B, T, H, D), before rotation
-    key: Tensor  # (B, T, E, G, D)
-    value: Tensor  # (B, T, E, G, D)
-    bias: Tensor  # (B, T, E) float32, added to the logits
-    visible: Tensor  # (B, T, E) bool
-    watch: Callable[[Tensor], None] | None = None  # is given the weights, (B, T, H, E), that the queries gave them
+def _triton(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    if call.stored is not None:
+        raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'tiled' serves every call")
+    return dispatch.required_triton(__name__, "tiled").attend(call)
 
 
-def _fused() -> ModuleType | None:
-    try:
-        from . import triton
-    except ImportError:
-        return None
-    return triton
+Backend = Callable[[AttentionCall], tuple[Tensor, Tensor | None]]
 
-
-def _triton(*call):
-    if call[11] is not None:
-        raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'blocked' serves every call")
-    if (found := _fused()) is None:
-        raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend 'blocked'")
-    return found.attend(*call[:11], *call[12:])
-
-
-BACKENDS = {
+BACKENDS: dict[str, Backend] = {
     "reference": reference.attend,
-    "blocked": blocked.attend,
+    "tiled": tiled.attend,
     "triton": _triton,
-    "step": compiled_in(__name__, "attend", "step"),
+    "decode": dispatch.compiled_function(__name__, "attend", "decode"),
 }
-"""A backend attends; what it is given is the same for all:
-
-queries, keys, values: triples (window, fading, eidetic); queries (B, T, H, D), keys and values (B, rows, G, D) whose
-last T rows are this call's, eidetic ones (B, S, G, D) of all candidates; score, coordinate, bias (B, S); place, window,
-span, block, capacity; stored, a `Stored` or None; the `Rotation` by which to turn queries and keys of the window and of
-the fading memory, None where they are turned already. Returns (B, T, H, D) and the carried candidates (B, capacity),
--1 = none.
-"""
 NOT_STORED = "its kernels do not attend to a store yet"
 
 
 def refusal(backend: str, x: Tensor) -> str | None:
-    """Why `backend` cannot serve queries, keys or values like x (..., D), or None where it can. "step" serves single rows."""
+    """Why `backend` cannot serve queries, keys or values like x (..., D), or None where it can. "decode" serves single rows."""
     choose("backend", backend, BACKENDS)
-    if backend == "step":
-        return None if rows.compiles(x) and x.dtype == torch.float32 else "it is for float32 on a CPU, with numba"
+    if backend == "decode":
+        return (
+            None if dispatch.numba_serves(x) and x.dtype == torch.float32 else "it is for float32 on a CPU, with numba"
+        )
     if backend != "triton":
         return None
-    return NO_TRITON if (found := _fused()) is None else found.refusal(x)
+    return dispatch.NO_TRITON if (kernels := dispatch.triton_module(__name__)) is None else kernels.refusal(x)
 
 
 def fastest(x: Tensor) -> str:
-    """The backend for queries, keys and values like x (..., D): "triton" on an accelerator that it can serve, or "blocked".
+    """The backend for queries, keys and values like x (..., D): "triton" on an accelerator that it can serve, or "tiled".
 
     One that it cannot serve gets one warning that says why.
     """
     if x.is_cpu or x.is_meta:
-        return "blocked"
+        return "tiled"
     reason = refusal("triton", x)
     if reason is None:
         return "triton"
     if not torch.compiler.is_compiling():
         warnings.warn(f"memory attention is not fused: {reason}", stacklevel=3)
-    return "blocked"
+    return "tiled"
 
 
-def _steps(x: Tensor, *others: Tensor | None) -> bool:
-    """Whether "step" can serve a row of these."""
-    if refusal("step", x) or torch.is_autocast_enabled("cpu"):
+def _decodes(x: Tensor, *others: Tensor | None) -> bool:
+    """Whether "decode" can serve a row of these."""
+    if refusal("decode", x) or torch.is_autocast_enabled("cpu"):
         return False
     return not torch.is_grad_enabled() and all(y is None or y.dtype == x.dtype for y in others)
 
@@ -150,7 +123,7 @@ def memory_attention(
     k: Tensor,
     v: Tensor,
     state: dict[str, Tensor] | None,
-    place: Place,
+    sequences: Sequences,
     *,
     window: int,
     fading: tuple[Tensor, Tensor, Tensor] | None = None,
@@ -165,6 +138,7 @@ def memory_attention(
     scaling: Scaling | None = None,
     stored: Stored | None = None,
     backend: str | None = None,
+    observe: Callable[[Backend, AttentionCall], tuple[Tensor, Tensor | None]] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
@@ -174,8 +148,9 @@ def memory_attention(
     to j, the same whenever it is asked for. `block <= window` when there is a capacity, so that no row leaves the window
     before it could be kept. `stored` is attended to as it is given.
     Returns (B, T, H, D) and the state after the last real row; its slot_age counts the rows since the slot's own, 0 in
-    an empty slot. `backend` None is `fastest`, and "blocked" where something is stored.
-    ValueError for a backend that is not there, or that cannot serve the call.
+    an empty slot. `backend` None is `fastest`, and "tiled" where something is stored.
+    `observe` is given the backend and the call, and returns what the backend would. ValueError for a backend that is not there,
+    or that cannot serve the call.
     """
     B, T, G, D = k.shape
     if state is None:
@@ -186,7 +161,7 @@ def memory_attention(
 
     def remembered(name: str, x: Tensor, size: int) -> Tensor:
         extended = extend(state[name], x, size)
-        after[name] = advance(extended, place, size)
+        after[name] = advance(extended, sequences, size)
         return extended
 
     near, far, kept = (q, k, v), (None, None, None), (None, None, None)
@@ -205,7 +180,7 @@ def memory_attention(
         empty = raw == -torch.inf
         lost = None
         if clock is not None:
-            lost, after["lost"], after["time"] = _decayed(clock, state, place, window)
+            lost, after["lost"], after["time"] = _decayed(clock, state, sequences, window)
         order = standing(raw, lost, exact)
         bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
@@ -216,53 +191,57 @@ def memory_attention(
         ]
         kept, near = (q, *candidates), (q, *(x[:, capacity:] for x in candidates))
         for name, x in zip("kv", near[1:]):
-            after[name] = advance(x, place, window)
+            after[name] = advance(x, sequences, window)
     queries, keys, values = zip(near, far, kept, strict=True)
 
     if backend is None:
-        backend = fastest(v) if stored is None else "blocked"
-        if backend == "blocked" and T == 1 and _steps(q, *keys, *values, bias, *(stored or ())[:4]):
-            backend = "step"
-    y, carried = choose("backend", backend, BACKENDS)(
+        backend = fastest(v) if stored is None else "tiled"
+        if backend == "tiled" and T == 1 and observe is None and _decodes(q, *keys, *values, bias, *(stored or ())[:4]):
+            backend = "decode"
+    call = AttentionCall(
         queries,
         keys,
         values,
-        order,
-        coordinate,
-        bias,
-        place,
-        window,
-        span,
-        block,
-        capacity,
-        stored,
-        Rotation(base, scaling),
+        score=order,
+        coordinate=coordinate,
+        bias=bias,
+        sequences=sequences,
+        window=window,
+        span=span,
+        block=block,
+        capacity=capacity,
+        stored=stored,
+        rotation=Rotation(base, scaling),
     )
+    attend = choose("backend", backend, BACKENDS)
+    y, carried = attend(call) if observe is None else observe(attend, call)
     if capacity:
         held, at = carried >= 0, carried.clamp_min(0)
         heads = at[..., None, None].expand(-1, -1, G, D)
         after["slot_k"] = torch.where(held[..., None, None], keys[2].gather(1, heads), 0)
         after["slot_v"] = torch.where(held[..., None, None], values[2].gather(1, heads), 0)
         after["slot_score"] = raw.gather(1, at).masked_fill(~held, -torch.inf)
-        after["slot_age"] = torch.where(held, place.last() - coordinate.gather(1, at), 0)
+        after["slot_age"] = torch.where(held, sequences.last() - coordinate.gather(1, at), 0)
         if lost is not None:
             after["slot_lost"] = torch.where(held, lost.gather(1, at) - lost[:, -1:], 0)
     return y, after
 
 
-def _decayed(clock: Tensor, state: dict[str, Tensor], place: Place, window: int) -> tuple[Tensor, Tensor, Tensor]:
+def _decayed(
+    clock: Tensor, state: dict[str, Tensor], sequences: Sequences, window: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """What each candidate's score (B, S) has lost when the call begins, less than nothing for the call's own rows; the
     ring and the document's time after the call. Sums are from the call's first row on, so that a long stream costs no
     digits."""
     clock = clock.detach().to(state["lost"].dtype)
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         clock = clock * real
     passed = clock.cumsum(1)
     lost = torch.cat([state["lost"], -passed], 1)
     total = passed[:, -1:]
-    begin = place.last() - place.end[:, None]  # coordinate of the document's first row
+    begin = sequences.last() - sequences.end[:, None]  # coordinate of the document's first row
     row = torch.arange(clock.shape[1], device=clock.device)
     time = (clock * (row >= begin)).sum(1) + torch.where(begin[:, 0] < 0, state["time"], 0)
-    real = torch.arange(window, 0, -1, device=clock.device) <= place.end[:, None]
-    ring = torch.where(real, advance(lost + total, place, window), 0)
+    real = torch.arange(window, 0, -1, device=clock.device) <= sequences.end[:, None]
+    ring = torch.where(real, advance(lost + total, sequences, window), 0)
     return torch.cat([state["slot_lost"], lost], 1), ring, time

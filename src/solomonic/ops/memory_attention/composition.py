@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..innovation import standing
-from ..place import join
+from ..sequence import join
 
 
 def compose(states: list[dict[str, Tensor]], lengths: Tensor, block: int, exact: bool = False) -> dict[str, Tensor]:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from ..place import Place
 from ..rotary import Rotation, turn
 from ..selection import select_by_query
+from .call import AttentionCall
 
 
 def turned(queries, keys, rotation: Rotation | None):
@@ -24,22 +24,11 @@ def turned(queries, keys, rotation: Rotation | None):
     return (near, far, queries[2]), (turned(keys[0]), turned(keys[1]), keys[2])
 
 
-def attend(
-    queries,
-    keys,
-    values,
-    score,
-    coordinate,
-    bias,
-    place: Place,
-    window,
-    span,
-    block,
-    capacity,
-    stored=None,
-    rotation=None,
-):
-    """See `memory_attention.BACKENDS`."""
+def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    """See `AttentionCall`."""
+    queries, keys, values = call.queries, call.keys, call.values
+    score, coordinate, bias, stored, rotation = call.score, call.coordinate, call.bias, call.stored, call.rotation
+    sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
     queries, keys = turned(queries, keys, rotation)
     (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
     B, T, H, D = q.shape
@@ -58,15 +47,18 @@ def attend(
         return t - torch.arange(T - k.shape[1], T, device=q.device)
 
     if window:
-        group(q, k, v, (lag(k) >= 0) & (lag(k) < window) & (lag(k) <= place.position[..., None]))
+        group(q, k, v, (lag(k) >= 0) & (lag(k) < window) & (lag(k) <= sequences.position[..., None]))
     if k_fading is not None:
         far = lag(k_fading)
         group(
-            q_fading, k_fading, v_fading, (far >= window) & (far < window + span) & (far <= place.position[..., None])
+            q_fading,
+            k_fading,
+            v_fading,
+            (far >= window) & (far < window + span) & (far <= sequences.position[..., None]),
         )
     carried = None
     if capacity:
-        chosen, carried = select_by_query(score, coordinate, place, block, capacity)
+        chosen, carried = select_by_query(score, coordinate, sequences, block, capacity)
         member = torch.zeros(B, T, score.shape[1] + 1, dtype=torch.bool, device=q.device)
         member = member.scatter(2, chosen % (score.shape[1] + 1), True)[..., :-1]
         old = t - coordinate[:, None] >= window

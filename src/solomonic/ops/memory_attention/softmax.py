@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..rows import fastest
+from .. import dispatch
 
 
 class Columns(NamedTuple):
@@ -64,7 +64,7 @@ def softmax(
 
     position (B or 1, T); unseen (B or 1, count, rows, capacity) bool: which eidetic keys a row does not see.
     """
-    if fastest(logits.all) == "compiled":
+    if dispatch.compiled_pays(logits.all):
         from . import compiled
 
         return logits, compiled.softmax(logits, tile, columns, position, unseen, massed)
@@ -90,7 +90,7 @@ def softmax(
 
 def change(dweight: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
     """The gradient of logits: (dweight - mean) weight, of (..., queries, keys); mean (..., queries, 1) is their inner product."""
-    if fastest(weight) == "compiled" and weight.is_contiguous() and dweight.dtype == weight.dtype:
+    if dispatch.compiled_pays(weight) and weight.is_contiguous() and dweight.dtype == weight.dtype:
         from . import compiled
 
         return compiled.change(dweight, mean, weight)

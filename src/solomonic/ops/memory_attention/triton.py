@@ -18,9 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..place import Place
 from ..selection import select
 from ..triton import INTERPRETED, load, product, products_refusal, store, wide
+from .call import AttentionCall
 from .reference import turned
 
 LARGEST_HEAD = 256
@@ -38,31 +38,34 @@ def refusal(x: Tensor) -> str | None:
     return reason
 
 
-def attend(queries, keys, values, score, coordinate, bias, place: Place, window, span, block, capacity, rotation=None):
-    """See `memory_attention.BACKENDS`. ValueError for what `refusal` names. Products run in autocast's type."""
+def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
+    """See `AttentionCall`. ValueError for what `refusal` names. Products run in autocast's type."""
+    queries, keys, values = call.queries, call.keys, call.values
+    score, coordinate, bias, rotation = call.score, call.coordinate, call.bias, call.rotation
+    sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
     queries, keys = turned(queries, keys, rotation)
     given = [*queries, *keys, *values]
     if not window:
         given[0::3] = [None] * 3
-    device = place.position.device
+    device = sequences.position.device
     if torch.is_autocast_enabled(device.type):
         lower = torch.get_autocast_dtype(device.type)
         given = [None if x is None else x.to(lower) for x in given]
     for x in given:
         reason = None if x is None else refusal(x)
         if reason:
-            raise ValueError(f"backend 'triton': {reason}; backend 'blocked' serves every call")
+            raise ValueError(f"backend 'triton': {reason}; backend 'tiled' serves every call")
     if window and queries[1] is queries[0]:
         given[1] = None
     given = [None if x is None else x.contiguous() for x in given]
     index = event = seen = newest = carried = None
     if capacity:
-        index, event, carried = (x.contiguous() for x in select(score, coordinate, place, block, capacity))
+        index, event, carried = (x.contiguous() for x in select(score, coordinate, sequences, block, capacity))
         seen = _of_sets(coordinate.clamp_min(-FAR.value).to(torch.int32), index)
         newest = seen.masked_fill(index < 0, -FAR.value).amax(-1)
         seen = seen.masked_fill(index < 0, FAR.value)
     bias = None if bias is None else bias.contiguous()
-    position = place.position.clamp_max(2**31 - 1).to(torch.int32).contiguous()
+    position = sequences.position.clamp_max(2**31 - 1).to(torch.int32).contiguous()
     y, _ = _attend(*given, bias, position, seen, newest, index, event, window, span, block, capacity)
     return y, carried
 

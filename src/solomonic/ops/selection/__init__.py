@@ -9,12 +9,11 @@ Candidates are numbered [slots | past rows | rows of this call]: S = capacity + 
 the ring of past rows (at least `block`). Slots hold what was kept before the call, and their coordinate.
 """
 
-import torch
 from torch import Tensor
 
-from ...spelling import choose
-from .. import rows
-from ..place import Place
+from ..._utils.spelling import choose
+from .. import dispatch
+from ..sequence import Sequences
 from . import tree
 from .reference import select as select_by_query
 from .tree import Sets
@@ -25,20 +24,20 @@ FEW = 3
 """Blocks that the tree does as fast as a loop."""
 
 
-BACKENDS = {"tree": tree.select, "compiled": rows.compiled_in(__name__, "select")}
+BACKENDS = {"tree": tree.select, "compiled": dispatch.compiled_function(__name__, "select")}
 
 
 def select(
-    score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int, backend: str | None = None
+    score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, capacity: int, backend: str | None = None
 ) -> Sets:
     """score (B, S), -inf at an empty slot; coordinate (B, S) int64 -> the sets of all blocks of the call.
 
     `backend` None is "compiled" for more than a few blocks on a CPU with numba, else "tree".
     """
     if backend is None:
-        many = place.position.shape[1] > FEW * block
-        backend = "compiled" if many and rows.compiles(score) else "tree"
-    return choose("backend", backend, BACKENDS)(score, coordinate, place, block, capacity)
+        many = sequences.position.shape[1] > FEW * block
+        backend = "compiled" if many and dispatch.numba_serves(score) else "tree"
+    return choose("backend", backend, BACKENDS)(score, coordinate, sequences, block, capacity)
 
 
 __all__ = ["ABSENT", "BACKENDS", "Sets", "select", "select_by_query"]

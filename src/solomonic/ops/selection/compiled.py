@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..jit import compiled
-from ..place import Place
+from ..sequence import Sequences
 from .tree import Sets, events
 
 
@@ -47,15 +47,15 @@ def _select(score, coordinate, event, start, last, least, rows, block, capacity,
             carried[b, i] = here if here >= 0 and coordinate[b, here] >= last[b, 0] - least[b] else -1
 
 
-def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int) -> Sets:
+def select(score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, capacity: int) -> Sets:
     """See the package's docstring."""
-    event, start = events(place, block)
+    event, start = events(sequences, block)
     B, Q = len(score), event.shape[1]
     index, carried = (
         torch.empty(*shape, dtype=torch.int64, device="cpu") for shape in ((B, Q + 1, capacity), (B, capacity))
     )
-    given = (x.contiguous().numpy() for x in (score, coordinate, event, start, place.last(), place.end))
-    _select(*given, place.position.shape[1], block, capacity, index.numpy(), carried.numpy())
+    given = (x.contiguous().numpy() for x in (score, coordinate, event, start, sequences.last(), sequences.end))
+    _select(*given, sequences.position.shape[1], block, capacity, index.numpy(), carried.numpy())
     return Sets(index, event, carried)
 
 

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 
-def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int) -> tuple[Tensor, Tensor]:
+def select(score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, capacity: int) -> tuple[Tensor, Tensor]:
     """score (B, S), -inf at an empty slot; coordinate (B, S) int64.
 
     Returns what each query sees (B, T, capacity) and what is carried on (B, capacity): candidate numbers, -1 = none.
     """
     B, S = score.shape
-    T = place.position.shape[1]
+    T = sequences.position.shape[1]
     chosen = torch.full((B, T, capacity), -1)
     carried = torch.full((B, capacity), -1)
     for b in range(B):
@@ -29,8 +29,8 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
             able.sort(key=lambda i: (-score[b, i].item(), coordinate[b, i].item()))
             return torch.tensor(able[:capacity], dtype=torch.long)
 
-        length = T if place.length is None else int(place.length[b])
-        position = place.position.expand(B, T)[b].tolist()
+        length = T if sequences.length is None else int(sequences.length[b])
+        position = sequences.position.expand(B, T)[b].tolist()
         for t in range(length):
             memory = best(t - position[t], t - position[t] % block)
             chosen[b, t, : len(memory)] = memory

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 NEVER = -(1 << 31)  # before any coordinate
 
@@ -25,25 +25,25 @@ class Sets(NamedTuple):
     carried: Tensor  # (B, capacity) int64: the memory after the last real row
 
 
-def events(place: Place, block: int) -> tuple[Tensor, Tensor]:
+def events(sequences: Sequences, block: int) -> tuple[Tensor, Tensor]:
     """(B or 1, Q) int64: the row of each block from which the memory is a new one, T where none, and of those that have
     one the row where the document began, NEVER where there is none."""
-    T = place.position.shape[1]
+    T = sequences.position.shape[1]
     Q = -(-T // block)
-    row = torch.arange(Q * block, device=place.position.device).view(Q, block)
-    position = torch.nn.functional.pad(place.position, (0, Q * block - T)).view(-1, Q, block)
-    happens = (position % block == 0) & (position > 0) & (row < place.last()[:, :, None])
+    row = torch.arange(Q * block, device=sequences.position.device).view(Q, block)
+    position = torch.nn.functional.pad(sequences.position, (0, Q * block - T)).view(-1, Q, block)
+    happens = (position % block == 0) & (position > 0) & (row < sequences.last()[:, :, None])
     happening = happens.any(-1)
     event = torch.where(happening, (happens * row).sum(-1), T)
     return event, torch.where(happening, event - (happens * position).sum(-1), NEVER)
 
 
-def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity: int) -> Sets:
+def select(score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, capacity: int) -> Sets:
     """score (B, S), -inf at an empty slot; coordinate (B, S) int64. See the package's docstring."""
     B, S = score.shape
-    T = place.position.shape[1]
+    T = sequences.position.shape[1]
     W = S - T - capacity
-    event, start = events(place, block)
+    event, start = events(sequences, block)
     Q, happening = event.shape[1], event < T
 
     added = event.clamp_max(T)[..., None] - block + torch.arange(block, device=score.device) + W + capacity
@@ -69,7 +69,7 @@ def select(score: Tensor, coordinate: Tensor, place: Place, block: int, capacity
         start = torch.cat([start[:, :step], torch.maximum(start[:, step:], start[:, :-step])], 1)
         step *= 2
 
-    current = coordinate.gather(1, index[:, -1]) >= place.last() - place.end[:, None]
+    current = coordinate.gather(1, index[:, -1]) >= sequences.last() - sequences.end[:, None]
     index = index.masked_fill(best_score == -torch.inf, -1)
     return Sets(index, event, index[:, -1].masked_fill(~current, -1))
 

@@ -1,31 +1,19 @@
 """State-space duality: the scan of Mamba-2."""
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
-from ...spelling import choose
-from .. import rows
-from ..place import LEAST_LOG_DECAY, Place
+from ..._utils.spelling import choose
+from .. import dispatch
 from ..precision import full_precision
+from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, fla, reference
 
-_compiled = rows.compiled_in(__name__, "ssd")
+_compiled = dispatch.compiled_function(__name__, "ssd")
 
 
-def _fused() -> ModuleType | None:
-    try:
-        from . import triton
-    except ImportError:
-        return None
-    return triton
-
-
-def _triton(*given):
-    if (found := _fused()) is None:
-        raise ValueError(f"backend 'triton': {rows.NO_TRITON}; pip install triton, or use backend 'chunked'")
-    return found.ssd(*given)
+def _triton(*args):
+    return dispatch.required_triton(__name__, "chunked").ssd(*args)
 
 
 BACKENDS = {
@@ -39,7 +27,7 @@ WHOLE = (_compiled, _triton)
 """Those to which a step and a skip cost nothing of their own."""
 
 
-def fastest(v: Tensor, k: Tensor, place: Place) -> str:
+def fastest(v: Tensor, k: Tensor, sequences: Sequences) -> str:
     """The backend: for several rows "triton" or "fla" on an accelerator that it can serve, "compiled" on a CPU with numba.
 
     Else "chunked", which decodes, and is what `torch.compile` makes something of where there is no "triton".
@@ -47,10 +35,10 @@ def fastest(v: Tensor, k: Tensor, place: Place) -> str:
     if v.shape[1] == 1 or v.is_meta:
         return "chunked"
     if v.is_cpu:
-        return "compiled" if rows.fastest(v) == "compiled" else "chunked"
-    if (found := _fused()) is not None and found.refusal(v, k) is None:
+        return "compiled" if dispatch.compiled_pays(v) else "chunked"
+    if (kernels := dispatch.triton_module(__name__)) is not None and kernels.refusal(v, k) is None:
         return "triton"
-    return "chunked" if torch.compiler.is_compiling() or fla.refusal(v, place) else "fla"
+    return "chunked" if torch.compiler.is_compiling() or fla.refusal(v, sequences) else "fla"
 
 
 def ssd(
@@ -59,7 +47,7 @@ def ssd(
     q: Tensor,
     log_decay: Tensor,
     state: Tensor | None,
-    place: Place,
+    sequences: Sequences,
     backend: str | None = None,
     *,
     step: Tensor | None = None,
@@ -79,7 +67,7 @@ def ssd(
         given = [list(x.shape) for x in (v, k, q, log_decay, state, step, skip) if x is not None]
         expected = "v (B, T, H, P), k and q (B, T, G, N), log_decay and step (B, T, H), state (B, H, P, N), skip (H,)"
         raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, given))}")
-    scan = choose("backend", backend or fastest(v, k, place), BACKENDS)
+    scan = choose("backend", backend or fastest(v, k, sequences), BACKENDS)
     if scan is not _triton:
         v, k, q = (x.float() for x in (v, k, q))
     log_decay, step, skip = (None if x is None else x.float() for x in (log_decay, step, skip))
@@ -88,6 +76,6 @@ def ssd(
         state = log_decay.new_zeros(B, H, P, N)
     with full_precision(v.device):
         if scan in WHOLE:
-            return scan(v, k, q, log_decay, state, place, step, skip)
-        y, state = scan(v if step is None else v * step[..., None], k, q, log_decay, state, place)
+            return scan(v, k, q, log_decay, state, sequences, step, skip)
+        y, state = scan(v if step is None else v * step[..., None], k, q, log_decay, state, sequences)
         return y if skip is None else y + v * skip[:, None], state

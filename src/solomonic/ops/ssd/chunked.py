@@ -9,23 +9,23 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..chunks import kept
-from ..place import Place
+from ..sequence import Sequences
 
 GROUP = 64  # chunks whose states are carried by one (GROUP + 1)^2 product
 
 
 def ssd(
-    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, place: Place, chunk: int = 32
+    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences, chunk: int = 32
 ) -> tuple[Tensor, Tensor]:
     B, T, H, P = v.shape
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         v = v * real[:, :, None, None]
         log_decay = log_decay * real[:, :, None]
     if T == 1:
-        return _step(v, k, q, log_decay, state, place)
+        return _step(v, k, q, log_decay, state, sequences)
     Q = min(chunk, T)
     C = -(-T // Q)
-    document = place.document()
+    document = sequences.document()
     end = state.new_zeros(1, C + 1)  # the document each chunk ends in; column 0 is the state's
     if C * Q > T:
         v, k, q = (pad(x, (0, 0, 0, 0, 0, C * Q - T)) for x in (v, k, q))
@@ -72,12 +72,14 @@ def ssd(
     return y, state.reshape(B, H, P, N).clone()  # not a view of all chunks' states
 
 
-def _step(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+def _step(
+    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
+) -> tuple[Tensor, Tensor]:
     """One row: S = exp(g) S + v k^T, y = S q."""
     B, _, H, P = v.shape
     keep = log_decay[:, 0].exp()
-    if place.packed:
-        keep = keep * (place.position != 0)
+    if sequences.packed:
+        keep = keep * (sequences.position != 0)
     k, q = (x[:, 0].repeat_interleave(H // x.shape[2], 1) for x in (k, q))  # b h n
     state = keep[..., None, None] * state + v[:, 0, :, :, None] * k[:, :, None]
     return (state @ q[..., None])[..., 0][:, None], state

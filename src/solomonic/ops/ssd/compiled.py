@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from ..chunks import LEAST_LOG
 from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, threads, whole_numbers
-from ..layout import Layout
-from ..place import Place
+from ..sequence import Sequences
+from ..tiles import Layout
 
 F = np.float32
 LEAST = F(LEAST_LOG)
@@ -204,16 +204,16 @@ def ssd(
     q: Tensor,
     log_decay: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
     step: Tensor | None = None,
     skip: Tensor | None = None,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
     step = torch.ones_like(log_decay) if step is None else step
     skip = log_decay.new_zeros(v.shape[2]) if skip is None else skip
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         step, log_decay = (x * real[:, :, None] for x in (step, log_decay))
-    return _Scan.apply(v, k, q, log_decay, step, skip, state, place.document(), min(chunk, v.shape[1]))
+    return _Scan.apply(v, k, q, log_decay, step, skip, state, sequences.document(), min(chunk, v.shape[1]))
 
 
 class _Scan(torch.autograd.Function):

@@ -10,35 +10,37 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 
-def refusal(x: Tensor, place: Place) -> str | None:
+def refusal(x: Tensor, sequences: Sequences) -> str | None:
     """Why it cannot serve values like x (B, T, H, P), or None where it can."""
     if x.device.type != "cuda":
         return f"expected tensors on a CUDA device, got {x.device.type}"
-    if place.packed:
+    if sequences.packed:
         return "documents packed into a row need their lengths on the host, which would wait for the device"
     if find_spec("fla") is None:
         return "the package flash-linear-attention is not installed; pip install 'solomonic[gpu]'"
     return None
 
 
-def ssd(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+def ssd(
+    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
+) -> tuple[Tensor, Tensor]:
     """See `ssd`. ValueError for what `refusal` names."""
-    reason = refusal(v, place)
+    reason = refusal(v, sequences)
     if reason:
         raise ValueError(f"backend 'fla': {reason}; backend 'chunked' serves every call")
     from fla.ops.simple_gla import chunk_simple_gla
 
-    return mapped(chunk_simple_gla, v, k, q, log_decay, state, place)
+    return mapped(chunk_simple_gla, v, k, q, log_decay, state, sequences)
 
 
 def mapped(
-    scan: Callable, v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, place: Place
+    scan: Callable, v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
 ) -> tuple[Tensor, Tensor]:
     """What `scan`, which takes the arguments of their `chunk_simple_gla`, gives, in our terms."""
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         v, log_decay = v * real[:, :, None, None], log_decay * real[:, :, None]
     k, q = (x.repeat_interleave(v.shape[2] // x.shape[2], 2) for x in (k, q))
     state = state.mT.contiguous()

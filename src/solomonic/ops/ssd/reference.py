@@ -9,18 +9,20 @@ In the paper's letters: v = dt x, k = B, q = C, g = dt A. A document's first row
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 
 
-def ssd(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, place: Place) -> tuple[Tensor, Tensor]:
+def ssd(
+    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
+) -> tuple[Tensor, Tensor]:
     heads = v.shape[2]
     k, q = (x.repeat_interleave(heads // x.shape[2], 2) for x in (k, q))
-    document, real = place.document(), place.real()
+    document, real = sequences.document(), sequences.real()
     out = []
     for t in range(v.shape[1]):
         before = state
         if document is not None:
-            state = torch.where((place.position[:, t] == 0)[:, None, None, None], 0, state)
+            state = torch.where((sequences.position[:, t] == 0)[:, None, None, None], 0, state)
         state = log_decay[:, t, :, None, None].exp() * state + v[:, t, :, :, None] * k[:, t, :, None, :]
         out.append(torch.einsum("bhpn,bhn->bhp", state, q[:, t]))
         if real is not None:

@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..place import Place
+from ..sequence import Sequences
 from ..triton import INTERPRETED, load, product, products_refusal, store, wide
 
 LARGEST = 128  # of both dims of the state
@@ -43,7 +43,7 @@ def ssd(
     q: Tensor,
     log_decay: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
     step: Tensor | None = None,
     skip: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -57,9 +57,9 @@ def ssd(
         v = v.float()
     step = torch.ones_like(log_decay) if step is None else step
     skip = log_decay.new_zeros(H) if skip is None else skip
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         step, log_decay = (x * real[:, :, None] for x in (step, log_decay))
-    document = place.document()
+    document = sequences.document()
     if document is not None:
         document = document.to(torch.int32).expand(B, -1)
     y, state, *_ = _scan(v, k.to(v.dtype), q.to(v.dtype), log_decay, step, skip, state.float(), document)

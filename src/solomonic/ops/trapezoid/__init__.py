@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from ...spelling import choose
-from ..place import LEAST_LOG_DECAY, Place
+from ..._utils.spelling import choose
 from ..precision import full_precision
+from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import reference, scan
 from .composition import compose
 from .rotation import phase, wrap
@@ -21,7 +21,7 @@ def trapezoid(
     mix: Tensor,
     angle: Tensor,
     state: Tensor | None,
-    place: Place,
+    sequences: Sequences,
     backend: str = "scan",
 ) -> tuple[Tensor, Tensor]:
     """h_t = a_t R_t (h_{t-1} + (1 - l_t) d_t u_{t-1}) + l_t d_t u_t, y_{t,r} = h_t C_{t,r} (arXiv 2603.15569).
@@ -48,7 +48,7 @@ def trapezoid(
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     state = x.new_zeros(batch, H, P, N) if state is None else state.float()
     with full_precision(x.device):
-        return choose("backend", backend, BACKENDS)(x, B, C, log_decay, step, mix, angle, state, place)
+        return choose("backend", backend, BACKENDS)(x, B, C, log_decay, step, mix, angle, state, sequences)
 
 
 __all__ = ["BACKENDS", "compose", "phase", "trapezoid", "wrap"]

@@ -11,7 +11,7 @@ first row of a document forgets h and the row before it.
 import torch
 from torch import Tensor
 
-from ..place import Place
+from ..sequence import Sequences
 from .rotation import rotate
 
 
@@ -24,14 +24,14 @@ def trapezoid(
     mix: Tensor,
     angle: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
 ) -> tuple[Tensor, Tensor]:
-    document, real = place.document(), place.real()
+    document, real = sequences.document(), sequences.real()
     h, wrote, out = state, _outer(x[:, 0], B[:, 0]), []
     for t in range(C.shape[1]):
         before = h
         if document is not None:
-            first = (place.position[:, t] == 0)[:, None, None, None]
+            first = (sequences.position[:, t] == 0)[:, None, None, None]
             h, wrote = (torch.where(first, 0, y) for y in (h, wrote))
         alpha, delta, part = (y[:, t, :, None, None] for y in (log_decay.exp(), step, mix))
         h = alpha * rotate(h + (1 - part) * delta * wrote, angle[:, t, :, None])

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..place import Place
 from ..precision import widest
+from ..sequence import Sequences
 
 
 def rotate(x: Tensor, angle: Tensor) -> Tensor:
@@ -27,23 +27,23 @@ def wrap(angle: Tensor) -> Tensor:
     return angle - 2 * math.pi * (angle / (2 * math.pi)).round()
 
 
-def totals(angle: Tensor, place: Place) -> Tensor:
+def totals(angle: Tensor, sequences: Sequences) -> Tensor:
     """Angles of rows (B, T, H, M) -> their sums up to each row (B, 1 + T, H, M), 0 before the first; padding adds none.
 
     Wrapped, and summed in float64 where the device has it: a long call loses no digits.
     """
-    if (real := place.real()) is not None:
+    if (real := sequences.real()) is not None:
         angle = angle * real[:, :, None, None]
     return wrap(pad(angle.to(widest(angle.device)).cumsum(1), (0, 0, 0, 0, 1, 0))).float()
 
 
-def phase(angle: Tensor, state: Tensor | None, place: Place) -> Tensor:
+def phase(angle: Tensor, state: Tensor | None, sequences: Sequences) -> Tensor:
     """Sum of the angles of rows (B, T, H, M) over the current document: (B, H, M) float32, wrapped.
 
     `state` (B, H, M) is the phase before the call. What `ops.clock` is for decays.
     """
-    last = place.last()
-    begin = last - place.end[:, None]
+    last = sequences.last()
+    begin = last - sequences.end[:, None]
     row = torch.arange(angle.shape[1], device=angle.device)
     current = (row >= begin) & (row < last)
     total = (angle.to(widest(angle.device)) * current[..., None, None]).sum(1)

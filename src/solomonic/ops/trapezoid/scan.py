@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..place import Place
+from ..sequence import Sequences
 from ..ssd import ssd
 from .rotation import rotate_by, totals
 
@@ -31,23 +31,23 @@ def trapezoid(
     mix: Tensor,
     angle: Tensor,
     state: Tensor,
-    place: Place,
+    sequences: Sequences,
 ) -> tuple[Tensor, Tensor]:
     T, R = C.shape[1:3]
-    total = totals(angle, place)
+    total = totals(angle, sequences)
     cos, sin = (y[:, :, None] for y in (total.cos(), total.sin()))
     before, now = x[:, :-1], x[:, 1:]
     k, q = rotate_by(B[:, :-1], cos[:, :-1], -sin[:, :-1]), rotate_by(C, cos[:, 1:], -sin[:, 1:])
     gamma = pad(mix * step, (0, 0, 1, 0))
     weight = log_decay.exp() * (gamma[:, :-1] + (1 - mix) * step)
-    if place.packed:
-        weight = weight * (place.position != 0)[..., None]
-    y, g = ssd(*_ranks(before, k, q, log_decay), state, _places(place, R), step=weight.repeat_interleave(R, 1))
+    if sequences.packed:
+        weight = weight * (sequences.position != 0)[..., None]
+    y, g = ssd(*_ranks(before, k, q, log_decay), state, _places(sequences, R), step=weight.repeat_interleave(R, 1))
     y = y.unflatten(1, (T, R))
     if R > 1:
         y = y + _read(_products(q, k).triu(1) * weight[..., None, None], before)
     y = y + _read(_products(C, B[:, 1:]) * gamma[:, 1:, :, None, None], now)
-    x, B, gamma, cos, sin = (_last(y, place) for y in (x, B, gamma, cos, sin))
+    x, B, gamma, cos, sin = (_last(y, sequences) for y in (x, B, gamma, cos, sin))
     wrote = torch.einsum("brhp,brhn->bhpn", x * gamma[:, None, :, None], B)
     return y, rotate_by(g, cos.transpose(1, 2), sin.transpose(1, 2)) + wrote
 
@@ -60,14 +60,14 @@ def _ranks(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor) -> tuple[Tensor, 
     return *(x.flatten(1, 2) for x in (v, k, q)), log_decay
 
 
-def _places(place: Place, R: int) -> Place:
+def _places(sequences: Sequences, R: int) -> Sequences:
     """The place of T R rows, R a token."""
     if R == 1:
-        return place
-    position = (place.position[..., None] * R + torch.arange(R, device=place.position.device)).flatten(1)
-    longest = None if place.longest is None else place.longest * R
-    length = None if place.length is None else place.length * R
-    return replace(place, position=position, end=place.end * R, length=length, longest=longest)
+        return sequences
+    position = (sequences.position[..., None] * R + torch.arange(R, device=sequences.position.device)).flatten(1)
+    longest = None if sequences.longest is None else sequences.longest * R
+    length = None if sequences.length is None else sequences.length * R
+    return replace(sequences, position=position, end=sequences.end * R, length=length, longest=longest)
 
 
 def _products(q: Tensor, k: Tensor) -> Tensor:
@@ -84,8 +84,8 @@ def _read(weight: Tensor, x: Tensor) -> Tensor:
     return (weight @ x.transpose(2, 3)).transpose(2, 3)
 
 
-def _last(x: Tensor, place: Place) -> Tensor:
+def _last(x: Tensor, sequences: Sequences) -> Tensor:
     """The last real row, or the one before the call where there is none: (B, 1 + T, ...) -> (B, ...)."""
-    if place.length is None:
+    if sequences.length is None:
         return x[:, -1]
-    return x[torch.arange(len(x), device=x.device), place.length]
+    return x[torch.arange(len(x), device=x.device), sequences.length]

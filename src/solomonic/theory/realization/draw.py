@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ... import files
+from ..._utils import files
 from .identify import Identified
 from .linear import fit
 from .whiteness import correlations, largest

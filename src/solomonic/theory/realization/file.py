@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ... import files, jsontext
-from ...spelling import unknown
+from ..._utils import files, jsontext
+from ..._utils.spelling import unknown
 from .bilinear import Bilinear
 from .linear import Linear
 

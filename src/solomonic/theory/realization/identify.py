@@ -6,7 +6,7 @@ from itertools import islice
 
 import numpy as np
 
-from ...spelling import choose
+from ..._utils.spelling import choose
 from . import subspace, whiteness
 from .bilinear import Bilinear
 from .dependent import check_inputs, outputs_by_others

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from ...progress import watch_numba
+from ..._utils.progress import watch_numba
 from .outcomes import AFTER, BITS, DEPARTS, HIT, LONG, ONE, ROWS, SILENT, SLOW, WIDE, ZERO, Found, Hit
 from .reference import CELLS, INSTRUCTIONS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...spelling import unknown
+from ..._utils.spelling import unknown
 from . import decimals, times
 from .rows import NONE, Rows, refuse_empty, rows
 from .text import lines

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...machine import check_fits
+from ..._utils.machine import check_fits
 
 Array = np.ndarray
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".tga", ".exr", ".jp2", ".avif")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import files
-from ...spelling import choose
+from ..._utils import files
+from ..._utils.spelling import choose
 
 Array = np.ndarray
 CODECS = {

@@ -16,7 +16,7 @@ from itertools import repeat
 import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
-from ...machine import check_fits
+from ..._utils.machine import check_fits
 from ..realization.backward import backward
 from ..realization.linear import Markov, root, spectral_radius, symmetric
 from .grain import Grain, colours, fit

@@ -1,0 +1,242 @@
+"""Text to tokens and back: bytes by default, or any `tokenizer.json` of the tokenizers library.
+
+Bytes are a tokenizer file too (byte-level BPE without merges), so that whoever reads `tokenizer.json` reads ours.
+"""
+
+import codecs
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from .._utils import jsontext
+
+END = "<|end|>"
+ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[SEP]")
+"""Names under which tokenizers are known to have the token that ends a document."""
+
+
+PANIC = "PanicException"
+"""What a library written in Rust raises where it gave up; it is no Exception, and has no name to import."""
+
+HELD = 16
+"""Tokens after which a stream no longer waits for the rest of a character: four make one, in any tokenizer."""
+
+
+class Tokenizer:
+    """`encode` and `decode`; `vocab_size`; `end`, the token that ends a document; `ends`, all that end a text.
+
+    A document's text never gives a special token, whatever it holds. `end` is one, unless the model says that an
+    ordinary token ends its texts; it is None, and `ends` are none, only where there is no room for one.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, ends: Sequence[int | str] = (), most: int | None = None):
+        """`ends`: tokens that end a text, as whoever made the model says, by id; by name, of special tokens.
+
+        Where nobody says it, and there is none of `ENDS`, `<|end|>` is one more token, if that makes `most` at most.
+        """
+        inner.encode_special_tokens = True
+        inner.no_padding()
+        inner.no_truncation()
+        size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        said = [inner.token_to_id(one) if isinstance(one, str) else one for one in ends]
+        said = [one for one in said if one is not None and one >= 0]
+        names = [name for one in said if one < size and (name := inner.id_to_token(one)) is not None]
+        known = {t.content for t in inner.get_added_tokens_decoder().values() if t.special}
+        named = [name for name in names if name in ends]
+        candidates = [
+            *(name for name in ENDS if name in names),
+            *(name for name in names if name in known or name in named),
+            *(name for name in ENDS if inner.token_to_id(name) is not None),
+        ]
+        if not candidates and not names and (most is None or size < most):
+            candidates = [END]
+        inner.add_special_tokens(sorted({*candidates[:1], *named} - known))
+        self.inner = inner
+        self.end_name: str | None = next(iter([*candidates, *names]), None)
+        self.end: int | None = None if self.end_name is None else inner.token_to_id(self.end_name)
+        self.ends = frozenset(one for one in (self.end, *said) if one is not None)
+        self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
+        self.specials = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
+        self.is_bytes = _is_bytes(inner)
+        self._apart = {} if self.is_bytes else self._spelt()
+
+    @classmethod
+    def for_bytes(cls) -> "Tokenizer":
+        """Byte b is token b; 256 ends a document."""
+        model = tokenizers.models.BPE(vocab={c: i for c, i in _byte_vocab().items() if i < 256}, merges=[])
+        inner = tokenizers.Tokenizer(model)
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        inner.decoder = tokenizers.decoders.ByteLevel()
+        inner.add_special_tokens([END])
+        return cls(inner)
+
+    @classmethod
+    def load(cls, path: str | Path, most: int | None = None) -> "Tokenizer":
+        """From a `tokenizer.json`, with `said_ends` of its folder. ValueError for anything else."""
+        path = Path(path)
+        if path.is_dir():
+            path = path / "tokenizer.json"
+        came = None if path.is_file() else "it is no file" if path.exists() else "it is not there"
+        try:
+            content = "" if came else path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            came = "it is not text"
+        if came:
+            raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {came}")
+        return cls.from_json(content, str(path), said_ends(path.parent), most)
+
+    @classmethod
+    def from_json(
+        cls, content: str, name: str = "tokenizer", ends: Sequence[int | str] = (), most: int | None = None
+    ) -> "Tokenizer":
+        """From the text of a `tokenizer.json`, which `name` calls in an error; the rest as for `Tokenizer`."""
+        try:
+            return cls(tokenizers.Tokenizer.from_str(content), ends, most)
+        except BaseException as error:  # the library raises nothing narrower than Exception, and panics are none
+            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                raise
+            raise ValueError(f"{name}: expected a tokenizer.json of the tokenizers library; it says {error}") from None
+
+    def to_json(self) -> str:
+        return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False, indent=1)
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        """(N,) int64. Bytes that are not UTF-8 stay as they are in a tokenizer of bytes, and are replaced in others."""
+        data = _utf8(text) if isinstance(text, str) else text
+        if self.is_bytes:
+            return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+        ids = self._ids(data.decode("utf-8", "replace"))
+        if not self._apart.keys().isdisjoint(ids):
+            ids = [piece for token in ids for piece in self._apart.get(token, [token])]
+        return np.array(ids, dtype=np.int64)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Special tokens give nothing; bytes that are not UTF-8 give U+FFFD."""
+        if self.is_bytes:
+            return bytes(t for t in map(int, tokens) if t < 256).decode("utf-8", "replace")
+        return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
+
+    def spelt(self, tokens: Sequence[int]) -> str:
+        """As `decode`, with special tokens by their names."""
+        if self.is_bytes:
+            names = {i: name.encode() for name, i in self.specials.items()}
+            parts = (names.get(t, bytes([t]) if t < 256 else b"") for t in map(int, tokens))
+            return b"".join(parts).decode("utf-8", "replace")
+        return self.inner.decode([int(t) for t in tokens], skip_special_tokens=False)
+
+    def piece(self, token: int) -> bytes | None:
+        """What a token gives inside a text, in UTF-8: it may be a part of a character. None for one that gives none."""
+        if self.is_bytes:
+            return bytes([token]) if token < 256 else None
+        name = self.inner.id_to_token(token)
+        if name is None or name in self.specials:
+            return None
+        if isinstance(self.inner.decoder, tokenizers.decoders.ByteLevel) and _byte_values().keys() >= set(name):
+            return bytes(_byte_values()[character] for character in name)
+        if byte := re.fullmatch("<0x([0-9A-F]{2})>", name):
+            return bytes.fromhex(byte[1])
+        before = self._ids("a")  # so that a space that the token begins with is seen
+        text = self.decode([*before, token])[len(self.decode(before)) :]
+        return None if not text or "\ufffd" in text else text.encode()
+
+    def stream(self) -> Callable[[int | None], str]:
+        """A function from the next token to the text that is certain by now: "" inside a character.
+
+        None ends the text and gives what is left. Together it is what `decode` gives, but where the library's decoder
+        goes back on text that came before.
+        """
+        if self.is_bytes:
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            return lambda token: decoder.decode(
+                bytes([token] if token is not None and token < 256 else []), final=token is None
+            )
+        tokens: list[int] = []  # of the text given last, which decide about a space before the next; then those held
+        given = 0
+        specials = set(self.specials.values())
+
+        def step(token: int | None) -> str:
+            nonlocal tokens, given
+            tokens += [] if token is None or token in specials else [int(token)]
+            text = self.decode(tokens)[len(self.decode(tokens[:given])) :]
+            inside = text.endswith("\ufffd") and len(tokens) - given < HELD
+            if not text or (inside and token is not None):
+                return ""
+            tokens, given = tokens[given:], len(tokens) - given
+            return text
+
+        return step
+
+    def _ids(self, text: str) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=False).ids
+
+    def _spelt(self) -> dict[int, list[int]]:
+        """Special tokens that the library's model itself may find in a text, as Unigram does, by their pieces.
+
+        But not the token for what is unknown.
+        """
+        pieces = {i: [*self._ids(name[:1]), *self._ids(name[1:])] for name, i in self.specials.items()}
+        unknown = set(self._ids("\U0010fffd"))
+        return {token: spelt for token, spelt in pieces.items() if token not in unknown}
+
+
+def said_ends(folder: str | Path) -> list[int | str]:
+    """The tokens at which texts of the model in `folder` end: the ids `eos_token_id`, and the name `eos_token`.
+
+    The ids, one or a list, are those of generation_config.json, or of config.json where that has none; the name, of a
+    special token, is in tokenizer_config.json. ValueError for a file that cannot be read, or says something else.
+    """
+    ends: list[int | str] = []
+    for file in ("generation_config.json", "config.json"):
+        said = _setting(Path(folder) / file, "eos_token_id")
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if not all(type(one) is int for one in ids):
+            raise ValueError(f"{folder}/{file}: expected eos_token_id to be token ids, got {repr(said)[:99]}")
+        ends = ends or ids
+    name = _setting(Path(folder) / "tokenizer_config.json", "eos_token")
+    name = name.get("content") if isinstance(name, dict) else name
+    return [*ends, name] if isinstance(name, str) else ends
+
+
+def _setting(path: Path, name: str) -> Any:
+    """None where the file is not there, or does not say it."""
+    return jsontext.read(path, dict, infinite=True).get(name) if path.is_file() else None
+
+
+def _utf8(text: str) -> bytes:
+    """Bytes that Python could not read as UTF-8 come back; other lone surrogates, of JSON, become question marks."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
+
+
+def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
+    """Whether it does what byte-level BPE without merges does, whatever it does to whole texts or for pretty output."""
+    if inner.get_vocab() != _byte_vocab():
+        return False
+    parts = json.loads(inner.to_str())
+    before, after = parts["pre_tokenizer"] or {}, parts["decoder"] or {}
+    levels = before.get("type") == after.get("type") == "ByteLevel"
+    return parts["normalizer"] is None and levels and not before["add_prefix_space"]
+
+
+def _byte_vocab() -> dict[str, int]:
+    """What byte-level BPE calls each byte: printable Latin-1 characters themselves, the others U+0100 and on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    names = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+    return names | {END: 256}
+
+
+@functools.cache
+def _byte_values() -> dict[str, int]:
+    return {name: byte for name, byte in _byte_vocab().items() if name != END}
+
+
+__all__ = ["END", "Tokenizer", "said_ends"]

@@ -1,0 +1,1 @@
+"""Sampling, generation and sessions."""

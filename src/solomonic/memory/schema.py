@@ -1,0 +1,304 @@
+"""What a store holds: its layout, the tokens that a layer hands over, documents, and batches of them.
+
+Shapes: M tokens of an entry, G key/value heads, D their width, S the most tokens of any entry that was fetched.
+"""
+
+import json
+import math
+from bisect import bisect_left
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._utils.spelling import choose
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+PIECE = 1 << 16  # bytes of text that are compressed together
+MOST_POSITIONS = 2**32
+MOST_DOCUMENTS = 2**31 - 1
+MOST_SIZE = 2**20
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """A layer that stores: its index in the model, its key/value heads, their width, tokens a block.
+
+    admit: log-sigmoid of a token's score is added to its logit. least: the score from which on a token is stored, by
+    whoever writes; None: all are.
+    """
+
+    layer: int
+    heads: int
+    dim: int
+    block: int
+    admit: bool = False
+    least: float | None = None
+
+    def __post_init__(self):
+        for name, least in {"layer": 0, "heads": 1, "dim": 1, "block": 1}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_SIZE:
+                raise ValueError(
+                    f"{name} of a stored layer: expected a whole number from {least} to {MOST_SIZE}, got {value!r}"
+                )
+        if self.heads * self.dim > MOST_SIZE:
+            size = self.heads * self.dim
+            raise ValueError(f"heads of a stored layer: expected heads * dim <= {MOST_SIZE}, got {size}")
+        if not isinstance(self.admit, bool):
+            raise ValueError(f"admit of a stored layer: expected True or False, got {self.admit!r}")
+        if not (self.least is None or (type(self.least) in (int, float) and math.isfinite(self.least))):
+            raise ValueError(f"least of a stored layer: expected a finite number or None, got {self.least!r}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The model that a store belongs to, its storing layers, and the type in which keys and values are kept."""
+
+    model: str
+    layers: tuple[LayerLayout, ...]
+    dtype: str = "float16"
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", tuple(self.layers))
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError(f"model of a store: expected its fingerprint, got {self.model!r}")
+        choose("dtype of a store", self.dtype, DTYPES)
+        if not self.layers or len({layer.layer for layer in self.layers}) < len(self.layers):
+            raise ValueError(f"layers of a store: expected one or more, each once, got {self.layers}")
+
+    def __getitem__(self, layer: int) -> LayerLayout:
+        return choose("stored layer", str(layer), {str(one.layer): one for one in self.layers})
+
+    def require(self, other: "Layout", uri: str) -> None:
+        """ValueError that names the first difference, where the store at `uri` has this layout and `other` is asked."""
+        for field in fields(self):
+            has, asked = getattr(self, field.name), getattr(other, field.name)
+            if has != asked:
+                raise ValueError(
+                    f"{uri}: expected a store with {field.name} {asked}, got one with {has}; it belongs to another "
+                    "model or configuration"
+                )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Layout":
+        """ValueError for what is not a layout."""
+        try:
+            read = json.loads(text)
+            return cls(read["model"], tuple(LayerLayout(**layer) for layer in read["layers"]), read["dtype"])
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+            raise ValueError(f"layout of a store: expected JSON with model, layers and dtype ({error})") from None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of one document that a layer hands over, oldest first.
+
+    position: (M,) int64, strictly increasing, counted from the document's first token.
+    key, value: (M, G, D). score, clock: (M,) float32; the clock is the document's own, 0 where it begins.
+    span: (M, 2) int64, the bytes [start, end) of the document's text that the token stands for.
+    """
+
+    position: Tensor
+    key: Tensor
+    value: Tensor
+    score: Tensor
+    clock: Tensor
+    span: Tensor
+
+    def __len__(self) -> int:
+        return self.position.shape[0]
+
+    @cached_property
+    def packed(self) -> Tensor:
+        """(M, 2 G D + 3) float32, of each token side by side key, value, score, clock, and 1 for a real one."""
+        told = torch.stack([self.score, self.clock, torch.ones_like(self.score)], 1)
+        return torch.cat([self.key.flatten(1).float(), self.value.flatten(1).float(), told], 1)
+
+    @cached_property
+    def _positions(self) -> list[int]:
+        return self.position.tolist()
+
+    def row(self, position: int) -> int | None:
+        """Of the token at `position`."""
+        at = bisect_left(self._positions, position)
+        return at if self._positions[at : at + 1] == [position] else None
+
+    def __getitem__(self, rows: slice) -> "Tokens":
+        return Tokens(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def nbytes(self) -> int:
+        return sum(getattr(self, field.name).nbytes for field in fields(self))
+
+    def join(self, later: "Tokens") -> "Tokens":
+        return Tokens(*(torch.cat([getattr(self, f.name), getattr(later, f.name)]) for f in fields(self)))
+
+    @classmethod
+    def blank(cls, layout: LayerLayout, dtype: str, count: int = 0) -> "Tokens":
+        heads = {"key": (layout.heads, layout.dim), "value": (layout.heads, layout.dim), "span": (2,)}
+        return cls(*(torch.zeros(count, *heads.get(name, ()), dtype=kind) for name, kind in _types(dtype).items()))
+
+    def checked(self, layout: LayerLayout, dtype: str) -> "Tokens":
+        """A copy on the CPU, as it is stored. ValueError for other shapes, or numbers that `dtype` cannot hold."""
+        m = len(self.position)
+        heads = (m, layout.heads, layout.dim)
+        for name, shape in {"key": heads, "value": heads, "score": (m,), "clock": (m,), "span": (m, 2)}.items():
+            if tuple(getattr(self, name).shape) != shape:
+                raise ValueError(
+                    f"{name} of tokens: expected the shape {shape}, got {tuple(getattr(self, name).shape)}"
+                )
+        kept = Tokens(
+            *(getattr(self, n).detach().to("cpu", t, copy=True).contiguous() for n, t in _types(dtype).items())
+        )
+        for name in ("key", "value", "score", "clock"):
+            if not getattr(kept, name).isfinite().all():
+                raise ValueError(f"{name} of tokens: expected finite numbers that fit {dtype}, got others")
+        if m and (kept.position[0] < 0 or kept.position[-1] >= MOST_POSITIONS or (kept.position.diff() <= 0).any()):
+            raise ValueError("position of tokens: expected strictly increasing numbers from 0 on")
+        if m and (kept.clock[0] < 0 or (kept.clock.diff() < 0).any()):
+            raise ValueError("clock of tokens: expected numbers >= 0 that do not fall")
+        return kept
+
+    def blocks(self, size: int) -> list[tuple[int, "Tokens"]]:
+        """Cut at absolute multiples of `size` positions: (block, its tokens)."""
+        block = self.position // size
+        numbers, counts = torch.unique_consecutive(block, return_counts=True)
+        ends = counts.cumsum(0).tolist()
+        return [
+            (number, self[end - count : end]) for number, count, end in zip(numbers.tolist(), counts.tolist(), ends)
+        ]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What `Store.fetch` gives: the tokens of n entries, of which each has at most S; `real` says which are there.
+
+    key, value: (n, S, G, D) float32. score, clock: (n, S) float32; the clock is the store's, of all documents so far.
+    position: (n, S) int64. real: (n, S) bool. document: (n,) int64. span: (n, S, 2) int64.
+    """
+
+    key: Tensor
+    value: Tensor
+    score: Tensor
+    clock: Tensor
+    position: Tensor
+    real: Tensor
+    document: Tensor
+    span: Tensor
+
+
+@dataclass(frozen=True)
+class Read:
+    """What `Store.read` gives: tokens, in any shape (...) that `view` brings them to, of which `real` says which are there.
+
+    key, value: (..., G, D) float32. score, clock: (...) float32; the clock is the store's, of all documents so far.
+    """
+
+    packed: Tensor  # (..., 2 G D + 3), as `Tokens.packed`
+    began: list[float]  # in all, where the document of each begins
+    layout: LayerLayout
+
+    def view(self, *shape: int) -> "Read":
+        return Read(self.packed.view(*shape, self.packed.shape[-1]), self.began, self.layout)
+
+    @property
+    def key(self) -> Tensor:
+        return self.packed[..., : self._width].unflatten(-1, (self.layout.heads, self.layout.dim))
+
+    @property
+    def value(self) -> Tensor:
+        return self.packed[..., self._width : -3].unflatten(-1, (self.layout.heads, self.layout.dim))
+
+    @property
+    def score(self) -> Tensor:
+        return self.packed[..., -3]
+
+    @property
+    def clock(self) -> Tensor:
+        clock = self.packed[..., -2]
+        return (torch.tensor(self.began, dtype=torch.float64).view(clock.shape) + clock.double()).float()
+
+    @property
+    def real(self) -> Tensor:
+        return self.packed[..., -1] > 0
+
+    @property
+    def _width(self) -> int:
+        return self.layout.heads * self.layout.dim
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file, or a session of generation, as the store has it.
+
+    time: unix seconds. digest: of the file, as whoever added it says. sources: the documents that the computation of
+    its keys and values had retrieved from. tokens: stored, over all layers. text: its length in bytes. bytes: what it
+    takes in the store. clock: a layer's clock at its end. complete: False while it is written, or after that was
+    interrupted; no search finds it then, but by the process that writes it.
+    """
+
+    id: int
+    name: str
+    session: str | None = None
+    time: float = 0.0
+    digest: str | None = None
+    sources: tuple[int, ...] = ()
+    tokens: int = 0
+    text: int = 0
+    bytes: int = 0
+    clock: tuple[tuple[int, float], ...] = ()
+    complete: bool = False
+
+    def ran(self, layer: int) -> float:
+        """How far the clock of `layer` ran in this document."""
+        return next((ran for which, ran in self.clock if which == layer), 0.0)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text from byte `start` on; `lines` line breaks come before it."""
+
+    start: int
+    lines: int
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a save point adds to a store, all or nothing; an entry or a piece that is there already is replaced."""
+
+    document: Document
+    entries: tuple[tuple[int, int, Tokens], ...]  # layer, entry, its tokens
+    pieces: tuple[Piece, ...]
+    state: bytes
+
+    def size(self) -> int:
+        return sum(tokens.nbytes() for _, _, tokens in self.entries) + sum(len(piece.text) for piece in self.pieces)
+
+
+def entry_id(document, block):
+    """One number for an entry of a layer: entries in the order of their age, documents first."""
+    return (document << 32) | block
+
+
+def admission(score: Tensor) -> Tensor:
+    """log-sigmoid, rounded from float64, so that it does not depend on the shape of the call."""
+    x = score.numpy().astype(np.float64)
+    return torch.from_numpy((np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))).astype(np.float32))
+
+
+def _types(dtype: str) -> dict[str, torch.dtype]:
+    kind = DTYPES[dtype]
+    return {
+        "position": torch.int64,
+        "key": kind,
+        "value": kind,
+        "score": torch.float32,
+        "clock": torch.float32,
+        "span": torch.int64,
+    }

@@ -1,0 +1,219 @@
+"""Documents as tokens on disk, and the rows that each step of a run reads of them.
+
+Each document is preceded by the token that ends one, so that a model knows how texts begin and learns where they end.
+What a step reads is a function of the seed and the step alone: a run that goes on needs no more than its step.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._utils import jsontext
+from .._utils.files import replacing, write
+from ..data.corpus import Document
+from ..data.tokenizer import Tokenizer
+
+LONG = 64 * 1024
+"""Bytes from which a document gives its own end to be held out; shorter ones are held out as a whole, by a hash."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """`values` (N,) of all documents, each after an end token; `starts` (D,) int64 of those; `size` in bytes of text."""
+
+    values: np.ndarray
+    starts: np.ndarray
+    size: int
+
+    def documents(self) -> list[np.ndarray]:
+        """The tokens of each document, without the end before it."""
+        return [self.values[a + 1 : b] for a, b in zip(self.starts, [*self.starts[1:], len(self.values)])]
+
+
+@dataclass(frozen=True)
+class Data:
+    train: Tokens
+    held_out: Tokens
+    digest: str  # of every token
+
+
+def prepare(
+    folder: Path,
+    documents: Callable[[], Iterable[Document]],
+    held_out: Callable[[], Iterable[Document]] | None,
+    share: float,
+    tokenizer: Tokenizer,
+    origin: Any = None,
+) -> None:
+    """Write the tokens to `folder`, for `read`, and plain values that say what they are of, for `origin`; `held_out` None: `share` of `documents`.
+
+    Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
+    it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
+    ValueError for a tokenizer without an end.
+    """
+    if tokenizer.end is None:
+        raise ValueError(
+            "expected a tokenizer with a token that ends a document, got one that has none, nor room for one"
+        )
+    for long in (LONG, 0):
+        index = {"train": [], "held_out": []}
+        digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
+        contents = {side: hashlib.blake2b(digest_size=16) for side in index}
+        with replacing(folder / "train.tokens") as train, replacing(folder / "held_out.tokens") as held:
+            with train.open("wb") as a, held.open("wb") as b:
+                files = {"train": a, "held_out": b}
+
+                def put(side: str, text: bytes) -> None:
+                    values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
+                    files[side].write(values.tobytes())
+                    digest.update(values.tobytes())
+                    contents[side].update(values.tobytes())
+                    index[side].append((len(values), len(text)))
+
+                for document in documents():
+                    for side, text in _sides(document, 0.0 if held_out else share, long):
+                        put(side, text)
+                for document in held_out() if held_out else ():
+                    put("held_out", document.text)
+        if all(index.values()) or held_out or not share:
+            break
+    if not index["train"]:
+        for side in index:  # a folder that holds no run is not left behind
+            (folder / f"{side}.tokens").unlink()
+        raise ValueError("expected text to train on, got none: the files named are empty or binary")
+    content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
+    content["contents"] = {side: one.hexdigest() for side, one in contents.items()}
+    write(folder / "tokens.json", json.dumps(content | {"seal": jsontext.digest(content)}))
+
+
+def origin(folder: Path) -> Any:
+    """What the tokens in `folder` are of, as `prepare` was told; None where there are none, or damaged ones, which it says.
+
+    Every token is read: `read` need not do so again.
+    """
+    if not (folder / "tokens.json").exists():
+        return None
+    try:
+        read(folder)
+        return _content(folder)["origin"]
+    except (ValueError, OSError) as error:
+        warnings.warn(f"{error}; they are made again of the text", stacklevel=2)
+        return None
+
+
+def read(folder: Path, check: bool = True) -> Data:
+    """What `prepare` wrote, mapped from the disk. ValueError where it is damaged.
+
+    Without `check` its contents are not compared with what was written: `prepare` or `origin` has just seen them.
+    """
+    content, sides = _content(folder), []
+    for side in ("train", "held_out"):
+        sizes = np.array(content[side], dtype=np.int64).reshape(-1, 2)
+        path = folder / f"{side}.tokens"
+        dtype = np.dtype(content["dtype"])
+        if check and _digest(path) != content["contents"][side]:
+            raise ValueError(f"{path}: expected the tokens that were written, got others: the file is damaged")
+        values = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
+        sides.append(Tokens(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum())))
+    return Data(*sides, content["digest"])
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    path = folder / "tokens.json"
+    content = jsontext.read(path, dict)
+    if content.pop("seal", None) != jsontext.digest(content):
+        raise ValueError(f"{path}: expected what the tokens are of, got a file that is damaged")
+    return content
+
+
+class Batch(NamedTuple):
+    """tokens, targets, segments (B, T) int64; may_see (B, B) bool: which rows each finds tokens of, None for none."""
+
+    tokens: np.ndarray
+    targets: np.ndarray
+    segments: np.ndarray
+    may_see: np.ndarray | None = None
+
+
+class Rows:
+    """What each step reads: B rows of T tokens, and the tokens after each of them.
+
+    Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from that
+    and shuffled. With it, row b goes on at step s + 1 where it ended at step s, so that a state can be carried, for
+    that many steps; then it begins at another place. The first step of an epoch begins anew. Segments number the
+    documents, and what is read of them after another place, and grow along a row: a state is carried no further.
+    """
+
+    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int, carry: int = 0):
+        self.tokens, self.length, self.batch_size, self.seed, self.carry = tokens, length, batch_size, seed, carry
+        count = len(tokens.values)
+        self.epoch = (count - length) // (batch_size * length)  # steps
+        if self.epoch < 1:
+            raise ValueError(
+                f"expected text of {(batch_size + 1) * length:,} tokens or more, for {batch_size:,} rows of {length:,}, "
+                f"got {count:,}; pass more text, or a smaller length or batch"
+            )
+        self.sizes = np.diff(np.append(tokens.starts, count))
+        self._order = lru_cache(2)(self._draw)
+
+    def begins(self, step: int) -> bool:
+        """Whether the rows of this step go on from nothing."""
+        return not self.carry or step % self.epoch == 0
+
+    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+        """Of some of the rows of step 0, 1, ..."""
+        documents, offsets, shift, row, stretch = self._order(step // self.epoch)
+        step %= self.epoch
+        chosen = np.arange(self.batch_size)[rows]
+        index = chosen * self.epoch + step if self.carry else step * self.batch_size + chosen
+        place = shift + row[index, None] * self.length + np.arange(self.length + 1)
+        document = offsets.searchsorted(place, side="right") - 1
+        tokens = self.tokens.values[self.tokens.starts[documents[document]] + place - offsets[document]].astype(
+            np.int64
+        )
+        segment = stretch[index, None] * len(documents) + document
+        return Batch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
+        """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows, and
+        how often it has gone to another place before each of them."""
+        rng = np.random.default_rng([self.seed, epoch])
+        documents = rng.permutation(len(self.sizes))
+        sizes = self.sizes[documents]
+        shift = int(rng.integers(self.length))
+        count = self.epoch * self.batch_size
+        if not self.carry:
+            return documents, sizes.cumsum() - sizes, shift, rng.permutation(count), np.zeros(count, np.int64)
+        stretches = np.array_split(np.arange(count), range(int(rng.integers(self.carry)) + 1, count, self.carry))
+        order = rng.permutation(len(stretches))
+        row = np.concatenate([stretches[i] for i in order])
+        return documents, sizes.cumsum() - sizes, shift, row, (np.diff(row, prepend=row[0] - 1) != 1).cumsum()
+
+
+def _sides(document: Document, share: float, long: int) -> Iterable[tuple[str, bytes]]:
+    text = document.text
+    if len(text) >= long:
+        border = len(text) - round(len(text) * share)
+        border = text.find(b"\n", border) + 1 or border
+        return [(side, part) for side, part in (("train", text[:border]), ("held_out", text[border:])) if part]
+    place = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2**64
+    return [("held_out" if place < share else "train", text)]
+
+
+def _dtype(tokenizer: Tokenizer) -> type:
+    return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+
+
+__all__ = ["Batch", "Data", "Rows", "Tokens", "origin", "prepare", "read"]
