@@ -497,7 +497,10 @@ def table(streams, results, rules, near: int, folds, against: str) -> list[dict]
     for mask in masks:
         for part in mask.values():
             part[:skip] = False
-    mean = lambda i, part: results[i][:, masks[i][part]].mean(1)
+
+    def mean(i, part):
+        return results[i][:, masks[i][part]].mean(1)
+
     for tune, report in folds:
         best = choose([mean(i, "all") for i in tune], rules)
         for family, which in best.items():

@@ -111,7 +111,7 @@ def read(model, tokens: np.ndarray, chunk: int = 4096):
     state = None
     with torch.inference_mode():
         for part in torch.from_numpy(tokens)[None].split(chunk, 1):
-            x, state = (
+            _x, state = (
                 model.hidden(model.embed(part), state) if isinstance(model, LanguageModel) else model(part, state)
             )
     return state

@@ -174,7 +174,7 @@ def decode(sizes: list[int], count: int = 48) -> None:
         one = shape.layers[0]
         for size in sizes:
             with open_store("ram:", shape, write=True, approximate=True) as store:
-                for document, first in enumerate(range(0, size, 10_000)):
+                for document, _first in enumerate(range(0, size, 10_000)):
                     with store.document(f"{document}") as writing:
                         writing.write(one.layer, tokens(10_000, document, one.heads, one.dim))
                 attached, session = Attached(model, store), Session().then(list(range(300)))
@@ -196,7 +196,7 @@ def indexes(sizes: list[int]) -> None:
             ids = torch.tensor([search(q) for q in query.numpy()])
             share = (ids[:, :, None] == exact[:, None]).any(-1).float().mean()
             took = best(lambda: search(query.numpy()[0]), 20)
-            print(f"{name:<22}{size:>10,}{build:>10.1f}{each:>13.0f}{took:>13.2f}{share:>9.3f}", flush=True)  # noqa: B023
+            print(f"{name:<22}{size:>10,}{build:>10.1f}{each:>13.0f}{took:>13.2f}{share:>9.3f}", flush=True)
 
         flat = ExactIndex(LayerLayout(0, 1, 64, 16), torch.float16)
         begun = time.perf_counter()
@@ -205,7 +205,7 @@ def indexes(sizes: list[int]) -> None:
             "exact",
             time.perf_counter() - begun,
             128 + 16,
-            lambda q: (flat.candidates(torch.tensor(q)[None, None], K, 0.0, {}, None).age[0, 0] // 2).tolist(),  # noqa: B023
+            lambda q: (flat.candidates(torch.tensor(q)[None, None], K, 0.0, {}, None).age[0, 0] // 2).tolist(),
         )
         if find_spec("usearch"):
             from usearch.index import Index
@@ -220,7 +220,7 @@ def indexes(sizes: list[int]) -> None:
                     build,
                     index.memory_usage / size,
                     lambda q: index.search(q, K).keys.tolist(),
-                )  # noqa: B023
+                )
         if find_spec("faiss"):
             import faiss
 
@@ -235,7 +235,7 @@ def indexes(sizes: list[int]) -> None:
                 index.add(key.numpy())
                 index.nprobe = probe
                 build = time.perf_counter() - begun
-                row(f"FAISS IVF probe {probe}", build, 128 + 8, lambda q: index.search(q[None], K)[1][0].tolist())  # noqa: B023
+                row(f"FAISS IVF probe {probe}", build, 128 + 8, lambda q: index.search(q[None], K)[1][0].tolist())
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ LENGTH = 36  # two chunks of the scans, six blocks of the window
 # Operators outside PyTorch's core ATen set, by preset; docs/devices.md says why.
 SLOTS = {"aten.sort.stable", "aten.view.dtype"}
 DECODING = {"bmojo": SLOTS, "bmojo_published": SLOTS}
-TRAINING = DECODING | dict.fromkeys(
-    ("gated_deltanet", "gated_deltanet2", "kda"), {"aten.linalg_solve_triangular.default"}
-)
+TRAINING = DECODING | {
+    key: {"aten.linalg_solve_triangular.default"} for key in ("gated_deltanet", "gated_deltanet2", "kda")
+}
 
 
 def small(name: str) -> LanguageModel:

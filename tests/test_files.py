@@ -25,10 +25,9 @@ def test_a_new_file_and_its_folders(tmp_path):
 def test_an_error_leaves_the_old_file_alone(tmp_path, error):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(error):
-        with replacing(path) as partial:
-            partial.write_text("new, but")
-            raise error
+    with pytest.raises(error), replacing(path) as partial:
+        partial.write_text("new, but")
+        raise error
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

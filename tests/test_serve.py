@@ -30,13 +30,13 @@ from .test_tokenizer import byte_bpe
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-import uvicorn  # noqa: E402
-from starlette.testclient import TestClient  # noqa: E402
-from uvicorn.server import ServerState  # noqa: E402
+import uvicorn
+from starlette.testclient import TestClient
+from uvicorn.server import ServerState
 
-from solomonic.serve import Limits, Served, Worker, application, server  # noqa: E402
-from solomonic.serve.answers import Until  # noqa: E402
-from solomonic.serve.questions import completion  # noqa: E402
+from solomonic.serve import Limits, Served, Worker, application, server
+from solomonic.serve.answers import Until
+from solomonic.serve.questions import completion
 
 BYTES = Tokenizer.for_bytes()
 
@@ -615,6 +615,7 @@ def test_a_client_that_goes_away_is_forgotten(stream, goes):
         assert worker.counts() == {"running": 1, "waiting": 0}
         model.gate.set()
         await first
+        return None
 
     try:
         asyncio.run(both())

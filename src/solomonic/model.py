@@ -280,7 +280,7 @@ class LanguageModel(nn.Module):
         if batch is None:
             batch = next((t.shape[0] for t in came.values() if t.dim()), 0)
         if came.keys() != self._expected.keys():
-            odd = sorted(came.keys() ^ self._expected.keys())[0]
+            odd = min(came.keys() ^ self._expected.keys())
             raise ValueError(f"state: {odd} is {'missing' if odd in self._expected else 'not of this model'}; {remedy}")
         for name, (shape, kind) in self._expected.items():
             got, want = list(came[name].shape), [batch, *shape]

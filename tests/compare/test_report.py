@@ -1,5 +1,6 @@
 """The report's page, read back as a reader sees it: text, tables and the points of each chart."""
 
+import itertools
 import json
 import math
 import os
@@ -329,7 +330,7 @@ def test_every_line_is_in_the_full_table(full):
     assert len(rows) == 64
     assert sum(row[0] == "●" for row in rows) == 32
     assert all((row[0] == "●") == (row[3] == "0.003") for row in rows)
-    assert ["0.35", "0.35", "0.35"] == next(row for row in rows if row[1:4] == ["mamba2", "0", "0.001"])[10:13]
+    assert next(row for row in rows if row[1:4] == ["mamba2", "0", "0.001"])[10:13] == ["0.35", "0.35", "0.35"]
 
 
 def test_the_run_is_told(full):
@@ -399,7 +400,7 @@ def test_labels_are_pushed_apart_in_order_and_inside(targets):
     placed = push_apart(targets, 10, 0, 100)
     gap = min(10, 100 / max(1, len(targets) - 1))
     in_order = [placed[i] for i in sorted(range(len(targets)), key=lambda i: targets[i])]
-    assert all(b - a >= gap - 0.11 for a, b in zip(in_order, in_order[1:]))
+    assert all(b - a >= gap - 0.11 for a, b in itertools.pairwise(in_order))
     assert all(-0.1 <= p <= 100.1 for p in placed)
 
 
@@ -431,7 +432,7 @@ def test_ticks_are_few_inside_and_apart(log, values):
     )
     at = [pixel for pixel, _ in drawn["y_ticks"]]
     assert 2 <= len(at) <= 10 and all(drawn["top"] - 1 <= p <= drawn["bottom"] + 1 for p in at)
-    assert all(abs(a - b) >= LINE - 1 for a, b in zip(at, at[1:]))
+    assert all(abs(a - b) >= LINE - 1 for a, b in itertools.pairwise(at))
 
 
 def test_a_logarithmic_axis_leaves_out_what_it_cannot_show():

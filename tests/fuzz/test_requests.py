@@ -17,11 +17,11 @@ from . import cases, no_hang
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
-from starlette.testclient import TestClient  # noqa: E402
+from starlette.testclient import TestClient
 
-from solomonic.serve import Limits, Served, Worker, application  # noqa: E402
-from solomonic.serve.questions import CHAT as OF_CHAT  # noqa: E402
-from solomonic.serve.questions import COMPLETION, SAME_CHAT, SAME_COMPLETION  # noqa: E402
+from solomonic.serve import Limits, Served, Worker, application
+from solomonic.serve.questions import CHAT as OF_CHAT
+from solomonic.serve.questions import COMPLETION, SAME_CHAT, SAME_COMPLETION
 
 TEXT = st.text(st.characters(codec=None), max_size=8)
 NUMBERS = st.integers(-(10**20), 10**20) | st.integers(-2, 9) | st.floats() | st.just(10**400)

@@ -338,7 +338,7 @@ def test_configuration():
     config.tie_word_embeddings = True
     assert config.language_model().tie_embeddings
     for wrong, says in (
-        (lambda: SolomonicConfig(), "model: expected a ModelConfig"),
+        (SolomonicConfig, "model: expected a ModelConfig"),
         (lambda: SolomonicConfig({"vocab": 3}), "vocab_size"),
         (lambda: SolomonicConfig(model, vocab_size=7), "vocab_size: expected 50"),
         (lambda: setattr(config, "num_hidden_layers", 5), "num_hidden_layers: expected 2"),

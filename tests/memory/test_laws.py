@@ -50,7 +50,7 @@ def test_what_is_written_is_found_at_once(uri):
                 _, position, logit = defined(query, [tokens[: i + 1]], 1, LAYOUT[1])
                 assert torch.equal(found.position, position) and torch.equal(found.logit, logit)
                 entries = store.fetch(1, found.entry[0, :, 0])
-                assert entries.real.any() and tokens.position[i] < 4 or entries.position.max() >= 0
+                assert (entries.real.any() and tokens.position[i] < 4) or entries.position.max() >= 0
 
 
 def test_fetch_gives_the_tokens_of_an_entry(uri):
@@ -204,15 +204,14 @@ def test_a_document_is_resumed_at_its_last_save_point(uri):
         expected = answers(whole)
     with opened(uri) as store:
         put(store, "before", 1)
-        with pytest.raises(KeyboardInterrupt):
-            with store.document("file", digest="d") as document:
-                assert not document.resumed
-                document.write(1, tokens[:9])
-                document.append(text[:9000])
-                document.save(b"state at 9")
-                document.write(1, tokens[9:14])
-                document.append(text[9000:12000])
-                raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt), store.document("file", digest="d") as document:
+            assert not document.resumed
+            document.write(1, tokens[:9])
+            document.append(text[:9000])
+            document.save(b"state at 9")
+            document.write(1, tokens[9:14])
+            document.append(text[9000:12000])
+            raise KeyboardInterrupt
         store.flush()
         assert [d.complete for d in store.documents()] == [True, False]
         assert (store.search(1, queries(1), 99).entry.max() >> 32) < document.id
@@ -236,10 +235,9 @@ def test_an_error_before_the_first_save_point_leaves_nothing(uri):
     with opened(uri) as store:
         put(store, "a", 0)
         before = answers(store)
-        with pytest.raises(ZeroDivisionError):
-            with store.document("b") as document:
-                document.write(1, tokens_of(1))
-                1 / 0
+        with pytest.raises(ZeroDivisionError), store.document("b") as document:
+            document.write(1, tokens_of(1))
+            1 / 0
         assert same(answers(store), before) and len(store.documents()) == 1
         with pytest.raises(ValueError, match="has been left"):
             document.write(1, tokens_of(1))

@@ -1,5 +1,7 @@
 """Reading documents into a store: whole and once, resumed to the same tokens, each by itself."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +122,7 @@ def test_a_cut_is_where_a_token_ends():
     """What is asked later ends there: the answer's first token is the one that the question is followed by."""
     tokenizer, data = bpe(), TEXT.encode()[:60]
     edges = Spans(tokenizer, torch.from_numpy(tokenizer.encode(data))).edges.tolist()
-    cut = next(a + 1 for a, b in zip(edges, edges[1:]) if a and b - a > 1)  # inside a token
+    cut = next(a + 1 for a, b in itertools.pairwise(edges) if a and b - a > 1)  # inside a token
     torch.manual_seed(0)
     model = LanguageModel(
         preset("bmojo", vocab_size=tokenizer.vocab_size, d_model=16, n_layers=1, window=4, capacity=3)

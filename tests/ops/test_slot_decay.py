@@ -1,5 +1,7 @@
 """The eidetic memory whose scores lose weight by a clock, against its definition, and far into a stream."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def read(length, cuts=(), start=0, state=None, clock=None, backend=None):
     clock = drawn(1, 400, seed=1).abs() if clock is None else clock
     x = drawn(1, 400, 2, 4, seed=2)
     edges = [start, *cuts, start + length]
-    for a, b in zip(edges, edges[1:]):
+    for a, b in itertools.pairwise(edges):
         position = torch.arange(a, b)[None]
         sequences = Sequences(position, torch.tensor([b]), aligned=a == 0)
         rows = x[:, a:b]

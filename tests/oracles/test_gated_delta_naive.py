@@ -110,7 +110,7 @@ def assert_same_as(theirs, length, shape, initial, names):
     used = 6 if initial else 5
     expected = torch.autograd.grad((y * w).sum() + (final.mT * u).sum(), leaves[:used], allow_unused=True)
     got = torch.autograd.grad((ours * w).sum() + (last * u).sum(), mine[:used], allow_unused=True)
-    for name, a, b in zip("q k v beta g state".split(), got, expected):
+    for name, a, b in zip(["q", "k", "v", "beta", "g", "state"], got, expected):
         assert_close(a, b, f"gradient of {name}", floor=0.1)
 
 

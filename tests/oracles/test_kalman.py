@@ -1,5 +1,7 @@
 """Test-time ridge regression against linear solvers in float64, and the recursion of arXiv 2511.21016 in NumPy."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_linear_solver(backend, shape, kind):
     for name, a, b in zip(("y", "innovation", "h", "u"), got, expected):
         assert_close(a, b, name, 1e-8)
     gradients = (torch.autograd.grad(sum((x * d).sum() for x, d in zip(o, direction)), leaves) for o in (got, expected))
-    for name, a, b in zip("q k v w a g h u".split(), *gradients):
+    for name, a, b in zip(["q", "k", "v", "w", "a", "g", "h", "u"], *gradients):
         assert_close(a, b, f"gradient of {name}", 1e-6)
     for name, a, b in zip(("y", "innovation", "h", "u"), kalman(*given, sequences, 100, True, backend), expected):
         assert_close(a.double(), b, f"float32 {name}")
@@ -121,7 +123,7 @@ def test_error_falls_with_iterations():
     for iterations in (0, 2, 5, 10, 20, 30, 60):
         y = BACKENDS["chunked"](q, k, v, w, a, g, h, u, fresh(2, 50), iterations, False)[0]
         errors.append(((y - exact).norm() / exact.norm()).item())
-    assert all(later < 0.75 * sooner for sooner, later in zip(errors, errors[1:])), errors
+    assert all(later < 0.75 * sooner for sooner, later in itertools.pairwise(errors)), errors
     assert errors[0] > 0.1 and errors[-2] < 1e-3 and errors[-1] < 1e-7
 
 

@@ -103,7 +103,7 @@ def test_mixer_is_the_paper_s_block(config):
     dt, A, part, theta = (dt + mixer.dt_bias).exp().log1p(), -A.exp().log1p(), part.sigmoid(), torch.pi * theta.tanh()
     a, b = (torch.complex(y[..., :M], y[..., M : 2 * M]) for y in (B, C))
     y, _ = literal(x, a, b, A, theta[:, None].expand(T, H, M), dt, part)
-    if 2 * M < config.state_size:
+    if config.state_size > 2 * M:
         still = [torch.complex(y[..., 2 * M :], 0 * y[..., 2 * M :]) for y in (B, C)]
         y = y + literal(x, *still, A, torch.zeros(T, H, still[0].shape[-1]), dt, part)[0]
     y = (y + mixer.D[:, None] * x) * z * z.sigmoid() * down

@@ -11,7 +11,9 @@ from solomonic.tasks import IGNORE, Batch
 def drawn(name: str) -> tuple[list[int], list[int]]:
     """The tokens and targets of the sample in the docstring of task `name`, IGNORE for `.`."""
     doc = importlib.import_module(f"solomonic.tasks.{name}").__doc__
-    tokens, targets = (re.search(rf"^ +{line} +(.+)$", doc, re.M).group(1).split() for line in ("tokens", "targets"))
+    tokens, targets = (
+        re.search(rf"^ +{line} +(.+)$", doc, re.MULTILINE).group(1).split() for line in ("tokens", "targets")
+    )
     assert len(tokens) == len(targets) > 4
     return [int(token) for token in tokens], [IGNORE if target == "." else int(target) for target in targets]
 

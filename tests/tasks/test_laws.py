@@ -87,10 +87,10 @@ def test_shapes_and_ranges(name):
     for batch in (train, *tests):
         assert batch.tokens.shape == batch.targets.shape and len(batch.tokens) == 3
         assert batch.tokens.dtype == batch.targets.dtype == torch.int64
-        assert 0 <= batch.tokens.min() and batch.tokens.max() < task.vocab_size
+        assert batch.tokens.min() >= 0 and batch.tokens.max() < task.vocab_size
         scored = batch.targets != IGNORE
         assert scored.any(1).all()
-        assert 0 <= batch.targets[scored].min() and batch.targets.max() < task.vocab_size
+        assert batch.targets[scored].min() >= 0 and batch.targets.max() < task.vocab_size
 
 
 @every_task

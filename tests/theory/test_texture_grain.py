@@ -51,7 +51,10 @@ def clip(grain, deviation=9.0):
 
 def correlations(e):
     """With the pixel to the right, the one below, red with green and with blue, and with the next frame."""
-    c = lambda a, b: np.mean(a * b) / np.sqrt(np.mean(a**2) * np.mean(b**2))
+
+    def c(a, b):
+        return np.mean(a * b) / np.sqrt(np.mean(a**2) * np.mean(b**2))
+
     return np.array(
         [
             c(e[:, :, 1:], e[:, :, :-1]),
@@ -102,7 +105,10 @@ def test_grain_slows_down_with_the_picture(stays):
     learnt = texture.learn(whole[::2], 4)
     slow = np.stack(list(itertools.islice(texture.synthesise(learnt, np.random.default_rng(0), 0.5), 150)))
     fast = np.stack(list(itertools.islice(texture.synthesise(learnt, np.random.default_rng(0)), 100)))
-    differs = lambda z: np.sqrt(np.mean(np.diff(z.astype(float), axis=0) ** 2))
+
+    def differs(z):
+        return np.sqrt(np.mean(np.diff(z.astype(float), axis=0) ** 2))
+
     assert differs(fast) == pytest.approx(differs(whole[::2]), rel=0.1)
     assert differs(slow) == pytest.approx(differs(whole), rel=0.15)
     assert differs(slow) < 0.85 * differs(fast)

@@ -92,7 +92,7 @@ def test_a_crash_leaves_every_step_in_the_log_once(text, tmp_path, monkeypatch, 
     assert train(text, tmp_path / "out", *words, "--held-out", "0.3", "--resume") == 0
     steps = [1, 2, 3, 4, 5, 6, 7, 8]
     found = logged(tmp_path / "out")
-    assert found == {name: steps for name in ("loss", "learning_rate", "tokens_per_second")} | {
+    assert found == dict.fromkeys(("loss", "learning_rate", "tokens_per_second"), steps) | {
         "held_out_bits_per_byte": [2, 4, 6, 8]
     }
 

@@ -89,7 +89,7 @@ def destination(path: str | Path) -> Path:
         if error.errno != errno.ELOOP:
             raise
         raise ValueError(f"{path}: expected a file, got a link that leads to itself") from None
-    if stat.S_ISDIR(mode) or stat.S_ISSOCK(mode) and _stream(path) is None:
+    if stat.S_ISDIR(mode) or (stat.S_ISSOCK(mode) and _stream(path) is None):
         raise ValueError(f"{path}: expected a file to write to, got a {'folder' if stat.S_ISDIR(mode) else 'socket'}")
     return Path(path).resolve() if stat.S_ISREG(mode) else Path(path)  # resolved, a pipe of /dev/fd is no path
 
@@ -186,7 +186,7 @@ def _stream(path: str | Path) -> int | None:
 
 def _something_in(folder: Path) -> str | None:
     """A file under `folder` that is no lock and no unfinished one, None where there is none."""
-    for where, folders, names in os.walk(folder):
+    for where, _folders, names in os.walk(folder):
         for name in sorted(names):
             if name != LOCK and not (name.startswith(".") and name.endswith(PARTIAL)):
                 return os.path.relpath(os.path.join(where, name), folder)

@@ -1,5 +1,6 @@
 """What this machine can hold and do: sizes that are known beforehand are refused before anything of that size is begun."""
 
+import contextlib
 import os
 from functools import cache
 from pathlib import Path
@@ -11,15 +12,11 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 def memory() -> int:
     """Bytes of this machine's memory, or of what this process may use of it; 2^62 where the system does not say."""
     found = [2**62]
-    try:
+    with contextlib.suppress(AttributeError, ValueError, OSError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):
-        pass
     for path in LIMITS:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
             found.append(int(Path(path).read_text()))
-        except (OSError, ValueError):  # no such limit, or "max"
-            pass
     return min(one for one in found if one > 0)
 
 

@@ -180,20 +180,21 @@ class Progress:
         taken = now - self._began
         if self.total is None:
             if taken < self._next:
-                return
+                return None
             self._next = 2 * taken
             return self._print((f"{self.n:,} {self.unit}s in " if self.unit else "") + _clock(taken))
         first, since = self._first
         done = min(PARTS, PARTS * self.n // self.total)
         early = not self._lines and taken >= self._next and first < self.n
         if done <= self._lines and not early:
-            return
+            return None
         self._lines, self._next = max(done, self._lines), float("inf")
         left = ""
         if first < self.n < self.total:
             left = f", {_clock((now - since) / (self.n - first) * (self.total - self.n))} left"
         share = 100 * self.n // self.total
         self._print(f"{share} %, {self.n:,}/{self.total:,} {self.unit}s in {_clock(taken)}{left}")
+        return None
 
     def _print(self, text: str) -> None:
         before, after = f"{self.what}: " if self.what else "", f"; {self.note}" if self.note else ""

@@ -71,7 +71,8 @@ def map_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             header = jsontext.parse(data[8 : 8 + int.from_bytes(data[:8], "little")], str(path), dict)
             return load(data), header.get("__metadata__", {})
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError, RuntimeError) as error:  # of sizes that no tensor has
         raise ValueError(
             f"{path}: expected a safetensors file, got one that cannot be read ({error}); it was cut off, or is of "

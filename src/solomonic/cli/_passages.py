@@ -78,6 +78,7 @@ def naming_damage() -> Iterator[None]:
             told += 1
             if told <= TOLD:
                 warn(visible(" ".join(str(message).split())))
+            return None
 
         warnings.showwarning = show
         warnings.simplefilter("always", Damaged)

@@ -20,7 +20,7 @@ from ..data.tokenizer import Tokenizer
 RENDER = str(Path(__file__).with_name("_render.py"))
 SECONDS = 20  # by the clock; the processor's time is bounded there
 KEPT = 32  # renderings: they depend on the roles of the messages alone, but for the time of day
-MARKS = ["\ue000%d\ue001" % i for i in range(3)]
+MARKS = [f"\ue000{i}\ue001" for i in range(3)]
 MARK = re.compile("(\ue000[0-9]+\ue001)")
 
 
@@ -74,7 +74,7 @@ class Turns:
         """What follows the last answer, a mark in the place of the user's message."""
         roles = zip(("user", "assistant", "user"), MARKS)
         rendered = self._render([{"role": role, "content": mark} for role, mark in roles])
-        if [m for m in re.findall("|".join(MARKS), rendered)] != MARKS:
+        if list(re.findall("|".join(MARKS), rendered)) != MARKS:
             raise ValueError("chat_template: expected one that gives each message once, in order")
         return rendered.split(MARKS[1])[1]
 
@@ -82,7 +82,9 @@ class Turns:
         values = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None} | self.tokens
         asked = json.dumps({"template": self.template, "values": values}).encode()
         try:
-            done = subprocess.run([sys.executable, "-P", RENDER], input=asked, capture_output=True, timeout=SECONDS)
+            done = subprocess.run(
+                [sys.executable, "-P", RENDER], check=False, input=asked, capture_output=True, timeout=SECONDS
+            )
         except subprocess.TimeoutExpired:
             done = None
         if done is None or done.returncode or not done.stdout:
@@ -114,4 +116,4 @@ class Turns:
 
 
 def _mark(i: int) -> str:
-    return "\ue000%d\ue001" % i
+    return f"\ue000{i}\ue001"

@@ -20,13 +20,10 @@ def repair(uri: str, out: str | Path) -> tuple[int, list[str]]:
     may write to it meanwhile. ValueError where there is nothing to read, or something at `out`.
     """
     out = Path(out)
-    if not str(out) or out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not str(out) or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise ValueError(f"{out}: expected a folder for the new store that is not there yet")
     folder = Path(uri.removeprefix("file:"))
-    if (folder / FILE).is_file():
-        lost = _salvaged(folder, out)
-    else:
-        lost = _copied(uri, out)
+    lost = _salvaged(folder, out) if (folder / FILE).is_file() else _copied(uri, out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Damaged)  # `verify` has them all
         new = DiskEngine.open(str(out), None, write=True)

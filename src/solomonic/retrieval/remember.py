@@ -5,6 +5,7 @@ and forgetting another document leaves it as it is.
 """
 
 import hashlib
+import itertools
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
@@ -100,7 +101,7 @@ def remember(
     if known is not None and known.complete:
         return None
     edges = [0, *cuts, len(data)]
-    tokens = torch.from_numpy(np.concatenate([tokenizer.encode(data[a:b]) for a, b in zip(edges, edges[1:])]))
+    tokens = torch.from_numpy(np.concatenate([tokenizer.encode(data[a:b]) for a, b in itertools.pairwise(edges)]))
     with store.document(name, session=session, digest=mark) as writing, torch.inference_mode():
         spans = Spans(tokenizer, tokens)
         reader = attached.write(writing, spans)

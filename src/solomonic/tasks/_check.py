@@ -1,5 +1,6 @@
 """Checks of what a user passes. Every message says what was expected, what came and what to do."""
 
+import itertools
 from collections.abc import Iterable
 from numbers import Integral, Real
 
@@ -32,7 +33,7 @@ def increasing(name: str, values: Iterable[int]) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise ValueError(f"{name}: expected several whole numbers, came {values!r}; {advice}")
     values = tuple(whole(name, value, 1, advice) for value in values)
-    if not values or any(a >= b for a, b in zip(values, values[1:])):
+    if not values or any(a >= b for a, b in itertools.pairwise(values)):
         raise ValueError(f"{name}: expected increasing whole numbers, came {values}; {advice}")
     return values
 

@@ -66,22 +66,26 @@ def prepare(
         index = {"train": [], "held_out": []}
         digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
         contents = {side: hashlib.blake2b(digest_size=16) for side in index}
-        with replacing(folder / "train.tokens") as train, replacing(folder / "held_out.tokens") as held:
-            with train.open("wb") as a, held.open("wb") as b:
-                files = {"train": a, "held_out": b}
+        with (
+            replacing(folder / "train.tokens") as train,
+            replacing(folder / "held_out.tokens") as held,
+            train.open("wb") as a,
+            held.open("wb") as b,
+        ):
+            files = {"train": a, "held_out": b}
 
-                def put(side: str, text: bytes) -> None:
-                    values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
-                    files[side].write(values.tobytes())
-                    digest.update(values.tobytes())
-                    contents[side].update(values.tobytes())
-                    index[side].append((len(values), len(text)))
+            def put(side: str, text: bytes) -> None:
+                values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
+                files[side].write(values.tobytes())
+                digest.update(values.tobytes())
+                contents[side].update(values.tobytes())
+                index[side].append((len(values), len(text)))
 
-                for document in documents():
-                    for side, text in _sides(document, 0.0 if held_out else share, long):
-                        put(side, text)
-                for document in held_out() if held_out else ():
-                    put("held_out", document.text)
+            for document in documents():
+                for side, text in _sides(document, 0.0 if held_out else share, long):
+                    put(side, text)
+            for document in held_out() if held_out else ():
+                put("held_out", document.text)
         if all(index.values()) or held_out or not share:
             break
     if not index["train"]:

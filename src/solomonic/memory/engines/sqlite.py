@@ -619,9 +619,9 @@ class DiskEngine(Engine):
         again = {piece.start: piece for piece in pieces}  # the index may be what is wrong
         for some in rows(self._reads, "pieces", f"rowid, {PIECE}"):
             for row in some:
-                if row[1] == document and (piece := records.piece(row[1:])) is not None:
-                    if piece.start < end and piece.start + len(piece.text) > start:
-                        again[piece.start] = piece
+                piece = records.piece(row[1:]) if row[1] == document else None
+                if piece is not None and piece.start < end and piece.start + len(piece.text) > start:
+                    again[piece.start] = piece
         pieces = [again[at] for at in sorted(again)]
         return pieces, self._covers(pieces, document, start, end)
 

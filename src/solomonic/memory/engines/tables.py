@@ -56,7 +56,7 @@ def check_schema(sql: sqlite3.Connection, uri: str) -> set[str]:
 
 
 def _expected(name: str) -> str:
-    table, _, layer = name.partition("_")
+    _table, _, layer = name.partition("_")
     text = TABLES if not layer else LAYER_TABLES.format(layer) if layer.isdecimal() else ""
     every = {part.split()[2]: part for part in (" ".join(p.split()) for p in text.split(";\n")) if part}
     return every.get(name, "")

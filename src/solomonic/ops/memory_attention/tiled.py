@@ -86,7 +86,7 @@ class Cut(NamedTuple):
     def of(T: int, window: int, span: int, block: int) -> "Cut":
         """Tiles about as long as the window: then they see little that is hidden, and a single tile before them."""
         blocks = min(-(-(window or span) // block), -(-T // block))
-        rows = blocks * block if T > block else T
+        rows = blocks * block if block < T else T
         return Cut(-(-T // rows), rows, blocks)
 
 

@@ -76,7 +76,7 @@ def _step(
     v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
 ) -> tuple[Tensor, Tensor]:
     """One row: S = exp(g) S + v k^T, y = S q."""
-    B, _, H, P = v.shape
+    _B, _, H, _P = v.shape
     keep = log_decay[:, 0].exp()
     if sequences.packed:
         keep = keep * (sequences.position != 0)

@@ -28,12 +28,12 @@ def realize_covariances(L: Array, order: int) -> Linear:
     covariances are no model's of this order (the Riccati equation has no stabilising solution).
     """
     L = np.asarray(L, dtype=float)
-    l, p = (len(L) - 1) // 2, L.shape[1]
-    if order > l * p or order < 1:
-        raise ValueError(f"order: expected 1 to {l * p} for {len(L)} covariances of {p} outputs, got {order}")
+    lags, p = (len(L) - 1) // 2, L.shape[1]
+    if order > lags * p or order < 1:
+        raise ValueError(f"order: expected 1 to {lags * p} for {len(L)} covariances of {p} outputs, got {order}")
 
     def block(entry):
-        return np.block([[entry(i, j) for j in range(l)] for i in range(l)])
+        return np.block([[entry(i, j) for j in range(lags)] for i in range(lags)])
 
     def at(k):
         return L[k] if k >= 0 else L[-k].T

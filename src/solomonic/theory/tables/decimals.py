@@ -101,7 +101,7 @@ def decimal(mine: Signs, others: Sequence[Signs], delimiter: str | None) -> str 
         if not commas or points:
             return "."
         return "," if mine.counts else (row, None)
-    if commas and not points or delimiter == ";" and not points and not mine.counts:
+    if (commas and not points) or (delimiter == ";" and not points and not mine.counts):
         return ","
     return "." if points and not commas and mine.counts else (row, None)
 

@@ -18,7 +18,7 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         content = loadmat(path)
     except NotImplementedError:
         raise ValueError(f"{path}: expected a .mat file of version 7 or before; save it with -v7") from None
-    except Exception as error:  # noqa: BLE001 - a broken file raises almost anything
+    except Exception as error:
         raise ValueError(f"{path}: expected a .mat file, got what cannot be read as one ({error})") from None
     arrays, left_out = {}, {}
     for name, value in content.items():

@@ -69,7 +69,7 @@ class Times:
 def is_named(name: str) -> bool:
     """Whether a column's name says that it holds times: `Time (s)`, `timestamp`, `t_ms`; `T` may be a temperature."""
     words = re.findall(r"[^\W\d_]+", name) or [""]
-    return words[0] != "T" and words[0].lower() in NAMES or len(words[-1]) > 2 and words[-1].lower() in NAMES
+    return (words[0] != "T" and words[0].lower() in NAMES) or (len(words[-1]) > 2 and words[-1].lower() in NAMES)
 
 
 def is_moment(cell: str) -> bool:
