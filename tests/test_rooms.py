@@ -1,18 +1,14 @@
 """docs/architecture.md's table of packages: who may import whom, no more and no less."""
 
-import ast
 import re
-import sys
-from collections import defaultdict
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-import solomonic
+from .rooms import graph_of, picture
 
-ROOT = Path(solomonic.__file__).parent
 PAGE = Path(__file__).parent.parent / "docs" / "architecture.md"
-EVERYONE = {"_utils"}
 ANYTHING = "*"
 
 
@@ -27,55 +23,13 @@ def table():
     return rows
 
 
-def imports():
-    """(file, room, imported room or None, imported package or None) of every import in the library."""
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                for name in node.names:
-                    yield path, parts[0], *_target(name.name.split("."), 0, parts)
-            elif isinstance(node, ast.ImportFrom):
-                module = node.module.split(".") if node.module else []
-                for name in node.names if not module else [None]:
-                    yield path, parts[0], *_target(module or [name.name], node.level, parts)
-
-
-def _target(module, level, parts):
-    if level:
-        base = list(parts[: len(parts) - level])
-        where = [*base, *module]
-        inside = (
-            where[0] if where and ((ROOT / where[0]).is_dir() or (ROOT / f"{where[0]}.py").exists()) else "__init__"
-        )
-        return inside, None
-    if module[0] == "solomonic":
-        return (module[1] if len(module) > 1 else "__init__"), None
-    return None, module[0]
-
-
-def found():
-    """{package of ours: (those it imports, but itself and those that all may import, packages of others)}."""
-    rows = defaultdict(lambda: (set(), set()))
-    for _, room, other, package in imports():
-        ours, others = rows[room]
-        if other is not None and other != room and other not in EVERYONE:
-            ours.add(other)
-        if package is not None and package not in sys.stdlib_module_names:
-            others.add(package)
-    for path in ROOT.iterdir():
-        if path.suffix == ".py" or (path / "__init__.py").exists():
-            rows[path.stem]
-    return dict(rows)
-
-
 def test_every_package_is_in_the_table_and_nothing_else_is():
-    assert table().keys() == found().keys() and len(found()) > 20
+    assert table().keys() == graph_of().keys() and len(graph_of()) > 20
 
 
-@pytest.mark.parametrize("room", sorted(found()))
+@pytest.mark.parametrize("room", sorted(graph_of()))
 def test_a_package_imports_what_the_table_says(room):
-    ours, others = found()[room]
+    ours, others = graph_of()[room]
     allowed, packages = table()[room]
     if allowed != {ANYTHING}:
         assert ours == allowed, f"imports that the table has not: {ours - allowed}; that no file has: {allowed - ours}"
@@ -85,13 +39,19 @@ def test_a_package_imports_what_the_table_says(room):
 
 
 def test_nobody_imports_the_command_line():
-    assert not [room for room, (ours, _) in found().items() if "cli" in ours and room != "__main__"]
+    assert not [room for room, (ours, _) in graph_of().items() if "cli" in ours and room != "__main__"]
 
 
 def test_there_are_no_circles():
     """But for the version, which `__init__` has."""
-    left = {room: ours - {"__init__"} for room, (ours, _) in found().items() if room not in ("cli", "__main__")}
+    left = {room: ours - {"__init__"} for room, (ours, _) in graph_of().items() if room not in ("cli", "__main__")}
     while left:
         free = {room for room, ours in left.items() if not ours & left.keys()}
         assert free, f"packages that import one another: {left}"
         left = {room: ours for room, ours in left.items() if room not in free}
+
+
+def test_the_picture_shows_every_package():
+    root = ElementTree.fromstring(picture())
+    texts = {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert texts == graph_of().keys() - {"__init__"} and len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 15
