@@ -34,14 +34,27 @@ def test_fused(share):
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="interpreted")
-@pytest.mark.parametrize("capability, dim, dtype", [(80, 128, torch.float32), (90, 64, torch.bfloat16)])
-def test_every_kernel_compiles_for_a_gpu(capability, dim, dtype):
-    """The interpreter runs what the compiler refuses: a variable that changes its type in a loop, for one."""
+@pytest.mark.parametrize(
+    "capability, dim, dtype, spills",
+    [
+        (
+            *(80, 128, torch.float32),
+            {"window keys": 256, "fading keys": 256, "kept keys": 224, "states": 96}
+            | {"query, backward": 224, "key, backward": 768, "convolve, backward": 40},
+        ),
+        (90, 64, torch.bfloat16, {"key, backward": 224}),
+    ],
+)
+def test_every_kernel_compiles_for_a_gpu(capability, dim, dtype, spills):
+    """The interpreter runs what the compiler refuses: a variable that changes its type in a loop, for one.
+
+    spills: bytes of a thread that a kernel spills; where it is not named, none.
+    """
     found = {}
     for launch, tile, kernel in kernels().figures(capability, dim, dtype, most=1):
         found[launch.name] = kernel
         assert kernel["instructions"] > 100
-        assert kernel["registers"] <= 255 and kernel["shared"] <= 160 << 10, (launch.name, tile, kernel)
+        assert kernel["spilled"] <= spills.get(launch.name, 0) and kernel["shared"] <= 160 << 10, (launch.name, kernel)
     assert {"queries", "queries, backward", "window keys", "fading keys", "kept keys", "sum"} < found.keys()
     assert {"states", "carry, backward", "output", "query, backward", "key, backward"} < found.keys()
     assert {"norm", "gated norm, backward", "swiglu", "convolve, backward", "spread"} < found.keys()
