@@ -95,7 +95,6 @@ def test_asked_for_by_name_without_the_package(monkeypatch):
     monkeypatch.delitem(sys.modules, "solomonic.ops.memory_attention.triton", raising=False)
     monkeypatch.delattr("solomonic.ops.memory_attention.triton", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
-    monkeypatch.setattr(dispatch, "triton_module", dispatch.triton_module.__wrapped__)
     inputs = attention_inputs(3, 2, 1, 6, 0)
     with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
         attention(*inputs, None, sequences_of("fresh", BATCH, 3), 2, 0, 1, 2, "triton")
@@ -107,7 +106,7 @@ def test_the_fastest_on_a_cpu_is_tiled():
 
 
 def test_rows_and_the_scan_without_the_package(monkeypatch):
-    monkeypatch.setattr(dispatch, "triton_module", lambda package: None)
+    monkeypatch.setattr(dispatch, "triton_module", lambda load: None)
     x = torch.randn(1, 5, 2, 4)
     with pytest.raises(ValueError, match="backend 'triton': the package triton is not installed; pip install triton"):
         rows.swiglu(x, x, "triton")

@@ -53,18 +53,20 @@ def compiled_pays(x: Tensor) -> bool:
     return not x.is_meta and x.numel() >= LEAST and x.dtype == torch.float32 and numba_serves(x)
 
 
-@cache
-def triton_module(package: str) -> ModuleType | None:
-    """The file of fused kernels in `package`, or None where Triton is not installed."""
+def triton_module(load: Callable[[], ModuleType]) -> ModuleType | None:
+    """What `load` imports, a file of fused kernels, or None where Triton is not installed.
+
+    An import statement is all that `torch.compile` follows in one graph; `import_module` is not.
+    """
     try:
-        return import_module(".triton", package)
+        return load()
     except ImportError:
         return None
 
 
-def required_triton(package: str, instead: str) -> ModuleType:
+def required_triton(load: Callable[[], ModuleType], instead: str) -> ModuleType:
     """The same; ValueError, which names the backend to use instead, where Triton is not installed."""
-    if (kernels := triton_module(package)) is None:
+    if (kernels := triton_module(load)) is None:
         raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend {instead!r}")
     return kernels
 

@@ -44,7 +44,7 @@ class Rotation(NamedTuple):
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(B, T, H, D) by the angles whose cosines and sines are (B or 1, T, D / 2)."""
     if rowwise.fastest(x) == "triton":
-        return dispatch.triton_module(rowwise.__name__).turn(x, cos, sin)
+        return dispatch.triton_module(rowwise.load_triton).turn(x, cos, sin)
     cos, sin = (y[:, :, None].to(x.dtype) for y in (cos, sin))
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

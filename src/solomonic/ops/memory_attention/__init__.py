@@ -14,6 +14,7 @@ call, which stays small however long the stream is.
 
 import warnings
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -29,10 +30,16 @@ from . import reference, tiled
 from .call import AttentionCall, Stored
 
 
+def _load_triton() -> ModuleType:
+    from . import triton
+
+    return triton
+
+
 def _triton(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     if call.stored is not None:
         raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'tiled' serves every call")
-    return dispatch.required_triton(__name__, "tiled").attend(call)
+    return dispatch.required_triton(_load_triton, "tiled").attend(call)
 
 
 Backend = Callable[[AttentionCall], tuple[Tensor, Tensor | None]]
@@ -55,7 +62,7 @@ def refusal(backend: str, x: Tensor) -> str | None:
         )
     if backend != "triton":
         return None
-    return dispatch.NO_TRITON if (kernels := dispatch.triton_module(__name__)) is None else kernels.refusal(x)
+    return dispatch.NO_TRITON if (kernels := dispatch.triton_module(_load_triton)) is None else kernels.refusal(x)
 
 
 def fastest(x: Tensor) -> str:

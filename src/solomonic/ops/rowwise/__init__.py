@@ -10,11 +10,18 @@ from ..._utils.spelling import choose
 from .. import dispatch
 from . import autograd, reference
 
+
+def load_triton() -> ModuleType:
+    from . import triton
+
+    return triton
+
+
 BACKENDS: dict[str, Callable[[], ModuleType]] = {
     "reference": lambda: reference,
     "autograd": lambda: autograd,
     "compiled": lambda: dispatch.compiled_module(__name__),
-    "triton": lambda: dispatch.required_triton(__name__, "reference"),
+    "triton": lambda: dispatch.required_triton(load_triton, "reference"),
 }
 
 
@@ -34,17 +41,17 @@ def fastest(x: Tensor) -> str:
 
 
 def _serves(*tensors: Tensor | None) -> bool:
-    kernels = dispatch.triton_module(__name__)
+    kernels = dispatch.triton_module(load_triton)
     return kernels is not None and not any(x is not None and kernels.refusal(x) for x in tensors)
 
 
 def _fused(backend: str | None, *tensors: Tensor | None) -> ModuleType | None:
     """The fused kernels, where they are asked for, or the fastest and can be given all of the tensors."""
     if backend == "triton":
-        return dispatch.required_triton(__name__, "reference")
+        return dispatch.required_triton(load_triton, "reference")
     if backend is not None or fastest(tensors[0]) != "triton":
         return None
-    return dispatch.triton_module(__name__) if _serves(*tensors) else None
+    return dispatch.triton_module(load_triton) if _serves(*tensors) else None
 
 
 def _backend(name: str | None, x: Tensor, *others: Tensor | None) -> ModuleType:

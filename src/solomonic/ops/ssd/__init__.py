@@ -1,5 +1,7 @@
 """State-space duality: the scan of Mamba-2."""
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,14 @@ from . import chunked, fla, reference
 _compiled = dispatch.compiled_function(__name__, "ssd")
 
 
+def _load_triton() -> ModuleType:
+    from . import triton
+
+    return triton
+
+
 def _triton(*args):
-    return dispatch.required_triton(__name__, "chunked").ssd(*args)
+    return dispatch.required_triton(_load_triton, "chunked").ssd(*args)
 
 
 BACKENDS = {
@@ -36,7 +44,7 @@ def fastest(v: Tensor, k: Tensor, sequences: Sequences) -> str:
         return "chunked"
     if v.is_cpu:
         return "compiled" if dispatch.compiled_pays(v) else "chunked"
-    if (kernels := dispatch.triton_module(__name__)) is not None and kernels.refusal(v, k) is None:
+    if (kernels := dispatch.triton_module(_load_triton)) is not None and kernels.refusal(v, k) is None:
         return "triton"
     return "chunked" if torch.compiler.is_compiling() or fla.refusal(v, sequences) else "fla"
 
