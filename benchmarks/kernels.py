@@ -150,7 +150,7 @@ def rows_step(dim: int, dtype: torch.dtype, length=8) -> None:
     weight, taps = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((16 * dim,), (16 * dim, 4)))
     y = rows.rms_norm(x, weight, 1e-5, "triton") + rows.gated_norm(x, gate, weight, 1e-5, "triton")
     cos, sin = Rotation().table(torch.arange(length)[None], dim)
-    y = y + fused_rows.turn(x.unflatten(-1, (16, dim)), cos, sin).flatten(2)
+    y = y + fused_rows.rotate(x.unflatten(-1, (16, dim)), cos, sin).flatten(2)
     convolved = rows.convolve(torch.cat([x, x, x, x], 1), taps, weight, True, "triton")
     (y.sum() + rows.swiglu(x, gate, "triton").sum() + convolved.sum()).backward()
 

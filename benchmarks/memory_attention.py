@@ -39,7 +39,7 @@ REPEATS = 20
 def recorded(
     sequences: Sequences, heads: int, groups: int, dim: int, dtype, window: int, capacity: int, state=None
 ) -> tuple[AttentionCall, dict]:
-    """What a backend is given by a call of random rows, turned; the batch and the length are those of `sequences`."""
+    """What a backend is given by a call of random rows, rotated; the batch and the length are those of `sequences`."""
     B, T = len(sequences.end), sequences.position.shape[1]
 
     def rows(n: int) -> Tensor:
@@ -61,7 +61,7 @@ def recorded(
         )
     del BACKENDS["recorded"]
     (call,) = calls
-    queries, keys = reference.turned(call.queries, call.keys, call.rotation)
+    queries, keys = reference.rotated(call.queries, call.keys, call.rotation)
     return replace(call, queries=queries, keys=keys, rotation=None), state
 
 

@@ -6,7 +6,7 @@ Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTE
 import pytest
 import torch
 
-from solomonic.ops.rotary import Rotation, turn
+from solomonic.ops.rotary import Rotation, rotate
 from solomonic.ops.rowwise import convolve, gated_norm, rms_norm, swiglu
 from solomonic.ops.rowwise import triton as fused
 
@@ -56,8 +56,8 @@ def test_rotations(batch, heads, dim):
     torch.manual_seed(0)
     cos, sin = Rotation().table(torch.arange(batch)[:, None] * 9 + torch.arange(40), dim)
     for x in slices(3, 40, heads, dim):
-        expected, gradients = outputs_and_gradients(lambda x: [turn(x, cos, sin)], [x])
-        got, got_gradients = outputs_and_gradients(lambda x: [fused.turn(x, cos, sin)], [x])
+        expected, gradients = outputs_and_gradients(lambda x: [rotate(x, cos, sin)], [x])
+        got, got_gradients = outputs_and_gradients(lambda x: [fused.rotate(x, cos, sin)], [x])
         assert_close(got[0], expected[0], "y")
         assert_close(got_gradients[0], gradients[0], "gradient")
 

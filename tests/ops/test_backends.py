@@ -211,7 +211,7 @@ def test_selection(length, kind, block, capacity):
         position, event = sequences.position.expand(BATCH, -1)[b], sets.event.expand(BATCH, -1)[b]
         for t in range(length if sequences.length is None else int(sequences.length[b])):
             q = t // block
-            index = sets.index[b, q + 1 if t >= event[q] else q].tolist()
+            index = sets.candidates[b, q + 1 if t >= event[q] else q].tolist()
             visible = [i for i in index if i >= 0 and coordinate[b, i] >= t - position[t]]
             assert visible == [i for i in chosen[b, t].tolist() if i >= 0], (b, t)
     for one, other in zip(select(score, coordinate, sequences, block, capacity, "compiled"), sets, strict=True):

@@ -50,7 +50,7 @@ def gated_delta(
 
 
 def mapped(
-    scan: Callable,
+    scan: Callable[..., tuple[Tensor, Tensor]],
     q: Tensor,
     k: Tensor,
     v: Tensor,

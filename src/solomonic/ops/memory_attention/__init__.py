@@ -8,7 +8,7 @@ For the query of row i, w = window, s = span, positions within its document:
     eidetic   k_j, v_j, j in M(i)            j <= i - w; see `ops.selection`    no: found by content at any distance
     stored    what a store gave, `Stored`    `Stored.visible`                   no
 
-The state holds keys before rotation: rotary attention knows lags only, so keys are turned by their coordinate in the
+The state holds keys before rotation: rotary attention knows lags only, so keys are rotated by their coordinate in the
 call, which stays small however long the stream is.
 """
 
@@ -32,7 +32,8 @@ from .state import AttentionState, init_state
 def _triton(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     if call.stored is not None:
         raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'tiled' serves every call")
-    return dispatch.required_triton(__name__, "tiled").attend(call)
+    result: tuple[Tensor, Tensor | None] = dispatch.required_triton(__name__, "tiled").attend(call)
+    return result
 
 
 Backend = Callable[[AttentionCall], tuple[Tensor, Tensor | None]]
@@ -116,31 +117,27 @@ def memory_attention(
     """
     B, T, G, D = k.shape
     if state is None:
-        decays = clock is not None
-        options = {"decays": decays, "device": k.device, "dtype": k.dtype}
-        state = init_state(B, G, D, window=window, span=span, capacity=capacity, **options)
+        sizes = {"window": window, "span": span, "capacity": capacity}
+        state = init_state(B, G, D, **sizes, decays=clock is not None, device=k.device, dtype=k.dtype)
     after: AttentionState = {}
 
-    def remembered(name: str, x: Tensor, size: int) -> Tensor:
-        extended = extend(state[name], x, size)
-        after[name] = advance(extended, sequences, size)
-        return extended
+    def extended(name: str, x: Tensor, size: int) -> Tensor:
+        """The ring of that name with the call's rows behind it; the ring moves on."""
+        rows = extend(state[name], x, size)
+        after[name] = advance(rows, sequences, size)
+        return rows
 
-    near, far, kept = (q, k, v), (None, None, None), (None, None, None)
+    q_far = k_far = v_far = q_kept = k_kept = v_kept = None
     if window and not capacity:
-        near = (q, remembered("k", k, window), remembered("v", v, window))
+        k, v = extended("k", k, window), extended("v", v, window)
     if fading is not None:
-        q_fading, k_fading, v_fading = fading
-        far = (
-            q_fading,
-            remembered("k_fading", k_fading, window + span),
-            remembered("v_fading", v_fading, window + span),
-        )
-    order = coordinate = bias = None
+        q_far, k_fading, v_fading = fading
+        k_far, v_far = extended("k_fading", k_fading, window + span), extended("v_fading", v_fading, window + span)
+    order = coordinate = bias = raw = lost = None
     if capacity:
-        raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
+        assert score is not None
+        raw = torch.cat([state["slot_score"], extended("score", score.float(), window)], 1)
         empty = raw == -torch.inf
-        lost = None
         if clock is not None:
             lost, after["lost"], after["time"] = _decayed(clock, state, sequences, window)
         order = standing(raw, lost, exact)
@@ -148,13 +145,14 @@ def memory_attention(
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
         coordinate = torch.cat([slots, past], 1)
-        candidates = [
-            torch.cat([state[f"slot_{x}"].to(y.dtype), state[x].to(y.dtype), y], 1) for x, y in (("k", k), ("v", v))
-        ]
-        kept, near = (q, *candidates), (q, *(x[:, capacity:] for x in candidates))
-        for name, x in zip("kv", near[1:]):
-            after[name] = advance(x, sequences, window)
-    queries, keys, values = zip(near, far, kept, strict=True)
+        q_kept = q
+        k_kept, v_kept = (
+            torch.cat([state[f"slot_{name}"].to(x.dtype), state[name].to(x.dtype), x], 1)
+            for name, x in (("k", k), ("v", v))
+        )
+        k, v = k_kept[:, capacity:], v_kept[:, capacity:]
+        after["k"], after["v"] = advance(k, sequences, window), advance(v, sequences, window)
+    queries, keys, values = (q, q_far, q_kept), (k, k_far, k_kept), (v, v_far, v_kept)
 
     if backend is None:
         backend = fastest(v) if stored is None else "tiled"
@@ -177,11 +175,12 @@ def memory_attention(
     )
     attend = choose("backend", backend, BACKENDS)
     y, carried = attend(call) if observe is None else observe(attend, call)
-    if capacity:
+    if carried is not None:
+        assert k_kept is not None and v_kept is not None and raw is not None and coordinate is not None
         held, at = carried >= 0, carried.clamp_min(0)
         heads = at[..., None, None].expand(-1, -1, G, D)
-        after["slot_k"] = torch.where(held[..., None, None], keys[2].gather(1, heads), 0)
-        after["slot_v"] = torch.where(held[..., None, None], values[2].gather(1, heads), 0)
+        after["slot_k"] = torch.where(held[..., None, None], k_kept.gather(1, heads), 0)
+        after["slot_v"] = torch.where(held[..., None, None], v_kept.gather(1, heads), 0)
         after["slot_score"] = raw.gather(1, at).masked_fill(~held, -torch.inf)
         after["slot_age"] = torch.where(held, sequences.last() - coordinate.gather(1, at), 0)
         if lost is not None:

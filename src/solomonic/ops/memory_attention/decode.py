@@ -1,6 +1,6 @@
 """One row of a call, without gradients, as numba compiles it: a step of decoding on a CPU.
 
-Nothing is turned but the query, once for each lag; the keys stay where they lie.
+Nothing is rotated but the query, once for each lag; the keys stay where they lie.
 """
 
 from functools import lru_cache
@@ -44,7 +44,7 @@ def _choose(score, coordinate, position, real, end, block, index, carried):
 
 
 @compiled(**FAST)
-def _turn(q, cos, sin, out):
+def _rotate(q, cos, sin, out):
     half = len(cos)
     for d in range(half):
         out[d] = q[d] * cos[d] - q[half + d] * sin[d]
@@ -91,17 +91,17 @@ def _see(
     E = found.shape[1]
     R, scale, capacity = H // v_far.shape[2], F(1 / np.sqrt(D)), index.shape[1]
     for part in prange(parts):
-        turned, logit = np.empty(D, F), np.empty(window + span + capacity + E, F)
+        rotated, logit = np.empty(D, F), np.empty(window + span + capacity + E, F)
         for lane in range(B * H * part // parts, B * H * (part + 1) // parts):
             b, h = lane // H, lane % H
             g, before = h // R, position[b % len(position), 0]
             near, far = min(window, before + 1), min(window + span, before + 1)
             for lag in range(near):
-                _turn(q[b, h], cos[lag], sin[lag], turned)
-                logit[lag] = dot(turned, k[b, k.shape[1] - 1 - lag, g]) * scale
+                _rotate(q[b, h], cos[lag], sin[lag], rotated)
+                logit[lag] = dot(rotated, k[b, k.shape[1] - 1 - lag, g]) * scale
             for lag in range(window, far):
-                _turn(q_far[b, h], cos[lag], sin[lag], turned)
-                logit[lag] = dot(turned, k_far[b, k_far.shape[1] - 1 - lag, g]) * scale
+                _rotate(q_far[b, h], cos[lag], sin[lag], rotated)
+                logit[lag] = dot(rotated, k_far[b, k_far.shape[1] - 1 - lag, g]) * scale
             most = F(-np.inf)
             for i in range(capacity):
                 at, n = index[b, i], window + span + i

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..selection import select
 from ..triton import INTERPRETED, load, product, products_refusal, store, wide
 from .call import AttentionCall
-from .reference import turned
+from .reference import rotated
 
 LARGEST_HEAD = 256
 
@@ -43,7 +43,7 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     queries, keys, values = call.queries, call.keys, call.values
     score, coordinate, bias, rotation = call.score, call.coordinate, call.bias, call.rotation
     sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
-    queries, keys = turned(queries, keys, rotation)
+    queries, keys = rotated(queries, keys, rotation)
     given = [*queries, *keys, *values]
     if not window:
         given[0::3] = [None] * 3

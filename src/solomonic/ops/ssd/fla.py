@@ -37,7 +37,13 @@ def ssd(
 
 
 def mapped(
-    scan: Callable, v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
+    scan: Callable[..., tuple[Tensor, Tensor]],
+    v: Tensor,
+    k: Tensor,
+    q: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    sequences: Sequences,
 ) -> tuple[Tensor, Tensor]:
     """What `scan`, which takes the arguments of their `chunk_simple_gla`, gives, in our terms."""
     if (real := sequences.real()) is not None:
