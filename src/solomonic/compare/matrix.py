@@ -10,7 +10,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +22,7 @@ import torch
 
 from .._utils import jsontext
 from .._utils.files import write
+from ..bench.measure import timed
 from ..evaluation.tasks import bound, evaluate
 from ..model import LanguageModel
 from ..ops.memory_attention.state import has_slots, kept_positions, ring_scores, window_and_capacity
@@ -195,10 +195,10 @@ def costs(
     found = []
     for length in lengths:
         tokens = torch.zeros(1, length, dtype=torch.int64, device=device)
-        prefill = [_timed(device, lambda: model(tokens)[1]) for _ in range(repeats + 1)][1:]
+        prefill = [timed(lambda: model(tokens)[1], device) for _ in range(repeats + 1)][1:]
         state, decode = prefill[-1][1], []
         for _ in range(8 * repeats):
-            seconds, state = _timed(device, lambda: model(tokens[:, :1], state)[1])
+            seconds, state = timed(lambda: model(tokens[:, :1], state)[1], device)
             decode.append(seconds)
         us = {
             "prefill_us_per_token": round(statistics.median(seconds for seconds, _ in prefill) / length * 1e6, 3),
@@ -206,15 +206,6 @@ def costs(
         }
         found.append({"length": length, "state_bytes": model.state_bytes(length)} | us)
     return found
-
-
-def _timed(device: torch.device, call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds a call takes, and its result."""
-    begin = time.perf_counter()
-    result = call()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter() - begin, result
 
 
 def settings_of(suite: Suite, device: str, tasks: dict[str, str] | None = None) -> dict[str, Any]:

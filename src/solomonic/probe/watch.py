@@ -9,7 +9,7 @@ that is read directly adds nothing. The layer is then, to rounding, the layer th
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +21,7 @@ from ..mixers.base import Mixer, Observer
 from ..mixers.bmojo import BMojo
 from ..model import LanguageModel, State
 from ..ops.memory_attention import Backend
-from ..ops.memory_attention.call import AttentionCall
+from ..ops.memory_attention.call import AttentionCall, Group
 from ..ops.memory_attention.state import has_ring, has_slots, with_ring_of, with_slots_of
 
 MEMORIES = ("window", "fading", "eidetic")
@@ -59,15 +59,15 @@ class Seen:
 
 def memories(model: LanguageModel) -> dict[int, tuple[str, ...]]:
     """By layer, the memories that it reads, in the softmax or beside it: all that can be taken away. Full attention has none."""
-    found = {}
+    by_layer: dict[int, tuple[str, ...]] = {}
     for layer, block in enumerate(model.blocks):
-        config = block.mixer.config
-        if isinstance(block.mixer, BMojo):
-            has = (config.window, config.fading is not None, config.capacity)
-            found[layer] = tuple(name for name, size in zip(MEMORIES, has, strict=True) if size)
-        elif isinstance(block.mixer, Attention) and config.window is not None:
-            found[layer] = ("window",)
-    return found
+        mixer = block.mixer
+        if isinstance(mixer, BMojo):
+            sizes = (mixer.config.window, mixer.config.fading is not None, mixer.config.capacity)
+            by_layer[layer] = tuple(name for name, size in zip(MEMORIES, sizes, strict=True) if size)
+        elif isinstance(mixer, Attention) and mixer.config.window is not None:
+            by_layer[layer] = ("window",)
+    return by_layer
 
 
 @contextmanager
@@ -77,11 +77,11 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
     A query that nothing is left for gets 0. ValueError for a layer or a memory that the model does not have.
     """
     without = without or {}
-    there = memories(model)
+    by_layer = memories(model)
     for layer, names in without.items():
         for name in names:
-            if name not in there.get(layer, ()):
-                has = ", ".join(f"layer {at}: {' '.join(have)}" for at, have in there.items()) or "none"
+            if name not in by_layer.get(layer, ()):
+                has = ", ".join(f"layer {i}: {' '.join(own)}" for i, own in by_layer.items()) or "none"
                 raise ValueError(f"no memory {name!r} in layer {layer}: expected one of those there are, {has}")
     seen = Seen()
     with ExitStack() as stack:
@@ -101,16 +101,14 @@ class _Layer(Observer):
 
     def attend(self, backend: Backend, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         """What the backend makes of the kept groups' values, over their mass: of values that mark the group."""
-        values = call.values
-        D = next(v for v in values if v is not None).shape[-1]
         kept = [name not in self.without for name in MEMORIES]
         masses = []
-        for first in range(0, len(values), D):
-            marks = tuple(None if v is None else _mark(v, i - first) for i, v in enumerate(values))
+        for first in range(0, len(MEMORIES), call.values[0].shape[-1]):
+            marks = _changed(call.values, lambda v, i: _mark(v, i - first))
             masses.append(backend(replace(call, values=marks))[0])
-        mass = torch.cat(masses, -1)[..., : len(values)]
+        mass = torch.cat(masses, -1)[..., : len(MEMORIES)]
         self.seen.mass[self.layer].append(mass.detach())
-        shown = tuple(v if v is None or keep else torch.zeros_like(v) for v, keep in zip(values, kept, strict=True))
+        shown = _changed(call.values, lambda v, i: v if kept[i] else torch.zeros_like(v))
         y, carried = backend(replace(call, values=shown))
         if all(kept):
             return y, carried
@@ -121,9 +119,9 @@ class _Layer(Observer):
         row = {name: inputs[name][0].detach().float() for name in ("k", "q", "v", "log_decay")}
         heads = row["v"].shape[1]
         row |= {name: row[name].repeat_interleave(heads // row[name].shape[1], 1) for name in ("k", "q")}
-        for name, what in (("weight", "k"), ("step", "v")):  # Gated KalmaNet weighs keys, Mamba-2 values
+        for name, weighed in (("weight", "k"), ("step", "v")):  # Gated KalmaNet weighs keys, Mamba-2 values
             if name in inputs:
-                row[what] = row[what] * inputs[name][0].detach().float()[..., None]
+                row[weighed] = row[weighed] * inputs[name][0].detach().float()[..., None]
         rule = {name: inputs[name][0].detach().float() for name in ("beta", "erase") if name in inputs}
         self.seen.scans[self.layer].append(Scan(**row, **rule))
 
@@ -154,6 +152,16 @@ def clamp(before: State, after: State, layer: int, memory: str) -> State:
     layers = [*after["layers"]]
     layers[layer] = changed
     return after | {"layers": layers}
+
+
+def _changed(values: Group, change: Callable[[Tensor, int], Tensor]) -> Group:
+    """`change` of each tensor that is there, and of its number in MEMORIES."""
+    window, fading, eidetic = values
+    return (
+        change(window, 0),
+        None if fading is None else change(fading, 1),
+        None if eidetic is None else change(eidetic, 2),
+    )
 
 
 def _mark(v: Tensor, at: int) -> Tensor:

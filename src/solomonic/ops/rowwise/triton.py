@@ -43,8 +43,8 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
     fits = extended.dim() == 3 and weight.dim() == 2 and extended.shape[2] == weight.shape[0]
     fits = fits and extended.shape[1] >= weight.shape[1] - 1 and (bias is None or bias.shape == weight.shape[:1])
-    given = (extended, weight) if bias is None else (extended, weight, bias)
-    _require(fits, "rows (B, W - 1 + T, D), weight (D, W), bias (D,)", *given)
+    tensors = (extended, weight) if bias is None else (extended, weight, bias)
+    _require(fits, "rows (B, W - 1 + T, D), weight (D, W), bias (D,)", *tensors)
     return _Convolve.apply(extended, weight, bias, activate)
 
 

@@ -68,9 +68,9 @@ def ssd(
     fits = k.shape == q.shape == (B, T, G, N) and H % G == 0 and log_decay.shape == (B, T, H)
     fits = fits and (state is None or state.shape == (B, H, P, N))
     if not (fits and (step is None or step.shape == (B, T, H)) and (skip is None or skip.shape == (H,))):
-        given = [list(x.shape) for x in (v, k, q, log_decay, state, step, skip) if x is not None]
+        shapes = [list(x.shape) for x in (v, k, q, log_decay, state, step, skip) if x is not None]
         expected = "v (B, T, H, P), k and q (B, T, G, N), log_decay and step (B, T, H), state (B, H, P, N), skip (H,)"
-        raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, given))}")
+        raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, shapes))}")
     scan = choose("backend", backend or fastest(v, k, sequences), BACKENDS)
     if scan is not _triton:
         v, k, q = (x.float() for x in (v, k, q))

@@ -226,8 +226,8 @@ class _Scan(torch.autograd.Function):
         lanes, product = len(v), q @ k.mT
         weight, into_q, onward_k, keep = (v.new_empty(lanes, *s) for s in ((chunk, chunk), (chunk, N), (chunk, N), ()))
         states = v.new_empty(shape.chunks + 1, B * H, N * P)
-        given = arrays(log_decay, step, skip, whole_numbers(document), q, k, product, weight, into_q, onward_k, keep)
-        _open(threads(), tuple(shape), *given)
+        inputs = arrays(log_decay, step, skip, whole_numbers(document), q, k, product, weight, into_q, onward_k, keep)
+        _open(threads(), tuple(shape), *inputs)
         states[0].view(B, H, N, P).copy_(state.mT)
         torch.bmm(onward_k.mT, v, out=states[1:].view(lanes, N, P))
         _carry(threads(), B * H, *arrays(keep, states))
@@ -253,8 +253,8 @@ class _Scan(torch.autograd.Function):
         dv = (weight.mT @ dy).baddbmm_(onward_k, added)
         changes = dy @ v.mT, dy @ states[:-1].view(lanes, N, P).mT, v @ added.mT, dkeep
         out = [numbers(*x.shape) for x in (product, q, k, log_decay, step, keep)]
-        given = arrays(log_decay, step, whole_numbers(document), q, k, product, weight)
-        _close(threads(), tuple(shape), *given, tuple(arrays(*changes)), tuple(arrays(*out)))
+        inputs = arrays(log_decay, step, whole_numbers(document), q, k, product, weight)
+        _close(threads(), tuple(shape), *inputs, tuple(arrays(*changes)), tuple(arrays(*out)))
         dproduct, dq, dk, dlog_decay, dstep, dskip = out
         dq.baddbmm_(dproduct, k)
         dk.baddbmm_(dproduct.mT, q)
