@@ -9,7 +9,7 @@ from .ops.sequence import Sequences, advance, extend
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis, in float32 (arXiv 1910.07467)."""
+    """(..., D) -> (..., D): x / rms(x) * weight over the last axis, in float32 (arXiv 1910.07467)."""
 
     def __init__(self, dim: int, eps: float = 1e-5):
         super().__init__()
@@ -21,9 +21,10 @@ class RMSNorm(nn.Module):
 
 
 class GatedRMSNorm(nn.Module):
-    """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2.
+    """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2 (arXiv 2405.21060).
 
-    `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in the gate's type.
+    `norm_first` norms x alone and gates after, as in Gated DeltaNet (arXiv 2412.06464). x and gate (..., dim); returns
+    (..., dim) in the gate's type.
     """
 
     def __init__(self, dim: int, groups: int = 1, norm_first: bool = False, eps: float = 1e-5):
@@ -48,7 +49,7 @@ class GatedRMSNorm(nn.Module):
 class ShortConvolution(nn.Module):
     """Depthwise causal convolution y_t = sum_l w_l x_{t-l} + bias over `width` rows of one document; `activate`: its silu.
 
-    `weight` (D, 1, width) is laid out as in `torch.nn.Conv1d`: its last column weighs the present row.
+    `weight` (D, 1, width) is that of a `torch.nn.Conv1d`: its last column weighs the present row.
     """
 
     def __init__(self, dim: int, width: int = 4, bias: bool = False, activate: bool = False):
@@ -61,7 +62,7 @@ class ShortConvolution(nn.Module):
         return torch.zeros(batch, self.width - 1, self.dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, state: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """(B, T, D), the (B, width - 1, D) rows before -> (B, T, D), rows."""
+        """x (B, T, D), the last (B, width - 1, D) rows before -> y (B, T, D), the last rows after."""
         T, past = x.shape[1], self.width - 1
         extended = extend(state, x, past)
         after = advance(extended, sequences, past)
@@ -78,7 +79,7 @@ class ShortConvolution(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """W_down(silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
+    """(..., dim) -> (..., dim): W_down(silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()

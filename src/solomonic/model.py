@@ -188,9 +188,9 @@ class LanguageModel(nn.Module):
         if mask is not None:
             length, padding = mask.sum(1), ~mask
             # where each row goes: real tokens first, in their order
-            place = torch.where(mask, mask.cumsum(1), length[:, None] + padding.cumsum(1)) - 1
-            row = torch.arange(place.shape[1], device=place.device).expand_as(place)
-            order = torch.zeros_like(place).scatter(1, place, row)
+            target = torch.where(mask, mask.cumsum(1), length[:, None] + padding.cumsum(1)) - 1
+            row = torch.arange(target.shape[1], device=target.device).expand_as(target)
+            order = torch.zeros_like(target).scatter(1, target, row)
             rank = (mask.cumsum(1) - 1).clamp_min(0)
             x = _rows(x.masked_fill(~mask[..., None], 0), order)
             segments = None if segments is None else segments.gather(1, order)

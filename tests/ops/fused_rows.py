@@ -90,14 +90,14 @@ def test_types():
     """Computed in float32 from what is given; norms are given in the type of the rows or the gate, others in the wider."""
     torch.manual_seed(0)
     x, gate, weight = torch.randn(40, 24), torch.randn(40, 24).bfloat16(), torch.randn(24)
-    for given, function in (((gate, weight), norm), ((gate, weight.bfloat16()), norm), ((x, gate, weight), gated)):
-        got, expected = function(*given, "triton"), function(*given, "reference")
+    for inputs, function in (((gate, weight), norm), ((gate, weight.bfloat16()), norm), ((x, gate, weight), gated)):
+        got, expected = function(*inputs, "triton"), function(*inputs, "reference")
         assert got.dtype == expected.dtype == torch.bfloat16
         assert_close(got.float(), expected.float(), "y", 2**-7)
     extended, taps = gate.view(2, 20, 24), torch.randn(24, 4)
     narrow = taps.bfloat16()
-    for given in ((extended, taps, None), (extended, narrow, None), (extended, narrow, weight)):
-        got, expected = convolve(*given, True, "triton"), convolve(*given, True, "reference")
+    for inputs in ((extended, taps, None), (extended, narrow, None), (extended, narrow, weight)):
+        got, expected = convolve(*inputs, True, "triton"), convolve(*inputs, True, "reference")
         assert got.dtype == expected.dtype
         assert_close(got.float(), expected.float(), "y", 2**-6)
 

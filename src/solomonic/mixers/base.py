@@ -34,7 +34,7 @@ from ..ops.memory_attention.call import AttentionCall
 from ..ops.sequence import Sequences, join
 
 LARGEST = 2**31 - 1
-"""Of a whole number in a configuration: no size is larger, and products of a few of them can still be compared."""
+"""The largest whole number in a configuration: products of a few of these can still be compared."""
 
 State = dict[str, Any]
 """Nested dictionaries (a model's has a list of its layers') of tensors whose first axis is the batch."""
@@ -76,10 +76,10 @@ class MixerConfig:
                 raise ValueError(f"{self.name}: expected {name} to be at most {LARGEST:,}, got {value!r}")
 
     def require(self, holds: bool, expected: str, *names: str) -> None:
-        """ValueError unless `holds`: what the mixer expected, and what came, in all settings or in those of `names`."""
+        """ValueError unless `holds`: it says what was expected, and the values of `names`, or of all settings."""
         if not holds:
-            came = ", ".join(f"{name} {getattr(self, name)!r}" for name in names) or asdict(self)
-            raise ValueError(f"{self.name}: expected {expected}, got {came}")
+            values = ", ".join(f"{name} {getattr(self, name)!r}" for name in names) or asdict(self)
+            raise ValueError(f"{self.name}: expected {expected}, got {values}")
 
 
 def is_number(value: Any) -> bool:
@@ -88,17 +88,17 @@ def is_number(value: Any) -> bool:
 
 
 class Observer:
-    """Is told what the memories of a layer are given, and may change what the layer reads. This one changes nothing."""
+    """Receives the inputs of a layer's memories, and may change what the layer reads. This base class changes nothing."""
 
     def attend(self, backend: Backend, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        """In place of `backend(call)`: what the softmax over the layer's keys gives, and the candidates that are kept."""
+        """Called in place of `backend(call)`; returns what that does: outputs, and the candidates that are kept."""
         return backend(call)
 
     def scan(self, **inputs: Tensor) -> None:
-        """What a fading memory is given, by its names in the definition of its scan (`ops`)."""
+        """Receives the inputs of a fading memory's scan, under the names of its definition in `ops`."""
 
     def direct(self, f: Tensor) -> Tensor:
-        """What is read of the fading memory's output f (B, T, d_model) beside attention."""
+        """Returns what the layer reads of the fading memory's output f (B, T, d_model) beside attention."""
         return f
 
 
@@ -157,7 +157,7 @@ class FadingMixer(Mixer):
 
     @abstractmethod
     def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
-        """`forward`, and what it knows besides; with `innovate`, which asks for a mixer that does, its error."""
+        """`forward`, with the decays, and with `innovate` the prediction errors, which only mixers that `innovates` have."""
 
     @overload
     def forward(
@@ -170,7 +170,7 @@ class FadingMixer(Mixer):
     def forward(
         self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool | None = None
     ) -> tuple[Tensor, State] | Reading:
-        """As any mixer; with `innovate`, true or false, all of `read`: a call, so that wrappers of the module see it."""
+        """As any mixer; with `innovate` true or false, what `read` returns, through a call that wrappers of the module see."""
         return self.read(x, state, sequences)[:2] if innovate is None else self.read(x, state, sequences, innovate)
 
 

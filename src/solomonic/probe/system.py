@@ -96,11 +96,11 @@ def fit(
     rows = np.arange(lags, half)
     states = np.hstack([u[rows - i] for i in range(1, lags + 1)]) @ weights
     most = min(weights.shape[1], len(rows) // 4)
-    systems = [_system(states[:, :order], u, y, lags, half) for order in orders if order <= most]
+    systems = [linear_system(states[:, :order], u, y, lags, half) for order in orders if order <= most]
     return Fit(np.clip(correlations, 0, 1), systems, kept_u, kept_y)
 
 
-def _system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -> Order:
+def linear_system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -> Order:
     """Regress the next state and the output on state and input, then simulate the second half from the inputs."""
     n = x.shape[1]
     AB = _regress(np.hstack([x, u[lags:half]])[:-1], x[1:])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..._utils.spelling import choose
 from .. import dispatch
-from ..innovation import standing
+from ..innovation import priority
 from ..rotary import Rotation, Scaling
 from ..selection import ABSENT
 from ..sequence import Sequences, advance, extend
@@ -140,7 +140,7 @@ def memory_attention(
         empty = raw == -torch.inf
         if clock is not None:
             lost, after["lost"], after["time"] = _decayed(clock, state, sequences, window)
-        order = standing(raw, lost, exact)
+        order = priority(raw, lost, exact)
         bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)

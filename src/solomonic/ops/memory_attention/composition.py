@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..innovation import standing
+from ..innovation import priority
 from ..sequence import join
 from .state import AttentionState
 
@@ -47,7 +47,7 @@ def compose(states: list[AttentionState], lengths: Tensor, block: int, exact: bo
             candidates["slot_lost"] = torch.cat([state["slot_lost"], state["lost"]], 1)
         offered.append(candidates)
     all_offered = {name: torch.cat([x[name] for x in offered], 1) for name in offered[0]}
-    order = standing(all_offered["slot_score"], all_offered.get("slot_lost"), exact)
+    order = priority(all_offered["slot_score"], all_offered.get("slot_lost"), exact)
     best = order.argsort(dim=1, descending=True, stable=True)[:, : states[0]["slot_k"].shape[1]]
     held = all_offered["slot_score"].gather(1, best) > -torch.inf
     for name, x in all_offered.items():

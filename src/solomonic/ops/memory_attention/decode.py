@@ -1,6 +1,6 @@
 """One row of a call, without gradients, as numba compiles it: a step of decoding on a CPU.
 
-Nothing is rotated but the query, once for each lag; the keys stay where they lie.
+The query is rotated once for each lag, and no key is rotated or copied.
 """
 
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""One softmax over keys that lie in parts: products write each part where it is, and nothing is put together."""
+"""One softmax over keys in several parts: the products write each part of one buffer, and no part is copied."""
 
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ def room(tile: Tile, columns: list[Columns], sets: int, capacity: int, dtype: to
 def softmax(
     logits: Logits, tile: Tile, columns: list[Columns], position: Tensor, unseen: Tensor | None, massed: bool
 ) -> tuple[Logits, Tensor | None]:
-    """The weights, in the place of the logits or not, and where `massed` the normaliser's logarithm (lanes, queries, 1).
+    """The weights, which may overwrite the logits, and where `massed` their log-sum-exp (lanes, queries, 1).
 
     position (B or 1, T); unseen (B or 1, tiles, rows, capacity) bool: which eidetic keys a row does not see.
     """

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.types import Device
 
-from ..innovation import standing
+from ..innovation import priority
 from ..precision import widest
 
 AttentionState = dict[str, Tensor]
@@ -104,7 +104,7 @@ def memory_positions(state: AttentionState, position: Tensor, block: int, exact:
     score = torch.cat([state["slot_score"], ring_scores(state)[:, -block:]], 1)
     lost = torch.cat([state["slot_lost"], state["lost"][:, -block:]], 1) if "lost" in state else None
     absent = torch.cat([_empty(state), ~offered], 1)
-    best, order = standing(score, lost, exact).masked_fill(absent, -torch.inf).sort(dim=1, descending=True, stable=True)
+    best, order = priority(score, lost, exact).masked_fill(absent, -torch.inf).sort(dim=1, descending=True, stable=True)
     where = torch.cat([position[:, None] - state["slot_age"], past], 1).gather(1, order)
     return where.masked_fill(best == -torch.inf, -1)[:, : state["slot_k"].shape[1]]
 

@@ -57,14 +57,14 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
 
 
 def _ends(part: Tensor, all_rows: Tensor | None) -> bool:
-    """Whether one is known to be the last rows of the other, so that one gradient will do."""
+    """Whether `part` is a view of the last rows of the other, so that one gradient serves both."""
     if all_rows is None or torch.compiler.is_compiling() or part._base is not all_rows:
         return False
     return part.storage_offset() == all_rows[:, -part.shape[1] :].storage_offset()
 
 
 def _with_store(y: Tensor, mass: Tensor, stored: Stored) -> Tensor:
-    """One softmax over what gave y (B, T, H, D), its normaliser's logarithm `mass` (B, T, H), and what is stored."""
+    """One softmax over the logits behind y (B, T, H, D), whose log-sum-exp is `mass` (B, T, H), and what is stored."""
     G, D = stored.key.shape[3:]
     q = stored.query.unflatten(2, (G, -1)) * D**-0.5  # (B, T, G, R, D)
     key, value = (x.to(y.dtype).transpose(2, 3) for x in (stored.key, stored.value))  # (B, T, G, E, D)
@@ -195,7 +195,7 @@ class _Attend(torch.autograd.Function):
         call: Shape,
         massed: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """y (B, T, H, D), and where `massed` the logarithm of its normaliser (B, T, H) float32, else None."""
+        """y (B, T, H, D), and where `massed` the log-sum-exp of its logits (B, T, H) float32, else None."""
         ctx.shapes = [None if x is None else x.shape for x in (q, q_far, q_kept, k, k_far, k_kept, bias)]
         ctx.call = call
         (B, T, H, D), tile, (rows, near) = call.shape, call.tile(), call.tilings()

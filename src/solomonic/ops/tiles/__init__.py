@@ -1,4 +1,4 @@
-"""How rows lie in tiles: copied once, rotated and scaled on the way there, rotated back on the way back."""
+"""Rows copied into tiles, where they are rotated and scaled, and back out of them."""
 
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ class Tiling(NamedTuple):
     groups: int
 
     def to_tiles(self, x: Tensor, table: Table | None = None, scale: float = 1.0) -> Tensor:
-        """Into tiles: rotated by `table`, where there is one, times `scale`."""
+        """x (B, L, H, D) -> tiles, rotated by `table` if it is given, times `scale`."""
         if dispatch.compiled_pays(x):
             from . import compiled
 
@@ -45,10 +45,7 @@ class Tiling(NamedTuple):
     def from_tiles(
         self, tiles: Tensor, out: Tensor, table: Table | None = None, scale: float = 1.0, add: bool = False
     ) -> Tensor:
-        """Out of tiles, into `out` (B, L, H, D), which it returns, or added to it: rotated back, times `scale`.
-
-        The transpose of `to_tiles`.
-        """
+        """The transpose of `to_tiles`: writes to `out` (B, L, H, D), or adds to it, and returns it."""
         if dispatch.compiled_pays(tiles) and out.dtype == tiles.dtype:
             from . import compiled
 

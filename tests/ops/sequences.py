@@ -1,4 +1,4 @@
-"""Places of every kind: fresh, continued, padded, packed, and all at once."""
+"""Sequences of every kind: fresh, continued, padded, packed, and all at once."""
 
 import torch
 
