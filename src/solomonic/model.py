@@ -70,6 +70,10 @@ class ModelConfig:
 
 
 class Block(nn.Module):
+    """x + mixer(norm(x)), and then x + mlp(norm(x)) where there is an MLP."""
+
+    __call__: Callable[..., tuple[Tensor, State]]  # of `forward`
+
     def __init__(self, config: ModelConfig, mixer: MixerConfig):
         super().__init__()
         self.mixer_norm = RMSNorm(config.d_model, config.norm_eps)
@@ -112,6 +116,7 @@ class LanguageModel(nn.Module):
     """
 
     Block: ClassVar[type[Block]] = Block
+    __call__: Callable[..., tuple[Tensor, State]]  # of `forward`
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -129,7 +134,7 @@ class LanguageModel(nn.Module):
             for block in self.blocks:
                 for output in block.mixer.outputs + ([block.mlp.down] if block.mlp else []):
                     output.weight /= (2 * len(self.blocks)) ** 0.5
-        # of every tensor of a state, the shape but for the batch, and the type; before a wrapper hides a module's methods
+        # Of every tensor of a state the shape but for the batch, and the type. Taken here, as wrappers hide a module's methods.
         state = self.init_state(1, 0, "meta")
         self._expected = {name: (x.shape[1:], x.dtype) for name, x in state_tensors(state)}
 
@@ -153,15 +158,16 @@ class LanguageModel(nn.Module):
         Returns logits (B, T, V) and the state after the last real token. Without `segments` the tokens continue the
         state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
         are those of the real token before it, and mean nothing where there is none. `stores` are the blocks'
-        `Sequences.store`; `dropped` (B,) bool are rows in which layers that attend do not read their fading memory beside
-        the softmax, as training has them now and then (`TrainConfig.fading_dropout`). Raises ValueError for arguments of another shape or type, or a state of another configuration.
+        `Sequences.store`. `dropped` (B,) bool are rows in which layers that attend do not read their fading memory beside
+        the softmax (`TrainConfig.fading_dropout`). Raises ValueError for arguments of another shape or type, or a state
+        of another configuration.
         """
         x = self.embed(tokens, mask)
         x, state = self.hidden(x, state, mask=mask, segments=segments, stores=stores, dropped=dropped)
         return self.head(x), state
 
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T) int64 -> (B, T, d_model). ValueError for what is no such tensor, or a real token out of range."""
+        """tokens (B, T) int64 -> (B, T, d_model). ValueError for another shape or type, or a real token out of range."""
         self._check_tokens(tokens, mask)
         embeddings: Tensor = self.embedding(tokens if mask is None else tokens.masked_fill(~mask, 0))
         return embeddings
@@ -177,10 +183,9 @@ class LanguageModel(nn.Module):
         stores: Sequence[Store | None] | None = None,
         dropped: Tensor | None = None,
     ) -> tuple[Tensor, State]:
-        """What `forward` gives to the head, (B, T, d_model), and the state; of x (B, T, d_model), as `embed` gives it.
+        """x (B, T, d_model), as `embed` returns it -> the input of the head (B, T, d_model), and the state.
 
-        What enters each block, (B, T, d_model), is added to `trace`. `stores` are the blocks' `Sequences.store`.
-        Raises ValueError as `forward` does.
+        The input of each block (B, T, d_model) is appended to `trace`. Other arguments and errors are those of `forward`.
         """
         self._check(x, state, mask, segments)
         _check_beside("dropped", dropped, x.shape[:1], torch.bool)
@@ -211,12 +216,12 @@ class LanguageModel(nn.Module):
     def compose(self, states: list[State], how: str = "picaso") -> State:
         """One state for documents that were read apart, each from nothing, of the N states after them, in their order.
 
-        The model goes on from it as from the end of a document that consists of these. `how` says what the fading
-        memories make of the order, one of `ops.composition.METHODS`: "picaso" the mean over all orders, "cyclic" over
-        the cyclic shifts of the one given, "sequence" the one given, "soup" the plain mean. Other memories keep what
-        they would after reading in the order given: the window the last tokens, the eidetic memory the best of all.
-        Laws: `mixers.base`. The batch is the states' own, the same in all. Raises ValueError for no states, states of
-        another configuration or batch size, an unknown `how`, or a layer of full attention.
+        The model goes on from it as from the end of a document that consists of these. `how` is one of
+        `ops.composition.METHODS` and says how fading memories treat the order of the documents: "picaso" takes the mean
+        over all orders, "cyclic" over the cyclic shifts of the given one, "sequence" the given order, "soup" the plain
+        mean. The other memories are as after reading in the given order: the window has the last tokens, the eidetic
+        memory the best of all. The laws are in `mixers.base`. All states have the same batch size. Raises ValueError for
+        no states, states of another configuration or batch size, an unknown `how`, or a layer of full attention.
         """
         if not isinstance(states, (list, tuple)) or not states:
             got = "none" if isinstance(states, (list, tuple)) else type(states).__name__
@@ -231,7 +236,7 @@ class LanguageModel(nn.Module):
         return {"position": lengths.sum(0), "segment": states[-1]["segment"].clone(), "layers": layers}
 
     def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
-        """Zeros in the shapes of the state after `length` tokens; for length 0, the state that None stands for."""
+        """Zeros in the shapes of the state after `length` tokens; for length 0 it is the state that None stands for."""
         count = torch.zeros(batch, dtype=torch.int64, device=device)
         layers = [block.mixer.init_state(batch, length, device, dtype) for block in self.blocks]
         return {"position": count, "segment": count.clone(), "layers": layers}
@@ -251,7 +256,7 @@ class LanguageModel(nn.Module):
         position = before[:, None] + row if state else row
         count = torch.full((B,), T, device=device) if length is None else length
         if segments is not None:
-            if _may_look(device) and ((segments.diff(dim=1) < 0) & (row[:, 1:] < count[:, None])).any():
+            if _may_read(device) and ((segments.diff(dim=1) < 0) & (row[:, 1:] < count[:, None])).any():
                 raise ValueError("segments: expected document ids that never decrease along a row")
             first = segments[:, :1] if state is None else segment[:, None]
             begins = (torch.cat([first, segments[:, :-1]], 1) != segments) & (row < count[:, None])
@@ -267,7 +272,7 @@ class LanguageModel(nn.Module):
         ragged = length is not None or segments is not None
         grows = state is not None and not torch.compiler.is_compiling()
         # Rows that an unbounded state may drop. A device is waited for only where they would pile up call by call.
-        look = ragged and not self.bounded and (grows or _may_look(device))
+        look = ragged and not self.bounded and (grows or _may_read(device))
         longest = int(end.max()) if look else None
         aligned = state is None and segments is None
         return Sequences(position, end, length, aligned, segments is not None, longest), segment
@@ -277,7 +282,7 @@ class LanguageModel(nn.Module):
         if not valid or 0 in tokens.shape:
             raise ValueError(f"tokens: expected (B, T) int64 with B >= 1 and T >= 1, got {_shape(tokens)}")
         _check_beside("mask", mask, tokens.shape, torch.bool)
-        if not _may_look(tokens.device):
+        if not _may_read(tokens.device):
             return
         real = tokens if mask is None else tokens[mask]
         if real.numel() and not 0 <= int(real.min()) <= int(real.max()) < self.config.vocab_size:
@@ -296,9 +301,9 @@ class LanguageModel(nn.Module):
             self._check_state(x.shape[0], state)
 
     def _check_state(self, batch: int | None, state: State) -> None:
-        """The shapes of a state say which configuration it is of; only an unbounded mixer's rows are free.
+        """ValueError unless names and shapes are those of this configuration; an unbounded mixer may have any number of rows.
 
-        `batch` None: as many rows as it has.
+        `batch` None accepts any batch size.
         """
         remedy = "use the state of a model with this configuration, or None"
         try:
@@ -322,7 +327,7 @@ class LanguageModel(nn.Module):
 
 
 def sizes(config: ModelConfig) -> tuple[int, int]:
-    """(numbers in the weights, bytes of the state of one row that has read nothing) of a model that is not built.
+    """(parameters, bytes of the state of one row that has read nothing) of a model, without building it.
 
     ValueError for sizes that no tensor can have, or that do not fit one another.
     """
@@ -342,7 +347,7 @@ def sizes(config: ModelConfig) -> tuple[int, int]:
 
 
 def state_tensors(state: State, name: str = "state") -> Iterator[tuple[str, Tensor]]:
-    """(dotted name, tensor) of a nested structure, depth first. TypeError for what is none."""
+    """(dotted name, tensor) of a nested structure, depth first. TypeError for anything else."""
     if isinstance(state, Tensor):
         yield name, state
     elif isinstance(state, (dict, list, tuple)):
@@ -371,8 +376,8 @@ def _check_beside(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) 
         raise ValueError(f"{name}: expected {tuple(shape)} {dtype}, beside the tokens, got {_shape(value)}")
 
 
-def _may_look(device: torch.device) -> bool:
-    """Whether arguments may be judged by their values: elsewhere that would wait for the device, or break a graph."""
+def _may_read(device: torch.device) -> bool:
+    """Whether values of arguments may be read: elsewhere that would wait for the device, or break a graph."""
     return device.type == "cpu" and not torch.compiler.is_compiling()
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from solomonic.ops.gated_delta import gated_delta
-from solomonic.ops.sequence import Sequences, fresh
+from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close
+from ..ops.sequences import packed
 
 SHAPES = [(2, 6, 5), (3, 4, 8), (1, 1, 1)]  # heads, key dim, value dim
 LENGTHS = [1, 7, 32, 75]
@@ -78,11 +79,9 @@ def test_delta_rule_recalls(backend):
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_packed_documents(backend):
     """The first document continues one of 9 tokens; the others start from nothing."""
-    lengths, before = [20, 1, 33, 16], 9
+    lengths = [20, 1, 33, 16]
     *arguments, state = inputs(1, sum(lengths), SHAPES[0])
-    rows = [torch.arange(n) for n in lengths]
-    rows[0] = rows[0] + before
-    sequences = Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
+    sequences = packed(lengths, before=9)
     y, innovation, final = gated_delta(*arguments, state.float(), sequences, backend=backend)
     carried, parts = state[0].numpy(), []
     for document in zip(*(x[0].split(lengths) for x in arguments)):

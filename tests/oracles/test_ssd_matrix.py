@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from solomonic.ops.sequence import Sequences, fresh
+from solomonic.ops.sequence import fresh
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
+from ..ops.sequences import packed
 
 SHAPES = [(4, 5, 2, 6), (3, 8, 3, 4), (2, 3, 1, 1)]  # heads, value dim, groups, state size
 
@@ -83,11 +84,9 @@ def test_weak_decay_after_strong(backend):
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_packed_documents(backend):
     """The first document continues one of 9 tokens; the others start from nothing."""
-    lengths, before = [20, 1, 33, 16], 9
+    lengths = [20, 1, 33, 16]
     *arguments, state = inputs(1, sum(lengths), SHAPES[0])
-    rows = [torch.arange(n) for n in lengths]
-    rows[0] = rows[0] + before
-    sequences = Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
+    sequences = packed(lengths, before=9)
     y, final = ssd(*arguments, state.float(), sequences, backend=backend)
     expected, carried = [], state[0].numpy()
     for document in zip(*(x[0].split(lengths) for x in arguments)):

@@ -1,4 +1,4 @@
-"""Times of several things that take turns, the memory of one, and the floors that the machine sets."""
+"""Times of several calls measured in rounds, the memory of one, and the floors that the machine sets."""
 
 import shutil
 import statistics
@@ -36,9 +36,9 @@ class Times:
 def side_by_side(
     works: Mapping[str, Work], device: torch.device, seconds: float, least: int = 3, most: int = 100
 ) -> dict[str, Times]:
-    """Each of `works` once to warm up, then in turn, for about `seconds` in all: `least` to `most` rounds.
+    """Each of `works` once to warm up, then all in rounds, for about `seconds` in all: `least` to `most` rounds.
 
-    Turns are what makes ratios fair on a machine that others use too: whatever slows one slows its neighbours.
+    Rounds make ratios fair on a machine that others use too: what slows one slows its neighbours.
     """
     taken = [timed(work, device)[0] for work in works.values()]
     rounds = max(least, min(most, int(seconds / max(sum(taken), 1e-9))))

@@ -67,7 +67,7 @@ def study(
 ) -> dict[str, Any]:
     """Every number of `fading`, `systems`, `attention`, `ablations` and `interventions` on tokens (T,), T >= LEAST.
 
-    `report` is told how many calls of the model were made. ValueError for a text that is too short.
+    `report` receives the number of calls of the model as they are made. ValueError for a text that is too short.
     """
     text = torch.as_tensor(np.asarray(tokens, np.int64), device=model.device)[None]
     if text.shape[1] < LEAST:
@@ -144,7 +144,7 @@ def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, A
 def systems(
     model: LanguageModel, text: Tensor, directions: int = 8, report: Report = lambda calls: None
 ) -> list[dict[str, Any]]:
-    """Each fading memory as a linear system: what of its outputs' variance orders 0, 1, 2, 4, ... explain."""
+    """Each fading memory as a linear system: the share of its outputs' variance that orders 0, 1, 2, 4, ... explain."""
     inputs = layer_inputs(model, text, report)
     entries = []
     for layer, block in enumerate(model.blocks):
@@ -236,7 +236,7 @@ def interventions(
 
 
 def layer_inputs(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> list[Tensor]:
-    """What the mixer of each block reads, normed: (1, T, d_model) each."""
+    """The normed input of each block's mixer, (1, T, d_model). ValueError for activations that are not finite."""
     parts, state = [], None
     for piece in text.split(CHUNK, 1):
         trace: list[Tensor] = []
@@ -263,7 +263,7 @@ def bits(model: LanguageModel, text: Tensor, report: Report = lambda calls: None
 
 
 def _plan(model: LanguageModel) -> list[tuple[tuple[int, ...], str]]:
-    """What to take away: each memory of each layer, then each in all of the layers that have it."""
+    """The ablations: each memory of each layer, then each in all of the layers that have it."""
     by_layer = memories(model)
     everywhere = [(tuple(layer for layer, names in by_layer.items() if name in names), name) for name in MEMORIES]
     single = [((layer,), name) for layer, names in by_layer.items() for name in names]

@@ -1,11 +1,11 @@
-"""A model at work: what its scans and its attention are given, with a memory taken away or held still.
+"""What the scans and the attention of a model receive while it runs, with a memory taken away or held still.
 
     with watch(model, without={2: {"eidetic"}}) as seen:
         logits, state = model(tokens)
 
-Inside the block the third layer reads its other memories alone: the softmax runs over what they show, and a fading memory
-that is read directly adds nothing. The layer is then, to rounding, the layer that was built without that memory
-(`tests/probe/`). While the block lasts, the model's mixers have an `Observer`; other models are not affected.
+Inside the block the third layer reads its other memories only: the softmax runs over their keys, and a fading memory that
+is read directly adds nothing. Up to rounding the layer then equals one that was built without that memory
+(`tests/probe/`). The model's mixers have an `Observer` until the block ends; other models are not affected.
 """
 
 from collections import defaultdict
@@ -30,10 +30,10 @@ MEMORIES = ("window", "fading", "eidetic")
 
 @dataclass
 class Scan:
-    """What a fading memory of H heads was given, float32: k, q (T, H, N), v (T, H, P), log_decay (T, H) or (T, H, N).
+    """Inputs of a fading memory of H heads, float32, of the first row of the batch.
 
-    A delta rule writes beta (T, H) of its error at k, or, with a decay a channel, all of its error at `erase` (T, H, N);
-    both are None where there is no such rule. Of the first row.
+    k, q (T, H, N), v (T, H, P), log_decay (T, H) or (T, H, N). A delta rule writes beta (T, H) of its error at k, or, with
+    a decay for each channel, all of its error at `erase` (T, H, N); both are None for memories without such a rule.
     """
 
     k: Tensor
@@ -58,7 +58,7 @@ class Seen:
 
 
 def memories(model: LanguageModel) -> dict[int, tuple[str, ...]]:
-    """By layer, the memories that it reads, in the softmax or beside it: all that can be taken away. Full attention has none."""
+    """By layer, the memories that can be taken away: those that it reads, in the softmax or beside it. Full attention has none."""
     by_layer: dict[int, tuple[str, ...]] = {}
     for layer, block in enumerate(model.blocks):
         mixer = block.mixer
@@ -72,9 +72,9 @@ def memories(model: LanguageModel) -> dict[int, tuple[str, ...]]:
 
 @contextmanager
 def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = None) -> Iterator[Seen]:
-    """Inside the block, what the model's memories are given, with those of `without` (by layer) taken away.
+    """Yields what the model's memories receive inside the block; those of `without` (by layer) are taken away.
 
-    A query that nothing is left for gets 0. ValueError for a layer or a memory that the model does not have.
+    A query that has no key left gets 0. ValueError for a layer or a memory that the model does not have.
     """
     without = without or {}
     by_layer = memories(model)
@@ -94,13 +94,16 @@ def watch(model: LanguageModel, without: Mapping[int, Collection[str]] | None = 
 
 
 class _Layer(Observer):
-    """Writes down what a layer's memories are given, and hides those of `without`."""
+    """Records what a layer's memories receive, and hides those of `without`."""
 
     def __init__(self, seen: Seen, layer: int, without: Collection[str]):
         self.seen, self.layer, self.without = seen, layer, without
 
     def attend(self, backend: Backend, call: AttentionCall) -> tuple[Tensor, Tensor | None]:
-        """What the backend makes of the kept groups' values, over their mass: of values that mark the group."""
+        """The backend's output for the values of the kept groups, divided by their attention mass.
+
+        The mass of a group is the output for values that mark it.
+        """
         kept = [name not in self.without for name in MEMORIES]
         masses = []
         for first in range(0, len(MEMORIES), call.values[0].shape[-1]):
@@ -130,9 +133,9 @@ class _Layer(Observer):
 
 
 def clamp(before: State, after: State, layer: int, memory: str) -> State:
-    """The state `after` a call, but with one memory of a layer as it was `before`: nothing new is written to it.
+    """The state `after` a call, with one memory of a layer as it was `before`: nothing new is written to it.
 
-    "window" and "fading" (the scan's state) hold what they held; "eidetic" keeps its slots, which grow older.
+    "window" and "fading" (the scan's state) are unchanged; "eidetic" keeps its slots, whose tokens grow older.
     ValueError for a memory that the layer's state does not have.
     """
     old, new = before["layers"][layer], after["layers"][layer]
@@ -165,7 +168,7 @@ def _changed(values: Group, change: Callable[[Tensor, int], Tensor]) -> Group:
 
 
 def _mark(v: Tensor, at: int) -> Tensor:
-    """The shape of v, 1 at one place of its last axis, nowhere where it has no such place."""
+    """Zeros in the shape of v, with 1 at index `at` of the last axis, if there is such an index."""
     mark = torch.zeros_like(v)
     if 0 <= at < v.shape[-1]:
         mark[..., at] = 1
