@@ -5,7 +5,6 @@ import torch
 
 from solomonic import LanguageModel
 from solomonic.checkpoints.formats import mamba2
-from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
 from .layers import assert_same_layers
