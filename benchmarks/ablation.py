@@ -30,14 +30,14 @@ def main(steps: int | None = None, *lengths: int) -> None:
     with tqdm(total=config.steps, unit="step") as bar:
         fit(model, problem, config, report=lambda step, loss: (bar.update(step - bar.n), bar.set_postfix(loss=loss)))
     model.eval()
-    there = memories(model)
+    by_layer = memories(model)
     plan = [("whole", {})]
-    plan += [(f"layer {at} without {name}", {at: {name}}) for at, names in there.items() for name in names]
-    plan += [(f"no layer with {name}", {at: {name} for at in there}) for name in MEMORIES]
+    plan += [(f"layer {at} without {name}", {at: {name}}) for at, names in by_layer.items() for name in names]
+    plan += [(f"no layer with {name}", {at: {name} for at in by_layer}) for name in MEMORIES]
     rows = []
     for name, without in plan:
         with watch(model, without), torch.no_grad():
-            rows.append((name, *(found.value for found in recall(model, problem, lengths, SAMPLES))))
+            rows.append((name, *(scores.value for scores in recall(model, problem, lengths, SAMPLES))))
     print(table(("recall", *map(str, lengths)), rows))
 
 

@@ -59,8 +59,8 @@ def measured(
 ) -> dict[str, Row | str]:
     """By model: its row, or why there is none."""
     try:
-        found = rows(sizes, [length], [work], ["model"], device, dtype, seconds, MODELS, compiles)
-        return {row.name: row for row in found}
+        both = rows(sizes, [length], [work], ["model"], device, dtype, seconds, MODELS, compiles)
+        return {row.name: row for row in both}
     except torch.OutOfMemoryError:
         torch.accelerator.empty_cache()
     alone: dict[str, Row | str] = {}
@@ -73,34 +73,36 @@ def measured(
     return alone
 
 
-def line(work: str, length: int, sizes: Sizes, compiles: bool, found: dict[str, Row | str], asked: float | None) -> str:
+def line(
+    work: str, length: int, sizes: Sizes, compiles: bool, by_model: dict[str, Row | str], asked: float | None
+) -> str:
     tokens = sizes.batch * (1 if work == "decode" else length)
     cells = [f"{work}, {sizes.batch} x {length:,}{', compiled' * compiles}"]
     for name in MODELS:
-        row = found[name]
+        row = by_model[name]
         memory = "" if isinstance(row, str) or row.memory is None else f", {row.memory / 2**30:.1f} GiB"
         cells.append(
             row if isinstance(row, str) else f"{tokens / row.seconds:,.0f}, {row.floor / row.seconds:.0%}{memory}"
         )
-    if any(isinstance(found[name], str) for name in MODELS):
+    if any(isinstance(by_model[name], str) for name in MODELS):
         ratio = "-"
     else:
-        ratio = f"{found['transformer'].seconds / found['bmojo'].seconds:.2f}"
+        ratio = f"{by_model['transformer'].seconds / by_model['bmojo'].seconds:.2f}"
     return "| " + " | ".join([*cells, ratio, "-" if asked is None else f"{asked:g}"]) + " |"
 
 
 def main() -> None:
-    command = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    command.add_argument("--toy", action="store_true", help="toy sizes, on the CPU where there is no accelerator")
-    command.add_argument("--seconds", type=float, default=20.0, help="of measuring for each line (default 20)")
-    command.add_argument("--json", type=Path, help="write every number to this file")
-    chosen = command.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--toy", action="store_true", help="toy sizes, on the CPU where there is no accelerator")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of measuring for each line (default 20)")
+    parser.add_argument("--json", type=Path, help="write every number to this file")
+    args = parser.parse_args()
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is None and not chosen.toy:
-        command.error("there is no accelerator; --toy runs the same at toy sizes")
+    if accelerator is None and not args.toy:
+        parser.error("there is no accelerator; --toy runs the same at toy sizes")
     device = torch.device("cpu") if accelerator is None else accelerator
     dtype = torch.float32 if accelerator is None else torch.bfloat16
-    sizes = TOY if chosen.toy else LARGE
+    sizes = TOY if args.toy else LARGE
     dials = {name: value for name, value in asdict(sizes).items() if name != "batch"}
     with torch.device("meta"):
         counts = {n: sum(p.numel() for p in LanguageModel(preset(n, **dials)).parameters()) for n in MODELS}
@@ -111,15 +113,13 @@ def main() -> None:
         "| tokens a second, floor, peak memory | transformer | bmojo | times as fast | asked |\n|---|---|---|---|---|"
     )
     written = []
-    for (*given, compiles), (work, full, *_) in zip(settings(chosen.toy), settings(False), strict=True):
-        found = measured(*given, compiles, device, dtype, chosen.seconds)
-        print(line(*given, compiles, found, None if chosen.toy else ASKED.get((work, full))), flush=True)
-        extra = {"batch": given[2].batch, "compiled": compiles}
-        written += [asdict(row) | extra for row in found.values() if not isinstance(row, str)]
-        if chosen.json:
-            write(
-                chosen.json, json.dumps({"torch": torch.__version__, "device": str(device), "rows": written}, indent=1)
-            )
+    for (*case, compiles), (work, full, *_) in zip(settings(args.toy), settings(False), strict=True):
+        by_model = measured(*case, compiles, device, dtype, args.seconds)
+        print(line(*case, compiles, by_model, None if args.toy else ASKED.get((work, full))), flush=True)
+        extra = {"batch": case[2].batch, "compiled": compiles}
+        written += [asdict(row) | extra for row in by_model.values() if not isinstance(row, str)]
+        if args.json:
+            write(args.json, json.dumps({"torch": torch.__version__, "device": str(device), "rows": written}, indent=1))
 
 
 if __name__ == "__main__":

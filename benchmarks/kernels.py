@@ -44,7 +44,7 @@ class Launch:
     """A kernel and what it was given by name, but for the sizes of its tiles."""
 
     kernel: Any
-    given: dict[str, Any]
+    inputs: dict[str, Any]
 
     @property
     def function(self):
@@ -53,18 +53,18 @@ class Launch:
     @property
     def tiles(self) -> list[triton.Config]:
         tuned = getattr(self.kernel, "configs", None)
-        return tuned or [triton.Config({}, self.given.get("num_warps", 4), self.given.get("num_stages", 3))]
+        return tuned or [triton.Config({}, self.inputs.get("num_warps", 4), self.inputs.get("num_stages", 3))]
 
     @property
     def name(self) -> str:
-        name, given = self.function.__name__.strip("_"), self.given
+        name, inputs = self.function.__name__.strip("_"), self.inputs
         if name == "query":
-            return "queries, backward" if given["BACKWARD"] else "queries"
+            return "queries, backward" if inputs["BACKWARD"] else "queries"
         if name == "key":
-            return "kept keys" if given["CAPACITY"] else "fading keys" if given["NEAREST"] else "window keys"
+            return "kept keys" if inputs["CAPACITY"] else "fading keys" if inputs["NEAREST"] else "window keys"
         name = name.removesuffix("_kernel").removesuffix("_back")
-        gated = given.get("z") is not None
-        backward = given.get("dy") is not None or given.get("ends") is not None
+        gated = inputs.get("z") is not None
+        backward = inputs.get("dy") is not None or inputs.get("ends") is not None
         return f"{'gated ' * gated}{name}{', backward' * backward}"
 
 
@@ -77,16 +77,16 @@ def caught(module: ModuleType, step: Callable[[], object]) -> list[Launch]:
             self.kernel = kernel
 
         def __getitem__(self, grid):
-            def launch(*given, **named):
+            def launch(*inputs, **named):
                 names = Launch(self.kernel, {}).function.arg_names
-                launches.append(Launch(self.kernel, dict(zip(names, given)) | named))
+                launches.append(Launch(self.kernel, dict(zip(names, inputs)) | named))
 
             return launch
 
-    found = {name: Catch(x) for name, x in vars(module).items() if name.endswith("_kernel")}
-    changed = {name: getattr(module, name) for name in (*found, "refusal")}
+    kernels = {name: Catch(x) for name, x in vars(module).items() if name.endswith("_kernel")}
+    changed = {name: getattr(module, name) for name in (*kernels, "refusal")}
     try:
-        vars(module).update(found, refusal=lambda *x: None)
+        vars(module).update(kernels, refusal=lambda *x: None)
         step()
     finally:
         vars(module).update(changed)
@@ -95,14 +95,14 @@ def caught(module: ModuleType, step: Callable[[], object]) -> list[Launch]:
 
 def compiled(launch: Launch, tile: triton.Config, target: GPUTarget):
     """The kernel as Triton compiles it for `target`."""
-    signature, constants, aligned, given = {}, {}, {}, launch.given | tile.kwargs
+    signature, constants, aligned, inputs = {}, {}, {}, launch.inputs | tile.kwargs
     for i, parameter in enumerate(launch.function.params):
-        name, value = parameter.name, given[parameter.name]
+        name, value = parameter.name, inputs[parameter.name]
         if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
             signature[name], constants[(i,)] = "constexpr", value
             continue
-        whole = isinstance(value, int) and value % 16 == 0
-        if isinstance(value, torch.Tensor) or whole:  # Triton compiles for numbers and addresses that 16 divides
+        divisible = isinstance(value, int) and value % 16 == 0
+        if isinstance(value, torch.Tensor) or divisible:  # Triton compiles for numbers and addresses that 16 divides
             aligned[(i,)] = [["tt.divisibility", 16]]
         if isinstance(value, torch.Tensor):
             signature[name] = f"*{TYPES[value.dtype]}"
@@ -117,14 +117,14 @@ def compiled(launch: Launch, tile: triton.Config, target: GPUTarget):
 def attention_step(dim: int, dtype: torch.dtype, length=64, heads=16, groups=2, window=512, capacity=512) -> None:
     """Memory attention forward and backward, as a layer of a model of 350M parameters calls it."""
 
-    def given(n: int) -> torch.Tensor:
+    def heads_of(n: int) -> torch.Tensor:
         return torch.randn(1, length, n, dim, dtype=dtype, requires_grad=True)
 
-    q = given(heads)
+    q = heads_of(heads)
     y, _ = memory_attention(
-        *(q, given(groups), given(groups), None, fresh(1, length)),
+        *(q, heads_of(groups), heads_of(groups), None, fresh(1, length)),
         window=window,
-        fading=(q, given(groups), given(groups)),
+        fading=(q, heads_of(groups), heads_of(groups)),
         span=window,
         score=torch.randn(1, length, requires_grad=True),
         admit=True,
@@ -150,7 +150,7 @@ def rows_step(dim: int, dtype: torch.dtype, length=8) -> None:
     weight, taps = (torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((16 * dim,), (16 * dim, 4)))
     y = rows.rms_norm(x, weight, 1e-5, "triton") + rows.gated_norm(x, gate, weight, 1e-5, "triton")
     cos, sin = Rotation().table(torch.arange(length)[None], dim)
-    y = y + fused_rows.turn(x.unflatten(-1, (16, dim)), cos, sin).flatten(2)
+    y = y + fused_rows.rotate(x.unflatten(-1, (16, dim)), cos, sin).flatten(2)
     convolved = rows.convolve(torch.cat([x, x, x, x], 1), taps, weight, True, "triton")
     (y.sum() + rows.swiglu(x, gate, "triton").sum() + convolved.sum()).backward()
 
@@ -162,8 +162,8 @@ def loops(assembly: str) -> tuple[int, list[int]]:
     for line in assembly.splitlines():
         if line.startswith(".L_"):
             labels[line.split(":")[0]] = len(code)
-        elif found := INSTRUCTION.match(line):
-            code.append(found.groups())
+        elif instruction := INSTRUCTION.match(line):
+            code.append(instruction.groups())
     jumps = []
     for at, (name, rest) in enumerate(code):
         if name.startswith("BRA") and (target := TARGET.search(rest)):
@@ -212,23 +212,23 @@ def figures(
 
 
 def main() -> None:
-    command = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    command.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
         "--targets", nargs="+", type=int, default=[90], metavar="C", help="of compute capability C / 10"
     )
-    command.add_argument("--head-sizes", nargs="+", type=int, default=[64, 128], metavar="D")
-    command.add_argument("--types", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
-    chosen = command.parse_args()
+    parser.add_argument("--head-sizes", nargs="+", type=int, default=[64, 128], metavar="D")
+    parser.add_argument("--types", nargs="+", default=["bfloat16"], choices=["bfloat16", "float16", "float32"])
+    args = parser.parse_args()
     print(f"Triton {triton.__version__}, window = span = block = capacity = 512, 16 heads, 2 of keys\n")
     print("| sm | D | type | kernel | tile | warps | registers | spilled | shared | instructions |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for target in chosen.targets:
-        for dim in chosen.head_sizes:
-            for name in chosen.types:
-                for launch, tile, found in figures(target, dim, getattr(torch, name)):
+    for target in args.targets:
+        for dim in args.head_sizes:
+            for name in args.types:
+                for launch, tile, usage in figures(target, dim, getattr(torch, name)):
                     size = " x ".join(str(tile.kwargs[k]) for k in ("BM", "BN") if k in tile.kwargs)
-                    code = ", ".join(map(str, found["loops"])) or found["instructions"]
-                    cells = (target, dim, name, launch.name, size, tile.num_warps, *list(found.values())[:3], code)
+                    code = ", ".join(map(str, usage["loops"])) or usage["instructions"]
+                    cells = (target, dim, name, launch.name, size, tile.num_warps, *list(usage.values())[:3], code)
                     print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 

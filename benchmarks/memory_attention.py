@@ -39,7 +39,7 @@ REPEATS = 20
 def recorded(
     sequences: Sequences, heads: int, groups: int, dim: int, dtype, window: int, capacity: int, state=None
 ) -> tuple[AttentionCall, dict]:
-    """What a backend is given by a call of random rows, turned; the batch and the length are those of `sequences`."""
+    """What a backend is given by a call of random rows, rotated; the batch and the length are those of `sequences`."""
     B, T = len(sequences.end), sequences.position.shape[1]
 
     def rows(n: int) -> Tensor:
@@ -61,7 +61,7 @@ def recorded(
         )
     del BACKENDS["recorded"]
     (call,) = calls
-    queries, keys = reference.turned(call.queries, call.keys, call.rotation)
+    queries, keys = reference.rotated(call.queries, call.keys, call.rotation)
     return replace(call, queries=queries, keys=keys, rotation=None), state
 
 
@@ -92,9 +92,9 @@ def by_tree(
     sets = select(score, coordinate, sequences, block, capacity)
     row = torch.arange(sequences.position.shape[1], device=score.device).expand(len(score), -1)
     number = row // block + (row >= sets.event.expand(len(score), -1).gather(1, row // block))
-    chosen = sets.index.gather(1, number[..., None].expand(-1, -1, capacity))
-    seen = coordinate.gather(1, chosen.clamp_min(0).flatten(1)).view_as(chosen)
-    return torch.where(seen >= (row - sequences.position)[..., None], chosen, -1), sets.carried
+    candidates = sets.candidates.gather(1, number[..., None].expand(-1, -1, capacity))
+    seen = coordinate.gather(1, candidates.clamp_min(0).flatten(1)).view_as(candidates)
+    return torch.where(seen >= (row - sequences.position)[..., None], candidates, -1), sets.carried
 
 
 def check(length: int, dim: int, dtype: torch.dtype) -> dict:
@@ -111,8 +111,8 @@ def check(length: int, dim: int, dtype: torch.dtype) -> dict:
     dy = torch.randn(2, length, 4, dim, device=DEVICE, dtype=dtype) * sequences.real()[..., None, None]
 
     def run(attend, dtype) -> tuple[Tensor, ...]:
-        leaves, given = differentiable(call, dtype)
-        y = attend(given)[0]
+        leaves, copied = differentiable(call, dtype)
+        y = attend(copied)[0]
         return y.detach() * sequences.real()[..., None, None], *torch.autograd.grad(y, leaves, dy.to(y.dtype))
 
     expected = run(reference.attend, torch.float32)
@@ -186,9 +186,9 @@ def milliseconds(step) -> dict:
 
 
 def training(attend, call: AttentionCall) -> dict:
-    leaves, given = differentiable(call)
-    dy = torch.randn_like(given.queries[0])
-    return milliseconds(lambda: torch.autograd.grad(attend(given)[0], leaves, dy, allow_unused=True))
+    leaves, copied = differentiable(call)
+    dy = torch.randn_like(copied.queries[0])
+    return milliseconds(lambda: torch.autograd.grad(attend(copied)[0], leaves, dy, allow_unused=True))
 
 
 def times(recipe: bool):
@@ -208,10 +208,10 @@ def times(recipe: bool):
                     yield f"{name}, forward and backward", dim, "two calls", training(two_calls, call)
             yield f"{name}, forward and backward", dim, "triton", training(fused, call)
             yield f"{name}, forward and backward", dim, "tiled", training(tiled, call)
-            one, _ = recorded(step, *shape, capacity, state)
+            decoding, _ = recorded(step, *shape, capacity, state)
             with torch.no_grad():
-                yield f"{name}, one step of decoding", dim, "triton", milliseconds(lambda: fused(one))
-                yield f"{name}, one step of decoding", dim, "tiled", milliseconds(lambda: tiled(one))
+                yield f"{name}, one step of decoding", dim, "triton", milliseconds(lambda: fused(decoding))
+                yield f"{name}, one step of decoding", dim, "tiled", milliseconds(lambda: tiled(decoding))
         with torch.no_grad():
             yield (
                 "selection",
@@ -227,8 +227,8 @@ def same_as_two_calls(dim: int) -> float:
     dy = torch.randn_like(call.queries[0])
     results = []
     for attend in (two_calls, BACKENDS["triton"]):
-        leaves, given = differentiable(call)
-        y = attend(given)[0]
+        leaves, copied = differentiable(call)
+        y = attend(copied)[0]
         results.append((y, *torch.autograd.grad(y, leaves, dy)))
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results))
 
@@ -241,7 +241,7 @@ def save(path: str | None, figures: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", metavar="PATH", help="where the figures go, too")
-    options = parser.parse_args()
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/memory_attention.py: needs a CUDA device, and PyTorch sees none")
     reason = refusal("triton", torch.empty(64, device=DEVICE))
@@ -277,7 +277,7 @@ def main() -> None:
                     flush=True,
                 )
     torch.use_deterministic_algorithms(False)
-    save(options.json, figures)
+    save(args.json, figures)
     try:
         figures["two calls apart"] = max(same_as_two_calls(dim) for dim in HEAD_SIZES)
         print(
@@ -291,13 +291,13 @@ def main() -> None:
         f"bfloat16; median of {REPEATS} (quartiles), ms\n"
     )
     print("| | head size | by | ms |\n|---|---|---|---|")
-    for what, dim, way, ms in times("two calls apart" in figures):
-        figures["times"].append({"what": what, "head size": dim, "by": way} | ms)
+    for name, dim, backend, ms in times("two calls apart" in figures):
+        figures["times"].append({"what": name, "head size": dim, "by": backend} | ms)
         print(
-            f"| {what} | {dim} | {way} | {ms['median']:.3f} ({ms['quartiles'][0]:.3f}-{ms['quartiles'][1]:.3f}) |",
+            f"| {name} | {dim} | {backend} | {ms['median']:.3f} ({ms['quartiles'][0]:.3f}-{ms['quartiles'][1]:.3f}) |",
             flush=True,
         )
-        save(options.json, figures)
+        save(args.json, figures)
     if not all(c["right"] for c in figures["checks"]):
         raise SystemExit("benchmarks/memory_attention.py: the fused kernel is wrong, see WRONG above")
 

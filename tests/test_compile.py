@@ -79,10 +79,10 @@ def forget():
 @pytest.mark.parametrize("name", PRESETS)
 def test_training_is_one_graph(name, kind):
     """Forward and backward of a step are a graph each, in operators of the core set but for those that are listed."""
-    found = []
+    outside = []
 
     def collect(module, inputs):
-        found.append(outside_core(module.graph))
+        outside.append(outside_core(module.graph))
         return make_boxed_func(module.forward)
 
     model = small(name)
@@ -92,7 +92,7 @@ def test_training_is_one_graph(name, kind):
     with sdpa_kernel(SDPBackend.MATH):  # as on a device of no fused kernels; the CPU's has a wrong core decomposition
         expected, expected_state, gradients = step(model, model, arguments)
         got, state, got_gradients = step(compiled, model, arguments)
-    assert len(found) == 2
+    assert len(outside) == 2
     assert_close(got, expected, "logits")
     for layer, want in zip(state["layers"], expected_state["layers"]):
         if "k" in layer and name in GROWING:  # rows of documents that have ended: zeros, which a graph cannot drop
@@ -102,7 +102,7 @@ def test_training_is_one_graph(name, kind):
             layer |= {key: layer[key][:, old:] for key in ("k", "v")}
     assert_same_state(state, expected_state, "state")
     assert_same_gradients(got_gradients, gradients)
-    assert set().union(*found) == TRAINING.get(name, set())
+    assert set().union(*outside) == TRAINING.get(name, set())
 
 
 def decoded(name: str, call, model: LanguageModel, prompts: list[int], steps: int) -> None:

@@ -26,11 +26,11 @@ ROOT = Path(solomonic.__file__).parent
 class NarrowNumbers(TorchDispatchMode):
     """Refuses whole numbers of more than 32 bits among what operators are given."""
 
-    def __torch_dispatch__(self, operator, types, given=(), named=None):
-        for value in tree_leaves((given, named or {})):
+    def __torch_dispatch__(self, operator, types, inputs=(), named=None):
+        for value in tree_leaves((inputs, named or {})):
             if type(value) is int and value != torch.iinfo(torch.int64).max:  # the end of a slice
                 assert -(1 << 31) <= value < 1 << 31, f"{operator}: {value}"
-        return operator(*given, **named or {})
+        return operator(*inputs, **named or {})
 
 
 @pytest.mark.parametrize("case", MODEL_CASES)
@@ -102,11 +102,11 @@ def test_every_preset_trains_and_decodes_on_a_device_of_our_own():
 def test_nothing_names_a_vendor():
     """But for files that are a vendor's: `triton.py` and `fla.py`, beside the backends they are one of."""
     names = re.compile(r"(?<![a-z])(cuda|xpu|hip|rocm|mps|npu|hpu|xla|neuron)(?![a-z])", re.IGNORECASE)
-    found = [
+    offences = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in sorted(ROOT.rglob("*.py"))
         if path.name not in ("triton.py", "fla.py")
         for number, line in enumerate(path.read_text().splitlines(), 1)
         if names.search(line) and "help=" not in line  # the help of --device gives examples
     ]
-    assert not found, "\n".join(found)
+    assert not offences, "\n".join(offences)

@@ -15,9 +15,9 @@ def test_the_convolution_of_rows_without_packing_is_that_of_one_document():
     plain = conv(x, state, Sequences(position, torch.full((2,), 29), aligned=False, packed=True))[0]
     fused = conv(x, state, Sequences(position, torch.full((2,), 29), aligned=False))[0]
     torch.testing.assert_close(fused, plain)
-    given, weight = [x, state, conv.weight], torch.randn(2, 9, 6)
-    expected = torch.autograd.grad((plain * weight).sum(), given)
-    for got, wanted in zip(torch.autograd.grad((fused * weight).sum(), given), expected):
+    inputs, weight = [x, state, conv.weight], torch.randn(2, 9, 6)
+    expected = torch.autograd.grad((plain * weight).sum(), inputs)
+    for got, wanted in zip(torch.autograd.grad((fused * weight).sum(), inputs), expected):
         torch.testing.assert_close(got, wanted)
 
 
@@ -26,8 +26,8 @@ def test_the_norm_and_its_gradients_are_those_of_torch():
     norm, x, dy = RMSNorm(6), torch.randn(3, 5, 6, requires_grad=True), torch.randn(3, 5, 6)
     torch.nn.init.normal_(norm.weight)
     plain = torch.nn.functional.rms_norm(x, (6,), norm.weight, norm.eps)
-    given, ours = [x, norm.weight], norm(x)
+    inputs, ours = [x, norm.weight], norm(x)
     assert torch.equal(ours, plain)
-    expected = torch.autograd.grad(plain, given, dy)
-    for got, wanted in zip(torch.autograd.grad(ours, given, dy), expected):
+    expected = torch.autograd.grad(plain, inputs, dy)
+    for got, wanted in zip(torch.autograd.grad(ours, inputs, dy), expected):
         torch.testing.assert_close(got, wanted)

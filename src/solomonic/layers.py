@@ -2,13 +2,14 @@
 
 import torch
 from torch import Tensor, nn
+from torch.types import Device
 
 from .ops import rowwise
 from .ops.sequence import Sequences, advance, extend
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight over the last axis, in float32 (arXiv 1910.07467)."""
+    """(..., D) -> (..., D): x / rms(x) * weight over the last axis, in float32 (arXiv 1910.07467)."""
 
     def __init__(self, dim: int, eps: float = 1e-5):
         super().__init__()
@@ -19,15 +20,17 @@ class RMSNorm(nn.Module):
         return rowwise.rms_norm(x, self.weight, self.eps)
 
 
-class GatedRMSNorm(RMSNorm):
-    """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2.
+class GatedRMSNorm(nn.Module):
+    """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2 (arXiv 2405.21060).
 
-    `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in the gate's type.
+    `norm_first` norms x alone and gates after, as in Gated DeltaNet (arXiv 2412.06464). x and gate (..., dim); returns
+    (..., dim) in the gate's type.
     """
 
     def __init__(self, dim: int, groups: int = 1, norm_first: bool = False, eps: float = 1e-5):
-        super().__init__(dim, eps)
-        self.groups, self.norm_first = groups, norm_first
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps, self.groups, self.norm_first = eps, groups, norm_first
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         if self.groups == 1 and not self.norm_first:
@@ -46,7 +49,7 @@ class GatedRMSNorm(RMSNorm):
 class ShortConvolution(nn.Module):
     """Depthwise causal convolution y_t = sum_l w_l x_{t-l} + bias over `width` rows of one document; `activate`: its silu.
 
-    `weight` (D, 1, width) is laid out as in `torch.nn.Conv1d`: its last column weighs the present row.
+    `weight` (D, 1, width) is that of a `torch.nn.Conv1d`: its last column weighs the present row.
     """
 
     def __init__(self, dim: int, width: int = 4, bias: bool = False, activate: bool = False):
@@ -55,11 +58,11 @@ class ShortConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 1, width).uniform_(-(width**-0.5), width**-0.5))
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
-    def init_state(self, batch: int, device=None, dtype=None) -> Tensor:
+    def init_state(self, batch: int, device: Device = None, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(batch, self.width - 1, self.dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, state: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """(B, T, D), the (B, width - 1, D) rows before -> (B, T, D), rows."""
+        """x (B, T, D), the last (B, width - 1, D) rows before -> y (B, T, D), the last rows after."""
         T, past = x.shape[1], self.width - 1
         extended = extend(state, x, past)
         after = advance(extended, sequences, past)
@@ -76,7 +79,7 @@ class ShortConvolution(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """W_down(silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
+    """(..., dim) -> (..., dim): W_down(silu(W_gate x) * W_up x) (arXiv 2002.05202)."""
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
@@ -85,4 +88,5 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(rowwise.swiglu(self.gate(x), self.up(x)))
+        y: Tensor = self.down(rowwise.swiglu(self.gate(x), self.up(x)))
+        return y

@@ -107,9 +107,9 @@ def test_the_command_measures_everything_and_writes_it(tmp_path, capsys, monkeyp
     monkeypatch.setattr(flex, "refusal", lambda work, device: "it would be compiled")
     assert main(["bench", *SMALL, "--json", str(tmp_path / "numbers.json")]) == 0
     rows = json.loads((tmp_path / "numbers.json").read_text())["rows"]
-    shown, said = capsys.readouterr()
-    assert "not measured: layer, prefill, sliding_window (FlexAttention): it would be compiled" in said
-    assert "not measured: layer, train, simple_gla (fla): flash-linear-attention's kernels are for CUDA" in said
+    shown, messages = capsys.readouterr()
+    assert "not measured: layer, prefill, sliding_window (FlexAttention): it would be compiled" in messages
+    assert "not measured: layer, train, simple_gla (fla): flash-linear-attention's kernels are for CUDA" in messages
     assert {(row["scope"], row["work"]) for row in rows} == {
         (scope, work) for scope in ("layer", "model") for work in ("train", "prefill", "decode")
     }
@@ -142,5 +142,5 @@ def test_compiled(capsys, monkeypatch):
 )
 def test_a_mistake_is_one_line(words, says, capsys):
     assert main(["bench", *words]) == 2
-    said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1
+    messages = capsys.readouterr().err
+    assert says in messages and messages.count("\n") == 1

@@ -34,10 +34,10 @@ def train(model, device, rate: float) -> tuple[list[Tensor], list[dict[str, Tens
     """Losses and gradients of one step of AdamW on each batch."""
     optimizer = build_optimizer(model, TrainConfig(steps=1, batch_size=2, lr=rate))
     losses, gradients = [], []
-    for seed, given in enumerate(batches()):
-        rows, given = tokens(2, LENGTH, seed).to(device), {name: x.to(device) for name, x in given.items()}
+    for seed, inputs in enumerate(batches()):
+        rows, inputs = tokens(2, LENGTH, seed).to(device), {name: x.to(device) for name, x in inputs.items()}
         optimizer.zero_grad()
-        logits, _ = model(rows, **given)
+        logits, _ = model(rows, **inputs)
         loss = cross_entropy(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten())
         loss.backward()
         gradients.append(gradients_of(model))
@@ -103,10 +103,10 @@ def check_growing_state(device: torch.device) -> None:
     """The one wait there is: a state of full attention that goes on with padded or packed rows drops what has ended."""
     expected = model_of("transformer")
     model = copy.deepcopy(expected).to(device)
-    rows, given = tokens(2, LENGTH), batches()[-1]
+    rows, inputs = tokens(2, LENGTH), batches()[-1]
     state, expected_state = model(rows.to(device))[1], expected(rows)[1]
-    logits, state = model(rows.to(device), state, **{name: x.to(device) for name, x in given.items()})
-    expected_logits, expected_state = expected(rows, expected_state, **given)
+    logits, state = model(rows.to(device), state, **{name: x.to(device) for name, x in inputs.items()})
+    expected_logits, expected_state = expected(rows, expected_state, **inputs)
     assert_close(logits.cpu(), expected_logits, "logits")
     assert_same_state(map_state(lambda x: x.cpu(), state), expected_state, "state")
 

@@ -115,26 +115,26 @@ def leaves(state, name="state"):
             yield from leaves(value, f"{name}.{key}")
 
 
-def assert_close(got: Tensor, expected: Tensor, what: str, bound: float = 1e-4, floor: float = 1e-3) -> None:
+def assert_close(got: Tensor, expected: Tensor, label: str, bound: float = 1e-4, floor: float = 1e-3) -> None:
     """Relative to the largest expected value, or to `floor` where that is less; equal infinities are equal."""
-    assert got.shape == expected.shape, f"{what}: {tuple(got.shape)} against {tuple(expected.shape)}"
+    assert got.shape == expected.shape, f"{label}: {tuple(got.shape)} against {tuple(expected.shape)}"
     if not got.is_floating_point():
-        assert torch.equal(got, expected), what
+        assert torch.equal(got, expected), label
         return
     infinite = expected.isinf()
-    assert torch.equal(got[infinite], expected[infinite]), what
+    assert torch.equal(got[infinite], expected[infinite]), label
     got, expected = got[~infinite], expected[~infinite]
-    assert not got.isnan().any(), f"{what}: NaN"
+    assert not got.isnan().any(), f"{label}: NaN"
     if got.numel():
         error = (got - expected).abs().max() / expected.abs().max().clamp_min(floor)
-        assert error <= bound, f"{what}: relative error {error:.2e}"
+        assert error <= bound, f"{label}: relative error {error:.2e}"
 
 
-def assert_same_state(got, expected, what: str, row: slice = slice(None)) -> None:
+def assert_same_state(got, expected, label: str, row: slice = slice(None)) -> None:
     got, expected = dict(leaves(got)), dict(leaves(expected))
     assert got.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert_close(got[name][row], tensor[row], f"{what}: {name}")
+        assert_close(got[name][row], tensor[row], f"{label}: {name}")
 
 
 def gradients_of(model) -> dict[str, Tensor]:

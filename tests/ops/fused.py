@@ -13,7 +13,7 @@ from solomonic.ops.memory_attention import BACKENDS, memory_attention, reference
 from solomonic.ops.sequence import Sequences
 
 from ..laws.cases import assert_close, leaves
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 from .test_backends import BATCH, attention, attention_inputs, compare, memory_attention_equals_reference
 
 BOTH = ["reference", "triton"]
@@ -43,8 +43,8 @@ def test_tiles_that_are_seen_whole(kind):
     """They are not masked: long windows and sets, so that there are some, of 32 keys and of as many queries."""
     sequences = documents(100, 90) if kind == "two documents" else sequences_of(kind, BATCH, 190)
 
-    def call(*given, backend):
-        *inputs, sequences = given
+    def call(*arguments, backend):
+        *inputs, sequences = arguments
         return attention(*inputs, None, sequences, 70, 50, 64, 32, backend)
 
     compare(call, BOTH, attention_inputs(190, 4, 2, 6, 50), sequences)
@@ -98,11 +98,11 @@ def test_bfloat16(monkeypatch):
     inputs = [x.bfloat16() for x in attention_inputs(63, 4, 2, 16, 9)]
     attention(*inputs, None, documents(30, 33), 12, 9, 8, 10, "recorded")
     (made,) = calls
-    given = [*made.queries, *made.keys, *made.values]
+    arguments = [*made.queries, *made.keys, *made.values]
     dy = torch.randn(BATCH, 63, 4, 16).bfloat16()
 
     def run(attend, dtype):
-        leaf = [x.detach().to(dtype).requires_grad_() for x in given] + [made.bias.detach().requires_grad_()]
+        leaf = [x.detach().to(dtype).requires_grad_() for x in arguments] + [made.bias.detach().requires_grad_()]
         y, _ = attend(replace(made, queries=leaf[:3], keys=leaf[3:6], values=leaf[6:9], bias=leaf[9]))
         assert y.dtype == dtype
         return y.float(), [g.float() for g in torch.autograd.grad(y, leaf, dy.to(dtype))]

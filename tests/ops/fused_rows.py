@@ -6,7 +6,7 @@ Not collected by itself: `test_triton.py` runs it in a process whose TRITON_INTE
 import pytest
 import torch
 
-from solomonic.ops.rotary import Rotation, turn
+from solomonic.ops.rotary import Rotation, rotate
 from solomonic.ops.rowwise import convolve, gated_norm, rms_norm, swiglu
 from solomonic.ops.rowwise import triton as fused
 
@@ -56,8 +56,8 @@ def test_rotations(batch, heads, dim):
     torch.manual_seed(0)
     cos, sin = Rotation().table(torch.arange(batch)[:, None] * 9 + torch.arange(40), dim)
     for x in slices(3, 40, heads, dim):
-        expected, gradients = outputs_and_gradients(lambda x: [turn(x, cos, sin)], [x])
-        got, got_gradients = outputs_and_gradients(lambda x: [fused.turn(x, cos, sin)], [x])
+        expected, gradients = outputs_and_gradients(lambda x: [rotate(x, cos, sin)], [x])
+        got, got_gradients = outputs_and_gradients(lambda x: [fused.rotate(x, cos, sin)], [x])
         assert_close(got[0], expected[0], "y")
         assert_close(got_gradients[0], gradients[0], "gradient")
 
@@ -90,14 +90,14 @@ def test_types():
     """Computed in float32 from what is given; norms are given in the type of the rows or the gate, others in the wider."""
     torch.manual_seed(0)
     x, gate, weight = torch.randn(40, 24), torch.randn(40, 24).bfloat16(), torch.randn(24)
-    for given, function in (((gate, weight), norm), ((gate, weight.bfloat16()), norm), ((x, gate, weight), gated)):
-        got, expected = function(*given, "triton"), function(*given, "reference")
+    for inputs, function in (((gate, weight), norm), ((gate, weight.bfloat16()), norm), ((x, gate, weight), gated)):
+        got, expected = function(*inputs, "triton"), function(*inputs, "reference")
         assert got.dtype == expected.dtype == torch.bfloat16
         assert_close(got.float(), expected.float(), "y", 2**-7)
     extended, taps = gate.view(2, 20, 24), torch.randn(24, 4)
     narrow = taps.bfloat16()
-    for given in ((extended, taps, None), (extended, narrow, None), (extended, narrow, weight)):
-        got, expected = convolve(*given, True, "triton"), convolve(*given, True, "reference")
+    for inputs in ((extended, taps, None), (extended, narrow, None), (extended, narrow, weight)):
+        got, expected = convolve(*inputs, True, "triton"), convolve(*inputs, True, "reference")
         assert got.dtype == expected.dtype
         assert_close(got.float(), expected.float(), "y", 2**-6)
 

@@ -11,14 +11,14 @@ import torch
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 from .test_backends import BATCH, compare, outputs_and_gradients, ssd_inputs
 
 BOTH = ["reference", "triton"]
 
 
-def whole(*given, backend):
-    *inputs, step, skip, sequences = given
+def whole(*arguments, backend):
+    *inputs, step, skip, sequences = arguments
     return ssd(*inputs, sequences, backend, step=step, skip=skip)
 
 
@@ -60,9 +60,9 @@ def test_slices_of_wider_rows():
 def test_bfloat16():
     """Products of numbers of 8 bits, sums of 24: a few roundings of 2^-9 of the largest."""
     sequences, inputs = sequences_of("packed", BATCH, 70), ssd_inputs(70, True)
-    given = [x.bfloat16() for x in inputs[:3]] + inputs[3:]
-    expected = outputs_and_gradients(lambda *x: ssd(*x, sequences, "reference"), [x.float() for x in given])
-    got = outputs_and_gradients(lambda *x: ssd(*x, sequences, "triton"), given)
+    arguments = [x.bfloat16() for x in inputs[:3]] + inputs[3:]
+    expected = outputs_and_gradients(lambda *x: ssd(*x, sequences, "reference"), [x.float() for x in arguments])
+    got = outputs_and_gradients(lambda *x: ssd(*x, sequences, "triton"), arguments)
     for i, (a, b) in enumerate(zip((*got[0], *got[1]), (*expected[0], *expected[1]))):
         assert_close(a.float(), b, f"tensor {i}", 2**-6, floor=0.1)
     assert got[0][0].dtype == got[0][1].dtype == torch.float32 and got[1][0].dtype == torch.bfloat16
@@ -129,10 +129,10 @@ def test_no_rows():
 
 @pytest.mark.parametrize("wrong", range(5))
 def test_shapes_that_do_not_fit(wrong):
-    given = ssd_inputs(40, True)
-    given[wrong] = given[wrong][:, :-1]
+    arguments = ssd_inputs(40, True)
+    arguments[wrong] = arguments[wrong][:, :-1]
     with pytest.raises(ValueError, match="expected .*, got shapes .*"):
-        ssd(*given, sequences_of("fresh", BATCH, 40), "triton")
+        ssd(*arguments, sequences_of("fresh", BATCH, 40), "triton")
 
 
 def test_what_it_cannot_serve():

@@ -12,14 +12,15 @@ from solomonic.ops.innovation import innovation
 from solomonic.ops.kalman import BACKENDS as KALMAN
 from solomonic.ops.kalman import kalman
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
-from solomonic.ops.memory_attention import Stored, init_state, memory_attention
+from solomonic.ops.memory_attention import Stored, memory_attention
+from solomonic.ops.memory_attention.state import init_state
 from solomonic.ops.selection import ABSENT, select, select_by_query
 from solomonic.ops.sequence import Sequences
 from solomonic.ops.ssd import BACKENDS as ALL_SSD
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close, leaves
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 
 SSD = [name for name in ALL_SSD if name != "triton"]  # that one: `fused_ssd.py`
 BATCH = 3
@@ -81,8 +82,8 @@ def outputs_and_gradients(call, inputs):
     inputs = [x.clone().requires_grad_() if x is not None and x.is_floating_point() else x for x in inputs]
     out = [x for _, x in leaves(call(*inputs))]
     total = sum((x[x.isfinite()] * torch.linspace(1, 2, int(x.isfinite().sum()))).sum() for x in out if x.requires_grad)
-    given = [x for x in inputs if x is not None and x.requires_grad]
-    return out, torch.autograd.grad(total, given, allow_unused=True)
+    arguments = [x for x in inputs if x is not None and x.requires_grad]
+    return out, torch.autograd.grad(total, arguments, allow_unused=True)
 
 
 def compare(call, backends, inputs, sequences):
@@ -90,8 +91,8 @@ def compare(call, backends, inputs, sequences):
     real = sequences.real()
 
     def run(backend):
-        def real_rows(*given):
-            result = call(*given, sequences, backend=backend)
+        def real_rows(*arguments):
+            result = call(*arguments, sequences, backend=backend)
             if real is None:
                 return result
             shape = real.shape
@@ -123,8 +124,8 @@ def test_scans(op, backends, inputs, length, kind):
 def test_ssd_with_a_step_and_a_skip(length, kind):
     """Mamba-2's: S_t = exp(g_t) S_{t-1} + step_t v_t k_t^T, y_t = S_t q_t + skip v_t."""
 
-    def call(*given, backend):
-        *inputs, step, skip, sequences = given
+    def call(*arguments, backend):
+        *inputs, step, skip, sequences = arguments
         return ssd(*inputs, sequences, backend, step=step, skip=skip)
 
     inputs = [*ssd_inputs(length, kind != "fresh"), torch.rand(BATCH, length, 4), torch.randn(4)]
@@ -145,10 +146,10 @@ def test_ssd_over_many_chunk_groups(length):
 @pytest.mark.parametrize("wrong", range(5))
 @pytest.mark.parametrize("op, inputs", [(ssd, ssd_inputs), (gated_delta, gated_delta_inputs)])
 def test_scans_of_shapes_that_do_not_fit(op, inputs, wrong):
-    given = inputs(40, True)
-    given[wrong] = given[wrong][:, :-1]
+    arguments = inputs(40, True)
+    arguments[wrong] = arguments[wrong][:, :-1]
     with pytest.raises(ValueError, match="expected .*, got shapes .*"):
-        op(*given, sequences_of("fresh", BATCH, 40), backend="compiled")
+        op(*arguments, sequences_of("fresh", BATCH, 40), backend="compiled")
 
 
 def test_ssd_that_forgets_at_once():
@@ -210,7 +211,7 @@ def test_selection(length, kind, block, capacity):
         position, event = sequences.position.expand(BATCH, -1)[b], sets.event.expand(BATCH, -1)[b]
         for t in range(length if sequences.length is None else int(sequences.length[b])):
             q = t // block
-            index = sets.index[b, q + 1 if t >= event[q] else q].tolist()
+            index = sets.candidates[b, q + 1 if t >= event[q] else q].tolist()
             visible = [i for i in index if i >= 0 and coordinate[b, i] >= t - position[t]]
             assert visible == [i for i in chosen[b, t].tolist() if i >= 0], (b, t)
     for one, other in zip(select(score, coordinate, sequences, block, capacity, "compiled"), sets, strict=True):
@@ -256,8 +257,8 @@ def memory_attention_equals_reference(backends, length, kind, window, span, bloc
     inputs = attention_inputs(length, H, G, D, span)
     names = list(state or {})
 
-    def call(*given, backend):
-        *inputs, sequences = given
+    def call(*arguments, backend):
+        *inputs, sequences = arguments
         inputs, values = inputs[:7], inputs[7:]
         carried = dict(zip(names, values)) if names else None
         y, after = attention(*inputs, carried, sequences, window, span, block, capacity, backend)
@@ -290,10 +291,10 @@ def test_a_step(window, span, block, capacity, H, G, D, kind, admit, threads, mo
         position = sequences.position.expand(BATCH, -1)
         for t in range(2 * block + 3):
             now = Sequences(position[:, t : t + 1], position[:, t] + 1, aligned=False, packed=sequences.packed)
-            given = attention_inputs(1, H, G, D, span)
+            arguments = attention_inputs(1, H, G, D, span)
             with torch.no_grad():
                 expected, got = (
-                    attention(*given, state, now, window, span, block, capacity, b, admit)
+                    attention(*arguments, state, now, window, span, block, capacity, b, admit)
                     for b in ("reference", "decode")
                 )
             assert_close(got[0], expected[0], f"step {t}")
@@ -306,9 +307,9 @@ def test_a_step(window, span, block, capacity, H, G, D, kind, admit, threads, mo
 
 def test_what_a_step_cannot_serve():
     sequences = sequences_of("fresh", BATCH, 1)
-    given = attention_inputs(1, 4, 2, 6, 3)
+    arguments = attention_inputs(1, 4, 2, 6, 3)
     for wrong, reason in (
-        ([x.double() for x in given], "expected float32 on a CPU, got torch.float64 on cpu"),
+        ([x.double() for x in arguments], "expected float32 on a CPU, got torch.float64 on cpu"),
         ([x.requires_grad_() for x in attention_inputs(1, 4, 2, 6, 3)], "it has no gradients"),
     ):
         with pytest.raises(ValueError, match=f"backend 'decode': {reason}; backend 'tiled' serves every call"):
@@ -318,21 +319,21 @@ def test_what_a_step_cannot_serve():
 
 
 def test_a_step_is_chosen_where_nothing_is_differentiated(monkeypatch):
-    chosen = []
+    used = []
     for name in ("tiled", "decode"):
         monkeypatch.setitem(
-            MEMORY_ATTENTION, name, lambda call, n=name, f=MEMORY_ATTENTION[name]: chosen.append(n) or f(call)
+            MEMORY_ATTENTION, name, lambda call, n=name, f=MEMORY_ATTENTION[name]: used.append(n) or f(call)
         )
-    sequences, given = sequences_of("fresh", BATCH, 1), attention_inputs(1, 4, 2, 6, 3)
+    sequences, arguments = sequences_of("fresh", BATCH, 1), attention_inputs(1, 4, 2, 6, 3)
     with torch.no_grad():
-        attention(*given, None, sequences, 4, 3, 2, 5, None)
-    attention(*given, None, sequences, 4, 3, 2, 5, None)
+        attention(*arguments, None, sequences, 4, 3, 2, 5, None)
+    attention(*arguments, None, sequences, 4, 3, 2, 5, None)
     with torch.no_grad():
         attention(*attention_inputs(2, 4, 2, 6, 3), None, sequences_of("fresh", BATCH, 2), 4, 3, 2, 5, None)
-        attention(*(x.double() for x in given), None, sequences, 4, 3, 2, 5, None)
+        attention(*(x.double() for x in arguments), None, sequences, 4, 3, 2, 5, None)
         monkeypatch.setattr(dispatch, "numba_jit", lambda: None)
-        attention(*given, None, sequences, 4, 3, 2, 5, None)
-    assert chosen == ["decode", "tiled", "tiled", "tiled", "tiled"]
+        attention(*arguments, None, sequences, 4, 3, 2, 5, None)
+    assert used == ["decode", "tiled", "tiled", "tiled", "tiled"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -341,11 +342,11 @@ def test_memory_attention_with_a_store(length, kind, engine):
     sequences = sequences_of(kind, BATCH, length)
     state = history(sequences, kind, 4, 2, 6, 6, 6, 4, 5)
     visible = torch.rand(BATCH, length, 9) < 0.4
-    told = []
+    weights = []
 
-    def call(*given, backend):
-        *inputs, q, key, value, bias, sequences = given
-        stored = Stored(q, key, value, bias, visible, lambda weight: told.append(weight.detach()))
+    def call(*arguments, backend):
+        *inputs, q, key, value, bias, sequences = arguments
+        stored = Stored(q, key, value, bias, visible, lambda weight: weights.append(weight.detach()))
         q, k, v, qf, kf, vf, score = inputs
         options = {"window": 6, "fading": (qf, kf, vf), "span": 6, "score": score, "capacity": 5, "block": 4}
         y, _ = memory_attention(q, k, v, state, sequences, admit=True, stored=stored, backend=backend, **options)
@@ -356,8 +357,8 @@ def test_memory_attention_with_a_store(length, kind, engine):
     able = [name for name in MEMORY_ATTENTION if name not in ("triton", "decode")]
     compare(call, able, inputs, sequences)
     real = slice(None) if sequences.real() is None else sequences.real()
-    assert all((weight.transpose(2, 3)[~visible] == 0).all() for weight in told)
-    assert_close(told[1][real], told[0][real], "weights")
+    assert all((weight.transpose(2, 3)[~visible] == 0).all() for weight in weights)
+    assert_close(weights[1][real], weights[0][real], "weights")
     if length == 1 and dispatch.numba_jit() is not None:
         with torch.no_grad():
             assert_close(
@@ -365,7 +366,7 @@ def test_memory_attention_with_a_store(length, kind, engine):
                 call(*inputs, sequences, backend=able[0])[0][real],
                 "y",
             )
-        assert_close(told[-2][real], told[0][real], "weights of a step")
+        assert_close(weights[-2][real], weights[0][real], "weights of a step")
     with pytest.raises(ValueError, match="do not attend to a store"):
         call(*inputs, sequences, backend="triton")
 

@@ -16,7 +16,7 @@ from solomonic.ops.gated_delta import gated_delta
 from solomonic.ops.sequence import LEAST_LOG_DECAY, fresh
 
 from ..laws.cases import assert_close
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 from .test_backends import BATCH, compare, outputs_and_gradients
 
 LENGTHS = [1, 2, 33, 63, 100]
@@ -46,17 +46,17 @@ def test_backends(rule, length, kind):
 @pytest.mark.parametrize("values", [1, 16, 40])
 def test_of_other_sizes(values, kind):
     """Values that fill no vector, one, and more; as many channels as rows of a chunk."""
-    given = inputs(70, True)
-    given[3], given[5] = torch.randn(BATCH, 70, H, values), torch.randn(BATCH, H, values, K)
-    compare(channel_delta, BACKENDS, given, sequences_of(kind, BATCH, 70))
+    arguments = inputs(70, True)
+    arguments[3], arguments[5] = torch.randn(BATCH, 70, H, values), torch.randn(BATCH, H, values, K)
+    compare(channel_delta, BACKENDS, arguments, sequences_of(kind, BATCH, 70))
 
 
 @pytest.mark.parametrize("kind", ["continued", "packed, continued and padded"])
 def test_decays_of_every_size(kind):
     """From nothing to more than there is, side by side in the channels of a row and in the rows of a channel."""
-    given = inputs(100, True)
-    given[4] = -torch.exp(12 * torch.rand(BATCH, 100, H, K) - 8)
-    compare(channel_delta, BACKENDS, given, sequences_of(kind, BATCH, 100))
+    arguments = inputs(100, True)
+    arguments[4] = -torch.exp(12 * torch.rand(BATCH, 100, H, K) - 8)
+    compare(channel_delta, BACKENDS, arguments, sequences_of(kind, BATCH, 100))
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -106,10 +106,10 @@ def test_one_decay_and_one_gate_is_the_gated_delta_rule(backend, length, kind):
         y, errors, last = channel_delta(q, k, erase * k, write * v, g, state, sequences, backend)
         return rows_of(y, errors / beta[..., None], last)
 
-    given = [q, k, v, beta, g, state]
-    expected, gradients = outputs_and_gradients(theirs, given)
+    arguments = [q, k, v, beta, g, state]
+    expected, gradients = outputs_and_gradients(theirs, arguments)
     for call in (ours, gates):
-        got, dgot = outputs_and_gradients(call, given)
+        got, dgot = outputs_and_gradients(call, arguments)
         for i, (a, b) in enumerate(zip(got, expected, strict=True)):
             assert_close(a, b, f"{call.__name__}: output {i}", floor=0.1)
         for i, (a, b) in enumerate(zip(dgot, gradients, strict=True)):
@@ -128,18 +128,18 @@ def test_what_is_left_between_rows(Q, strength):
 
 @pytest.mark.parametrize("wrong", range(6))
 def test_shapes_that_do_not_fit(wrong):
-    given = inputs(40, True)
-    given[wrong] = given[wrong][:, :-1]
+    arguments = inputs(40, True)
+    arguments[wrong] = arguments[wrong][:, :-1]
     with pytest.raises(ValueError, match="expected .*, got shapes .*"):
-        channel_delta(*given, sequences_of("fresh", BATCH, 40), backend="compiled")
+        channel_delta(*arguments, sequences_of("fresh", BATCH, 40), backend="compiled")
 
 
 def test_the_gradient_leaves_what_it_is_given():
-    given = inputs(40, True)
-    *_, state = channel_delta(*(x.requires_grad_() for x in given), fresh(BATCH, 40), "compiled")
+    arguments = inputs(40, True)
+    *_, state = channel_delta(*(x.requires_grad_() for x in arguments), fresh(BATCH, 40), "compiled")
     for up in (torch.ones(BATCH, H, V, K), torch.ones(BATCH, H, K, V).mT):
         before = up.clone()
-        torch.autograd.grad(state, given, up, retain_graph=True, allow_unused=True)
+        torch.autograd.grad(state, arguments, up, retain_graph=True, allow_unused=True)
         assert torch.equal(up, before)
 
 

@@ -8,7 +8,7 @@ from solomonic.ops.sequence import LEAST_LOG_DECAY
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 
 BATCH, HEADS = 3, 2
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from solomonic.ops.clock import clock
-from solomonic.ops.composition import BACKENDS, WAYS, compose
+from solomonic.ops.composition import BACKENDS, METHODS, compose
 from solomonic.ops.composition.weighted import picaso
 from solomonic.ops.gated_delta import gated_delta
 from solomonic.ops.sequence import fresh
@@ -28,14 +28,14 @@ DECAYS = {
 
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("chunks", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 def test_weights_equal_the_mean_over_orders(how, chunks, decay):
     """The definition in float64, where a sum over 40,320 orders has no rounding to speak of; the weights in float32."""
-    given = [torch.randn(chunks, 2, 3, 2, 2), DECAYS[decay](chunks, 2, 3)]
+    arguments = [torch.randn(chunks, 2, 3, 2, 2), DECAYS[decay](chunks, 2, 3)]
     direction = torch.randn(2, 3, 2, 2)
 
     def run(call, precision):
-        inputs = [x.to(precision).requires_grad_() for x in given]
+        inputs = [x.to(precision).requires_grad_() for x in arguments]
         state = call(*inputs, how)
         gradients = torch.autograd.grad((state * direction).sum(), inputs, materialize_grads=True)
         return [x.float() for x in (state, *gradients)]
@@ -47,7 +47,7 @@ def test_weights_equal_the_mean_over_orders(how, chunks, decay):
 
 @pytest.mark.parametrize("chunks", [1, 3, 8])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 def test_channels_with_decays_of_their_own_compose_apart(how, backend, chunks):
     states, g = torch.randn(chunks, 2, 3, 5, 4), DECAYS["mixed"](chunks, 2, 3, 4)
     apart = [compose(states[..., n], g[..., n], how, backend) for n in range(4)]
@@ -62,7 +62,7 @@ def test_picaso_is_the_published_sum_of_elementary_symmetric_polynomials(chunks,
     expected = []
     for k in range(chunks):
         others = P[:k] + P[k + 1 :]
-        e = [sum(prod(chosen) for chosen in combinations(others, i)) for i in range(chunks)]
+        e = [sum(prod(factors) for factors in combinations(others, i)) for i in range(chunks)]
         expected.append(sum(e[i] / comb(chunks - 1, i) for i in range(chunks)) / chunks)
     for precision, bound in ((torch.float64, 1e-12), (torch.float32, 2e-6)):
         got = picaso(g.to(precision)).flatten().double()

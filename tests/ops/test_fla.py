@@ -18,7 +18,7 @@ from solomonic.ops.ssd import fla as simple
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
-from .places import sequences_of
+from .sequences import sequences_of
 from .test_backends import BATCH, gated_delta_inputs, outputs_and_gradients, ssd_inputs
 
 ROOT = Path(solomonic.__file__).parent
@@ -29,8 +29,8 @@ def same(ours, theirs, inputs, sequences):
     real = sequences.real()
 
     def rows(call):
-        def run(*given):
-            y, *_, state = call(*given, sequences)
+        def run(*arguments):
+            y, *_, state = call(*arguments, sequences)
             return [y if real is None else y[real], state]
 
         return run
@@ -46,7 +46,7 @@ def same(ours, theirs, inputs, sequences):
 def test_simple_gla_is_given_what_it_takes(length, kind):
     naive = pytest.importorskip("fla.ops.simple_gla.naive").naive_chunk_simple_gla
     sequences = sequences_of(kind, BATCH, length)
-    same(ssd, lambda *given: simple.mapped(naive, *given), ssd_inputs(length, True), sequences)
+    same(ssd, lambda *arguments: simple.mapped(naive, *arguments), ssd_inputs(length, True), sequences)
 
 
 @pytest.mark.parametrize("kind", ["fresh", "continued", "padded"])
@@ -54,7 +54,7 @@ def test_simple_gla_is_given_what_it_takes(length, kind):
 def test_the_delta_rule_is_given_what_it_takes(length, kind):
     naive = pytest.importorskip("fla.ops.gated_delta_rule.naive").naive_recurrent_gated_delta_rule
     sequences = sequences_of(kind, BATCH, length)
-    same(gated_delta, lambda *given: delta.mapped(naive, *given), gated_delta_inputs(length, True), sequences)
+    same(gated_delta, lambda *arguments: delta.mapped(naive, *arguments), gated_delta_inputs(length, True), sequences)
 
 
 def test_asked_for_by_name_it_raises():

@@ -57,11 +57,11 @@ def test_parts_give_what_one_gives(several):
 
     def run(count):
         torch.set_num_threads(count)
-        given = [t.clone().requires_grad_() for t in (x, z, weight)]
-        a, b, w = given
+        inputs = [t.clone().requires_grad_() for t in (x, z, weight)]
+        a, b, w = inputs
         y = gated_norm(a, b, w, 1e-5, "compiled") + rms_norm(a, w, 1e-5, "compiled")
         y = y[:, 3:] + convolve(a, w[:, None].expand(20, 4), None, True, "compiled")
-        return [y, *torch.autograd.grad(y.square().sum(), given)]
+        return [y, *torch.autograd.grad(y.square().sum(), inputs)]
 
     for got, expected in zip(run(3), run(1)):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
@@ -70,10 +70,10 @@ def test_parts_give_what_one_gives(several):
 def test_several_callers_at_once(several):
     torch.manual_seed(0)
     weight = torch.randn(40)
-    given = [torch.randn(2000, 40) for _ in range(8)]
+    inputs = [torch.randn(2000, 40) for _ in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        got = list(pool.map(lambda x: rms_norm(x, weight, 1e-5, "compiled"), given * 5))
-    for x, y in zip(given * 5, got):
+        got = list(pool.map(lambda x: rms_norm(x, weight, 1e-5, "compiled"), inputs * 5))
+    for x, y in zip(inputs * 5, got):
         torch.testing.assert_close(y, rms_norm(x, weight, 1e-5, "reference"))
 
 
@@ -92,21 +92,21 @@ for size in (5, 16, 48, 100):
 
 def test_what_was_just_compiled_is_what_is_kept(tmp_path):
     """Else a run that goes on in another process would depart from one that was never stopped."""
-    said = []
+    outputs = []
     for _ in range(2):
         env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", BITS], capture_output=True, text=True, env=env, check=True)
-        said.append(done.stdout)
-    assert said[0] and said[0] == said[1]
+        outputs.append(done.stdout)
+    assert outputs[0] and outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64, torch.int32, torch.bool])
 def test_an_array_is_the_tensor_and_leaves_its_storage_free_to_be_resized(kind):
     """FSDP frees gathered weights by resizing their storage, which `Tensor.numpy` forbids."""
     x = torch.arange(6).view(2, 3).to(kind)
-    found = array(x)
-    assert found.shape == (2, 3) and (torch.from_numpy(found) == x).all() and found.ctypes.data == x.data_ptr()
-    found[0, 0] = 1
+    numbers = array(x)
+    assert numbers.shape == (2, 3) and (torch.from_numpy(numbers) == x).all() and numbers.ctypes.data == x.data_ptr()
+    numbers[0, 0] = 1
     assert x[0, 0] == 1
     x.untyped_storage().resize_(0)
     assert array(torch.zeros(0, 3)).shape == (0, 3)

@@ -22,10 +22,10 @@ def slices(*shape):
 ON_A_CPU = [name for name in BACKENDS if name != "triton"]  # that one: `fused_rows.py`
 
 
-def check(function, *given, backends=ON_A_CPU):
-    expected, gradients = outputs_and_gradients(lambda *x: [function(*x, backend="reference")], given)
+def check(function, *inputs, backends=ON_A_CPU):
+    expected, gradients = outputs_and_gradients(lambda *x: [function(*x, backend="reference")], inputs)
     for backend in backends:
-        got, got_gradients = outputs_and_gradients(lambda *x, b=backend: [function(*x, backend=b)], given)
+        got, got_gradients = outputs_and_gradients(lambda *x, b=backend: [function(*x, backend=b)], inputs)
         assert_close(got[0], expected[0], backend)
         for i, (a, b) in enumerate(zip(got_gradients, gradients, strict=True)):
             assert_close(a, b, f"{backend} gradient {i}")
@@ -126,18 +126,18 @@ def test_which_is_the_fastest(monkeypatch):
 def test_rows_of_another_type_than_the_weights():
     """Under autocast the rows may be bfloat16, and the weights are not."""
     x, weight = torch.randn(2, 3000, 8), torch.randn(8, 4)
-    for given in ((x.bfloat16(), weight), (x, weight.bfloat16())):
-        expected = convolve(*given, None, backend="reference")
-        assert torch.equal(convolve(*given, None), expected)
+    for inputs in ((x.bfloat16(), weight), (x, weight.bfloat16())):
+        expected = convolve(*inputs, None, backend="reference")
+        assert torch.equal(convolve(*inputs, None), expected)
 
 
 def test_whether_gradients_are_wanted_changes_nothing():
     torch.manual_seed(0)
     x, weight = torch.randn(50, 400), torch.randn(400)
-    given = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    inputs = x.clone().requires_grad_(), weight.clone().requires_grad_()
     with torch.no_grad():
-        alone = rms_norm(*given, 1e-5)
-    assert torch.equal(rms_norm(*given, 1e-5), alone)
+        alone = rms_norm(*inputs, 1e-5)
+    assert torch.equal(rms_norm(*inputs, 1e-5), alone)
     assert torch.equal(rms_norm(x, weight, 1e-5), alone)
 
 

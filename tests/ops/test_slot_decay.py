@@ -9,7 +9,7 @@ from solomonic.ops.innovation import rank
 from solomonic.ops.memory_attention import memory_attention
 from solomonic.ops.sequence import Sequences
 
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 
 BATCH, WINDOW, BLOCK, CAPACITY = 3, 7, 4, 5
 

@@ -8,7 +8,7 @@ from solomonic.ops.ssd import ssd
 from solomonic.ops.trapezoid import BACKENDS, phase, trapezoid
 
 from ..laws.cases import assert_close
-from .places import KINDS, sequences_of
+from .sequences import KINDS, sequences_of
 from .test_backends import compare
 
 BATCH = 3
@@ -72,9 +72,9 @@ def test_equal_ranks_are_one_rank(shape):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_outputs_do_not_depend_on_later_rows(shape, backend):
     """Exactly, although the next row's step weighs the present row's input."""
-    given = inputs(40, shape, True)
-    expected, _ = trapezoid(*given, fresh(BATCH, 40), backend)
-    changed = [y.clone() for y in given]
+    arguments = inputs(40, shape, True)
+    expected, _ = trapezoid(*arguments, fresh(BATCH, 40), backend)
+    changed = [y.clone() for y in arguments]
     for y in changed[:2]:
         y[:, 32:] += 1
     for y in changed[2:7]:
@@ -87,24 +87,26 @@ def test_outputs_do_not_depend_on_later_rows(shape, backend):
 def test_a_long_stream_keeps_its_digits():
     """After thousands of revolutions output and state are those of float64, and the phase is the sum of all angles."""
     T, shape = 20_000, (1, 1, 2, 4, 2)
-    given = inputs(T, shape, False, batch=1)
-    given[3] = given[3] * 0.02
-    given[6] = given[6].abs()
+    arguments = inputs(T, shape, False, batch=1)
+    arguments[3] = arguments[3] * 0.02
+    arguments[6] = arguments[6].abs()
     with torch.no_grad():
-        y, state = trapezoid(*given, fresh(1, T))
-        z = torch.polar(torch.ones_like(given[6][0, :, 0], dtype=torch.float64), given[6][0, :, 0].double().cumsum(0))
-        u = [torch.complex(*x[0, :, 0, 0].double().chunk(2, -1)) for x in (given[1][:, 1:], given[2])]
-        x = given[0][0, 1:, 0, 0].double()
+        y, state = trapezoid(*arguments, fresh(1, T))
+        z = torch.polar(
+            torch.ones_like(arguments[6][0, :, 0], dtype=torch.float64), arguments[6][0, :, 0].double().cumsum(0)
+        )
+        u = [torch.complex(*x[0, :, 0, 0].double().chunk(2, -1)) for x in (arguments[1][:, 1:], arguments[2])]
+        x = arguments[0][0, 1:, 0, 0].double()
         first, last = T - 3000, T - 1  # what is before the first of these is forgotten
-        g = given[3][0, :, 0].double().cumsum(0)
-        step, mix = (given[i][0, :, 0].double() for i in (4, 5))
+        g = arguments[3][0, :, 0].double().cumsum(0)
+        step, mix = (arguments[i][0, :, 0].double() for i in (4, 5))
         weight = step * mix + torch.cat([((1 - mix) * step)[1:], step.new_zeros(1)])
         left = weight * (g[last] - g).exp()
         h = torch.einsum("tp,tm->pm", x[first:].to(z.dtype), (left[:, None] * u[0] * z[last] / z)[first:])
         expected = (h * u[1][last].conj()).real.sum(-1)
     assert_close(state[0, 0].double(), torch.cat([h.real, h.imag], -1), "state")
     assert_close(y[0, last, 0, 0].double(), expected, "y")
-    assert_close(direction(phase(given[6], None, fresh(1, T))[0, 0]).double(), torch.view_as_real(z[-1]), "phase")
+    assert_close(direction(phase(arguments[6], None, fresh(1, T))[0, 0]).double(), torch.view_as_real(z[-1]), "phase")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,35 +124,35 @@ def test_phase_of_pieces(kind):
 
 @pytest.mark.parametrize("wrong", range(8))
 def test_shapes_that_do_not_fit(wrong):
-    given = inputs(9, SHAPES[0], True)
-    given[wrong] = given[wrong][:, :-1]
+    arguments = inputs(9, SHAPES[0], True)
+    arguments[wrong] = arguments[wrong][:, :-1]
     with pytest.raises(ValueError, match="expected .*, got shapes .*"):
-        trapezoid(*given, fresh(BATCH, 9))
+        trapezoid(*arguments, fresh(BATCH, 9))
 
 
 def test_more_pairs_than_the_state_has():
-    given = inputs(9, (1, 2, 3, 5, 3), True)
+    arguments = inputs(9, (1, 2, 3, 5, 3), True)
     with pytest.raises(ValueError, match="2 M <= N"):
-        trapezoid(*given, fresh(BATCH, 9))
+        trapezoid(*arguments, fresh(BATCH, 9))
 
 
 def test_packed_documents_continue_the_first():
-    given = inputs(9, SHAPES[2], True, batch=1)
+    arguments = inputs(9, SHAPES[2], True, batch=1)
     sequences = Sequences(torch.tensor([[3, 4, 5, 6, 0, 1, 2, 3, 4]]), torch.tensor([5]), aligned=False, packed=True)
-    y, state = trapezoid(*given, sequences)
-    head = [x[:, :5] for x in given[:2]] + [x[:, :4] for x in given[2:7]]
-    tail = [x[:, 4:].clone() for x in given[:2]] + [x[:, 4:] for x in given[2:7]]
+    y, state = trapezoid(*arguments, sequences)
+    head = [x[:, :5] for x in arguments[:2]] + [x[:, :4] for x in arguments[2:7]]
+    tail = [x[:, 4:].clone() for x in arguments[:2]] + [x[:, 4:] for x in arguments[2:7]]
     tail[0][:, 0] = 0
-    first, _ = trapezoid(*head, given[7], fresh(1, 4))
+    first, _ = trapezoid(*head, arguments[7], fresh(1, 4))
     second, last = trapezoid(*tail, None, fresh(1, 5))
     assert_close(y, torch.cat([first, second], 1), "y")
     assert_close(state, last, "state")
 
 
 def test_autocast_leaves_the_scan_in_float32():
-    given = inputs(40, SHAPES[2], True)
-    expected = trapezoid(*given, fresh(BATCH, 40))
+    arguments = inputs(40, SHAPES[2], True)
+    expected = trapezoid(*arguments, fresh(BATCH, 40))
     with torch.autocast("cpu", torch.bfloat16):
-        got = trapezoid(*given, fresh(BATCH, 40))
+        got = trapezoid(*arguments, fresh(BATCH, 40))
     for a, b in zip(got, expected):
         assert a.dtype == torch.float32 and torch.equal(a, b)

@@ -15,7 +15,7 @@ from solomonic.ops import ssd as ssd_package
 from solomonic.ops.memory_attention import fastest, refusal
 
 from . import fused, fused_rows, fused_ssd
-from .places import sequences_of
+from .sequences import sequences_of
 from .test_backends import BATCH, attention, attention_inputs
 
 TESTS = [f"{Path(m.__file__)}::{n}" for m in (fused, fused_rows, fused_ssd) for n in dir(m) if n.startswith("test_")]

@@ -33,8 +33,8 @@ def mixer_of(config):
     return mixer
 
 
-def turned(x, position, base):
-    """Rotary position by complex numbers: entries d and d + D/2 are one number, turned by position / base^(2d/D)."""
+def rotated(x, position, base):
+    """Rotary position by complex numbers: entries d and d + D/2 are one number, rotated by position / base^(2d/D)."""
     half = x.shape[-1] // 2
     speed = torch.tensor([base ** (-2 * d / x.shape[-1]) for d in range(half)], dtype=torch.float64)
     z = torch.complex(x[..., :half].double(), x[..., half:].double())
@@ -51,7 +51,7 @@ def direct(mixer, x, position, document):
         y = (x.double() @ weight[f"project.{name}.weight"].T).view(T, -1, dim)
         if config.qk_norm and name != "v":
             y = y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight[f"project.{name}_norm.weight"]
-        y = y if name == "v" else turned(y, position, config.rotary_base)
+        y = y if name == "v" else rotated(y, position, config.rotary_base)
         return torch.stack([y[:, h * y.shape[1] // config.n_heads] for h in range(config.n_heads)])  # (H, T, D)
 
     window = T if config.window is None else config.window

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from solomonic.ops.gated_delta import gated_delta
-from solomonic.ops.sequence import Sequences, fresh
+from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close
+from ..ops.sequences import packed
 
 SHAPES = [(2, 6, 5), (3, 4, 8), (1, 1, 1)]  # heads, key dim, value dim
 LENGTHS = [1, 7, 32, 75]
@@ -39,8 +40,8 @@ def inputs(batch, length, shape, decay=0.5):
     return q, k / k.norm(dim=-1, keepdim=True), v, beta, -decay * g, torch.randn(batch, H, V, K, dtype=torch.float64)
 
 
-def assert_literal(got, given, state, b=0, bound=1e-5):
-    expected = literal(*(x[b].numpy() for x in (*given, state)))
+def assert_literal(got, arguments, state, b=0, bound=1e-5):
+    expected = literal(*(x[b].numpy() for x in (*arguments, state)))
     for name, ours, theirs in zip(("y", "innovation", "state"), got, expected):
         assert_close(ours[b].double(), torch.from_numpy(theirs), name, bound)
 
@@ -50,16 +51,16 @@ def assert_literal(got, given, state, b=0, bound=1e-5):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_literal_matrices(backend, shape, length, initial):
-    *given, state = inputs(2, length, shape)
-    got = gated_delta(*given, state.float() if initial else None, fresh(2, length), backend=backend)
+    *arguments, state = inputs(2, length, shape)
+    got = gated_delta(*arguments, state.float() if initial else None, fresh(2, length), backend=backend)
     for b in range(2):
-        assert_literal(got, given, state if initial else torch.zeros_like(state), b)
+        assert_literal(got, arguments, state if initial else torch.zeros_like(state), b)
 
 
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_strong_decay(backend):
-    *given, state = inputs(1, 70, SHAPES[0], decay=60)
-    assert_literal(gated_delta(*given, state.float(), fresh(1, 70), backend=backend), given, state, bound=1e-4)
+    *arguments, state = inputs(1, 70, SHAPES[0], decay=60)
+    assert_literal(gated_delta(*arguments, state.float(), fresh(1, 70), backend=backend), arguments, state, bound=1e-4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
@@ -78,14 +79,12 @@ def test_delta_rule_recalls(backend):
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_packed_documents(backend):
     """The first document continues one of 9 tokens; the others start from nothing."""
-    lengths, before = [20, 1, 33, 16], 9
-    *given, state = inputs(1, sum(lengths), SHAPES[0])
-    rows = [torch.arange(n) for n in lengths]
-    rows[0] = rows[0] + before
-    sequences = Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
-    y, innovation, final = gated_delta(*given, state.float(), sequences, backend=backend)
+    lengths = [20, 1, 33, 16]
+    *arguments, state = inputs(1, sum(lengths), SHAPES[0])
+    sequences = packed(lengths, before=9)
+    y, innovation, final = gated_delta(*arguments, state.float(), sequences, backend=backend)
     carried, parts = state[0].numpy(), []
-    for document in zip(*(x[0].split(lengths) for x in given)):
+    for document in zip(*(x[0].split(lengths) for x in arguments)):
         *part, last = literal(*(x.numpy() for x in document), carried)
         parts.append([torch.from_numpy(x) for x in part])
         carried = np.zeros_like(carried)
@@ -96,8 +95,8 @@ def test_packed_documents(backend):
 
 def assert_same_as(theirs, length, shape, initial, names):
     """`theirs` scales q by K^-1/2 and keeps the state as (B, H, K, V)."""
-    *given, state = [x.float() for x in inputs(2, length, shape)]
-    q, k, v, beta, g = given
+    *arguments, state = [x.float() for x in inputs(2, length, shape)]
+    q, k, v, beta, g = arguments
     leaves = [x.clone().requires_grad_() for x in (q, k, v, beta, g, state)]
     start = leaves[5].mT if initial else None
     y, final = theirs(**dict(zip(names, leaves)), initial_state=start, output_final_state=True)

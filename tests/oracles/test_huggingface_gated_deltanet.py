@@ -7,6 +7,7 @@ from solomonic.mixers.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from solomonic.ops.sequence import Sequences, fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
+from .layers import assert_same_layers
 
 transformers = pytest.importorskip("transformers", minversion="5.23")
 modeling = pytest.importorskip("transformers.models.qwen3_next.modeling_qwen3_next")
@@ -60,14 +61,7 @@ def renamed(theirs: dict[str, torch.Tensor], sizes) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("case", CASES)
 def test_mixer(case, length):
     theirs, ours, _ = pair(case)
-    x = torch.randn(2, length, CASES[case][0])
-    mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    got, expected = ours(mine, None, fresh(2, length))[0], theirs(other)
-    assert_close(got, expected, "output")
-    direction = torch.randn_like(got)
-    (got * direction).sum().backward()
-    (expected * direction).sum().backward()
-    assert_close(mine.grad, other.grad, "gradient of the input")
+    assert_same_layers(ours, theirs, torch.randn(2, length, CASES[case][0]))
     assert_same_gradients(gradients_of(ours), renamed(gradients_of(theirs), CASES[case]))
 
 

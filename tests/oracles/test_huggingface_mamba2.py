@@ -5,9 +5,9 @@ import torch
 
 from solomonic import LanguageModel
 from solomonic.checkpoints.formats import mamba2
-from solomonic.ops.sequence import fresh
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
+from .layers import assert_same_layers
 
 pytest.importorskip("transformers", minversion="5.23")  # older: another cache, no norm of groups
 modeling = pytest.importorskip("transformers.models.mamba2.modeling_mamba2")
@@ -52,14 +52,7 @@ def pair(case: str, layers: int = 2):
 def assert_same_mixers(theirs, ours, length):
     """Outputs, and the gradients of the input and of every parameter."""
     model, theirs, ours = theirs, theirs.backbone.layers[0].mixer, ours.blocks[0].mixer
-    x = torch.randn(2, length, ours.out.out_features)
-    mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    got, expected = ours(mine, None, fresh(2, length))[0], theirs(other)
-    assert_close(got, expected, "output")
-    direction = torch.randn_like(got)
-    (got * direction).sum().backward()
-    (expected * direction).sum().backward()
-    assert_close(mine.grad, other.grad, "gradient of the input")
+    assert_same_layers(ours, theirs, torch.randn(2, length, ours.out.out_features))
     gradients = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()} | gradients_of(model)
     _, gradients = mamba2.translate(model.config.to_dict(), gradients)
     prefix = "blocks.0.mixer."

@@ -14,7 +14,7 @@ from solomonic.ops.kalman.chebyshev import solve
 from solomonic.ops.sequence import Sequences, fresh
 
 from ..laws.cases import assert_close, tokens
-from ..ops.places import KINDS, sequences_of
+from ..ops.sequences import KINDS, sequences_of
 
 SHAPES = [(2, 6, 5), (1, 3, 8), (1, 1, 1)]  # heads, key dim, value dim
 
@@ -51,20 +51,20 @@ def solved(q, k, v, w, a, g, h, u, start):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_linear_solver(backend, shape, kind):
     """With 100 iterations, output, innovation, state and gradients are those of a direct solution."""
-    given = [x.requires_grad_() for x in inputs(40, shape)]
+    arguments = [x.requires_grad_() for x in inputs(40, shape)]
     sequences = sequences_of(kind, 2, 40)
     if kind == "fresh":
-        given[6:] = [torch.zeros_like(x) for x in given[6:]]
-    expected = solved(*given, (sequences.position == 0).expand(2, -1) & (sequences.packed | (kind == "fresh")))
-    got = BACKENDS[backend](*given, sequences, 100, True)
+        arguments[6:] = [torch.zeros_like(x) for x in arguments[6:]]
+    expected = solved(*arguments, (sequences.position == 0).expand(2, -1) & (sequences.packed | (kind == "fresh")))
+    got = BACKENDS[backend](*arguments, sequences, 100, True)
     direction = [torch.randn_like(x) for x in expected]
-    leaves = [x for x in given if x.requires_grad]
+    leaves = [x for x in arguments if x.requires_grad]
     for name, a, b in zip(("y", "innovation", "h", "u"), got, expected):
         assert_close(a, b, name, 1e-8)
     gradients = (torch.autograd.grad(sum((x * d).sum() for x, d in zip(o, direction)), leaves) for o in (got, expected))
     for name, a, b in zip(["q", "k", "v", "w", "a", "g", "h", "u"], *gradients):
         assert_close(a, b, f"gradient of {name}", 1e-6)
-    for name, a, b in zip(("y", "innovation", "h", "u"), kalman(*given, sequences, 100, True, backend), expected):
+    for name, a, b in zip(("y", "innovation", "h", "u"), kalman(*arguments, sequences, 100, True, backend), expected):
         assert_close(a.double(), b, f"float32 {name}")
 
 
@@ -101,17 +101,17 @@ def test_literal_recursion(backend, iterations):
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_equal_the_reference_in_float64(kind):
     """Nothing but rounding lies between the two, also for weights and decays that are hard on float32."""
-    given = [x.requires_grad_() for x in inputs(70, decay=15)]
+    arguments = [x.requires_grad_() for x in inputs(70, decay=15)]
     with torch.no_grad():
-        given[3].mul_(torch.rand_like(given[3]) ** 8)
+        arguments[3].mul_(torch.rand_like(arguments[3]) ** 8)
     sequences = sequences_of(kind, 2, 70)
     real = sequences.real() if sequences.real() is not None else torch.ones(2, 70, dtype=torch.bool)
     results = []
     for backend in ("chunked", "reference"):
-        y, errors, h, u = BACKENDS[backend](*given, sequences, 30, True)
+        y, errors, h, u = BACKENDS[backend](*arguments, sequences, 30, True)
         out = [y[real], errors[real], h, u]
         total = sum((x * torch.linspace(1, 2, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in out)
-        results.append([*out, *torch.autograd.grad(total, given)])
+        results.append([*out, *torch.autograd.grad(total, arguments)])
     for i, (a, b) in enumerate(zip(*results)):
         assert_close(a, b, f"result {i}", 1e-9)
 
@@ -163,10 +163,10 @@ def test_an_empty_memory_has_finite_outputs_and_gradients(backend, empty):
         q, k, v = 0 * q, 0 * k, 0 * v
     else:
         w, g = torch.cat([w[:, :1], 0 * w[:, 1:]], 1), g - 1000
-    given = [x.detach().requires_grad_() for x in (q, k, v, w, a, g, h, u)]
-    out = kalman(*given, fresh(2, 5), innovate=True, backend=backend)
+    arguments = [x.detach().requires_grad_() for x in (q, k, v, w, a, g, h, u)]
+    out = kalman(*arguments, fresh(2, 5), innovate=True, backend=backend)
     assert all(x.isfinite().all() for x in out)
-    assert all(x.isfinite().all() for x in torch.autograd.grad(sum(x.sum() for x in out), given))
+    assert all(x.isfinite().all() for x in torch.autograd.grad(sum(x.sum() for x in out), arguments))
 
 
 @pytest.mark.parametrize("iterations", [-1, 2.5, True, "30"])
@@ -195,10 +195,10 @@ def test_iterations_of_a_trained_model_are_an_attribute():
 
 def test_autocast_leaves_the_scan_in_float32():
     """Forward and backward under autocast equal those without it."""
-    given = inputs(40, dtype=torch.float32)
+    arguments = inputs(40, dtype=torch.float32)
     results = []
     for lowered in (False, True):
-        leaves = [x.detach().requires_grad_() for x in given]
+        leaves = [x.detach().requires_grad_() for x in arguments]
         with torch.autocast("cpu", torch.bfloat16, enabled=lowered):
             out = kalman(*leaves, fresh(2, 40), innovate=True)
         results.append([*out, *torch.autograd.grad(sum(x.sum() for x in out), leaves)])
@@ -235,10 +235,10 @@ def test_solver_at_a_matrix():
 
 def test_packed_documents_continue_the_first():
     """The first document is the state's; the second begins from nothing."""
-    given = inputs(9, batch=1)
+    arguments = inputs(9, batch=1)
     sequences = Sequences(torch.tensor([[3, 4, 5, 6, 0, 1, 2, 3, 4]]), torch.tensor([5]), aligned=False, packed=True)
-    y, _, h, _ = kalman(*given, sequences)
-    first = kalman(*(x[:, :4] for x in given[:6]), *given[6:], fresh(1, 4))[0]
-    second, _, last, _ = kalman(*(x[:, 4:] for x in given[:6]), None, None, fresh(1, 5))
+    y, _, h, _ = kalman(*arguments, sequences)
+    first = kalman(*(x[:, :4] for x in arguments[:6]), *arguments[6:], fresh(1, 4))[0]
+    second, _, last, _ = kalman(*(x[:, 4:] for x in arguments[:6]), None, None, fresh(1, 5))
     assert_close(y, torch.cat([first, second], 1), "y")
     assert_close(h, last, "h")

@@ -57,12 +57,12 @@ def literal(rule, q, k, v, g, b, w, state):
     return o, innovation, state
 
 
-def assert_literal(rule, given, backend, initial=True, bound=1e-5):
-    *given, state = given
+def assert_literal(rule, arguments, backend, initial=True, bound=1e-5):
+    *arguments, state = arguments
     state = state if initial else torch.zeros_like(state)
-    got = rule(*given, state.float() if initial else None, backend)
+    got = rule(*arguments, state.float() if initial else None, backend)
     for b in range(len(state)):
-        expected = literal(rule, *(x[b].numpy() for x in (*given, state)))
+        expected = literal(rule, *(x[b].numpy() for x in (*arguments, state)))
         for name, ours, theirs in zip(("y", "innovation", "state"), got, expected, strict=True):
             assert_close(ours[b].double(), torch.from_numpy(theirs), name, bound)
 
@@ -105,13 +105,13 @@ def test_flash_linear_attention(rule, form, length, initial):
     if form == "chunk" and length % 64:
         theirs = padded(theirs, length)
     shape = SHAPES[0]
-    given = [x.float() for x in inputs(2, length, shape)]
-    wanted = [x.clone().requires_grad_() for x in given]
+    arguments = [x.float() for x in inputs(2, length, shape)]
+    wanted = [x.clone().requires_grad_() for x in arguments]
     q, k, v, g, b, w, state = wanted
     gates = {"beta": b[..., 0]} if rule is kda else {"b": b, "w": w}
     start = state.mT if initial else None
     y, final = theirs(q=q, k=k, v=v, g=g, **gates, initial_state=start, output_final_state=True)
-    mine = [x.clone().requires_grad_() for x in given]
+    mine = [x.clone().requires_grad_() for x in arguments]
     ours, _, last = rule(mine[0] * shape[1] ** -0.5, *mine[1:6], mine[6] if initial else None)
     assert_close(ours, y, "y")
     assert_close(last, final.mT, "state")

@@ -11,7 +11,7 @@ import torch
 
 from solomonic.mixers import build
 from solomonic.mixers.mamba3 import Mamba3Config
-from solomonic.ops.composition import WAYS
+from solomonic.ops.composition import METHODS
 from solomonic.ops.composition import reference as composition
 from solomonic.ops.sequence import fresh
 from solomonic.ops.trapezoid import BACKENDS, compose, trapezoid
@@ -47,8 +47,8 @@ def test_complex_system(backend, rank):
     A, dt, part = -torch.rand(T, H, dtype=real), torch.rand(T, H, dtype=real), torch.rand(T, H, dtype=real)
     theta = 3 * torch.randn(T, H, M, dtype=real)
     expected, h = literal(x, B, C, A, theta, dt, part)
-    given = [torch.cat([0 * y[:1], y]) for y in (x, pairs(B))] + [pairs(C), dt * A, dt, part, dt[..., None] * theta]
-    y, state = trapezoid(*(z[None].float() for z in given), None, fresh(1, T), backend)
+    inputs = [torch.cat([0 * y[:1], y]) for y in (x, pairs(B))] + [pairs(C), dt * A, dt, part, dt[..., None] * theta]
+    y, state = trapezoid(*(z[None].float() for z in inputs), None, fresh(1, T), backend)
     assert_close(y[0].double(), expected, "y")
     assert_close(state[0].double(), pairs(h), "state")
 
@@ -63,8 +63,15 @@ def test_the_rule_is_of_second_order():
             t = torch.arange(T + 1, dtype=torch.float64) * dt
             x, one = t.cos().view(1, -1, 1, 1, 1), torch.tensor([1.0, 0.0]).view(1, 1, 1, 1, 2)
             flat = torch.ones(1, T, 1)
-            given = [x, one.expand(1, T + 1, 1, 1, 2), one.expand(1, T, 1, 1, 2), flat * A * dt, flat * dt, flat * part]
-            y, _ = trapezoid(*given, (flat * theta * dt)[..., None], None, fresh(1, T), "reference")
+            inputs = [
+                x,
+                one.expand(1, T + 1, 1, 1, 2),
+                one.expand(1, T, 1, 1, 2),
+                flat * A * dt,
+                flat * dt,
+                flat * part,
+            ]
+            y, _ = trapezoid(*inputs, (flat * theta * dt)[..., None], None, fresh(1, T), "reference")
             rate = torch.complex(torch.tensor(A), torch.tensor(theta)).to(torch.complex128)
             # the integral of exp(rate (end - s)) cos(s), by parts
             exact = ((rate * end).exp() * rate - rate * t[-1].cos() + t[-1].sin()) / (rate * rate + 1)
@@ -111,7 +118,7 @@ def test_mixer_is_the_paper_s_block(config):
     assert_close(got[0], y.sum(1).flatten(1) @ mixer.out.weight.T, "output")
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 def test_composition_is_reading_in_every_order(how):
     """`ops.composition` by its definition, on complex states: it takes any numbers."""
     log_decay, phase = -torch.rand(4, 2, 3, dtype=torch.float64), 3 * torch.randn(4, 2, 3, 2, dtype=torch.float64)

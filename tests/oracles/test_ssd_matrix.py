@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from solomonic.ops.sequence import Sequences, fresh
+from solomonic.ops.sequence import fresh
 from solomonic.ops.ssd import ssd
 
 from ..laws.cases import assert_close
+from ..ops.sequences import packed
 
 SHAPES = [(4, 5, 2, 6), (3, 8, 3, 4), (2, 3, 1, 1)]  # heads, value dim, groups, state size
 
@@ -49,18 +50,18 @@ def inputs(batch, length, shape, decay=0.5):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_one_document(backend, shape, length, initial):
-    *given, state = inputs(2, length, shape)
+    *arguments, state = inputs(2, length, shape)
     state = state if initial else torch.zeros_like(state)
-    y, final = ssd(*given, state.float() if initial else None, fresh(2, length), backend=backend)
+    y, final = ssd(*arguments, state.float() if initial else None, fresh(2, length), backend=backend)
     for b in range(2):
-        expected = literal(*(x[b].numpy() for x in (*given, state)))
+        expected = literal(*(x[b].numpy() for x in (*arguments, state)))
         assert_close(y[b].double(), torch.from_numpy(expected[0]), "y", 1e-5)
         assert_close(final[b].double(), torch.from_numpy(expected[1]), "state", 1e-5)
 
 
-def assert_literal(given, state, backend, bound):
-    y, final = ssd(*given, state.float(), fresh(1, given[0].shape[1]), backend=backend)
-    expected = literal(*(x[0].numpy() for x in (*given, state)))
+def assert_literal(arguments, state, backend, bound):
+    y, final = ssd(*arguments, state.float(), fresh(1, arguments[0].shape[1]), backend=backend)
+    expected = literal(*(x[0].numpy() for x in (*arguments, state)))
     assert_close(y[0].double(), torch.from_numpy(expected[0]), "y", bound)
     assert_close(final[0].double(), torch.from_numpy(expected[1]), "state", bound)
 
@@ -68,29 +69,27 @@ def assert_literal(given, state, backend, bound):
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_strong_decay(backend):
     """Products of decays far below the smallest float32 are zeros, not NaN."""
-    *given, state = inputs(1, 70, SHAPES[0], decay=60)
-    assert_literal(given, state, backend, 1e-4)
+    *arguments, state = inputs(1, 70, SHAPES[0], decay=60)
+    assert_literal(arguments, state, backend, 1e-4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_weak_decay_after_strong(backend):
     """What a stream did long ago leaves no trace in the precision of its present."""
-    *given, state = inputs(1, 256, (1, 4, 1, 4), decay=300)
-    given[3][:, 128:] = -1e-3
-    assert_literal(given, state, backend, 1e-4)
+    *arguments, state = inputs(1, 256, (1, 4, 1, 4), decay=300)
+    arguments[3][:, 128:] = -1e-3
+    assert_literal(arguments, state, backend, 1e-4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 def test_packed_documents(backend):
     """The first document continues one of 9 tokens; the others start from nothing."""
-    lengths, before = [20, 1, 33, 16], 9
-    *given, state = inputs(1, sum(lengths), SHAPES[0])
-    rows = [torch.arange(n) for n in lengths]
-    rows[0] = rows[0] + before
-    sequences = Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)
-    y, final = ssd(*given, state.float(), sequences, backend=backend)
+    lengths = [20, 1, 33, 16]
+    *arguments, state = inputs(1, sum(lengths), SHAPES[0])
+    sequences = packed(lengths, before=9)
+    y, final = ssd(*arguments, state.float(), sequences, backend=backend)
     expected, carried = [], state[0].numpy()
-    for document in zip(*(x[0].split(lengths) for x in given)):
+    for document in zip(*(x[0].split(lengths) for x in arguments)):
         part, last = literal(*(x.numpy() for x in document), carried)
         expected.append(torch.from_numpy(part))
         carried = np.zeros_like(carried)

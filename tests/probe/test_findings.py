@@ -8,7 +8,7 @@ from solomonic.probe.findings import findings, uncertain, where
 def study(*rows, layers=2, softmax=("window", "eidetic"), **more):
     """Of a model with `layers` layers: (layers, memory, bits more, standard error) of each ablation."""
     names = ("layers", "memory", "more_bits", "error")
-    found = {
+    results = {
         "layers": ["bmojo"] * layers,
         "vocabulary": 256,
         "bits_per_token": 3.0,
@@ -19,7 +19,7 @@ def study(*rows, layers=2, softmax=("window", "eidetic"), **more):
         "systems": [],
         "interventions": [],
     }
-    return found | more
+    return results | more
 
 
 @pytest.mark.parametrize(
@@ -35,18 +35,18 @@ def study(*rows, layers=2, softmax=("window", "eidetic"), **more):
         (-0.0028, 0.0009, "does harm on this text: without it the loss changes by -0.0028 ± 0.0018 bits a token."),
     ],
 )
-def test_each_memory_is_worth_something_nothing_or_less(more, error, said):
+def test_each_memory_is_worth_something_nothing_or_less(more, error, sentences):
     rows = ([0], "eidetic", 9.0, 0.1), ([0], "fading", more, error), ([0, 1], "eidetic", more, error)
     fading, eidetic, *_ = findings(study(*rows))
-    assert fading.startswith(f"The fading memory (layer 0) {said}")
-    assert eidetic.startswith(f"The eidetic memory (both layers) {said}")
-    nothing = "worth nothing" in said
+    assert fading.startswith(f"The fading memory (layer 0) {sentences}")
+    assert eidetic.startswith(f"The eidetic memory (both layers) {sentences}")
+    nothing = "worth nothing" in sentences
     assert ("though 25 % of the attention falls on it" in eidetic) == nothing and "attention" not in fading
 
 
 def test_the_loss_and_what_chance_would_have():
-    said = findings(study(([0], "window", 1.0, 0.1), layers=1))
-    assert said[1:] == [
+    sentences = findings(study(([0], "window", 1.0, 0.1), layers=1))
+    assert sentences[1:] == [
         "The loss of the whole model is 3.000 bits a token; a guess among its 256 tokens takes 8.000.",
         "± is two standard errors, over blocks of 128 tokens.",
     ]
@@ -62,8 +62,8 @@ def test_layers_have_names():
     "value, error, said",
     [(1, 0.3, "1.000 ± 0.600"), (0.5, 1e-9, "0.500000 ± 0.000000"), (-1e-9, 0.001, "0.0000 ± 0.0020"), (30, 9, "30.000 ± 18.000")],
 )  # fmt: skip
-def test_digits_are_those_of_the_error(value, error, said):
-    assert uncertain(value, error) == said
+def test_digits_are_those_of_the_error(value, error, sentences):
+    assert uncertain(value, error) == sentences
 
 
 def test_what_changes_in_generation():
@@ -94,7 +94,7 @@ def test_how_long_and_how_much_a_fading_memory_holds():
         "A linear system explains 38 % of the variance of what a fading memory puts out; 4 states are enough for it.",
     ]
     other = system | {"memory": "mamba3"}
-    said = findings(study(fading=[entry], systems=[system, other]))
-    assert "How long mamba3 remembers is not measured: its decays are not read yet." in said
+    sentences = findings(study(fading=[entry], systems=[system, other]))
+    assert "How long mamba3 remembers is not measured: its decays are not read yet." in sentences
     entry |= {"order": None, "horizon": {"1/e": [None, None], "1 %": [None, None]}}
     assert "more tokens than the text has" in findings(study(fading=[entry]))[-1]

@@ -42,29 +42,34 @@ def test_gramians_of_a_constant_system_are_the_closed_form():
 @pytest.mark.parametrize("by_channel", [False, True])
 def test_gramians_by_their_sums(by_channel):
     beta = torch.rand(T, H, generator=torch.Generator().manual_seed(1))
-    given = scan(beta=beta, seed=2)
-    given.k = given.k / given.k.norm(dim=-1, keepdim=True)
-    left = given.log_decay[..., None].expand(T, H, N)
+    inputs = scan(beta=beta, seed=2)
+    inputs.k = inputs.k / inputs.k.norm(dim=-1, keepdim=True)
+    left = inputs.log_decay[..., None].expand(T, H, N)
     if by_channel:  # k is written, at once with its strength, and something else erased
-        given.log_decay = left = left * torch.tensor([0.5, 1.0, 2.0])
-        given.k, given.erase, given.beta, beta = beta[..., None] * given.k, given.k.roll(1, -1), None, torch.ones(T, H)
-    g = gramians(given, every=150)
+        inputs.log_decay = left = left * torch.tensor([0.5, 1.0, 2.0])
+        inputs.k, inputs.erase, inputs.beta, beta = (
+            beta[..., None] * inputs.k,
+            inputs.k.roll(1, -1),
+            None,
+            torch.ones(T, H),
+        )
+    g = gramians(inputs, every=150)
     t, h = 150, 1
-    erase = given.k if given.erase is None else given.erase
+    erase = inputs.k if inputs.erase is None else inputs.erase
     step = [
         left[s, h].double().exp().diag()
-        @ (torch.eye(N).double() - beta[s, h].double() * torch.outer(erase[s, h].double(), given.k[s, h].double()))
+        @ (torch.eye(N).double() - beta[s, h].double() * torch.outer(erase[s, h].double(), inputs.k[s, h].double()))
         for s in range(T)
     ]
     control, along = torch.zeros(N, N).double(), torch.eye(N).double()
     for s in range(t, -1, -1):
-        b = beta[s, h].double() * given.k[s, h].double() @ along
+        b = beta[s, h].double() * inputs.k[s, h].double() @ along
         control += torch.outer(b, b)
         along = step[s] @ along
     observe, along = torch.zeros(N, N).double(), torch.eye(N).double()
     for s in range(t + 1, T):
         along = along @ step[s]
-        c = along @ given.q[s, h].double()
+        c = along @ inputs.q[s, h].double()
         observe += torch.outer(c, c)
     torch.testing.assert_close(g.controllability[0, h], control, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(g.observability[0, h], observe, rtol=1e-6, atol=1e-9)
@@ -73,24 +78,24 @@ def test_gramians_by_their_sums(by_channel):
 
 
 def test_hankel_values_do_not_depend_on_the_coordinates():
-    given = scan(seed=3)
+    inputs = scan(seed=3)
     M = torch.tensor([[2.0, 1, 0], [0, 1, 1], [1, 0, 1]])
-    turned = Scan(given.k @ M, given.q @ torch.linalg.inv(M).mT, given.v, given.log_decay)
-    torch.testing.assert_close(gramians(turned).hankel, gramians(given).hankel, rtol=1e-4, atol=1e-6)
+    transformed = Scan(inputs.k @ M, inputs.q @ torch.linalg.inv(M).mT, inputs.v, inputs.log_decay)
+    torch.testing.assert_close(gramians(transformed).hankel, gramians(inputs).hankel, rtol=1e-4, atol=1e-6)
 
 
 def test_what_is_not_read_has_order_zero():
-    given = scan()
-    given.q = torch.zeros_like(given.q)
-    assert not gramians(given).orders().any()
+    inputs = scan()
+    inputs.q = torch.zeros_like(inputs.q)
+    assert not gramians(inputs).orders().any()
 
 
 @pytest.mark.parametrize("left", [0.01, math.exp(-1)])
 def test_horizon_of_a_constant_decay_is_log_left_over_log_a(left):
-    found = horizon(A.log().double().expand(T, H), left)
+    lags = horizon(A.log().double().expand(T, H), left)
     for h, a in enumerate(A.double().tolist()):
         lag = math.ceil(math.log(left) / math.log(a))
-        assert (found[: T - lag, h] == lag).all() and found[T - lag :, h].isinf().all()
+        assert (lags[: T - lag, h] == lag).all() and lags[T - lag :, h].isinf().all()
         assert frozen_horizon(A.log().expand(T, H), left)[h] == pytest.approx(math.log(left) / math.log(a), rel=1e-5)
 
 
@@ -98,8 +103,8 @@ def test_horizon_follows_the_text():
     """A token that forgets everything ends what was written before it, and nothing of what comes after."""
     g = torch.full((20, 1), -0.001)
     g[10] = -20
-    found = horizon(g, 0.01)[:, 0]
-    assert found[:10].tolist() == list(range(10, 0, -1)) and found[10:].isinf().all()
+    lags = horizon(g, 0.01)[:, 0]
+    assert lags[:10].tolist() == list(range(10, 0, -1)) and lags[10:].isinf().all()
 
 
 @pytest.mark.parametrize("name", ["mamba2", "gated_deltanet", "gated_kalmanet", "kda"])
@@ -108,8 +113,8 @@ def test_the_state_forgets_as_the_decays_say(name):
     torch.manual_seed(0)
     made = LanguageModel(preset(name, vocab_size=20, d_model=32, n_layers=1, n_heads=2, state_size=8)).eval()
     text = torch.randint(0, 20, (1, 200))
-    (found,) = fading(made, text)
-    left, lags = found["impulse"]["left"], found["impulse"]["lags"]
+    (entry,) = fading(made, text)
+    left, lags = entry["impulse"]["left"], entry["impulse"]["lags"]
     assert lags == [1, 2, 4, 8, 16, 32, 64, 128]
     with watch(made) as seen:
         made(text)

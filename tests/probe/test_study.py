@@ -56,22 +56,22 @@ def probed(folder, text):
 
 
 def test_the_numbers_agree_with_each_other(probed):
-    found, _ = probed
-    assert found["tokens"] == 2100 and found["layers"] == ["bmojo", "gated_kalmanet"]
-    (mass,) = found["mass"]
+    results, _ = probed
+    assert results["tokens"] == 2100 and results["layers"] == ["bmojo", "gated_kalmanet"]
+    (mass,) = results["mass"]
     assert mass["layer"] == 0 and np.allclose(np.sum(mass["heads"], 1), 1, atol=1e-5)
-    assert [(row["layers"], row["memory"]) for row in found["ablations"]] == [
+    assert [(row["layers"], row["memory"]) for row in results["ablations"]] == [
         ([0], "window"), ([0], "fading"), ([0], "eidetic"),
     ]  # fmt: skip
-    first, second = found["fading"]
+    first, second = results["fading"]
     assert (first["memory"], second["memory"]) == ("mamba2", "gated_kalmanet")
     assert np.allclose(np.sum(first["hankel"], 1), 1) and second["hankel"] is None
     assert len(first["order"]) == 2 and max(first["order"]) <= 8
     for name in ("1/e", "1 %"):
         for tokens, frozen in zip(first["horizon"][name], first["horizon_frozen"][name]):
             assert tokens is None or 0.5 * frozen < tokens < 2 * frozen + 1
-    assert [s["states_there"] for s in found["systems"]] == [2 * 8 * 16, 2 * 8 * 8 * 2]
-    intact, *others = found["interventions"]
+    assert [s["states_there"] for s in results["systems"]] == [2 * 8 * 16, 2 * 8 * 8 * 2]
+    intact, *others = results["interventions"]
     assert len(others) == 6 and intact["agrees"] == 6
     for entry in others:
         same = next((i for i, (a, b) in enumerate(zip(entry["text"], intact["text"])) if a != b), 6)
@@ -94,11 +94,11 @@ def test_the_page_is_one_file_with_pictures_in_its_own_colours(probed):
 
 
 def test_the_page_the_file_and_the_command_say_what_was_found(probed):
-    found, html = probed
-    assert found["findings"] == findings(found)
-    for sentence in found["findings"]:
+    results, html = probed
+    assert results["findings"] == findings(results)
+    for sentence in results["findings"]:
         assert escape(sentence) in html.replace("&nbsp;", " ")
-    assert sum("bits a token" in sentence for sentence in found["findings"]) == 4  # three memories and the loss
+    assert sum("bits a token" in sentence for sentence in results["findings"]) == 4  # three memories and the loss
 
 
 def test_the_loss_is_the_model_s(folder):
@@ -110,21 +110,23 @@ def test_the_loss_is_the_model_s(folder):
 
 
 def test_a_model_without_such_memories_has_less_to_say():
-    told = []
-    found = study(made(FADING), np.random.default_rng(1).integers(0, 257, LEAST), report=told.append)
-    assert found["mass"] == found["ablations"] == found["interventions"] == [] and len(found["systems"]) == 1
-    assert sum(told) == work(made(FADING), LEAST)
-    assert findings(found)[0] == "What its mamba2 is worth in bits is not measured: such a layer has nothing beside it."
-    assert page(found, "mamba2", [], repr).count("<svg") == 4
-    found = study(made(AttentionConfig(n_heads=2)), np.arange(LEAST) % 257)
-    assert findings(found)[0] == "No layer has a memory that could be taken away."
-    assert "<svg" not in page(found, "transformer", [], repr)
+    reports = []
+    results = study(made(FADING), np.random.default_rng(1).integers(0, 257, LEAST), report=reports.append)
+    assert results["mass"] == results["ablations"] == results["interventions"] == [] and len(results["systems"]) == 1
+    assert sum(reports) == work(made(FADING), LEAST)
+    assert (
+        findings(results)[0] == "What its mamba2 is worth in bits is not measured: such a layer has nothing beside it."
+    )
+    assert page(results, "mamba2", [], repr).count("<svg") == 4
+    results = study(made(AttentionConfig(n_heads=2)), np.arange(LEAST) % 257)
+    assert findings(results)[0] == "No layer has a memory that could be taken away."
+    assert "<svg" not in page(results, "transformer", [], repr)
 
 
 def test_each_call_is_reported():
-    told, model = [], made(BMojoConfig(fading=FADING, window=8, capacity=8))
-    study(model, np.arange(LEAST + 5) % 257, generate=3, report=told.append)
-    assert sum(told) == work(model, LEAST + 5, 3)
+    reports, model = [], made(BMojoConfig(fading=FADING, window=8, capacity=8))
+    study(model, np.arange(LEAST + 5) % 257, generate=3, report=reports.append)
+    assert sum(reports) == work(model, LEAST + 5, 3)
 
 
 def test_typos_are_one_line_on_stderr(folder, text, tmp_path, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solomonic.probe.system import STABLE, _system, fit
+from solomonic.probe.system import STABLE, fit, linear_system
 
 
 def simulate(A, B, C, D, u, noise=0.0, seed=1):
@@ -25,38 +25,38 @@ def data():
 
 
 def test_order_of_a_known_system(data):
-    found = fit(*data, lags=16)
-    orders = {order.order: order for order in found.orders}
-    assert found.correlations[:4].min() > 0.7 and found.correlations[4:].max() < 0.1 and found.correlated() == 4
+    fitted = fit(*data, lags=16)
+    orders = {order.order: order for order in fitted.orders}
+    assert fitted.correlations[:4].min() > 0.7 and fitted.correlations[4:].max() < 0.1 and fitted.correlated() == 4
     assert orders[4].explained > 0.98 > orders[2].explained > orders[0].explained
     assert orders[8].explained < orders[4].explained + 0.01
-    assert found.effective() == 4
+    assert fitted.effective() == 4
     assert orders[4].radius == pytest.approx(0.9, abs=0.02) and not orders[4].pulled_in
 
 
 def test_a_static_map_uses_no_states(data):
     u, _ = data
-    found = fit(u, u @ np.arange(6).reshape(3, 2) + 1, lags=8)
-    assert found.effective() == found.correlated() == 0 and found.orders[0].explained > 0.999
+    fitted = fit(u, u @ np.arange(6).reshape(3, 2) + 1, lags=8)
+    assert fitted.effective() == fitted.correlated() == 0 and fitted.orders[0].explained > 0.999
 
 
 def test_noise_is_not_explained(data):
     u, _ = data
-    found = fit(u, np.random.default_rng(9).standard_normal((len(u), 4)), lags=8)
-    assert max(order.explained for order in found.orders) < 0.02 and found.correlated() == 0
+    fitted = fit(u, np.random.default_rng(9).standard_normal((len(u), 4)), lags=8)
+    assert max(order.explained for order in fitted.orders) < 0.02 and fitted.correlated() == 0
 
 
 def test_directions_that_do_not_move_are_left_out(data):
     u, y = data
     wide = np.hstack([u, u[:, :1], np.zeros((len(u), 4))])
-    found = fit(wide, y, lags=16)
-    assert found.inputs == pytest.approx(1) and found.effective() == 4
+    fitted = fit(wide, y, lags=16)
+    assert fitted.inputs == pytest.approx(1) and fitted.effective() == 4
 
 
 def test_a_fit_that_grows_is_pulled_in():
     rng = np.random.default_rng(3)
     u, y = rng.standard_normal((20_000, 1)), rng.standard_normal((20_000, 1))
-    order = _system(1.02 ** np.arange(392)[:, None], u, y, lags=8, half=400)
+    order = linear_system(1.02 ** np.arange(392)[:, None], u, y, lags=8, half=400)
     assert order.radius == pytest.approx(1.02, abs=1e-3) and order.radius > STABLE and order.pulled_in
     assert np.isfinite(order.explained)
 

@@ -94,8 +94,8 @@ def test_mass_and_a_missing_window_by_the_definition():
     del mixer.observer
     (call,) = caught
     coordinate, bias, v = call.coordinate, call.bias, call.values
-    q, k = reference.turned(call.queries, call.keys, call.rotation)
-    chosen = select(call.score, coordinate, call.sequences, call.block, call.capacity)[0][0]
+    q, k = reference.rotated(call.queries, call.keys, call.rotation)
+    candidates = select(call.score, coordinate, call.sequences, call.block, call.capacity)[0][0]
     rows = torch.arange(30)
 
     def lag(keys):
@@ -103,7 +103,7 @@ def test_mass_and_a_missing_window_by_the_definition():
 
     kept = torch.zeros(30, k[2].shape[1], dtype=torch.bool)
     for t in range(30):
-        kept[t, chosen[t][chosen[t] >= 0]] = True
+        kept[t, candidates[t][candidates[t] >= 0]] = True
     visible = [
         (lag(k[0]) >= 0) & (lag(k[0]) < 5) & (lag(k[0]) <= rows[:, None]),
         (lag(k[1]) >= 5) & (lag(k[1]) < 10) & (lag(k[1]) <= rows[:, None]),

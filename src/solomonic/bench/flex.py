@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from ..mixers.attention import Attention
 from ..ops.rotary import rotary
@@ -24,9 +24,11 @@ def refusal(work: str, device: torch.device) -> str | None:
 class FlexWindow(nn.Module):
     def __init__(self, layer: Attention, compiled: bool = True):
         super().__init__()
-        self.layer, self.window = layer, layer.config.window
+        assert layer.config.window is not None
+        self.layer = layer
+        self.window: int = layer.config.window
         self.attend = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
-        self.masks: dict[int, object] = {}  # by length
+        self.masks: dict[int, BlockMask] = {}  # by length
 
     def forward(self, x: Tensor, state: None, sequences: Sequences) -> tuple[Tensor, None]:
         config, project = self.layer.config, self.layer.project
@@ -36,7 +38,7 @@ class FlexWindow(nn.Module):
         if T not in self.masks:
             window = self.window
 
-            def visible(batch, head, query, key):
+            def visible(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
                 return (query >= key) & (query - key < window)
 
             self.masks[T] = create_block_mask(visible, None, None, T, T, device=str(x.device))

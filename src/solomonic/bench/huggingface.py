@@ -1,7 +1,5 @@
 """Hugging Face's Mamba-2, of the shape of ours: its plain torch path on a CPU, its kernels where it finds them."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from transformers import Mamba2Config as TheirConfig
@@ -16,12 +14,12 @@ def mamba2_layer(config: Mamba2Config, d_model: int) -> nn.Module:
     return Mamba2ForCausalLM(_config(config, d_model, layers=1, vocab_size=8)).backbone.layers[0].mixer
 
 
-def mamba2_model(config: ModelConfig) -> Callable[[Tensor], Tensor]:
+def mamba2_model(config: ModelConfig) -> nn.Module:
     """tokens (B, T) -> logits (B, T, V), as many layers and parameters as the model of `config`, which has no MLP."""
-    if config.d_ff or any(not isinstance(layer, Mamba2Config) for layer in config.layers):
+    layers = [layer for layer in config.layers if isinstance(layer, Mamba2Config)]
+    if config.d_ff or len(layers) < len(config.layers):
         raise ValueError("expected a model of Mamba-2 layers alone, without MLPs")
-    model = Mamba2ForCausalLM(_config(config.layers[0], config.d_model, len(config.layers), config.vocab_size))
-    return _Logits(model)
+    return _Logits(Mamba2ForCausalLM(_config(layers[0], config.d_model, len(layers), config.vocab_size)))
 
 
 class _Logits(nn.Module):

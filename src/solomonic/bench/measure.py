@@ -1,16 +1,18 @@
-"""Times of several things that take turns, the memory of one, and the floors that the machine sets."""
+"""Times of several calls measured in rounds, the memory of one, and the floors that the machine sets."""
 
 import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 Work = Callable[[], object]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,16 @@ class Times:
 def side_by_side(
     works: Mapping[str, Work], device: torch.device, seconds: float, least: int = 3, most: int = 100
 ) -> dict[str, Times]:
-    """Each of `works` once to warm up, then in turn, for about `seconds` in all: `least` to `most` rounds.
+    """Each of `works` once to warm up, then all in rounds, for about `seconds` in all: `least` to `most` rounds.
 
-    Turns are what makes ratios fair on a machine that others use too: whatever slows one slows its neighbours.
+    Rounds make ratios fair on a machine that others use too: what slows one slows its neighbours.
     """
-    taken = {name: _timed(work, device) for name, work in works.items()}
-    rounds = max(least, min(most, int(seconds / max(sum(taken.values()), 1e-9))))
+    taken = [timed(work, device)[0] for work in works.values()]
+    rounds = max(least, min(most, int(seconds / max(sum(taken), 1e-9))))
     values: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(rounds):
-        for name in list(works) if turn % 2 else reversed(list(works)):
-            values[name].append(_timed(works[name], device))
+    for n in range(rounds):
+        for name in list(works) if n % 2 else reversed(list(works)):
+            values[name].append(timed(works[name], device)[0])
     return {name: Times(tuple(v)) for name, v in values.items()}
 
 
@@ -91,12 +93,13 @@ def floors(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
     return 2 * size**3 / min(product.values), 2 * x.numel() / min(copy.values)
 
 
-def _timed(work: Work, device: torch.device) -> float:
+def timed(work: Callable[[], Result], device: torch.device) -> tuple[float, Result]:
+    """Seconds that `work` takes until the device is done, and its result."""
     began = time.perf_counter()
-    work()
+    result = work()
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, result
 
 
-__all__ = ["Times", "Work", "can_compile", "floors", "operations", "peak_bytes", "side_by_side"]
+__all__ = ["Times", "Work", "can_compile", "floors", "operations", "peak_bytes", "side_by_side", "timed"]

@@ -1,6 +1,6 @@
 """What is measured: a training step, a prefill and a decoded token, of layers and of models, against their peers.
 
-Everything of one row of the table takes turns in one process, so that its ratios mean something on a busy machine. All
+Everything that shares a line of the table is measured in rounds in one process, so that its ratios mean something on a busy machine. All
 layers have one width, all models one number of parameters (Mamba-2's peer of transformers: those of Mamba-2 without
 MLPs, and ours beside it likewise).
 """
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..mixers import MixerConfig, build
-from ..mixers.attention import AttentionConfig
-from ..mixers.bmojo import BMojoConfig
+from ..mixers.attention import Attention, AttentionConfig
+from ..mixers.bmojo import BMojo, BMojoConfig
 from ..mixers.gated_deltanet import GatedDeltaNetConfig
 from ..mixers.mamba2 import Mamba2Config
 from ..model import LanguageModel, ModelConfig, state_tensors
@@ -86,10 +86,12 @@ def rows(
         for work in works:
             absent = absences(scope, work, device)
             for length in lengths:
-                made = cases[scope](sizes, device, dtype)
-                made = {name: make for name, make in made.items() if names is None or name in names}
-                made = {name: make for name, make in made.items() if name not in absent}
-                yield from _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth, compiles)
+                modules = {
+                    name: make
+                    for name, make in cases[scope](sizes, device, dtype).items()
+                    if (names is None or name in names) and name not in absent
+                }
+                yield from _measured(scope, work, length, modules, sizes, device, seconds, speed, bandwidth, compiles)
 
 
 def absences(scope: str, work: str, device: torch.device) -> dict[str, str]:
@@ -102,9 +104,20 @@ def absences(scope: str, work: str, device: torch.device) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _measured(scope, work, length, made, sizes, device, seconds, speed, bandwidth, compiles) -> Iterator[Row]:
+def _measured(
+    scope: str,
+    work: str,
+    length: int,
+    modules: dict[str, Callable[[], nn.Module]],
+    sizes: Sizes,
+    device: torch.device,
+    seconds: float,
+    speed: float,
+    bandwidth: float,
+    compiles: bool,
+) -> Iterator[Row]:
     prepared: dict[str, tuple[Work, float]] = {}
-    for name, make in made.items():
+    for name, make in modules.items():
         module = make()
         if work != "decode" or hasattr(module, "init_state"):  # a peer without it has no state to go on from
             run, moved = _work(scope, work, module, length, sizes, device)
@@ -167,7 +180,7 @@ def _call(scope: str, module: Any, inputs: Tensor, state: Any, before: int) -> T
         return module(inputs)
     if not (hasattr(module, "init_state") or isinstance(module, (TwoCalls, flex.FlexWindow))):
         return module(inputs)
-    sequences = fresh(*inputs.shape[:2], inputs.device)
+    sequences = fresh(inputs.shape[0], inputs.shape[1], inputs.device)
     if state is not None:
         sequences = replace(sequences, position=sequences.position + before, end=sequences.end + before, aligned=False)
     return module(inputs, state, sequences)[0]
@@ -177,12 +190,14 @@ def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
     head = sizes.d_model // sizes.n_heads
     fading = Mamba2Config(sizes.state_size, head_dim=head, expand=1)
     mamba2 = Mamba2Config(sizes.state_size, head_dim=head)
+    window = AttentionConfig(sizes.n_heads, window=sizes.window)
+    delta = GatedDeltaNetConfig(sizes.n_heads, key_dim=sizes.state_size, value_dim=2 * head)
     bmojo_f = BMojoConfig(fading, window=sizes.window, capacity=0, n_heads=sizes.n_heads, readout="softmax")
     configs: dict[str, MixerConfig] = {
         "attention": AttentionConfig(sizes.n_heads),
-        "sliding_window": AttentionConfig(sizes.n_heads, window=sizes.window),
+        "sliding_window": window,
         "mamba2": mamba2,
-        "gated_deltanet": GatedDeltaNetConfig(sizes.n_heads, key_dim=sizes.state_size, value_dim=2 * head),
+        "gated_deltanet": delta,
         "bmojo_f": bmojo_f,
         "bmojo_published": replace(bmojo_f, capacity=sizes.capacity, slot_decay=0),
         "bmojo": replace(
@@ -199,11 +214,10 @@ def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
         return mamba2_layer(mamba2, sizes.d_model).to(device, dtype)
 
     made = {name: ours(config) for name, config in configs.items()}
-    window, delta = configs["sliding_window"], configs["gated_deltanet"]
-    made[FLEX] = lambda: flex.FlexWindow(build(window, sizes.d_model).to(device, dtype))
+    made[FLEX] = lambda: flex.FlexWindow(Attention(sizes.d_model, window).to(device, dtype))
     made[FLA[0]] = lambda: fla.gated_deltanet_layer(delta, sizes.d_model).to(device, dtype)
     made[FLA[1]] = lambda: fla.simple_gla_layer(delta, sizes.d_model).to(device, dtype)
-    made["bmojo_f (two calls)"] = lambda: TwoCalls(build(bmojo_f, sizes.d_model).to(device, dtype))
+    made["bmojo_f (two calls)"] = lambda: TwoCalls(BMojo(sizes.d_model, bmojo_f).to(device, dtype))
     made["mamba2 (transformers)"] = theirs
     return made
 

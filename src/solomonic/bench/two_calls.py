@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ..mixers.attention import Projections
 from ..mixers.bmojo import BMojo
 from ..ops.rotary import rotary
 from ..ops.sequence import Sequences
@@ -23,22 +24,24 @@ class TwoCalls(nn.Module):
         self.layer, self.config = layer, config
 
     def forward(self, x: Tensor, state: None, sequences: Sequences) -> tuple[Tensor, None]:
-        f, _ = self.layer.fading(x, None, sequences)
-        second = self.layer.project_fading or self.layer.project
-        near, mass = self._attend(self.layer.project, x, x, sequences, 0)
+        layer = self.layer
+        assert layer.fading is not None and layer.project is not None
+        f, _ = layer.fading(x, None, sequences)
+        second = layer.project_fading or layer.project
+        near, mass = self._attend(layer.project, x, x, sequences, 0)
         far, other = self._attend(second, x, f, sequences, self.config.window)
         share = torch.sigmoid(mass - other)[..., None]  # of the window; an empty call has mass -inf
         y = share.to(near.dtype) * near + (1 - share).to(far.dtype) * far
-        return self.layer.out(y.flatten(2)), None
+        return layer.out(y.flatten(2)), None
 
     def _attend(
-        self, project, asks: Tensor, holds: Tensor, sequences: Sequences, nearest: int
+        self, project: Projections, queried: Tensor, held: Tensor, sequences: Sequences, nearest: int
     ) -> tuple[Tensor, Tensor]:
         """Attention to nearest <= lag < nearest + window -> (B, T, H, D) and log normaliser (B, T, H)."""
         w, base = self.config.window, self.config.rotary_base
-        B, T, _ = asks.shape
-        q = rotary(project.query(asks), sequences.position, base)
-        k, v = project.key_value(holds)
+        B, T, _ = queried.shape
+        q = rotary(project.query(queried), sequences.position, base)
+        k, v = project.key_value(held)
         k = rotary(k, sequences.position, base)
         H, G, D = q.shape[2], k.shape[2], q.shape[3]
         N = -(-T // w)

@@ -10,7 +10,6 @@ import os
 import platform
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -23,8 +22,10 @@ import torch
 
 from .._utils import jsontext
 from .._utils.files import write
+from ..bench.measure import timed
 from ..evaluation.tasks import bound, evaluate
 from ..model import LanguageModel
+from ..ops.memory_attention.state import has_slots, kept_positions, ring_scores, window_and_capacity
 from ..presets import preset
 from ..tasks import Task, task
 from ..tasks.base import IGNORE
@@ -106,7 +107,7 @@ def run_cell(
         "curve": done.curve,
         "scores": scores(model, problem, run),
     }
-    if any("slot_age" in layer.get("attention", {}) for layer in model.init_state(1)["layers"]):
+    if any(has_slots(layer.get("attention", {})) for layer in model.init_state(1)["layers"]):
         scored["kept"] = kept_tokens(model, problem)
     checkpoint.unlink(missing_ok=True)
     return line | scored
@@ -164,15 +165,14 @@ def kept_tokens(model: LanguageModel, problem: Task) -> dict[str, Any]:
     for token in tokens.to(device).split(1, 1):
         _, state = model(token, state)
         for layer, found in zip(state["layers"], seen):
-            if "score" in layer.get("attention", {}):
-                found.append(layer["attention"]["score"][0, -1].item())
+            if has_slots(layer.get("attention", {})):
+                found.append(ring_scores(layer["attention"])[0, -1].item())
     layers, window, capacity = [], 0, 0
     for i, layer in enumerate(state["layers"]):
         if seen[i]:
-            attention = layer["attention"]
-            window, capacity = attention["k"].shape[1], attention["slot_age"].shape[1]
-            held = attention["slot_score"][0] > -torch.inf
-            kept = sorted((tokens.shape[1] - attention["slot_age"][0][held]).tolist())
+            window, capacity = window_and_capacity(layer["attention"])
+            positions = kept_positions(layer["attention"], state["position"])[0]
+            kept = sorted(positions[positions >= 0].tolist())
             layers.append({"layer": i, "kept": kept, "score": [round(x, 4) for x in seen[i]]})
     return {
         "tokens": [problem.label(t) for t in tokens[0].tolist()],
@@ -195,10 +195,10 @@ def costs(
     found = []
     for length in lengths:
         tokens = torch.zeros(1, length, dtype=torch.int64, device=device)
-        prefill = [_timed(device, lambda: model(tokens)[1]) for _ in range(repeats + 1)][1:]
+        prefill = [timed(lambda: model(tokens)[1], device) for _ in range(repeats + 1)][1:]
         state, decode = prefill[-1][1], []
         for _ in range(8 * repeats):
-            seconds, state = _timed(device, lambda: model(tokens[:, :1], state)[1])
+            seconds, state = timed(lambda: model(tokens[:, :1], state)[1], device)
             decode.append(seconds)
         us = {
             "prefill_us_per_token": round(statistics.median(seconds for seconds, _ in prefill) / length * 1e6, 3),
@@ -206,15 +206,6 @@ def costs(
         }
         found.append({"length": length, "state_bytes": model.state_bytes(length)} | us)
     return found
-
-
-def _timed(device: torch.device, call: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds a call takes, and its result."""
-    begin = time.perf_counter()
-    result = call()
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter() - begin, result
 
 
 def settings_of(suite: Suite, device: str, tasks: dict[str, str] | None = None) -> dict[str, Any]:

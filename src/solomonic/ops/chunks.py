@@ -42,6 +42,11 @@ def cut(
     )
 
 
+def rows(x: Tensor, length: int) -> Tensor:
+    """b c h t d -> (B, length, H, D): the inverse of `cut`."""
+    return x.transpose(2, 3).flatten(1, 2)[:, :length]
+
+
 def decays(g: Tensor, document: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is left: of row s at row t (b c h t s), of the chunk's incoming memory at row t (b c h t), of row s in the
     outgoing memory (b c h t), and of the incoming memory in the outgoing (b c h); 0 across documents."""

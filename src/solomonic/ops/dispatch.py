@@ -1,4 +1,4 @@
-"""Which backends this machine has: files that need numba or Triton are imported at their first use, or refused by name."""
+"""Which backends this machine has. Files that need numba or Triton are imported when they are first used."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +12,7 @@ from torch import Tensor
 LEAST = 1 << 14
 """Numbers from which compiling pays: below it the call takes longer than the operations of torch."""
 BEHIND = 3
-"""How many threads of torch a compiled one is worth. numba may have but one, where it finds no OpenMP or TBB."""
+"""How many threads of torch one compiled thread is worth. numba has only one where it finds no OpenMP or TBB."""
 NO_TRITON = "the package triton is not installed"
 
 
@@ -65,7 +65,7 @@ def triton_module(load: Callable[[], ModuleType]) -> ModuleType | None:
 
 
 def required_triton(load: Callable[[], ModuleType], instead: str) -> ModuleType:
-    """The same; ValueError, which names the backend to use instead, where Triton is not installed."""
+    """As `triton_module`; ValueError, which names the backend to use instead, where Triton is not installed."""
     if (kernels := triton_module(load)) is None:
         raise ValueError(f"backend 'triton': {NO_TRITON}; pip install triton, or use backend {instead!r}")
     return kernels

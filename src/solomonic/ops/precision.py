@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 
-def full_precision(device: torch.device) -> AbstractContextManager:
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
     """Inside it autocast is off."""
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()

@@ -38,13 +38,14 @@ class Rotation(NamedTuple):
 
     def __call__(self, x: Tensor, position: Tensor) -> Tensor:
         """Rotate (B, T, H, D) by `position` (B or 1, T)."""
-        return turn(x, *self.table(position, x.shape[-1]))
+        return rotate(x, *self.table(position, x.shape[-1]))
 
 
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(B, T, H, D) by the angles whose cosines and sines are (B or 1, T, D / 2)."""
     if rowwise.fastest(x) == "triton":
-        return dispatch.triton_module(rowwise.load_triton).turn(x, cos, sin)
+        rotated: Tensor = dispatch.required_triton(rowwise.load_triton, "reference").rotate(x, cos, sin)
+        return rotated
     cos, sin = (y[:, :, None].to(x.dtype) for y in (cos, sin))
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)

@@ -2,8 +2,8 @@
 
 A call sees T rows of each batch element; row t of this call has *coordinate* t, the row before the call has
 coordinate -1. A state keeps the last R rows, so that `extend` gives R + T rows with coordinates -R .. T-1.
-Whether query t may see key s is a matter of two numbers only: the lag t - s, and `position[t]`, the number of
-tokens of the same document before t. `lag <= position` says "same document", whatever was packed before it.
+Whether query t may see key s depends on two numbers only: the lag t - s, and `position[t]`, the number of tokens of
+the same document before t. `lag <= position` holds exactly for keys of the same document.
 """
 
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.types import Device
 
 LEAST_LOG_DECAY = -20.0
-"""A scan forgets no more than this a step: e^-20 is below float32's last digit, and sums over a chunk stay exact."""
+"""Log decays of a scan are clamped to this: e^-20 is below float32's last digit, and sums over a chunk stay exact."""
 
 
 class Store(Protocol):
-    """A long-term store as one layer sees it: B rows, T tokens of the call, H query and G key/value heads of dim D."""
+    """A long-term store as one layer uses it: B rows, T tokens of the call, H query and G key/value heads of dim D."""
 
     def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:
-        """Is told every row of the call: k, v (B, T, G, D) before rotation, score (B, T) of the eidetic memory."""
+        """Receives every row of the call: k, v (B, T, G, D) before rotation, admission score (B, T)."""
 
     def recall(self, q: Tensor, sequences: "Sequences") -> Any:
-        """Queries (B, T, H, D) before rotation -> the keys and values that answer them (`memory_attention.Stored`),
-        None where there are none."""
+        """The keys and values found for the queries (B, T, H, D) before rotation (`memory_attention.Stored`), or None."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Sequences:
         return self.length[:, None]
 
 
-def fresh(batch: int, length: int, device=None) -> Sequences:
-    """The place of `length` rows that begin a document in every one of `batch` elements."""
+def fresh(batch: int, length: int, device: Device = None) -> Sequences:
+    """`length` rows that begin a document in every one of `batch` elements."""
     position = torch.arange(length, device=device)[None]
     return Sequences(position, torch.full((batch,), length, device=device))
 
@@ -73,7 +73,7 @@ def extend(ring: Tensor | None, x: Tensor, size: int) -> Tensor:
 def advance(extended: Tensor, sequences: Sequences, size: int) -> Tensor:
     """(B, R + T, ...) -> (B, size, ...): the last `size` rows up to the last real one.
 
-    Rows of documents that have ended are zero, so that a state says nothing of what was packed or padded before. The
+    Rows of documents that have ended are zero, so that a state does not depend on what was packed or padded before. The
     ring owns its memory: a view would keep all R + T rows alive.
     """
     past = extended.shape[1] - sequences.position.shape[1]

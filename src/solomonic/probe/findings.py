@@ -10,9 +10,9 @@ KINDS = ("fading", "eidetic", "window")
 """In the order in which they are named: what a model has them for first."""
 
 
-def findings(found: dict[str, Any]) -> list[str]:
+def findings(results: dict[str, Any]) -> list[str]:
     """Sentences about what `study.study` returns, the worth of the memories first."""
-    return [*_worths(found), *_fading(found), *_generation(found)]
+    return [*_worths(results), *_fading(results), *_generation(results)]
 
 
 def uncertain(value: float, error: float) -> str:
@@ -23,86 +23,90 @@ def uncertain(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {spread:.{digits}f}"
 
 
-def everywhere(found: dict[str, Any]) -> list[dict[str, Any]]:
+def everywhere(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The ablation of each memory in all layers that have it, in the order of KINDS."""
     rows = [
-        max((row for row in found["ablations"] if row["memory"] == kind), key=_layers, default=None) for kind in KINDS
+        max((row for row in results["ablations"] if row["memory"] == kind), key=_layers, default=None) for kind in KINDS
     ]
     return [row for row in rows if row is not None]
 
 
-def attention(found: dict[str, Any], kind: str) -> float | None:
+def attention(results: dict[str, Any], kind: str) -> float | None:
     """The share of the softmax that falls on a memory, mean over the layers whose softmax has it and others; else None."""
-    at = found["groups"].index(kind)
-    shares = [entry["mean"][at] for entry in found["mass"] if kind in entry["softmax"] and len(entry["softmax"]) > 1]
+    at = results["groups"].index(kind)
+    shares = [entry["mean"][at] for entry in results["mass"] if kind in entry["softmax"] and len(entry["softmax"]) > 1]
     return sum(shares) / len(shares) if shares else None
 
 
-def where(row: dict[str, Any], found: dict[str, Any]) -> str:
+def where(row: dict[str, Any], results: dict[str, Any]) -> str:
     """The layers of an ablation: all those that have the memory, or one."""
     layers = row["layers"]
     if len(layers) == 1:
         return f"layer {layers[0]}"
-    if len(layers) < len(found["layers"]):
+    if len(layers) < len(results["layers"]):
         return f"layers {joined(layers)}"
     return "both layers" if len(layers) == 2 else f"all {len(layers)} layers"
 
 
-def _worths(found: dict[str, Any]) -> list[str]:
-    rows, kinds = everywhere(found), sorted({entry["memory"] for entry in found["systems"]})
-    said = [_worth(row, found) for row in rows]
+def _worths(results: dict[str, Any]) -> list[str]:
+    rows, kinds = everywhere(results), sorted({entry["memory"] for entry in results["systems"]})
+    sentences = [_worth(row, results) for row in rows]
     if not rows and kinds:
-        said.append(f"What its {joined(kinds)} is worth in bits is not measured: such a layer has nothing beside it.")
+        sentences.append(
+            f"What its {joined(kinds)} is worth in bits is not measured: such a layer has nothing beside it."
+        )
     elif not rows:
-        said.append("No layer has a memory that could be taken away.")
-    guess = f"a guess among its {found['vocabulary']:,} tokens takes {math.log2(found['vocabulary']):.3f}"
-    said.append(f"The loss of the whole model is {found['bits_per_token']:.3f} bits a token; {guess}.")
-    return said + [f"± is two standard errors, over blocks of {BLOCK} tokens."] * bool(rows)
+        sentences.append("No layer has a memory that could be taken away.")
+    guess = f"a guess among its {results['vocabulary']:,} tokens takes {math.log2(results['vocabulary']):.3f}"
+    sentences.append(f"The loss of the whole model is {results['bits_per_token']:.3f} bits a token; {guess}.")
+    return sentences + [f"± is two standard errors, over blocks of {BLOCK} tokens."] * bool(rows)
 
 
-def _worth(row: dict[str, Any], found: dict[str, Any]) -> str:
+def _worth(row: dict[str, Any], results: dict[str, Any]) -> str:
     value, error, kind = row["more_bits"], row["error"], row["memory"]
-    memory, number = f"The {_name(kind)} ({where(row, found)})", f"{uncertain(value, error)} bits a token"
+    memory, number = f"The {_name(kind)} ({where(row, results)})", f"{uncertain(value, error)} bits a token"
     if abs(value) <= 2 * error or value == 0:
-        share = attention(found, kind)
+        share = attention(results, kind)
         though = f", though {percent(share)} of the attention falls on it" if share and share >= 0.005 else ""
         return f"{memory} is worth nothing on this text: without it the loss changes by {number}{though}."
     if value < 0:
         return f"{memory} does harm on this text: without it the loss changes by {number}."
-    return f"{memory} is worth {number}: without it the loss is {found['bits_per_token'] + value:.3f}."
+    return f"{memory} is worth {number}: without it the loss is {results['bits_per_token'] + value:.3f}."
 
 
-def _fading(found: dict[str, Any]) -> list[str]:
-    said = []
-    if found["fading"]:
+def _fading(results: dict[str, Any]) -> list[str]:
+    sentences = []
+    if results["fading"]:
         left = [
-            f"{name} is left after {_span([tokens for entry in found['fading'] for tokens in entry['horizon'][name]])}"
+            f"{name} is left after {_span([tokens for entry in results['fading'] for tokens in entry['horizon'][name]])}"
             for name in LEFT
         ]
-        said.append(f"Of what a token writes into a fading memory, {joined(left)}: by head, the median over the text.")
-    if unknown := {entry["memory"] for entry in found["systems"]} - {entry["memory"] for entry in found["fading"]}:
-        said.append(f"How long {joined(sorted(unknown))} remembers is not measured: its decays are not read yet.")
-    orders = [(int(order), entry["states"]) for entry in found["fading"] for order in entry["order"] or ()]
+        sentences.append(
+            f"Of what a token writes into a fading memory, {joined(left)}: by head, the median over the text."
+        )
+    if unknown := {entry["memory"] for entry in results["systems"]} - {entry["memory"] for entry in results["fading"]}:
+        sentences.append(f"How long {joined(sorted(unknown))} remembers is not measured: its decays are not read yet.")
+    orders = [(int(order), entry["states"]) for entry in results["fading"] for order in entry["order"] or ()]
     if orders:
-        used, states = zip(*orders)
-        said.append(f"A head writes and later reads {_range(used)} of its {_range(states)} states.")
-    if found["systems"]:
-        best = [100 * max(0.0, *system["explained"].values()) for system in found["systems"]]
+        used, available = zip(*orders)
+        sentences.append(f"A head writes and later reads {_range(used)} of its {_range(available)} states.")
+    if results["systems"]:
+        best = [100 * max(0.0, *system["explained"].values()) for system in results["systems"]]
         low, high = f"{min(best):.0f}", f"{max(best):.0f}"
         shares = f"{low} %" if low == high else f"{low} to {high} %"
-        states = _range([system["effective"] for system in found["systems"]])
+        states = _range([system["effective"] for system in results["systems"]])
         enough = "1 state is" if states == "1" else f"{states} states are"
-        said.append(
+        sentences.append(
             f"A linear system explains {shares} of the variance of what a fading memory puts out; {enough} enough for it."
         )
-    return said
+    return sentences
 
 
-def _generation(found: dict[str, Any]) -> list[str]:
-    taken = [entry for entry in found["interventions"] if entry["how"] == "without"]
+def _generation(results: dict[str, Any]) -> list[str]:
+    taken = [entry for entry in results["interventions"] if entry["how"] == "without"]
     if not taken:
         return []
-    length, same, changed = found["interventions"][0]["agrees"], [], []
+    length, same, changed = results["interventions"][0]["agrees"], [], []
     for kind in KINDS:
         first = min(
             (entry for entry in taken if entry["memory"] == kind), key=lambda entry: entry["agrees"], default=None

@@ -72,7 +72,7 @@ def gramians(scan: Scan, every: int = 32) -> Gramians:
     if not rows:
         raise ValueError(f"expected a text of more than {every + 1} tokens, got {T}")
     at = sorted(rows)
-    Wc, Wo = (torch.stack([found[t] for t in at]) for found in (control, observe))
+    Wc, Wo = (torch.stack([by_row[t] for t in at]) for by_row in (control, observe))
     root = _root(Wc)
     hankel = torch.linalg.eigvalsh(root @ Wo @ root).clamp_min(0).sqrt().flip(-1)
     return Gramians(torch.tensor(at), Wc, Wo, hankel)
@@ -86,8 +86,8 @@ def horizon(log_decay: Tensor, left: float) -> Tensor:
     """
     T = len(log_decay)
     total = -log_decay.double().cumsum(0)  # rises
-    wanted = total - math.log(left)
-    reached = torch.searchsorted(total.T.contiguous(), wanted.T.contiguous()).T  # first row at which it has been lost
+    target = total - math.log(left)
+    reached = torch.searchsorted(total.T.contiguous(), target.T.contiguous()).T  # first row at which it has been lost
     lag = (reached - torch.arange(T)[:, None]).double()
     return torch.where(reached < T, lag, torch.inf)
 

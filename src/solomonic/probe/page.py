@@ -6,6 +6,7 @@ from typing import Any
 
 from . import pictures
 from .findings import everywhere, findings, joined, uncertain, where
+from .study import LEFT
 from .system import STABLE
 
 STYLE = """
@@ -49,20 +50,19 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; backgro
 pre span { color: var(--soft) }
 @media (max-width: 600px) { table { font-size: .8rem } th, td { padding: .3rem .35rem } th { min-width: 3.5rem } }
 """
-FROM = ("1/e", "1 %")
 
 
-def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callable[[list[int]], str]) -> str:
+def page(results: dict[str, Any], title: str, notes: Iterable[str], decode: Callable[[list[int]], str]) -> str:
     """HTML of what `study.study` returns; `decode` makes text of tokens."""
-    said = "".join(f"<li>{_whole(sentence)}</li>" for sentence in findings(found))
+    sentences = "".join(f"<li>{_unbroken(sentence)}</li>" for sentence in findings(results))
     parts = [f"<h1>{escape(title)}</h1>", *(f'<p class="soft">{escape(note)}</p>' for note in notes)]
-    parts += [f'<ul class="lead">{said}</ul>', _glossary(found)]
-    if found["ablations"]:
-        parts += [*_worth(found), *_attention(found), *_generation(found, decode)]
-    if found["fading"]:
-        parts += _fading(found)
-    if found["systems"]:
-        parts += _systems(found)
+    parts += [f'<ul class="lead">{sentences}</ul>', _glossary(results)]
+    if results["ablations"]:
+        parts += [*_worth(results), *_attention(results), *_generation(results, decode)]
+    if results["fading"]:
+        parts += _fading(results)
+    if results["systems"]:
+        parts += _systems(results)
     body = "\n".join(parts)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -71,27 +71,27 @@ def page(found: dict[str, Any], title: str, notes: Iterable[str], decode: Callab
     )
 
 
-def _glossary(found: dict[str, Any]) -> str:
+def _glossary(results: dict[str, Any]) -> str:
     """What each memory is, and how large."""
-    kinds = {row["memory"] for row in found["ablations"]}
+    kinds = {row["memory"] for row in results["ablations"]}
     about = []
     for kind, size, text in (
         ("window", "window", "the last {} tokens, verbatim"),
         ("eidetic", "capacity", "up to {} tokens from before the window, verbatim"),
     ):
-        sizes = sorted({layer[size] for layer in found["sizes"] if layer[size]})
+        sizes = sorted({layer[size] for layer in results["sizes"] if layer[size]})
         if kind in kinds and sizes:
             about.append((kind, text.format(joined([f"{n:,}" for n in sizes], "or"))))
-    numbers = {f"{s['states_there']:,} numbers a layer ({s['memory']}) that decay" for s in found["systems"]}
+    numbers = {f"{s['states_there']:,} numbers a layer ({s['memory']}) that decay" for s in results["systems"]}
     if numbers:
         about.append(("fading", f"{joined(sorted(numbers))}, made of all tokens so far"))
     terms = "".join(f'<dt><i class="swatch {kind}"></i>{kind}</dt><dd>{escape(text)}</dd>' for kind, text in about)
     return f"<dl>{terms}</dl>" if terms else ""
 
 
-def _worth(found: dict[str, Any]) -> list[str]:
-    all_layers = everywhere(found)
-    rows = [*all_layers, *(row for row in found["ablations"] if row not in all_layers)]
+def _worth(results: dict[str, Any]) -> list[str]:
+    all_layers = everywhere(results)
+    rows = [*all_layers, *(row for row in results["ablations"] if row not in all_layers)]
     ends = [row["more_bits"] + sign * 2 * row["error"] for row in rows for sign in (-1, 0, 1)]
     low, high = min(0.0, *ends), max(1e-9, *ends)
 
@@ -102,8 +102,8 @@ def _worth(found: dict[str, Any]) -> list[str]:
     for row in rows:
         value, spread = row["more_bits"], 2 * row["error"]
         bars = f'<i style="{across(min(0, value), max(0, value))}"></i><b style="{across(value - spread, value + spread)}"></b>'
-        name = f'<i class="swatch {row["memory"]}"></i>{row["memory"]}, {where(row, found)}'
-        number = _whole(uncertain(value, row["error"]))
+        name = f'<i class="swatch {row["memory"]}"></i>{row["memory"]}, {where(row, results)}'
+        number = _unbroken(uncertain(value, row["error"]))
         lines.append(f'<tr><td>{name}</td><td>{number}</td><td class="bar {row["memory"]}">{bars}</td></tr>')
     return [
         *_section(
@@ -116,16 +116,16 @@ def _worth(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _attention(found: dict[str, Any]) -> list[str]:
-    entries = [entry for entry in found["mass"] if len(entry["softmax"]) > 1]
+def _attention(results: dict[str, Any]) -> list[str]:
+    entries = [entry for entry in results["mass"] if len(entry["softmax"]) > 1]
     if not entries:
         return []
     beside = [
         entry["layer"]
         for entry in entries
-        if "fading" not in entry["softmax"] and _has(found, entry["layer"], "fading")
+        if "fading" not in entry["softmax"] and _has(results, entry["layer"], "fading")
     ]
-    of = where({"layers": beside}, found) if beside else ""
+    of = where({"layers": beside}, results) if beside else ""
     direct = f"The fading memory of {of} is read beside the softmax and has no share. " if beside else ""
     return [
         *_section(
@@ -136,20 +136,20 @@ def _attention(found: dict[str, Any]) -> list[str]:
         _pictures(
             (
                 f"layer {entry['layer']}",
-                _shares(entry, found),
+                _shares(entry, results),
                 f"mass{entry['layer']}",
                 pictures.mass,
                 entry,
-                found["groups"],
+                results["groups"],
             )
             for entry in entries
         ),
     ]
 
 
-def _generation(found: dict[str, Any], decode: Callable[[list[int]], str]) -> list[str]:
-    intact, *others = found["interventions"]
-    rows = [
+def _generation(results: dict[str, Any], decode: Callable[[list[int]], str]) -> list[str]:
+    intact, *others = results["interventions"]
+    rows: list[tuple[str, str, str, str]] = [
         (
             f"{entry['memory']}, layer {entry['layer']}",
             {"without": "taken away", "held": "held still"}[entry["how"]],
@@ -158,7 +158,7 @@ def _generation(found: dict[str, Any], decode: Callable[[list[int]], str]) -> li
         )
         for entry in others
     ]
-    before = f"<pre><span>{escape(decode(found['before']))}</span>"
+    before = f"<pre><span>{escape(decode(results['before']))}</span>"
     texts = [f"<h3>intact, after the text in grey</h3>{before}{escape(decode(intact['text']))}</pre>"]
     for entry, (name, how, *_) in zip(others, rows, strict=True):
         if entry["agrees"] < intact["agrees"]:
@@ -176,11 +176,11 @@ def _generation(found: dict[str, Any], decode: Callable[[list[int]], str]) -> li
     ]
 
 
-def _fading(found: dict[str, Any]) -> list[str]:
+def _fading(results: dict[str, Any]) -> list[str]:
     rows = []
-    for entry in found["fading"]:
+    for entry in results["fading"]:
         for head, decay in enumerate(entry["mean_decay"]):
-            horizon = [entry["horizon"][name][head] for name in FROM]
+            horizon = [entry["horizon"][name][head] for name in LEFT]
             ranks = [entry[f"{name}_rank"] for name in ("controllability", "observability")]
             order = f"{entry['order'][head]:.0f} of {entry['states']}" if entry["order"] else "-"
             rows.append(
@@ -192,8 +192,8 @@ def _fading(found: dict[str, Any]) -> list[str]:
                     order,
                 )
             )
-    unknown = sorted({entry["memory"] for entry in found["fading"] if not entry["order"]})
-    head = ("", "mean decay a token", *(f"tokens until {name} is left" for name in FROM))
+    unknown = sorted({entry["memory"] for entry in results["fading"] if not entry["order"]})
+    columns = ("", "mean decay a token", *(f"tokens until {name} is left" for name in LEFT))
     parts = [
         *_section(
             "How long a fading memory remembers",
@@ -209,10 +209,10 @@ def _fading(found: dict[str, Any]) -> list[str]:
                 pictures.impulse,
                 entry,
             )
-            for entry in found["fading"]
+            for entry in results["fading"]
         ),
         _table(
-            (*head, "directions written", "directions read", "order"),
+            (*columns, "directions written", "directions read", "order"),
             rows,
             "Tokens until 1/e and 1 % of what was written is left are medians over the text. Directions written and read: "
             "(sum of eigenvalues)² / sum of squares of the controllability and the observability Gramian. Order: "
@@ -220,7 +220,7 @@ def _fading(found: dict[str, Any]) -> list[str]:
             + (f" -: not known of {joined(unknown)}, whose solver changes what reads the state." if unknown else ""),
         ),
     ]
-    if entries := [entry for entry in found["fading"] if entry["hankel"]]:
+    if entries := [entry for entry in results["fading"] if entry["hankel"]]:
         parts += [
             *_section(
                 "Written before, read after",
@@ -241,8 +241,8 @@ def _fading(found: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _systems(found: dict[str, Any]) -> list[str]:
-    entries = found["systems"]
+def _systems(results: dict[str, Any]) -> list[str]:
+    entries = results["systems"]
     orders = list(dict.fromkeys(order for entry in entries for order in entry["explained"]))
     rows = [
         (
@@ -285,17 +285,17 @@ def _systems(found: dict[str, Any]) -> list[str]:
     return parts
 
 
-def _whole(text: str) -> str:
+def _unbroken(text: str) -> str:
     """As HTML, with no line break within a number and its unit."""
     return escape(text).replace(" ± ", "&nbsp;±&nbsp;").replace(" %", "&nbsp;%")
 
 
-def _has(found: dict[str, Any], layer: int, kind: str) -> bool:
-    return any(row["layers"] == [layer] and row["memory"] == kind for row in found["ablations"])
+def _has(results: dict[str, Any], layer: int, kind: str) -> bool:
+    return any(row["layers"] == [layer] and row["memory"] == kind for row in results["ablations"])
 
 
-def _shares(entry: dict[str, Any], found: dict[str, Any]) -> str:
-    shares = dict(zip(found["groups"], entry["mean"], strict=True))
+def _shares(entry: dict[str, Any], results: dict[str, Any]) -> str:
+    shares = dict(zip(results["groups"], entry["mean"], strict=True))
     return ", ".join(f"{name} {shares[name]:.3f}" for name in entry["softmax"])
 
 

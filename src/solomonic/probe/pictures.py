@@ -95,8 +95,8 @@ def hankel(axes: Axes, entry: dict[str, Any]) -> None:
     for head, values in enumerate(entry["hankel"]):
         color, marker = _look(head, len(entry["hankel"]))
         at = range(1, len(values) + 1)
-        style = {"marker": marker if marker != MANY else None, "markersize": 3, "linewidth": 1}
-        axes.plot(at, [max(value, 1e-9) for value in values], color=color, label=f"head {head}", **style)
+        shares, mark = [max(value, 1e-9) for value in values], marker if marker != MANY else None
+        axes.plot(at, shares, color=color, label=f"head {head}", marker=mark, markersize=3, linewidth=1)
     axes.set_yscale("log")
     axes.set_ylim(1e-5, 1.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

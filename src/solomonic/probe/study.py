@@ -67,35 +67,36 @@ def study(
 ) -> dict[str, Any]:
     """Every number of `fading`, `systems`, `attention`, `ablations` and `interventions` on tokens (T,), T >= LEAST.
 
-    `report` is told how many calls of the model were made. ValueError for a text that is too short.
+    `report` receives the number of calls of the model as they are made. ValueError for a text that is too short.
     """
-    text = torch.as_tensor(np.asarray(tokens, np.int64), device=model.embedding.weight.device)[None]
+    text = torch.as_tensor(np.asarray(tokens, np.int64), device=model.device)[None]
     if text.shape[1] < LEAST:
         raise ValueError(f"expected a text of {LEAST} tokens or more, got {text.shape[1]}")
     mixers = [block.mixer for block in model.blocks]
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "tokens": text.shape[1],
         "vocabulary": model.config.vocab_size,
         "layers": [mixer.config.name for mixer in mixers],
         "sizes": [{name: getattr(mixer.config, name, None) for name in ("window", "capacity")} for mixer in mixers],
     }
-    found["fading"] = fading(model, text[:, :GRAMIAN_TOKENS], report)
-    found["systems"] = systems(model, text, directions, report)
-    found |= ablations(model, text, report)
-    found["interventions"] = interventions(model, text, generate, report) if memories(model) else []
-    found["before"] = text[0, : text.shape[1] // 2][-PROMPT:].tolist()  # the end of what it generates after
-    return found
+    results["fading"] = fading(model, text[:, :GRAMIAN_TOKENS], report)
+    results["systems"] = systems(model, text, directions, report)
+    results |= ablations(model, text, report)
+    results["interventions"] = interventions(model, text, generate, report) if memories(model) else []
+    results["before"] = text[0, : text.shape[1] // 2][-PROMPT:].tolist()  # the end of what it generates after
+    return results
 
 
 def fading(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> list[dict[str, Any]]:
     """By layer with a fading memory, for each head: decay, horizons in tokens, Hankel singular values and order."""
     with watch(model) as seen:
         inputs = layer_inputs(model, text, report)
-    found = []
+    entries = []
     for layer, calls in sorted(seen.scans.items()):
         names = [name for name, x in vars(calls[0]).items() if x is not None]
         scan = Scan(**{name: torch.cat([getattr(call, name) for call in calls]).cpu() for name in names})
         mixer = fading_memory(model.blocks[layer].mixer)
+        assert mixer is not None  # whose scan was seen
         g = gramians(scan)
         entry = {
             "layer": layer,
@@ -114,8 +115,8 @@ def fading(model: LanguageModel, text: Tensor, report: Report = lambda calls: No
         }
         if mixer.config.name == "gated_kalmanet":  # what reads U is q after the solver, which differs from q
             entry |= {"hankel": None, "order": None, "observability_rank": None}
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, Any]:
@@ -143,20 +144,22 @@ def impulse(mixer: Mixer, x: Tensor, at: int = 64, seed: int = 0) -> dict[str, A
 def systems(
     model: LanguageModel, text: Tensor, directions: int = 8, report: Report = lambda calls: None
 ) -> list[dict[str, Any]]:
-    """Each fading memory as a linear system: what of its outputs' variance orders 0, 1, 2, 4, ... explain."""
+    """Each fading memory as a linear system: the share of its outputs' variance that orders 0, 1, 2, 4, ... explain."""
     inputs = layer_inputs(model, text, report)
-    found = []
+    entries = []
     for layer, block in enumerate(model.blocks):
         mixer = fading_memory(block.mixer)
         if mixer is None:
             continue
-        x, outputs, state = inputs[layer], [], None
+        x, outputs = inputs[layer], []
+        state: State | None = None
         for start in range(0, x.shape[1], CHUNK):
             end = min(start + CHUNK, x.shape[1])
             y, state = mixer(x[:, start:end], state, _sequences(x, start, end))
             outputs.append(y[0])
+        assert state is not None
         system = fit(x[0].double().cpu().numpy(), torch.cat(outputs).double().cpu().numpy(), directions=directions)
-        found.append(
+        entries.append(
             {
                 "layer": layer,
                 "memory": mixer.config.name,
@@ -171,7 +174,7 @@ def systems(
                 "outputs_kept": system.outputs,
             }
         )
-    return found
+    return entries
 
 
 def ablations(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def ablations(model: LanguageModel, text: Tensor, report: Report = lambda calls:
     Differences are paired, token by token; `error` is their standard error over blocks of BLOCK tokens.
     """
     with watch(model) as seen:
-        whole = bits(model, text, report)
+        intact = bits(model, text, report)
     mass = [
         {
             "layer": layer,
@@ -193,11 +196,11 @@ def ablations(model: LanguageModel, text: Tensor, report: Report = lambda calls:
     rows = []
     for layers, name in _plan(model):
         with watch(model, {layer: {name} for layer in layers}):
-            more = bits(model, text, report) - whole
+            more = bits(model, text, report) - intact
         blocks = more[: len(more) // BLOCK * BLOCK].view(-1, BLOCK).mean(1)
         error = float(blocks.std() / len(blocks) ** 0.5)
         rows.append({"layers": list(layers), "memory": name, "more_bits": float(more.mean()), "error": error})
-    return {"bits_per_token": float(whole.mean()), "mass": mass, "ablations": rows, "groups": list(MEMORIES)}
+    return {"bits_per_token": float(intact.mean()), "mass": mass, "ablations": rows, "groups": list(MEMORIES)}
 
 
 def interventions(
@@ -213,7 +216,9 @@ def interventions(
     first = logits[:, -1:].argmax(-1)
     intact, reference = _go_on(model, first, state, length)
     report(length)
-    found = [{"layer": None, "memory": None, "how": "intact", "agrees": length, "divergence": 0.0, "text": intact}]
+    entries: list[dict[str, Any]] = [
+        {"layer": None, "memory": None, "how": "intact", "agrees": length, "divergence": 0.0, "text": intact}
+    ]
     for layer, names in memories(model).items():
         for name in names:
             for how in ("without", "held"):
@@ -226,12 +231,12 @@ def interventions(
                 same = next((i for i, (a, b) in enumerate(zip(intact, own)) if a != b), length)
                 kl = (reference.exp() * (reference - changed)).sum(-1).mean()
                 entry = {"layer": layer, "memory": name, "how": how, "agrees": same, "divergence": float(kl)}
-                found.append(entry | {"text": own})
-    return found
+                entries.append(entry | {"text": own})
+    return entries
 
 
 def layer_inputs(model: LanguageModel, text: Tensor, report: Report = lambda calls: None) -> list[Tensor]:
-    """What the mixer of each block reads, normed: (1, T, d_model) each."""
+    """The normed input of each block's mixer, (1, T, d_model). ValueError for activations that are not finite."""
     parts, state = [], None
     for piece in text.split(CHUNK, 1):
         trace: list[Tensor] = []
@@ -258,18 +263,19 @@ def bits(model: LanguageModel, text: Tensor, report: Report = lambda calls: None
 
 
 def _plan(model: LanguageModel) -> list[tuple[tuple[int, ...], str]]:
-    """What to take away: each memory of each layer, then each in all of the layers that have it."""
-    there = memories(model)
-    everywhere = [(tuple(at for at, names in there.items() if name in names), name) for name in MEMORIES]
-    single = [((layer,), name) for layer, names in there.items() for name in names]
+    """The ablations: each memory of each layer, then each in all of the layers that have it."""
+    by_layer = memories(model)
+    everywhere = [(tuple(layer for layer, names in by_layer.items() if name in names), name) for name in MEMORIES]
+    single = [((layer,), name) for layer, names in by_layer.items() for name in names]
     return single + [(layers, name) for layers, name in everywhere if len(layers) > 1]
 
 
 def _read(model: LanguageModel, text: Tensor, report: Report) -> tuple[Tensor, State]:
-    state = None
+    state: State | None = None
     for piece in text.split(CHUNK, 1):
         logits, state = model(piece, state)
         report(1)
+    assert state is not None
     return logits, state
 
 

@@ -79,8 +79,8 @@ def fit(
 
     def stacked(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = np.arange(first + lags, last - AHEAD)
-        past = np.hstack([u[rows - i] for i in range(1, lags + 1)])
-        return past, *(np.hstack([x[rows + i] for i in range(AHEAD)]) for x in (u, y))
+        future_u, future_y = (np.hstack([x[rows + i] for i in range(AHEAD)]) for x in (u, y))
+        return np.hstack([u[rows - i] for i in range(1, lags + 1)]), future_u, future_y
 
     past, future_u, future_y = stacked(0, half)
     of_past, of_future = _regress(future_u, past), _regress(future_u, future_y)
@@ -91,18 +91,16 @@ def fit(
     weights = solve_triangular(L, left, lower=True, trans="T")  # of the past, for states of variance 1
     readout = solve_triangular(M, right.T, lower=True, trans="T")
     past, future_u, future_y = stacked(half, len(u))
-    seen, came = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
-    correlations = (seen * came).sum(0) / np.sqrt(np.square(seen).sum(0) * np.square(came).sum(0)).clip(1e-300)
-    found = []
-    every = np.arange(lags, half)
-    states = np.hstack([u[every - i] for i in range(1, lags + 1)]) @ weights
-    for order in orders:
-        if order <= min(weights.shape[1], len(every) // 4):
-            found.append(_system(states[:, :order], u, y, lags, half))
-    return Fit(np.clip(correlations, 0, 1), found, kept_u, kept_y)
+    past, future = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
+    correlations = (past * future).sum(0) / np.sqrt(np.square(past).sum(0) * np.square(future).sum(0)).clip(1e-300)
+    rows = np.arange(lags, half)
+    states = np.hstack([u[rows - i] for i in range(1, lags + 1)]) @ weights
+    most = min(weights.shape[1], len(rows) // 4)
+    systems = [linear_system(states[:, :order], u, y, lags, half) for order in orders if order <= most]
+    return Fit(np.clip(correlations, 0, 1), systems, kept_u, kept_y)
 
 
-def _system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -> Order:
+def linear_system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -> Order:
     """Regress the next state and the output on state and input, then simulate the second half from the inputs."""
     n = x.shape[1]
     AB = _regress(np.hstack([x, u[lags:half]])[:-1], x[1:])
@@ -114,8 +112,8 @@ def _system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -
     for t, driven in enumerate(u @ B):
         states[t] = state
         state = state @ A + driven
-    given = np.hstack([states, u])
-    error = y[half:] - given[half:] @ _regress(given[lags:half], y[lags:half])
+    regressors = np.hstack([states, u])
+    error = y[half:] - regressors[half:] @ _regress(regressors[lags:half], y[lags:half])
     explained = 1 - float(np.square(error).sum() / np.square(y[half:] - y[half:].mean(0)).sum())
     return Order(n, explained, radius, pulled_in)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..chunks import cut, decays, kept
+from ..chunks import cut, decays, kept, rows
 from ..sequence import Sequences
 from . import reference
 
@@ -52,8 +52,7 @@ def channel_delta(
         out.append(read[:, c] @ state.mT + attend[:, c] @ error)
         errors.append(error)
         state = keep[:, c, :, None] * state + error.mT @ write[:, c]
-    y, errors = (torch.stack(x, 1).transpose(2, 3).reshape(B, C * Q, H, V)[:, :T] for x in (out, errors))
-    return y, errors, state
+    return rows(torch.stack(out, 1), T), rows(torch.stack(errors, 1), T), state
 
 
 def left(at: Tensor, k: Tensor, g: Tensor) -> Tensor:

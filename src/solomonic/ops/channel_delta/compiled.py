@@ -57,7 +57,7 @@ def _backward(parts, q, k, erase, decay, states, errors, dy, derrors, dlast, dq,
     """dlast (lanes, K, V): becomes the gradient of the state before the first row."""
     (B, T, H, K), V = q.shape, dy.shape[3]
     for part in prange(parts):
-        after, found = np.empty((CHUNK, K, V), F), np.empty(V, F)
+        after, decayed = np.empty((CHUNK, K, V), F), np.empty(V, F)
         for lane in range(B * H * part // parts, B * H * (part + 1) // parts):
             b, h = lane // H, lane % H
             dstate = dlast[lane]
@@ -85,10 +85,10 @@ def _backward(parts, q, k, erase, decay, states, errors, dy, derrors, dlast, dq,
                         row, drow, key, erased = after[t - first, n], dstate[n], k[b, t, h, n], erase[b, t, h, n]
                         left = decay[b, t, h, n]
                         for i in range(V):
-                            found[i] = row[i] - key * error[i]
+                            decayed[i] = row[i] - key * error[i]
                         for i in range(V):
                             drow[i] -= erased * derror[i]
-                        derase[b, t, h, n], dlog_decay[b, t, h, n] = -dot(found, derror), dot(found, drow)
+                        derase[b, t, h, n], dlog_decay[b, t, h, n] = -dot(decayed, derror), dot(decayed, drow)
                         for i in range(V):
                             drow[i] = drow[i] * left if left != 0 else F(0)
 
@@ -134,8 +134,8 @@ class _Scan(torch.autograd.Function):
         dstate = dlast.mT.contiguous().view(B * H, K, V)
         dstate = dstate.clone() if dstate.data_ptr() == dlast.data_ptr() else dstate
         gradients = [numbers(*x.shape) for x in (q, k, erase, errors, decay)]
-        given = arrays(q, k, erase, decay, states, errors, dy, derrors, dstate)
-        _backward(min(threads(), B * H), *given, *arrays(*gradients))
+        inputs = arrays(q, k, erase, decay, states, errors, dy, derrors, dstate)
+        _backward(min(threads(), B * H), *inputs, *arrays(*gradients))
         return *gradients, dstate.view(B, H, K, V).mT, None
 
 

@@ -3,6 +3,7 @@
 S <- P_k S + S_k        for the chunks k of one order, from S = 0
 """
 
+from collections.abc import Iterable, Sequence
 from itertools import permutations
 
 import torch
@@ -11,14 +12,14 @@ from torch import Tensor
 
 def compose(states: Tensor, log_decay: Tensor, how: str) -> Tensor:
     chunks = range(len(states))
-    orders = {
-        "picaso": list(permutations(chunks)),
+    orders: dict[str, Iterable[Sequence[int]]] = {
+        "picaso": permutations(chunks),
         "cyclic": [[*chunks[first:], *chunks[:first]] for first in chunks],
         "sequence": [chunks],
         "soup": [[k] for k in chunks],
-    }[how]
-    S = 0
-    for k in torch.tensor([[*order] for order in orders]).T:  # the first chunk of every order, the second, ...
+    }
+    S = states.new_zeros(())
+    for k in torch.tensor([[*order] for order in orders[how]]).T:  # the first chunk of every order, the second, ...
         keep = log_decay[k].exp()
         S = keep.view(*keep.shape[:3], *[1] * (states.dim() - keep.dim()), *keep.shape[3:]) * S + states[k]
     return S.mean(0)

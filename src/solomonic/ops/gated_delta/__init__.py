@@ -1,5 +1,7 @@
 """The gated delta rule: the scan of Gated DeltaNet."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from ..precision import full_precision
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, fla, reference
 
-BACKENDS = {
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor | None, Tensor]]] = {
     "reference": reference.gated_delta,
     "chunked": chunked.gated_delta,
     "compiled": dispatch.compiled_function(__name__, "gated_delta"),

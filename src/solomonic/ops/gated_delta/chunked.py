@@ -9,7 +9,7 @@ Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
 import torch
 from torch import Tensor
 
-from ..chunks import cut, decays
+from ..chunks import cut, decays, rows
 from ..sequence import Sequences
 from . import reference
 
@@ -25,7 +25,7 @@ def gated_delta(
     innovate: bool = True,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    B, T, H, V = v.shape
+    T, V = v.shape[1], v.shape[3]
     if T == 1:
         return reference.gated_delta(q, k, v, beta, log_decay, state, sequences)
     if (real := sequences.real()) is not None:
@@ -48,5 +48,4 @@ def gated_delta(
         out.append(read[:, c] @ state.mT + attend[:, c] @ error)
         errors.append(error)
         state = keep[:, c, :, None, None] * state + error.mT @ write[:, c]
-    y, errors = (torch.stack(x, 1).transpose(2, 3).reshape(B, C * Q, H, V)[:, :T] for x in (out, errors))
-    return y, errors, state
+    return rows(torch.stack(out, 1), T), rows(torch.stack(errors, 1), T), state

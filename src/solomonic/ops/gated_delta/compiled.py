@@ -70,7 +70,7 @@ def _backward(
     """dlast (lanes, K, V): becomes the gradient of the state before the first row."""
     (B, T, H, K), V = q.shape, dy.shape[3]
     for part in prange(parts):
-        after, found = np.empty((CHUNK, K, V), F), np.empty(V, F)
+        after, decayed = np.empty((CHUNK, K, V), F), np.empty(V, F)
         change, dchange = np.empty(V, F), np.empty(V, F)
         for lane in range(B * H * part // parts, B * H * (part + 1) // parts):
             b, h = lane // H, lane % H
@@ -110,8 +110,8 @@ def _backward(
                         for i in range(V):
                             drow[i] -= key * out[i]
                         for i in range(V):
-                            found[i] = row[i] - key * change[i]
-                        faded += dot(found, drow)
+                            decayed[i] = row[i] - key * change[i]
+                        faded += dot(decayed, drow)
                         for i in range(V):
                             drow[i] = drow[i] * left if left != 0 else F(0)
                     dlog_decay[b, t, h] = faded
@@ -143,8 +143,8 @@ class _Scan(torch.autograd.Function):
         states = numbers(B * H, -(-T // CHUNK), K, V)
         states[:, 0] = state.mT.reshape(B * H, K, V)
         y, errors, last = numbers(B, T, H, V), numbers(B, T, H, V), numbers(B * H, K, V)
-        given = arrays(q, k, v, beta, log_decay, whole_numbers(position), states, y, errors, last)
-        _forward(min(threads(), B * H), *given)
+        inputs = arrays(q, k, v, beta, log_decay, whole_numbers(position), states, y, errors, last)
+        _forward(min(threads(), B * H), *inputs)
         ctx.save_for_backward(q, k, beta, log_decay, position, states, errors)
         return y, errors, last.view(B, H, K, V).mT.contiguous()
 
@@ -156,8 +156,8 @@ class _Scan(torch.autograd.Function):
         dstate = dlast.mT.contiguous().view(B * H, K, V)
         dstate = dstate.clone() if dstate.data_ptr() == dlast.data_ptr() else dstate
         dq, dk, dv, dbeta, dlog_decay = (numbers(*x.shape) for x in (q, k, errors, beta, log_decay))
-        given = (q, k, beta, log_decay, whole_numbers(position), states, errors, dy, derrors, dstate)
-        _backward(min(threads(), B * H), *arrays(*given, dq, dk, dv, dbeta, dlog_decay))
+        inputs = (q, k, beta, log_decay, whole_numbers(position), states, errors, dy, derrors, dstate)
+        _backward(min(threads(), B * H), *arrays(*inputs, dq, dk, dv, dbeta, dlog_decay))
         return dq, dk, dv, dbeta, dlog_decay, dstate.view(B, H, K, V).mT, None
 
 

@@ -1,6 +1,6 @@
 """The gated delta rule through flash-linear-attention: Triton kernels for CUDA.
 
-Theirs scales queries by the root of their size unless told otherwise, keeps the state as (B, H, K, V), and does not tell
+Theirs scales queries by the root of their size by default, keeps the state as (B, H, K, V), and does not return
 its errors. Padding on the right writes nothing and decays nothing, so that the state passes through.
 """
 
@@ -50,7 +50,7 @@ def gated_delta(
 
 
 def mapped(
-    scan: Callable,
+    scan: Callable[..., tuple[Tensor, Tensor]],
     q: Tensor,
     k: Tensor,
     v: Tensor,

@@ -10,7 +10,7 @@ from . import reference, shifted
 BACKENDS = {"reference": reference.prediction, "shifted": shifted.prediction}
 WIDTH = 4
 NOISE = 1e-4
-"""An error below this share of what was predicted is none: on flat input the rest is rounding, and would choose."""
+"""An error below this share of the output counts as none: on constant input it is rounding, and would decide."""
 
 
 def innovation(
@@ -40,17 +40,19 @@ def random_score(position: Tensor) -> Tensor:
 def rank(score: Tensor) -> Tensor:
     """The float32 score as it is compared: rounded to 8 significant bits, half to even, detached.
 
-    Tokens that stand in the same context have equal scores up to rounding errors, which differ between machines,
-    batch shapes and chunks. Rounding makes them equal again; selection then prefers the older. A cast to bfloat16 and
-    back would round alike, but compilers leave it out.
+    Tokens in the same context have equal scores up to rounding errors, which differ between machines, batch shapes and
+    chunks. Rounding to fewer bits makes them equal again, and selection prefers the older one. A cast to bfloat16 and
+    back rounds in the same way, but compilers remove it.
     """
     bits = score.detach().view(torch.int32)
     odd = (bits & 0x10000) != 0
     return ((bits + 0x7FFF + odd) & ~0xFFFF).view(torch.float32)
 
 
-def standing(score: Tensor, lost: Tensor | None, exact: bool) -> Tensor:
-    """What decides between the tokens of scores (B, S) that have `lost` (B, S) since by the layer's clock, None for no
-    clock: `rank` of the score, or the score itself where it is `exact`, less that."""
+def priority(score: Tensor, lost: Tensor | None, exact: bool) -> Tensor:
+    """What candidates for the slots are sorted by, (B, S): the rank of their scores (B, S), less what these have lost.
+
+    `lost` (B, S) is by the layer's clock, None where scores do not decay. `exact` compares the scores as they are.
+    """
     order = score.detach() if exact else rank(score)
     return order if lost is None else order - lost

@@ -7,7 +7,7 @@ from ..sequence import Sequences
 
 def prediction(extended: Tensor, sequences: Sequences, width: int) -> Tensor:
     T = sequences.position.shape[1]
-    total = 0
+    total: Tensor | int = 0
     for lag in range(1, width + 1):
         known = (sequences.position >= lag)[..., None].to(extended.dtype)
         total = total + extended[:, width - lag : width - lag + T] * known

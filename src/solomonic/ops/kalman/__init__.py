@@ -41,7 +41,7 @@ def kalman(
     q, k, v, weight, mix, log_decay = (x.float() for x in (q, k, v, weight, mix, log_decay))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     B, _, H, V = v.shape
-    if h is None:
+    if h is None or u is None:
         h, u = v.new_zeros(B, H, k.shape[3], k.shape[3]), v.new_zeros(B, H, V, k.shape[3])
     h, u = h.float(), u.float()
     with full_precision(v.device):

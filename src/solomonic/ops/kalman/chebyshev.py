@@ -7,6 +7,7 @@ After n steps what is left of q, q - (A + RIDGE I) x, is at most 2 c^(n + 1) of 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,21 +32,24 @@ def solve(product: Callable[..., Tensor], iterations: int, q: Tensor, *operands:
         x = _chebyshev(product, iterations, q, operands)
     if not torch.is_grad_enabled():
         return x.to(kind)
-    return _Solution.apply(q - product(x, *operands), x, product, iterations, *operands).to(kind)
+    solution: Tensor = _Solution.apply(q - product(x, *operands), x, product, iterations, *operands)
+    return solution.to(kind)
 
 
 class _Solution(torch.autograd.Function):
     """x, as a function of what its equation is moved by."""
 
     @staticmethod
-    def forward(ctx, moved, x, product, iterations, *operands):
+    def forward(
+        ctx: Any, moved: Tensor, x: Tensor, product: Callable[..., Tensor], iterations: int, *operands: Tensor
+    ) -> Tensor:
         ctx.product, ctx.iterations = product, iterations
         ctx.save_for_backward(*operands)
         return x.clone()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         operands = ctx.saved_tensors  # once: a checkpoint gives them no second time
         z = _chebyshev(ctx.product, ctx.iterations, gradient, operands)
         return z, None, None, None, *(None for _ in operands)
@@ -59,7 +63,8 @@ def _chebyshev(product: Callable[..., Tensor], iterations: int, q: Tensor, opera
     reason x is summed with what its roundings lost (Kahan): ten times less error in a model's gradients.
     """
     x = d = STEP * q
-    left, lost, w = q, 0, 2.0
+    lost: Tensor | int = 0
+    left, w = q, 2.0
     for _ in range(iterations):
         left = left - (product(d, *operands) + RIDGE * d)
         w = 1 / (1 - RHO**2 * w / 4)

@@ -13,7 +13,7 @@ Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
 import torch
 from torch import Tensor
 
-from ..chunks import cut, decays
+from ..chunks import cut, decays, rows
 from ..sequence import Sequences
 from . import reference
 from .chebyshev import solve
@@ -34,14 +34,14 @@ def kalman(
     innovate: bool,
     chunk: int = 32,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    B, T, H, V = v.shape
+    T, V = v.shape[1], v.shape[3]
     if T == 1:
         return reference.kalman(q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate)
     if (real := sequences.real()) is not None:
         weight = weight * real[:, :, None]
         log_decay = log_decay * real[:, :, None]
     (q, k, v), (weight, mix, log_decay), document = cut((q, k, v), (weight, mix, log_decay), sequences, chunk)
-    C, Q = k.shape[1], k.shape[3]
+    C = k.shape[1]
     decay, into, onward, keep = decays(log_decay, document)
     into, weight, mix = into[..., None], weight[..., None], mix[..., None]
     weighed = decay * weight.mT
@@ -62,11 +62,8 @@ def kalman(
     read = _read(x, into, weighed, k, u, v)
     errors = (v - read[1]) / divisor(k, x[1], weight, norm) if innovate else None
 
-    def rows(x: Tensor) -> Tensor:
-        return x.transpose(2, 3).reshape(B, C * Q, H, V)[:, :T]
-
     h, u = memory.split([k.shape[-1], V], -2)
-    return rows(read[0]), rows(errors) if innovate else None, h.clone(), u.clone()  # not two views of one
+    return rows(read[0], T), None if errors is None else rows(errors, T), h.clone(), u.clone()  # not two views of one
 
 
 def _read(x: Tensor, into: Tensor, weighed: Tensor, k: Tensor, state: Tensor, value: Tensor) -> Tensor:

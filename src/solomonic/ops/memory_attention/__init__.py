@@ -8,7 +8,7 @@ For the query of row i, w = window, s = span, positions within its document:
     eidetic   k_j, v_j, j in M(i)            j <= i - w; see `ops.selection`    no: found by content at any distance
     stored    what a store gave, `Stored`    `Stored.visible`                   no
 
-The state holds keys before rotation: rotary attention knows lags only, so keys are turned by their coordinate in the
+The state holds keys before rotation: rotary attention knows lags only, so keys are rotated by their coordinate in the
 call, which stays small however long the stream is.
 """
 
@@ -21,13 +21,13 @@ from torch import Tensor
 
 from ..._utils.spelling import choose
 from .. import dispatch
-from ..innovation import standing
-from ..precision import widest
+from ..innovation import priority
 from ..rotary import Rotation, Scaling
 from ..selection import ABSENT
 from ..sequence import Sequences, advance, extend
 from . import reference, tiled
 from .call import AttentionCall, Stored
+from .state import AttentionState, init_state
 
 
 def _load_triton() -> ModuleType:
@@ -39,7 +39,8 @@ def _load_triton() -> ModuleType:
 def _triton(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     if call.stored is not None:
         raise ValueError(f"backend 'triton': {NOT_STORED}; backend 'tiled' serves every call")
-    return dispatch.required_triton(_load_triton, "tiled").attend(call)
+    result: tuple[Tensor, Tensor | None] = dispatch.required_triton(_load_triton, "tiled").attend(call)
+    return result
 
 
 Backend = Callable[[AttentionCall], tuple[Tensor, Tensor | None]]
@@ -87,49 +88,11 @@ def _decodes(x: Tensor, *others: Tensor | None) -> bool:
     return not torch.is_grad_enabled() and all(y is None or y.dtype == x.dtype for y in others)
 
 
-def init_state(
-    batch: int,
-    heads: int,
-    dim: int,
-    *,
-    window: int,
-    span: int,
-    capacity: int,
-    decays: bool = False,
-    device=None,
-    dtype=None,
-) -> dict[str, Tensor]:
-    """The state before the first token: rings of `window` and `window + span` rows, `capacity` empty slots.
-
-    `decays`: with what scores have lost since their rows, and the time of the document, both of the layer's clock.
-    """
-
-    def zeros(*shape: int, **options) -> Tensor:
-        return torch.zeros(batch, *shape, device=device, **{"dtype": dtype} | options)
-
-    state = {"k": zeros(window, heads, dim), "v": zeros(window, heads, dim)} if window else {}
-    if span:
-        state |= {"k_fading": zeros(window + span, heads, dim), "v_fading": zeros(window + span, heads, dim)}
-    if capacity:
-        state |= {
-            "score": zeros(window, dtype=torch.float32),
-            "slot_k": zeros(capacity, heads, dim),
-            "slot_v": zeros(capacity, heads, dim),
-            "slot_score": zeros(capacity, dtype=torch.float32) - torch.inf,
-            "slot_age": zeros(capacity, dtype=torch.int64),
-        }
-        if decays:
-            precise = {"dtype": widest(torch.device(device or "cpu"))}
-            state |= {"lost": zeros(window, **precise), "slot_lost": zeros(capacity, **precise)}
-            state |= {"time": zeros(**precise)}
-    return state
-
-
 def memory_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    state: dict[str, Tensor] | None,
+    state: AttentionState | None,
     sequences: Sequences,
     *,
     window: int,
@@ -146,7 +109,7 @@ def memory_attention(
     stored: Stored | None = None,
     backend: str | None = None,
     observe: Callable[[Backend, AttentionCall], tuple[Tensor, Tensor | None]] | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, AttentionState]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
@@ -161,45 +124,42 @@ def memory_attention(
     """
     B, T, G, D = k.shape
     if state is None:
-        decays = clock is not None
-        options = {"decays": decays, "device": k.device, "dtype": k.dtype}
-        state = init_state(B, G, D, window=window, span=span, capacity=capacity, **options)
-    after: dict[str, Tensor] = {}
+        sizes = {"window": window, "span": span, "capacity": capacity}
+        state = init_state(B, G, D, **sizes, decays=clock is not None, device=k.device, dtype=k.dtype)
+    after: AttentionState = {}
 
-    def remembered(name: str, x: Tensor, size: int) -> Tensor:
-        extended = extend(state[name], x, size)
-        after[name] = advance(extended, sequences, size)
-        return extended
+    def extended(name: str, x: Tensor, size: int) -> Tensor:
+        """The ring of that name with the call's rows behind it; the ring moves on."""
+        rows = extend(state[name], x, size)
+        after[name] = advance(rows, sequences, size)
+        return rows
 
-    near, far, kept = (q, k, v), (None, None, None), (None, None, None)
+    q_far = k_far = v_far = q_kept = k_kept = v_kept = None
     if window and not capacity:
-        near = (q, remembered("k", k, window), remembered("v", v, window))
+        k, v = extended("k", k, window), extended("v", v, window)
     if fading is not None:
-        q_fading, k_fading, v_fading = fading
-        far = (
-            q_fading,
-            remembered("k_fading", k_fading, window + span),
-            remembered("v_fading", v_fading, window + span),
-        )
-    order = coordinate = bias = None
+        q_far, k_fading, v_fading = fading
+        k_far, v_far = extended("k_fading", k_fading, window + span), extended("v_fading", v_fading, window + span)
+    order = coordinate = bias = raw = lost = None
     if capacity:
-        raw = torch.cat([state["slot_score"], remembered("score", score.float(), window)], 1)
+        assert score is not None
+        raw = torch.cat([state["slot_score"], extended("score", score.float(), window)], 1)
         empty = raw == -torch.inf
-        lost = None
         if clock is not None:
             lost, after["lost"], after["time"] = _decayed(clock, state, sequences, window)
-        order = standing(raw, lost, exact)
+        order = priority(raw, lost, exact)
         bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
         coordinate = torch.cat([slots, past], 1)
-        candidates = [
-            torch.cat([state[f"slot_{x}"].to(y.dtype), state[x].to(y.dtype), y], 1) for x, y in (("k", k), ("v", v))
-        ]
-        kept, near = (q, *candidates), (q, *(x[:, capacity:] for x in candidates))
-        for name, x in zip("kv", near[1:]):
-            after[name] = advance(x, sequences, window)
-    queries, keys, values = zip(near, far, kept, strict=True)
+        q_kept = q
+        k_kept, v_kept = (
+            torch.cat([state[f"slot_{name}"].to(x.dtype), state[name].to(x.dtype), x], 1)
+            for name, x in (("k", k), ("v", v))
+        )
+        k, v = k_kept[:, capacity:], v_kept[:, capacity:]
+        after["k"], after["v"] = advance(k, sequences, window), advance(v, sequences, window)
+    queries, keys, values = (q, q_far, q_kept), (k, k_far, k_kept), (v, v_far, v_kept)
 
     if backend is None:
         backend = fastest(v) if stored is None else "tiled"
@@ -222,11 +182,12 @@ def memory_attention(
     )
     attend = choose("backend", backend, BACKENDS)
     y, carried = attend(call) if observe is None else observe(attend, call)
-    if capacity:
+    if carried is not None:
+        assert k_kept is not None and v_kept is not None and raw is not None and coordinate is not None
         held, at = carried >= 0, carried.clamp_min(0)
         heads = at[..., None, None].expand(-1, -1, G, D)
-        after["slot_k"] = torch.where(held[..., None, None], keys[2].gather(1, heads), 0)
-        after["slot_v"] = torch.where(held[..., None, None], values[2].gather(1, heads), 0)
+        after["slot_k"] = torch.where(held[..., None, None], k_kept.gather(1, heads), 0)
+        after["slot_v"] = torch.where(held[..., None, None], v_kept.gather(1, heads), 0)
         after["slot_score"] = raw.gather(1, at).masked_fill(~held, -torch.inf)
         after["slot_age"] = torch.where(held, sequences.last() - coordinate.gather(1, at), 0)
         if lost is not None:
@@ -234,9 +195,7 @@ def memory_attention(
     return y, after
 
 
-def _decayed(
-    clock: Tensor, state: dict[str, Tensor], sequences: Sequences, window: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _decayed(clock: Tensor, state: AttentionState, sequences: Sequences, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """What each candidate's score (B, S) has lost when the call begins, less than nothing for the call's own rows; the
     ring and the document's time after the call. Sums are from the call's first row on, so that a long stream costs no
     digits."""

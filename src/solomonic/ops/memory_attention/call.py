@@ -9,7 +9,8 @@ from torch import Tensor
 from ..rotary import Rotation
 from ..sequence import Sequences
 
-Group = tuple[Tensor | None, Tensor | None, Tensor | None]
+Group = tuple[Tensor, Tensor | None, Tensor | None]
+"""Of the window, of the fading memory and of the eidetic memory; the first is there without a window too."""
 
 
 class Stored(NamedTuple):
@@ -25,7 +26,7 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """Triples are of the window, the fading and the eidetic memory; None for a memory that the layer does not read.
+    """A `Group` has None for a memory that the layer does not read.
 
     The last T rows of keys and values of window and fading memory are this call's; those of the eidetic memory are all S
     candidates, slots first, and coordinate says in which row of the call each stands, below 0 before it. A backend

@@ -113,16 +113,16 @@ def softmax(logits, tile, columns, position, unseen, massed: bool) -> Tensor | N
     if unseen is None:
         unseen = torch.zeros(1, 1, 1, 0, dtype=torch.bool, device="cpu")
     mass = numbers(rows if massed else 0)
-    given = logits.all.numpy(), position.contiguous().numpy(), unseen.contiguous().numpy(), mass.numpy()
-    _softmax(threads(), tuple(tile), np.array(columns), sizes, *given)
+    inputs = logits.all.numpy(), position.contiguous().numpy(), unseen.contiguous().numpy(), mass.numpy()
+    _softmax(threads(), tuple(tile), np.array(columns), sizes, *inputs)
     return mass.view(tile.lanes, tile.queries, 1) if massed else None
 
 
 def change(dweight: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
     """In place of `dweight`."""
     dweight = dweight.contiguous()
-    given = (x.detach().reshape(-1).numpy() for x in (dweight, mean, weight))
-    _change(threads(), weight.shape[-1], *given)
+    inputs = (x.detach().reshape(-1).numpy() for x in (dweight, mean, weight))
+    _change(threads(), weight.shape[-1], *inputs)
     return dweight
 
 

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from ..innovation import standing
+from ..innovation import priority
 from ..sequence import join
+from .state import AttentionState
 
 
-def compose(states: list[dict[str, Tensor]], lengths: Tensor, block: int, exact: bool = False) -> dict[str, Tensor]:
+def compose(states: list[AttentionState], lengths: Tensor, block: int, exact: bool = False) -> AttentionState:
     """States of N documents of lengths (N, B) tokens, in their order -> one state.
 
     The rings are those of the last tokens. The slots hold the best of what any document holds in its own, and of what
@@ -45,11 +46,11 @@ def compose(states: list[dict[str, Tensor]], lengths: Tensor, block: int, exact:
         if decays:
             candidates["slot_lost"] = torch.cat([state["slot_lost"], state["lost"]], 1)
         offered.append(candidates)
-    offered = {name: torch.cat([x[name] for x in offered], 1) for name in offered[0]}
-    order = standing(offered["slot_score"], offered.get("slot_lost"), exact)
+    all_offered = {name: torch.cat([x[name] for x in offered], 1) for name in offered[0]}
+    order = priority(all_offered["slot_score"], all_offered.get("slot_lost"), exact)
     best = order.argsort(dim=1, descending=True, stable=True)[:, : states[0]["slot_k"].shape[1]]
-    held = offered["slot_score"].gather(1, best) > -torch.inf
-    for name, x in offered.items():
+    held = all_offered["slot_score"].gather(1, best) > -torch.inf
+    for name, x in all_offered.items():
         shape = *best.shape, *[1] * (x.dim() - 2)
         x = x.gather(1, best.view(shape).expand(-1, -1, *x.shape[2:]))
         after[name] = x.where(held.view(shape), -torch.inf if name == "slot_score" else 0)

@@ -1,6 +1,6 @@
 """One row of a call, without gradients, as numba compiles it: a step of decoding on a CPU.
 
-Nothing is turned but the query, once for each lag; the keys stay where they lie.
+The query is rotated once for each lag, and no key is rotated or copied.
 """
 
 from functools import lru_cache
@@ -44,7 +44,7 @@ def _choose(score, coordinate, position, real, end, block, index, carried):
 
 
 @compiled(**FAST)
-def _turn(q, cos, sin, out):
+def _rotate(q, cos, sin, out):
     half = len(cos)
     for d in range(half):
         out[d] = q[d] * cos[d] - q[half + d] * sin[d]
@@ -78,30 +78,30 @@ def _see(
     span,
     cos,
     sin,
-    asked,
-    found,
-    told,
-    worth,
-    visible,
-    given,
+    q_stored,
+    k_stored,
+    v_stored,
+    bias_stored,
+    seen_stored,
+    weights,
     y,
 ):
-    """`found`, `told` (B, E, G, D) the keys and values of a store, `worth`, `visible` (B, E); writes their weights, `given`."""
+    """Of a store: q_stored (B, H, D), k_stored and v_stored (B, E, G, D), bias_stored and seen_stored (B, E), `Stored.visible`. Writes its weights (B, H, E), and y."""
     B, H, D = y.shape
-    E = found.shape[1]
+    E = k_stored.shape[1]
     R, scale, capacity = H // v_far.shape[2], F(1 / np.sqrt(D)), index.shape[1]
     for part in prange(parts):
-        turned, logit = np.empty(D, F), np.empty(window + span + capacity + E, F)
+        rotated, logit = np.empty(D, F), np.empty(window + span + capacity + E, F)
         for lane in range(B * H * part // parts, B * H * (part + 1) // parts):
             b, h = lane // H, lane % H
             g, before = h // R, position[b % len(position), 0]
             near, far = min(window, before + 1), min(window + span, before + 1)
             for lag in range(near):
-                _turn(q[b, h], cos[lag], sin[lag], turned)
-                logit[lag] = dot(turned, k[b, k.shape[1] - 1 - lag, g]) * scale
+                _rotate(q[b, h], cos[lag], sin[lag], rotated)
+                logit[lag] = dot(rotated, k[b, k.shape[1] - 1 - lag, g]) * scale
             for lag in range(window, far):
-                _turn(q_far[b, h], cos[lag], sin[lag], turned)
-                logit[lag] = dot(turned, k_far[b, k_far.shape[1] - 1 - lag, g]) * scale
+                _rotate(q_far[b, h], cos[lag], sin[lag], rotated)
+                logit[lag] = dot(rotated, k_far[b, k_far.shape[1] - 1 - lag, g]) * scale
             most = F(-np.inf)
             for i in range(capacity):
                 at, n = index[b, i], window + span + i
@@ -112,8 +112,8 @@ def _see(
             for e in range(E):
                 n = window + span + capacity + e
                 logit[n] = F(-np.inf)
-                if visible[b, e]:
-                    logit[n] = dot(asked[b, h], found[b, e, g]) * scale + worth[b, e]
+                if seen_stored[b, e]:
+                    logit[n] = dot(q_stored[b, h], k_stored[b, e, g]) * scale + bias_stored[b, e]
                 most = max(most, logit[n])
             for lag in range(near):
                 most = max(most, logit[lag])
@@ -137,13 +137,13 @@ def _see(
                     _add(weight, v_kept[b, index[b, i], g], out)
             for e in range(E):
                 n = window + span + capacity + e
-                given[b, h, e] = F(0)
+                weights[b, h, e] = F(0)
                 if logit[n] != -np.inf:
-                    given[b, h, e] = exp(logit[n] - most)
-                    total += given[b, h, e]
-                    _add(given[b, h, e], told[b, e, g], out)
+                    weights[b, h, e] = exp(logit[n] - most)
+                    total += weights[b, h, e]
+                    _add(weights[b, h, e], v_stored[b, e, g], out)
             for e in range(E):
-                given[b, h, e] /= total
+                weights[b, h, e] /= total
             for d in range(D):
                 out[d] /= total
 
@@ -162,13 +162,13 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     queries, keys, values = call.queries, call.keys, call.values
     score, coordinate, bias, stored, rotation = call.score, call.coordinate, call.bias, call.stored, call.rotation
     sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
-    given = [x for x in (*queries, *keys, *values) if x is not None]
+    tensors = [x for x in (*queries, *keys, *values) if x is not None]
     others = [x for x in (score, bias, *(stored or ())[:4]) if x is not None]
-    reason = refusal(queries[0], torch.is_grad_enabled() and any(x.requires_grad for x in (*given, *others)))
+    reason = refusal(queries[0], torch.is_grad_enabled() and any(x.requires_grad for x in (*tensors, *others)))
     if reason:
         raise ValueError(f"backend 'decode': {reason}; backend 'tiled' serves every call")
     B, _, H, D = queries[0].shape
-    require(H % values[0].shape[2] == 0, "heads a multiple of those of keys", *given)
+    require(H % values[0].shape[2] == 0, "heads a multiple of those of keys", *tensors)
     parts = [list(x) for x in (queries, keys, values)]
     for part in parts:
         if not window:
@@ -194,8 +194,8 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     else:
         store = tuple(x[:, 0] for x in arrays(*stored[:5]))
     count = max(1, min(threads(), B * H, y.numel() * (window + span + capacity + E) // LEAST))
-    rest = *arrays(bias, coordinate, index), position, window, span, *_angles(rotation, window + span, D)
-    _see(count, *heads, *k, *v, *rest, *store, weights.numpy()[:, 0], y.numpy()[:, 0])
+    inputs = *arrays(bias, coordinate, index), position, window, span, *_angles(rotation, window + span, D)
+    _see(count, *heads, *k, *v, *inputs, *store, weights.numpy()[:, 0], y.numpy()[:, 0])
     if stored is not None and stored.watch:
         stored.watch(weights)
     return y, carried if capacity else None

@@ -3,25 +3,25 @@
 import torch
 from torch import Tensor
 
-from ..rotary import Rotation, turn
+from ..rotary import Rotation, rotate
 from ..selection import select_by_query
-from .call import AttentionCall
+from .call import AttentionCall, Group
 
 
-def turned(queries, keys, rotation: Rotation | None):
-    """Queries and keys of the window and of the fading memory turned by their coordinates; the eidetic ones never are."""
+def rotated(queries: Group, keys: Group, rotation: Rotation | None) -> tuple[Group, Group]:
+    """Queries and keys of the window and of the fading memory rotated by their coordinates; the eidetic ones never are."""
     if rotation is None:
         return queries, keys
-    given = [x for x in (*queries[:2], *keys[:2]) if x is not None]
-    T, longest, device = given[0].shape[1], max(x.shape[1] for x in given), given[0].device
-    cos, sin = rotation.table(torch.arange(T - longest, T, device=device)[None], given[0].shape[3])
+    (q, q_far, q_eidetic), (k, k_far, k_eidetic) = queries, keys
+    T, longest = q.shape[1], max(x.shape[1] for x in (q, k, q_far, k_far) if x is not None)
+    cos, sin = rotation.table(torch.arange(T - longest, T, device=q.device)[None], q.shape[3])
 
-    def turned(x: Tensor | None) -> Tensor | None:
-        return None if x is None else turn(x, *(y[:, longest - x.shape[1] :] for y in (cos, sin)))
+    def last_rows(x: Tensor) -> Tensor:
+        return rotate(x, *(y[:, longest - x.shape[1] :] for y in (cos, sin)))
 
-    near = turned(queries[0])
-    far = near if queries[1] is queries[0] else turned(queries[1])
-    return (near, far, queries[2]), (turned(keys[0]), turned(keys[1]), keys[2])
+    near = last_rows(q)
+    far = near if q_far is q else None if q_far is None else last_rows(q_far)
+    return (near, far, q_eidetic), (last_rows(k), None if k_far is None else last_rows(k_far), k_eidetic)
 
 
 def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
@@ -29,11 +29,11 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     queries, keys, values = call.queries, call.keys, call.values
     score, coordinate, bias, stored, rotation = call.score, call.coordinate, call.bias, call.stored, call.rotation
     sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
-    queries, keys = turned(queries, keys, rotation)
+    queries, keys = rotated(queries, keys, rotation)
     (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
     B, T, H, D = q.shape
     t = torch.arange(T, device=q.device)[:, None]
-    logits, shown = [], []
+    logits, values_seen = [], []
 
     def group(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, extra: Tensor | None = None) -> None:
         k, v = (x.repeat_interleave(H // x.shape[2], 2) for x in (k, v))
@@ -41,14 +41,14 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         if extra is not None:
             logit = logit + extra[:, None, None]
         logits.append(logit.masked_fill(~visible.expand(B, -1, -1)[:, None], -torch.inf))
-        shown.append(v)
+        values_seen.append(v)
 
     def lag(k: Tensor) -> Tensor:
         return t - torch.arange(T - k.shape[1], T, device=q.device)
 
     if window:
         group(q, k, v, (lag(k) >= 0) & (lag(k) < window) & (lag(k) <= sequences.position[..., None]))
-    if k_fading is not None:
+    if q_fading is not None and k_fading is not None and v_fading is not None:
         far = lag(k_fading)
         group(
             q_fading,
@@ -57,10 +57,11 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
             (far >= window) & (far < window + span) & (far <= sequences.position[..., None]),
         )
     carried = None
-    if capacity:
-        chosen, carried = select_by_query(score, coordinate, sequences, block, capacity)
+    if q_eidetic is not None and k_eidetic is not None and v_eidetic is not None:
+        assert score is not None and coordinate is not None
+        candidates, carried = select_by_query(score, coordinate, sequences, block, capacity)
         member = torch.zeros(B, T, score.shape[1] + 1, dtype=torch.bool, device=q.device)
-        member = member.scatter(2, chosen % (score.shape[1] + 1), True)[..., :-1]
+        member = member.scatter(2, candidates % (score.shape[1] + 1), True)[..., :-1]
         old = t - coordinate[:, None] >= window
         group(q_eidetic, k_eidetic, v_eidetic, member & old, bias)
     if stored is not None:
@@ -69,9 +70,9 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         logits.append(logit.masked_fill(~stored.visible[:, None], -torch.inf))
     weight = torch.cat(logits, -1).softmax(-1).to(v.dtype)
     if stored is None:
-        return torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1)), carried
-    weight, given = weight.split([weight.shape[-1] - key.shape[2], key.shape[2]], -1)
+        return torch.einsum("bhts,bshd->bthd", weight, torch.cat(values_seen, 1)), carried
+    weight, of_store = weight.split([weight.shape[-1] - key.shape[2], key.shape[2]], -1)
     if stored.watch:
-        stored.watch(given.transpose(1, 2))
-    y = torch.einsum("bhts,bshd->bthd", weight, torch.cat(shown, 1))
-    return y + torch.einsum("bhte,btehd->bthd", given, value), carried
+        stored.watch(of_store.transpose(1, 2))
+    y = torch.einsum("bhts,bshd->bthd", weight, torch.cat(values_seen, 1))
+    return y + torch.einsum("bhte,btehd->bthd", of_store, value), carried

@@ -1,10 +1,11 @@
-"""One softmax over keys that lie in parts: products write each part where it is, and nothing is put together."""
+"""One softmax over keys in several parts: the products write each part of one buffer, and no part is copied."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.types import Device
 
 from .. import dispatch
 
@@ -22,9 +23,9 @@ class Columns(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The shape of queries, `count` tiles of `rows` rows: lanes are (count batch heads), their queries (rows share)."""
+    """The shape of queries, `tiles` tiles of `rows` rows: lanes are (tiles batch heads), their queries (rows share)."""
 
-    count: int
+    tiles: int
     batch: int
     heads: int
     rows: int
@@ -32,7 +33,7 @@ class Tile(NamedTuple):
 
     @property
     def lanes(self) -> int:
-        return self.count * self.batch * self.heads
+        return self.tiles * self.batch * self.heads
 
     @property
     def queries(self) -> int:
@@ -47,7 +48,7 @@ class Logits(NamedTuple):
     kept: Tensor | None
 
 
-def room(tile: Tile, columns: list[Columns], sets: int, capacity: int, dtype: torch.dtype, device) -> Logits:
+def room(tile: Tile, columns: list[Columns], sets: int, capacity: int, dtype: torch.dtype, device: Device) -> Logits:
     """Uninitialised; `sets` sets of `capacity` eidetic keys, as many for each lane."""
     rows = tile.lanes * tile.queries
     sizes = [rows * c.width for c in columns] + [rows * capacity]
@@ -60,24 +61,25 @@ def room(tile: Tile, columns: list[Columns], sets: int, capacity: int, dtype: to
 def softmax(
     logits: Logits, tile: Tile, columns: list[Columns], position: Tensor, unseen: Tensor | None, massed: bool
 ) -> tuple[Logits, Tensor | None]:
-    """The weights, in the place of the logits or not, and where `massed` the normaliser's logarithm (lanes, queries, 1).
+    """The weights, which may overwrite the logits, and where `massed` their log-sum-exp (lanes, queries, 1).
 
-    position (B or 1, T); unseen (B or 1, count, rows, capacity) bool: which eidetic keys a row does not see.
+    position (B or 1, T); unseen (B or 1, tiles, rows, capacity) bool: which eidetic keys a row does not see.
     """
     if dispatch.compiled_pays(logits.all):
         from . import compiled
 
         return logits, compiled.softmax(logits, tile, columns, position, unseen, massed)
-    hidden = [_hidden(c, tile, position) for c in columns]
+    masks = [_hidden(c, tile, position) for c in columns]
     parts = logits.near
     if logits.kept is not None:
-        hidden.append(unseen.transpose(0, 1))
+        assert unseen is not None
+        masks.append(unseen.transpose(0, 1))
         parts = [*parts, logits.kept.reshape(tile.lanes, tile.queries, -1)]
     if len(parts) == 1:
-        every, hidden = parts[0], hidden[0]
+        every, hidden = parts[0], masks[0]
     else:
-        shape = torch.broadcast_shapes(*(x.shape[:3] for x in hidden))
-        every, hidden = torch.cat(parts, -1), torch.cat([x.expand(*shape, -1) for x in hidden], -1)
+        shape = torch.broadcast_shapes(*(x.shape[:3] for x in masks))
+        every, hidden = torch.cat(parts, -1), torch.cat([x.expand(*shape, -1) for x in masks], -1)
     every.view(*tile, -1).masked_fill_(hidden[:, :, None, :, None], -torch.inf)
     mass = every.logsumexp(-1, keepdim=True) if massed else None
     every = torch.softmax(every, -1, out=every)
@@ -98,10 +100,10 @@ def change(dweight: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
 
 
 def _hidden(columns: Columns, tile: Tile, position: Tensor) -> Tensor:
-    """(count, B or 1, rows, width)."""
+    """(tiles, B or 1, rows, width)."""
     row = torch.arange(tile.rows, device=position.device)[:, None]
     lag = row - torch.arange(columns.first, columns.first + columns.width, device=position.device)
-    if (missing := tile.count * tile.rows - position.shape[1]) > 0:
+    if (missing := tile.tiles * tile.rows - position.shape[1]) > 0:
         position = pad(position, (0, missing))
-    position = position.reshape(-1, tile.count, tile.rows, 1).transpose(0, 1)
+    position = position.reshape(-1, tile.tiles, tile.rows, 1).transpose(0, 1)
     return (lag < columns.nearest) | (lag >= columns.farthest) | (lag > position)

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..selection import select
 from ..triton import INTERPRETED, load, product, products_refusal, store, wide
 from .call import AttentionCall
-from .reference import turned
+from .reference import rotated
 
 LARGEST_HEAD = 256
 
@@ -43,21 +43,21 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     queries, keys, values = call.queries, call.keys, call.values
     score, coordinate, bias, rotation = call.score, call.coordinate, call.bias, call.rotation
     sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
-    queries, keys = turned(queries, keys, rotation)
-    given = [*queries, *keys, *values]
+    queries, keys = rotated(queries, keys, rotation)
+    tensors = [*queries, *keys, *values]
     if not window:
-        given[0::3] = [None] * 3
+        tensors[0::3] = [None] * 3
     device = sequences.position.device
     if torch.is_autocast_enabled(device.type):
         lower = torch.get_autocast_dtype(device.type)
-        given = [None if x is None else x.to(lower) for x in given]
-    for x in given:
+        tensors = [None if x is None else x.to(lower) for x in tensors]
+    for x in tensors:
         reason = None if x is None else refusal(x)
         if reason:
             raise ValueError(f"backend 'triton': {reason}; backend 'tiled' serves every call")
     if window and queries[1] is queries[0]:
-        given[1] = None
-    given = [None if x is None else x.contiguous() for x in given]
+        tensors[1] = None
+    tensors = [None if x is None else x.contiguous() for x in tensors]
     index = event = seen = newest = carried = None
     if capacity:
         index, event, carried = (x.contiguous() for x in select(score, coordinate, sequences, block, capacity))
@@ -66,7 +66,7 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         seen = seen.masked_fill(index < 0, FAR.value)
     bias = None if bias is None else bias.contiguous()
     position = sequences.position.clamp_max(2**31 - 1).to(torch.int32).contiguous()
-    y, _ = _attend(*given, bias, position, seen, newest, index, event, window, span, block, capacity)
+    y, _ = _attend(*tensors, bias, position, seen, newest, index, event, window, span, block, capacity)
     return y, carried
 
 
@@ -75,28 +75,28 @@ def _of_sets(x: Tensor | None, index: Tensor | None) -> Tensor | None:
     return None if x is None else x.gather(1, index.clamp_min(0).flatten(1)).view_as(index)
 
 
-Given = Tensor | None
+MaybeTensor = Tensor | None
 """seen, index (B, Q + 1, capacity): the coordinates of the keys of each set, `FAR` for none, and their numbers, -1 for
 none; newest (B, Q + 1) the last of the coordinates. A set is of one document: who sees that one may see all."""
 
 
 @torch.library.custom_op("solomonic::memory_attention", mutates_args=())
 def _attend(
-    q: Given,
-    q_far: Given,
-    q_kept: Given,
-    k: Given,
-    k_far: Given,
-    k_kept: Given,
-    v: Given,
-    v_far: Given,
-    v_kept: Given,
-    bias: Given,
+    q: MaybeTensor,
+    q_far: MaybeTensor,
+    q_kept: MaybeTensor,
+    k: MaybeTensor,
+    k_far: MaybeTensor,
+    k_kept: MaybeTensor,
+    v: MaybeTensor,
+    v_far: MaybeTensor,
+    v_kept: MaybeTensor,
+    bias: MaybeTensor,
     position: Tensor,
-    seen: Given,
-    newest: Given,
-    index: Given,
-    event: Given,
+    seen: MaybeTensor,
+    newest: MaybeTensor,
+    index: MaybeTensor,
+    event: MaybeTensor,
     window: int,
     span: int,
     block: int,
@@ -106,9 +106,9 @@ def _attend(
 
     Without q_far, the fading memory's queries are the window's.
     """
-    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
+    tensors = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
     y, lse = _shaped_like_queries(q, q_far, v, v_far, position)
-    _by_queries(given, (window, span, block, capacity), y, lse)
+    _by_queries(tensors, (window, span, block, capacity), y, lse)
     return y, lse
 
 
@@ -127,40 +127,40 @@ def _differentiate(
     dy: Tensor,
     y: Tensor,
     lse: Tensor,
-    q: Given,
-    q_far: Given,
-    q_kept: Given,
-    k: Given,
-    k_far: Given,
-    k_kept: Given,
-    v: Given,
-    v_far: Given,
-    v_kept: Given,
-    bias: Given,
+    q: MaybeTensor,
+    q_far: MaybeTensor,
+    q_kept: MaybeTensor,
+    k: MaybeTensor,
+    k_far: MaybeTensor,
+    k_kept: MaybeTensor,
+    v: MaybeTensor,
+    v_far: MaybeTensor,
+    v_kept: MaybeTensor,
+    bias: MaybeTensor,
     position: Tensor,
-    seen: Given,
-    newest: Given,
-    index: Given,
-    event: Given,
+    seen: MaybeTensor,
+    newest: MaybeTensor,
+    index: MaybeTensor,
+    event: MaybeTensor,
     window: int,
     span: int,
     block: int,
     capacity: int,
 ) -> list[Tensor]:
-    """The gradients of those of q ... bias that are given, in their order."""
-    given = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
+    """The gradients of those of q ... bias that are not None, in their order."""
+    tensors = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
     sizes = window, span, block, capacity
-    change = [None if x is None else torch.empty_like(x) for x in given[:10]]
+    change = [None if x is None else torch.empty_like(x) for x in tensors[:10]]
     delta = torch.empty_like(lse)
-    _by_queries(given, sizes, y, lse, delta, dy, change[:3])
+    _by_queries(tensors, sizes, y, lse, delta, dy, change[:3])
     if window:
-        _by_keys(given, 0, (0, window, block, 0), lse, delta, dy, change[3], change[6])
+        _by_keys(tensors, 0, (0, window, block, 0), lse, delta, dy, change[3], change[6])
     if span:
-        _by_keys(given, 1, (window, window + span, block, 0), lse, delta, dy, change[4], change[7])
+        _by_keys(tensors, 1, (window, window + span, block, 0), lse, delta, dy, change[4], change[7])
     if capacity:
         B, E, (S, G, D) = len(index), index.shape[1] * capacity, k_kept.shape[1:]
         dk, dv, dbias = (lse.new_empty(B, E, G, n) for n in (D, D, 1))
-        _by_keys(given, 2, (window, 0, block, capacity), lse, delta, dy, dk, dv, dbias)
+        _by_keys(tensors, 2, (window, 0, block, capacity), lse, delta, dy, dk, dv, dbias)
         number, order = index.flatten(1).sort(dim=1, stable=True)
         bounds = torch.arange(S + 1, device=index.device).expand(B, -1).contiguous()
         bounds = torch.searchsorted(number, bounds)
@@ -172,8 +172,8 @@ def _differentiate(
 
 
 @_differentiate.register_fake
-def _(dy, y, lse, *given):
-    return [torch.empty_like(x) for x in given[:10] if x is not None]
+def _(dy, y, lse, *tensors):
+    return [torch.empty_like(x) for x in tensors[:10] if x is not None]
 
 
 def _save(ctx, inputs, output) -> None:
@@ -195,9 +195,9 @@ def _backward(ctx, dy, _):
 _attend.register_autograd(_backward, setup_context=_save)
 
 
-def _by_queries(given, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)) -> None:
-    """Launches the attention, which writes y and lse; given dy, its backward, which writes delta and dq."""
-    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event = given
+def _by_queries(tensors, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)) -> None:
+    """Launches the attention, which writes y and lse; with dy, its backward, which writes delta and dq."""
+    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event = tensors
     window, span, block, capacity = sizes
     B, T, H = y.shape[:3]
     G = (v_far if v is None else v).shape[2]
@@ -219,10 +219,10 @@ def _by_queries(given, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)
         )
 
 
-def _by_keys(given, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
+def _by_keys(tensors, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
     """Launches the gradients of the keys of a group: of all its rows, or for each set of the plan, of its keys."""
-    q, k, v = given[group] if given[group] is not None else given[0], given[3 + group], given[6 + group]
-    bias, position, seen, newest, index, event = given[9:]
+    q, k, v = tensors[group] if tensors[group] is not None else tensors[0], tensors[3 + group], tensors[6 + group]
+    bias, position, seen, newest, index, event = tensors[9:]
     nearest, farthest, block, capacity = sizes
     bias = _of_sets(bias, index) if capacity else None
     B, T, H = q.shape[:3]

@@ -1,7 +1,7 @@
 """What layers do to each row by itself, or to a row and the few before it: norms, gates, short convolutions."""
 
 from collections.abc import Callable
-from types import ModuleType
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +17,16 @@ def load_triton() -> ModuleType:
     return triton
 
 
-BACKENDS: dict[str, Callable[[], ModuleType]] = {
+class Backend(Protocol):
+    """What each backend's file defines; the functions below say what they compute."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor: ...
+    def gated_norm(self, x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor: ...
+    def swiglu(self, gate: Tensor, up: Tensor) -> Tensor: ...
+    def convolve(self, extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor: ...
+
+
+BACKENDS: dict[str, Callable[[], Backend]] = {
     "reference": lambda: reference,
     "autograd": lambda: autograd,
     "compiled": lambda: dispatch.compiled_module(__name__),
@@ -45,16 +54,16 @@ def _serves(*tensors: Tensor | None) -> bool:
     return kernels is not None and not any(x is not None and kernels.refusal(x) for x in tensors)
 
 
-def _fused(backend: str | None, *tensors: Tensor | None) -> ModuleType | None:
+def _fused(backend: str | None, x: Tensor, *others: Tensor | None) -> Backend | None:
     """The fused kernels, where they are asked for, or the fastest and can be given all of the tensors."""
     if backend == "triton":
         return dispatch.required_triton(load_triton, "reference")
-    if backend is not None or fastest(tensors[0]) != "triton":
+    if backend is not None or fastest(x) != "triton":
         return None
-    return dispatch.triton_module(load_triton) if _serves(*tensors) else None
+    return dispatch.triton_module(load_triton) if _serves(x, *others) else None
 
 
-def _backend(name: str | None, x: Tensor, *others: Tensor | None) -> ModuleType:
+def _backend(name: str | None, x: Tensor, *others: Tensor | None) -> Backend:
     """The fastest that is not Triton, if no name is given; the definition for tensors of several types."""
     if name is None:
         alike = all(other is None or other.dtype == x.dtype for other in others)

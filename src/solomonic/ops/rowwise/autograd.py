@@ -1,5 +1,7 @@
 """Rows with their gradients written out: automatic differentiation would keep, and make, a tensor for each operation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -9,7 +11,8 @@ from .reference import swiglu
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return _Norm.apply(x, weight, eps)
+    y: Tensor = _Norm.apply(x, weight, eps)
+    return y
 
 
 def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -17,7 +20,7 @@ def gated_norm(x: Tensor, gate: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
-    y = _Convolve.apply(extended, weight)
+    y: Tensor = _Convolve.apply(extended, weight)
     if bias is not None:
         y = y + bias
     return silu(y) if activate else y
@@ -25,14 +28,14 @@ def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bo
 
 class _Norm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.eps = eps
         return nn.functional.rms_norm(x, x.shape[-1:], weight, eps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight = ctx.saved_tensors
         size = x.shape[-1]
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(size).add_(ctx.eps).rsqrt_()
@@ -44,7 +47,7 @@ class _Norm(torch.autograd.Function):
 
 class _Convolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, extended: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, extended: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(extended, weight)
         past = weight.shape[1] - 1
         y = extended[:, past:] * weight[:, past]
@@ -54,7 +57,7 @@ class _Convolve(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         extended, weight = ctx.saved_tensors
         width, T = weight.shape[1], dy.shape[1]
         dx = torch.zeros_like(extended)

@@ -22,12 +22,12 @@ def _sigmoid(x):
 
 
 @compiled(**FAST)
-def _settle(r, hi, some, total):
-    """Adds the sum over some rows to the `total` (float64), after 256 rows and at the last: a long sum loses digits."""
+def _settle(r, hi, partial, total):
+    """Adds the `partial` sum to the `total` (float64), after 256 rows and at the last: a long sum loses digits."""
     if r % 256 == 255 or r == hi - 1:
-        for c in range(some.size):
-            total.flat[c] += some.flat[c]
-            some.flat[c] = F(0)
+        for c in range(partial.size):
+            total.flat[c] += partial.flat[c]
+            partial.flat[c] = F(0)
 
 
 @in_parts(**FAST)
@@ -46,7 +46,7 @@ def _norm(parts, rows, x, step, weight, eps, y):
 def _norm_back(parts, rows, x, step, weight, eps, dy, dy_step, dx, dweight):
     for part in prange(parts):
         lo, hi = rows * part // parts, rows * (part + 1) // parts
-        D, some, weighed = len(weight), np.zeros(len(weight), F), np.empty(len(weight), F)
+        D, partial, weighed = len(weight), np.zeros(len(weight), F), np.empty(len(weight), F)
         for r in range(lo, hi):
             a, g, out = x[r * step : r * step + D], dy[r * dy_step : r * dy_step + D], dx[r * D : r * D + D]
             for c in range(D):
@@ -56,8 +56,8 @@ def _norm_back(parts, rows, x, step, weight, eps, dy, dy_step, dx, dweight):
             for c in range(D):
                 out[c] = scale * (weighed[c] - along * a[c])
             for c in range(D):
-                some[c] += g[c] * a[c] * scale
-            _settle(r, hi, some, dweight[part])
+                partial[c] += g[c] * a[c] * scale
+            _settle(r, hi, partial, dweight[part])
 
 
 @in_parts(**FAST)
@@ -79,7 +79,7 @@ def _gated_back(parts, rows, x, step, z, z_step, weight, eps, dy, dy_step, dx, d
     for part in prange(parts):
         lo, hi = rows * part // parts, rows * (part + 1) // parts
         D = len(weight)
-        open_, u, du, some = np.empty(D, F), np.empty(D, F), np.empty(D, F), np.zeros(D, F)
+        open_, u, du, partial = np.empty(D, F), np.empty(D, F), np.empty(D, F), np.zeros(D, F)
         for r in range(lo, hi):
             a, gate, g = x[r * step : r * step + D], z[r * z_step : r * z_step + D], dy[r * dy_step : r * dy_step + D]
             for c in range(D):
@@ -93,8 +93,8 @@ def _gated_back(parts, rows, x, step, z, z_step, weight, eps, dy, dy_step, dx, d
             for c in range(D):
                 du[c] = scale * (du[c] - along * u[c])
             for c in range(D):
-                some[c] += g[c] * u[c] * scale
-            _settle(r, hi, some, dweight[part])
+                partial[c] += g[c] * u[c] * scale
+            _settle(r, hi, partial, dweight[part])
             out = dx[r * D : r * D + D]
             for c in range(D):
                 out[c] = du[c] * gate[c] * open_[c]
@@ -167,7 +167,7 @@ def _convolve_back(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight
         W, D = weight.shape
         length = T + W - 1
         ring, y = np.zeros((W, D), F), np.empty(D, F)
-        some = np.zeros((W + 1, D), F)  # the last of the bias
+        partial = np.zeros((W + 1, D), F)  # the last of the bias
         for at in range(lo, hi):
             batch, e = at // length, at % length
             if e == 0:
@@ -188,14 +188,14 @@ def _convolve_back(parts, T, x, weight, bias, activate, dy, dy_step, dx, dweight
                     for c in range(D):
                         change[c] = g[c]
             if e < T:
-                change, out = ring[e % W], some[W]
+                change, out = ring[e % W], partial[W]
                 for c in range(D):
                     out[c] += change[c]
                 for n in range(W):
-                    a, out = x[at + n], some[n]
+                    a, out = x[at + n], partial[n]
                     for c in range(D):
                         out[c] += change[c] * a[c]
-            _settle(at, hi, some, dweight[part])
+            _settle(at, hi, partial, dweight[part])
             out = dx[at]
             for c in range(D):
                 out[c] = F(0)
@@ -246,8 +246,8 @@ class _Norm(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         parts, dx = _parts(x), _like(x)
         dweight = np.zeros((parts, *weight.shape))
-        given = (*_rows(x), _numbers(weight), F(ctx.eps), *_rows(dy), _numbers(dx).ravel(), dweight)
-        _norm_back(parts, dx[..., 0].numel(), *given)
+        inputs = (*_rows(x), _numbers(weight), F(ctx.eps), *_rows(dy), _numbers(dx).ravel(), dweight)
+        _norm_back(parts, dx[..., 0].numel(), *inputs)
         return dx, _sum(dweight), None
 
 
@@ -257,8 +257,8 @@ class _Gated(torch.autograd.Function):
         ctx.save_for_backward(x, gate, weight)
         ctx.eps = eps
         y = _like(x)
-        given = (*_rows(x), *_rows(gate), _numbers(weight), F(eps), _numbers(y).ravel())
-        _gated(_parts(x), y[..., 0].numel(), *given)
+        inputs = (*_rows(x), *_rows(gate), _numbers(weight), F(eps), _numbers(y).ravel())
+        _gated(_parts(x), y[..., 0].numel(), *inputs)
         return y
 
     @staticmethod
@@ -267,9 +267,9 @@ class _Gated(torch.autograd.Function):
         x, gate, weight = ctx.saved_tensors
         parts, dx, dgate = _parts(x), _like(x), _like(gate)
         dweight = np.zeros((parts, *weight.shape))
-        given = (*_rows(x), *_rows(gate), _numbers(weight), F(ctx.eps), *_rows(dy))
+        inputs = (*_rows(x), *_rows(gate), _numbers(weight), F(ctx.eps), *_rows(dy))
         out = (_numbers(dx).ravel(), _numbers(dgate).ravel(), dweight)
-        _gated_back(parts, dx[..., 0].numel(), *given, *out)
+        _gated_back(parts, dx[..., 0].numel(), *inputs, *out)
         return dx, dgate, _sum(dweight), None
 
 
@@ -278,8 +278,8 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
         y = _like(gate)
-        given = (gate.shape[-1], *_rows(gate), *_rows(up), _numbers(y).ravel())
-        _swiglu(_parts(gate), y[..., 0].numel(), *given)
+        inputs = (gate.shape[-1], *_rows(gate), *_rows(up), _numbers(y).ravel())
+        _swiglu(_parts(gate), y[..., 0].numel(), *inputs)
         return y
 
     @staticmethod
@@ -287,8 +287,8 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor]:
         gate, up = ctx.saved_tensors
         dgate, dup = _like(gate), _like(up)
-        given = (gate.shape[-1], *_rows(gate), *_rows(up), *_rows(dy), _numbers(dgate).ravel(), _numbers(dup).ravel())
-        _swiglu_back(_parts(gate), dup[..., 0].numel(), *given)
+        inputs = (gate.shape[-1], *_rows(gate), *_rows(up), *_rows(dy), _numbers(dgate).ravel(), _numbers(dup).ravel())
+        _swiglu_back(_parts(gate), dup[..., 0].numel(), *inputs)
         return dgate, dup
 
 
@@ -300,8 +300,8 @@ class _Convolve(torch.autograd.Function):
         B, length, D = extended.shape
         T = length - weight.shape[1] + 1
         y = extended.new_empty(B, T, D)
-        given = (_flat(extended), _by_lag(weight), _bias(bias, D), activate)
-        _convolve(_parts(y), T, *given, _flat(y))
+        inputs = (_flat(extended), _by_lag(weight), _bias(bias, D), activate)
+        _convolve(_parts(y), T, *inputs, _flat(y))
         return y
 
     @staticmethod
@@ -310,8 +310,8 @@ class _Convolve(torch.autograd.Function):
         extended, weight, bias = ctx.saved_tensors
         (_, T, D), parts, dx = dy.shape, _parts(dy), _like(extended)
         dweight = np.zeros((parts, weight.shape[1] + 1, D))
-        given = (_flat(extended), _by_lag(weight), _bias(bias, D), ctx.activate, *_rows(dy))
-        _convolve_back(parts, T, *given, _flat(dx), dweight)
+        inputs = (_flat(extended), _by_lag(weight), _bias(bias, D), ctx.activate, *_rows(dy))
+        _convolve_back(parts, T, *inputs, _flat(dx), dweight)
         dweight = _sum(dweight)
         return dx, dweight[:-1].t(), None if bias is None else dweight[-1], None
 

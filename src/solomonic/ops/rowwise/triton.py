@@ -43,17 +43,17 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 def convolve(extended: Tensor, weight: Tensor, bias: Tensor | None, activate: bool) -> Tensor:
     fits = extended.dim() == 3 and weight.dim() == 2 and extended.shape[2] == weight.shape[0]
     fits = fits and extended.shape[1] >= weight.shape[1] - 1 and (bias is None or bias.shape == weight.shape[:1])
-    given = (extended, weight) if bias is None else (extended, weight, bias)
-    _require(fits, "rows (B, W - 1 + T, D), weight (D, W), bias (D,)", *given)
+    tensors = (extended, weight) if bias is None else (extended, weight, bias)
+    _require(fits, "rows (B, W - 1 + T, D), weight (D, W), bias (D,)", *tensors)
     return _Convolve.apply(extended, weight, bias, activate)
 
 
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """See `ops.rotary.turn`."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """See `ops.rotary.rotate`."""
     fits = x.dim() == 4 and cos.shape == sin.shape and 2 * cos.shape[-1] == x.shape[3]
     fits = fits and len(cos) in (1, len(x)) and cos.shape[1] == x.shape[1]
     _require(fits, "rows (B, T, H, D), cosines and sines (B or 1, T, D / 2)", x, cos, sin)
-    return _Turn.apply(x, cos.contiguous(), sin.contiguous())
+    return _Rotate.apply(x, cos.contiguous(), sin.contiguous())
 
 
 def _require(fits: bool, expected: str, *tensors: Tensor) -> None:
@@ -125,16 +125,16 @@ class _Convolve(torch.autograd.Function):
         return dx, sums[:-1].t().to(weight.dtype), dbias, None
 
 
-class _Turn(torch.autograd.Function):
+class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turned(x, cos, sin, back=False)
+        return _rotate(x, cos, sin, back=False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy: Tensor) -> tuple[Tensor, None, None]:
-        return _turned(dy, *ctx.saved_tensors, back=True), None, None
+        return _rotate(dy, *ctx.saved_tensors, back=True), None, None
 
 
 def _like(x: Tensor) -> Tensor:
@@ -222,14 +222,14 @@ def _spread(change: Tensor, weight: Tensor, dx: Tensor) -> None:
             )
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     y, heads = _like(x), x.shape[2]
     rows, step = _rows(x)
     (N, D), width = rows.shape, triton.next_power_of_2(x.shape[3] // 2)
     if N:
         count = max(1, TILE // 2 // width)
         with torch.cuda.device_of(x):
-            _turn_kernel[(triton.cdiv(N, count),)](
+            _rotate_kernel[(triton.cdiv(N, count),)](
                 *(rows, cos, sin, y, N, step, heads, cos.shape[0] * cos.shape[1]),
                 D=D,
                 BACK=back,
@@ -327,7 +327,7 @@ def _swiglu_kernel(
 
 
 @triton.jit
-def _turn_kernel(
+def _rotate_kernel(
     x, cos, sin, y, N, step, heads, angles, D: tl.constexpr, BACK: tl.constexpr, BR: tl.constexpr, BD: tl.constexpr
 ):
     """Rows of `heads` heads; the `angles` of the first rows are those of all others in turn."""
@@ -412,4 +412,4 @@ def _spread_kernel(change, weight, dx, length, D, W: tl.constexpr, BR: tl.conste
     tl.store(dx + (batch * length + e)[:, None] * D + d[None, :], sum_.to(dx.dtype.element_ty), mask=mask)
 
 
-__all__ = ["convolve", "gated_norm", "refusal", "rms_norm", "swiglu", "turn"]
+__all__ = ["convolve", "gated_norm", "refusal", "rms_norm", "rotate", "swiglu"]

@@ -2,7 +2,7 @@
 
     M(i) = the `capacity` best j of i's document with  position(j) < block * floor(position(i) / block)
 
-Better = higher score; of equal scores the older. A token that has lost its place never comes back, so the best of
+Better = higher score; of equal scores the older. A token that has left its slot never comes back, so the best of
 (the best so far, a new block) is the best of all, and the memory can be carried, or built up as a tree.
 
 Candidates are numbered [slots | past rows | rows of this call]: S = capacity + W + T of them, W the length of

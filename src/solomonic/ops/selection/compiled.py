@@ -54,8 +54,8 @@ def select(score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, 
     index, carried = (
         torch.empty(*shape, dtype=torch.int64, device="cpu") for shape in ((B, Q + 1, capacity), (B, capacity))
     )
-    given = (x.contiguous().numpy() for x in (score, coordinate, event, start, sequences.last(), sequences.end))
-    _select(*given, sequences.position.shape[1], block, capacity, index.numpy(), carried.numpy())
+    inputs = (x.contiguous().numpy() for x in (score, coordinate, event, start, sequences.last(), sequences.end))
+    _select(*inputs, sequences.position.shape[1], block, capacity, index.numpy(), carried.numpy())
     return Sets(index, event, carried)
 
 

@@ -13,7 +13,7 @@ def select(score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, 
     """
     B, S = score.shape
     T = sequences.position.shape[1]
-    chosen = torch.full((B, T, capacity), -1)
+    candidates = torch.full((B, T, capacity), -1)
     carried = torch.full((B, capacity), -1)
     for b in range(B):
         held = set(coordinate[b, :capacity][score[b, :capacity] > -torch.inf].tolist())
@@ -33,8 +33,8 @@ def select(score: Tensor, coordinate: Tensor, sequences: Sequences, block: int, 
         position = sequences.position.expand(B, T)[b].tolist()
         for t in range(length):
             memory = best(t - position[t], t - position[t] % block)
-            chosen[b, t, : len(memory)] = memory
+            candidates[b, t, : len(memory)] = memory
         if length == 0:
             memory = torch.tensor([i for i in range(capacity) if score[b, i] > -torch.inf], dtype=torch.long)
         carried[b, : len(memory)] = memory
-    return chosen.to(score.device), carried.to(score.device)
+    return candidates.to(score.device), carried.to(score.device)

@@ -20,7 +20,7 @@ NEVER = -(1 << 31)  # before any coordinate
 
 
 class Sets(NamedTuple):
-    index: Tensor  # (B, Q + 1, capacity) int64: candidate numbers, -1 = none
+    candidates: Tensor  # (B, Q + 1, capacity) int64: their numbers, -1 = none
     event: Tensor  # (B or 1, Q) int64: the row from which set q + 1 replaces set q; T where there is none
     carried: Tensor  # (B, capacity) int64: the memory after the last real row
 

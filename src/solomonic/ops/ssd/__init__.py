@@ -1,6 +1,8 @@
 """State-space duality: the scan of Mamba-2."""
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,19 +22,20 @@ def _load_triton() -> ModuleType:
     return triton
 
 
-def _triton(*args):
-    return dispatch.required_triton(_load_triton, "chunked").ssd(*args)
+def _triton(*args: Any) -> tuple[Tensor, Tensor]:
+    result: tuple[Tensor, Tensor] = dispatch.required_triton(_load_triton, "chunked").ssd(*args)
+    return result
 
 
-BACKENDS = {
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "reference": reference.ssd,
     "chunked": chunked.ssd,
     "compiled": _compiled,
     "fla": fla.ssd,
     "triton": _triton,
 }
-WHOLE = (_compiled, _triton)
-"""Those to which a step and a skip cost nothing of their own."""
+TAKE_STEP_AND_SKIP = (_compiled, _triton)
+"""Those whose loops take a step and a skip; for others the values are multiplied beforehand."""
 
 
 def fastest(v: Tensor, k: Tensor, sequences: Sequences) -> str:
@@ -72,18 +75,18 @@ def ssd(
     fits = k.shape == q.shape == (B, T, G, N) and H % G == 0 and log_decay.shape == (B, T, H)
     fits = fits and (state is None or state.shape == (B, H, P, N))
     if not (fits and (step is None or step.shape == (B, T, H)) and (skip is None or skip.shape == (H,))):
-        given = [list(x.shape) for x in (v, k, q, log_decay, state, step, skip) if x is not None]
+        shapes = [list(x.shape) for x in (v, k, q, log_decay, state, step, skip) if x is not None]
         expected = "v (B, T, H, P), k and q (B, T, G, N), log_decay and step (B, T, H), state (B, H, P, N), skip (H,)"
-        raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, given))}")
+        raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, shapes))}")
     scan = choose("backend", backend or fastest(v, k, sequences), BACKENDS)
     if scan is not _triton:
         v, k, q = (x.float() for x in (v, k, q))
-    log_decay, step, skip = (None if x is None else x.float() for x in (log_decay, step, skip))
-    log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
+    step, skip = (None if x is None else x.float() for x in (step, skip))
+    log_decay = log_decay.float().clamp_min(LEAST_LOG_DECAY)
     if state is None:
         state = log_decay.new_zeros(B, H, P, N)
     with full_precision(v.device):
-        if scan in WHOLE:
+        if scan in TAKE_STEP_AND_SKIP:
             return scan(v, k, q, log_decay, state, sequences, step, skip)
         y, state = scan(v if step is None else v * step[..., None], k, q, log_decay, state, sequences)
         return y if skip is None else y + v * skip[:, None], state

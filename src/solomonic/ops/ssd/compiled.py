@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from ..chunks import LEAST_LOG
 from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, threads, whole_numbers
 from ..sequence import Sequences
-from ..tiles import Layout
+from ..tiles import Tiling
 
 F = np.float32
 LEAST = F(LEAST_LOG)
@@ -221,19 +221,19 @@ class _Scan(torch.autograd.Function):
     def forward(ctx, v, k, q, log_decay, step, skip, state, document, chunk):
         (B, T, H, P), (G, N) = v.shape, k.shape[2:]
         ctx.shape = shape = Shape(-(-T // chunk), B, H, G, chunk, N, P, T)
-        wide, narrow = (Layout(shape.chunks, chunk, 0, heads) for heads in (H, G))
-        v, k, q = wide.lay(v), narrow.lay(k), narrow.lay(q)
+        wide, narrow = (Tiling(shape.chunks, chunk, 0, heads) for heads in (H, G))
+        v, k, q = wide.to_tiles(v), narrow.to_tiles(k), narrow.to_tiles(q)
         lanes, product = len(v), q @ k.mT
         weight, into_q, onward_k, keep = (v.new_empty(lanes, *s) for s in ((chunk, chunk), (chunk, N), (chunk, N), ()))
         states = v.new_empty(shape.chunks + 1, B * H, N * P)
-        given = arrays(log_decay, step, skip, whole_numbers(document), q, k, product, weight, into_q, onward_k, keep)
-        _open(threads(), tuple(shape), *given)
+        inputs = arrays(log_decay, step, skip, whole_numbers(document), q, k, product, weight, into_q, onward_k, keep)
+        _open(threads(), tuple(shape), *inputs)
         states[0].view(B, H, N, P).copy_(state.mT)
         torch.bmm(onward_k.mT, v, out=states[1:].view(lanes, N, P))
         _carry(threads(), B * H, *arrays(keep, states))
         y = (weight @ v).baddbmm_(into_q, states[:-1].view(lanes, N, P))
         ctx.save_for_backward(v, k, q, log_decay, step, document, product, weight, into_q, onward_k, keep, states)
-        return wide.lift(y, y.new_empty(B, T, H, P)), states[-1].view(B, H, N, P).mT.clone(
+        return wide.from_tiles(y, y.new_empty(B, T, H, P)), states[-1].view(B, H, N, P).mT.clone(
             memory_format=torch.contiguous_format
         )
 
@@ -243,8 +243,8 @@ class _Scan(torch.autograd.Function):
         v, k, q, log_decay, step, document, product, weight, into_q, onward_k, keep, states = ctx.saved_tensors
         shape = ctx.shape
         C, B, H, G, chunk, N, P, T = shape
-        wide, narrow = (Layout(C, chunk, 0, heads) for heads in (H, G))
-        dy, lanes, dstates = wide.lay(dy), len(v), torch.empty_like(states)
+        wide, narrow = (Tiling(C, chunk, 0, heads) for heads in (H, G))
+        dy, lanes, dstates = wide.to_tiles(dy), len(v), torch.empty_like(states)
         torch.bmm(into_q.mT, dy, out=dstates[:-1].view(lanes, N, P))
         dstates[-1].view(B, H, N, P).copy_(dstate.mT)
         dkeep = keep.new_empty(lanes, SLICES)
@@ -253,13 +253,13 @@ class _Scan(torch.autograd.Function):
         dv = (weight.mT @ dy).baddbmm_(onward_k, added)
         changes = dy @ v.mT, dy @ states[:-1].view(lanes, N, P).mT, v @ added.mT, dkeep
         out = [numbers(*x.shape) for x in (product, q, k, log_decay, step, keep)]
-        given = arrays(log_decay, step, whole_numbers(document), q, k, product, weight)
-        _close(threads(), tuple(shape), *given, tuple(arrays(*changes)), tuple(arrays(*out)))
+        inputs = arrays(log_decay, step, whole_numbers(document), q, k, product, weight)
+        _close(threads(), tuple(shape), *inputs, tuple(arrays(*changes)), tuple(arrays(*out)))
         dproduct, dq, dk, dlog_decay, dstep, dskip = out
         dq.baddbmm_(dproduct, k)
         dk.baddbmm_(dproduct.mT, q)
-        dv = wide.lift(dv, dv.new_empty(B, T, H, P))
-        dq, dk = (narrow.lift(x, x.new_empty(B, T, G, N)) for x in (dq, dk))
+        dv = wide.from_tiles(dv, dv.new_empty(B, T, H, P))
+        dq, dk = (narrow.from_tiles(x, x.new_empty(B, T, G, N)) for x in (dq, dk))
         dskip = dskip.view(-1, H).double().sum(0).float()
         return dv, dk, dq, dlog_decay, dstep, dskip, dstates[0].view(B, H, N, P).mT, None, None
 

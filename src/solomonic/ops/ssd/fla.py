@@ -1,6 +1,6 @@
 """State-space duality through flash-linear-attention's simple GLA, whose recurrence it is: Triton kernels for CUDA.
 
-Theirs scales queries by the root of their size unless told otherwise, keeps the state as (B, H, N, P), and has as many
+Theirs scales queries by the root of their size by default, keeps the state as (B, H, N, P), and has as many
 heads of keys as of values. Padding on the right writes nothing and decays nothing, so that the state passes through.
 """
 
@@ -37,7 +37,13 @@ def ssd(
 
 
 def mapped(
-    scan: Callable, v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
+    scan: Callable[..., tuple[Tensor, Tensor]],
+    v: Tensor,
+    k: Tensor,
+    q: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    sequences: Sequences,
 ) -> tuple[Tensor, Tensor]:
     """What `scan`, which takes the arguments of their `chunk_simple_gla`, gives, in our terms."""
     if (real := sequences.real()) is not None:

@@ -31,9 +31,9 @@ def refusal(v: Tensor, k: Tensor) -> str | None:
         return f"expected values and keys of {LARGEST} dims at most, got {v.shape[-1]} and {k.shape[-1]}"
     reason = products_refusal(v)
     if reason is None and min(v.shape[-1], k.shape[-1]) > 64 and not INTERPRETED:
-        there = torch.cuda.get_device_properties(v.device).shared_memory_per_block_optin
-        if there < MEMORY:
-            return f"expected {MEMORY} bytes of shared memory for values and keys of more than 64 dims, got {there}"
+        available = torch.cuda.get_device_properties(v.device).shared_memory_per_block_optin
+        if available < MEMORY:
+            return f"expected {MEMORY} bytes of shared memory for values and keys of more than 64 dims, got {available}"
     return reason
 
 
@@ -88,8 +88,8 @@ def _scan(
     with torch.cuda.device_of(v):
         _states_kernel[(B * C * H,)](v, k, total, steps, document, states, *_strides(v, k), T, C, **sizes)
         _carry(states, total, document, state)
-        given = v, k, q, total, steps, skip.contiguous(), document, states, y
-        _output_kernel[(B * C * H * (Q // sizes["BQ"]),)](*given, *_strides(v, k, q), T, C, **sizes, num_stages=2)
+        tensors = v, k, q, total, steps, skip.contiguous(), document, states, y
+        _output_kernel[(B * C * H * (Q // sizes["BQ"]),)](*tensors, *_strides(v, k, q), T, C, **sizes, num_stages=2)
     last.copy_(states[:, -1])
     return y, last, total, steps, states
 
@@ -133,10 +133,10 @@ def _differentiate(
         _states_kernel[(B * C * H,)](dy, q, total, None, document, changes, *_strides(dy, q), T, C, **sizes)
         ends = total.new_empty(triton.cdiv(states[0, 0, 0].numel(), SLICE), B, H, C)
         _carry(changes, total, document, dstate, states, ends)
-        given, strides = (v, k, q, total, steps, skip.contiguous(), document), (*_strides(v, k, q), T, C)
-        _query_kernel[(tiles,)](*given, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
-        given = *given, changes, dy, dv, dk, dtotal_keys, donward, dsteps, dskip
-        _key_kernel[(tiles,)](*given, *strides, **sizes, num_stages=1)
+        tensors, strides = (v, k, q, total, steps, skip.contiguous(), document), (*_strides(v, k, q), T, C)
+        _query_kernel[(tiles,)](*tensors, states, dy, dq, dtotal, *strides, **sizes, num_stages=1)
+        tensors = *tensors, changes, dy, dv, dk, dtotal_keys, donward, dsteps, dskip
+        _key_kernel[(tiles,)](*tensors, *strides, **sizes, num_stages=1)
     # a decay acts between what is before and what is after it: nothing that is not is added only to cancel
     dlog_decay = (
         (dtotal - dtotal_keys).flip(-1).cumsum(-1).flip(-1) + donward.cumsum(-1) - donward + ends.sum(0)[..., None]
@@ -149,8 +149,8 @@ def _differentiate(
 @_differentiate.register_fake
 def _(dy, dstate, v, k, q, skip, document, total, steps, states):
     (B, T, H), first = v.shape[:3], states[:, 0]
-    given = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q)]
-    return [*given, *(total.new_empty(B, T, H) for _ in range(2)), skip.new_empty(H), first.new_empty(first.shape)]
+    gradients = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (v, k, q)]
+    return [*gradients, *(total.new_empty(B, T, H) for _ in range(2)), skip.new_empty(H), first.new_empty(first.shape)]
 
 
 def _save(ctx, inputs, output) -> None:

@@ -1,4 +1,4 @@
-"""`Layout` as numba compiles it: one pass over the rows, in as many parts as torch has threads."""
+"""`Tiling` as numba compiles it: one pass over the rows, in as many parts as torch has threads."""
 
 import numpy as np
 from numba import prange
@@ -21,7 +21,7 @@ def _copy(x, i, size, scale, y, o, add):
 
 
 @compiled(**FAST)
-def _turn(x, i, half, cos, sin, k, scale, y, o, add):
+def _rotate(x, i, half, cos, sin, k, scale, y, o, add):
     j, p = i + U(half), o + U(half)
     if add:
         for c in range(half):
@@ -36,9 +36,9 @@ def _turn(x, i, half, cos, sin, k, scale, y, o, add):
 
 
 @in_parts(**FAST)
-def _lay(parts, shape, steps, layout, x, cos, sin, scale, out):
-    (B, L, H, D), (by_batch, by_row, by_head), (count, rows, before, G) = shape, steps, layout
-    R, turning = H // G, len(cos) > 0
+def _to_tiles(parts, shape, steps, tiling, x, cos, sin, scale, out):
+    (B, L, H, D), (by_batch, by_row, by_head), (count, rows, before, G) = shape, steps, tiling
+    R, rotating = H // G, len(cos) > 0
     for part in prange(parts):
         for lane in range(count * B * G * part // parts, count * B * G * (part + 1) // parts):
             n, b, g = lane // (B * G), lane // G % B, lane % G
@@ -49,16 +49,16 @@ def _lay(parts, shape, steps, layout, x, cos, sin, scale, out):
                     continue
                 for r in range(R):
                     i, o = U(b * by_batch + at * by_row + (g * R + r) * by_head), U(to + r * D)
-                    if turning:
-                        _turn(x, i, D // 2, cos, sin, U(at * (D // 2)), scale, out, o, False)
+                    if rotating:
+                        _rotate(x, i, D // 2, cos, sin, U(at * (D // 2)), scale, out, o, False)
                     else:
                         _copy(x, i, D, scale, out, o, False)
 
 
 @in_parts(**FAST)
-def _lift(parts, shape, steps, layout, tiles, cos, sin, scale, add, out):
-    (B, L, H, D), (by_batch, by_row, by_head), (count, rows, before, G) = shape, steps, layout
-    R, turning = H // G, len(cos) > 0
+def _from_tiles(parts, shape, steps, tiling, tiles, cos, sin, scale, add, out):
+    (B, L, H, D), (by_batch, by_row, by_head), (count, rows, before, G) = shape, steps, tiling
+    R, rotating = H // G, len(cos) > 0
     for part in prange(parts):
         for row in range(B * L * part // parts, B * L * (part + 1) // parts):
             b, at = row // L, row % L
@@ -70,33 +70,33 @@ def _lift(parts, shape, steps, layout, tiles, cos, sin, scale, add, out):
                         out[o : o + D] = F(0)
                     continue
                 i = U((((n * B + b) * G + h // R) * rows + t) * R * D + h % R * D)
-                if turning:
-                    _turn(tiles, i, D // 2, cos, sin, U(at * (D // 2)), scale, out, U(o), add)
+                if rotating:
+                    _rotate(tiles, i, D // 2, cos, sin, U(at * (D // 2)), scale, out, U(o), add)
                 else:
                     _copy(tiles, i, D, scale, out, U(o), add)
 
 
-def lay(layout, x: Tensor, table, scale: float) -> Tensor:
+def to_tiles(tiling, x: Tensor, table, scale: float) -> Tensor:
     x = x.detach()
     if x.stride(3) != 1:
         x = x.contiguous()
     B, L, H, D = x.shape
-    R = H // layout.groups
-    out = numbers(layout.count * B * layout.groups, layout.rows * R, D)
+    R = H // tiling.groups
+    out = numbers(tiling.tiles * B * tiling.groups, tiling.rows * R, D)
     cos, sin = _angles(table)
     shape, steps = (B, L, H, D), x.stride()[:3]
-    _lay(threads(), shape, steps, tuple(layout), _numbers(x), cos, sin, F(scale), out.view(-1).numpy())
+    _to_tiles(threads(), shape, steps, tuple(tiling), _numbers(x), cos, sin, F(scale), out.view(-1).numpy())
     return out
 
 
-def lift(layout, tiles: Tensor, out: Tensor, table, scale: float, add: bool) -> Tensor:
+def from_tiles(tiling, tiles: Tensor, out: Tensor, table, scale: float, add: bool) -> Tensor:
     B, L, H, D = out.shape
     if out.stride(3) != 1:
         raise ValueError(f"expected rows whose last axis is contiguous, got strides {out.stride()}")
     cos, sin = _angles(table)
     shape, steps = (B, L, H, D), out.stride()[:3]
     given = tiles.detach().contiguous().view(-1).numpy(), cos, -sin, F(scale), add
-    _lift(threads(), shape, steps, tuple(layout), *given, _numbers(out))
+    _from_tiles(threads(), shape, steps, tuple(tiling), *given, _numbers(out))
     return out
 
 
@@ -110,4 +110,4 @@ def _numbers(x: Tensor) -> np.ndarray:
     return x.as_strided((last + 1,), (1,)).numpy()
 
 
-__all__ = ["lay", "lift"]
+__all__ = ["from_tiles", "to_tiles"]

@@ -38,12 +38,12 @@ def trapezoid(
     fits = x.shape == (batch, T + 1, R, H, P) and B.shape == (batch, T + 1, R, H, N) and 2 * M <= N
     fits = fits and log_decay.shape == step.shape == mix.shape == (batch, T, H) and angle.shape == (batch, T, H, M)
     if not (fits and (state is None or state.shape == (batch, H, P, N))):
-        given = [list(y.shape) for y in (x, B, C, log_decay, step, mix, angle, state) if y is not None]
+        shapes = [list(y.shape) for y in (x, B, C, log_decay, step, mix, angle, state) if y is not None]
         expected = (
             "x (B, 1 + T, R, H, P), B (B, 1 + T, R, H, N), C (B, T, R, H, N), log_decay, step and mix (B, T, H), "
             "angle (B, T, H, M) with 2 M <= N, state (B, H, P, N)"
         )
-        raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, given))}")
+        raise ValueError(f"expected {expected}, got shapes {', '.join(map(str, shapes))}")
     x, B, C, log_decay, step, mix, angle = (y.float() for y in (x, B, C, log_decay, step, mix, angle))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     state = x.new_zeros(batch, H, P, N) if state is None else state.float()

@@ -42,7 +42,8 @@ def trapezoid(
     weight = log_decay.exp() * (gamma[:, :-1] + (1 - mix) * step)
     if sequences.packed:
         weight = weight * (sequences.position != 0)[..., None]
-    y, g = ssd(*_ranks(before, k, q, log_decay), state, _places(sequences, R), step=weight.repeat_interleave(R, 1))
+    v, k_rows, q_rows, decay = _ranks(before, k, q, log_decay)
+    y, g = ssd(v, k_rows, q_rows, decay, state, _by_rank(sequences, R), step=weight.repeat_interleave(R, 1))
     y = y.unflatten(1, (T, R))
     if R > 1:
         y = y + _read(_products(q, k).triu(1) * weight[..., None, None], before)
@@ -52,16 +53,16 @@ def trapezoid(
     return y, rotate_by(g, cos.transpose(1, 2), sin.transpose(1, 2)) + wrote
 
 
-def _ranks(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor) -> tuple[Tensor, ...]:
+def _ranks(v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(B, T, R, H, D) -> (B, T R, H, D), and the decays (B, T, H) of the first ranks."""
     R = v.shape[2]
     if R > 1:
         log_decay = pad(log_decay[:, :, None], (0, 0, 0, R - 1)).flatten(1, 2)
-    return *(x.flatten(1, 2) for x in (v, k, q)), log_decay
+    return v.flatten(1, 2), k.flatten(1, 2), q.flatten(1, 2), log_decay
 
 
-def _places(sequences: Sequences, R: int) -> Sequences:
-    """The place of T R rows, R a token."""
+def _by_rank(sequences: Sequences, R: int) -> Sequences:
+    """Of T R rows, R a token."""
     if R == 1:
         return sequences
     position = (sequences.position[..., None] * R + torch.arange(R, device=sequences.position.device)).flatten(1)

@@ -1,4 +1,4 @@
-"""Places of every kind: fresh, continued, padded, packed, and all at once."""
+"""Sequences of every kind: fresh, continued, padded, packed, and all at once."""
 
 import torch
 
@@ -28,3 +28,10 @@ def sequences_of(kind: str, batch: int, length: int) -> Sequences:
     last = position.gather(1, (count - 1).clamp_min(0)[:, None])[:, 0]
     end = torch.where(count > 0, last + 1, before[:, 0])
     return Sequences(position, end, real, aligned=False, packed="packed" in kind)
+
+
+def packed(lengths: list[int], before: int) -> Sequences:
+    """One row of documents of these lengths, the first of which continues one of `before` tokens."""
+    rows = [torch.arange(n) for n in lengths]
+    rows[0] = rows[0] + before
+    return Sequences(torch.cat(rows)[None], torch.tensor([lengths[-1]]), aligned=False, packed=True)

@@ -1,0 +1,18 @@
+"""A layer of ours beside one of others."""
+
+import torch
+
+from solomonic.ops.sequence import fresh
+
+from ..laws.cases import assert_close
+
+
+def assert_same_layers(ours, theirs, x):
+    """Outputs for x (B, T, d_model), and the gradients of x; those of the parameters are left on them."""
+    mine, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    got, expected = ours(mine, None, fresh(*x.shape[:2]))[0], theirs(other)
+    assert_close(got, expected, "output")
+    direction = torch.randn_like(got)
+    (got * direction).sum().backward()
+    (expected * direction).sum().backward()
+    assert_close(mine.grad, other.grad, "gradient of the input")
