@@ -1,6 +1,8 @@
 """What layers do to each row by itself, or to a row and the few before it: norms, gates, short convolutions."""
 
 from collections.abc import Callable
+from types import ModuleType
+from types import ModuleType
 from typing import Protocol
 
 import torch
