@@ -54,7 +54,7 @@ def test_an_interrupt_in_an_import_of_the_work_comes_again_after_it(tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     seen = []
 
-    def run(chosen, words):
+    def run(args, words):
         import slow_module
 
         seen.append(slow_module.whole)
@@ -78,7 +78,7 @@ def test_an_interrupt_in_an_import_of_the_work_comes_again_after_it(tmp_path, mo
     ],
 )
 def test_what_is_the_users_is_one_line(error, code, monkeypatch, capsys):
-    def run(chosen, words):
+    def run(args, words):
         raise error
 
     monkeypatch.setattr("solomonic.cli.list.run", run)
@@ -91,7 +91,7 @@ def test_what_is_the_users_is_one_line(error, code, monkeypatch, capsys):
     "error", [KeyError("x"), TypeError("x"), RuntimeError("x"), ZeroDivisionError(), SystemError()]
 )
 def test_what_is_ours_shows_where(error, monkeypatch):
-    def run(chosen, words):
+    def run(args, words):
         raise error
 
     monkeypatch.setattr("solomonic.cli.list.run", run)

@@ -50,22 +50,22 @@ class Parser(argparse.ArgumentParser):
         said = f"{self.prog}: {_line(message)} (see {self.prog} --help)"
         self.exit(2, paragraph(said, file=sys.stderr) + "\n")
 
-    def parse_known_args(self, args=None, namespace=None):
+    def parse_known_args(self, words=None, namespace=None):
         """Without a word where there are commands, the help. An option that nobody knows is said before what is missing.
 
         Words of which any number may come, a prompt or files, may stand between and after the options too.
         """
-        args = sys.argv[1:] if args is None else list(args)
-        if self._subparsers is not None and not args:
+        words = sys.argv[1:] if words is None else list(words)
+        if self._subparsers is not None and not words:
             self.print_help()
             self.exit()
-        ours = takewhile(lambda word: word != "--" and (self._subparsers is None or word.startswith("-")), args)
+        ours = takewhile(lambda word: word != "--" and (self._subparsers is None or word.startswith("-")), words)
         for word in ours:
             name = word.partition("=")[0]
-            known = any(one.startswith(name) for one in self._option_string_actions)
+            known = any(option.startswith(name) for option in self._option_string_actions)
             if name.startswith("--") and " " not in name and not known:
                 self._unknown(word)
-        chosen, rest = super().parse_known_args(args, namespace)
+        args, rest = super().parse_known_args(words, namespace)
         free = rest.index("--") if "--" in rest else len(rest)
         for word in rest[:free]:
             if re.match("-[^0-9.]", word):
@@ -75,12 +75,13 @@ class Parser(argparse.ArgumentParser):
         if rest and not many:
             self.error(f"expected nothing more, got {' '.join(rest)!r}")
         if rest:
-            setattr(chosen, many[-1], [*getattr(chosen, many[-1]), *rest])
-        return chosen, []
+            setattr(args, many[-1], [*getattr(args, many[-1]), *rest])
+        return args, []
 
     def _unknown(self, word: str):
         name = word.partition("=")[0]
-        near = hint(name, [known for known in self._option_string_actions if known.startswith("--")])
+        shown = {known for known, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS}
+        near = hint(name, sorted(known for known in shown if known.startswith("--")))
         if not near and self._subparsers is not None:
             near = "those of a command come after it"
         elif not near and any(action.dest in ("prompt", "text") for action in self._actions):
@@ -103,17 +104,17 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
     there is room again to print. Any other exception is a mistake of ours, and shows its traceback.
     """
     words = [*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments
-    chosen = parser().parse_args(words)
+    args = parser().parse_args(words)
     begin()
     try:
-        guard(chosen, chosen.file_of_command)
-        with threads(getattr(chosen, "threads", None)), _warnings(), compiling_said():
-            notice(_busy() if "threads" in chosen else None)
-            code = chosen.run(chosen, arguments)
+        guard(args, args.file_of_command)
+        with threads(getattr(args, "threads", None)), _warnings(), compiling_said():
+            notice(_busy() if "threads" in args else None)
+            code = args.run(args, arguments)
         flush()
         return code
     except ModuleNotFoundError as error:
-        return _say(_extra(chosen.extra, chosen.command, error), 2)
+        return _say(_extra(args.extra, args.command, error), 2)
     except BrokenPipeError:  # whoever reads the output has enough of it
         drop()
         return 141
@@ -138,7 +139,7 @@ def parser() -> Parser:
     for module in sorted(pkgutil.iter_modules([str(Path(__file__).parent)]), key=lambda module: module.name):
         if not module.name.startswith("_"):
             file = importlib.import_module(f"{__package__}.{module.name}")
-            summary = file.__doc__.splitlines()[0].rstrip(".")
+            summary = (file.__doc__ or "").splitlines()[0].rstrip(".")
             command = commands.add_parser(module.name, help=summary[0].lower() + summary[1:], description=file.__doc__)
             file.arguments(command)
             command.set_defaults(run=file.run, file_of_command=file, extra=getattr(file, "EXTRA", module.name))

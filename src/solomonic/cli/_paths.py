@@ -14,24 +14,31 @@ from typing import Any
 from .._utils.files import check_place
 from ..data.corpus import files
 
-OF_MODEL = ("*.safetensors", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens*")
+OF_MODEL: tuple[str, ...] = (
+    "*.safetensors",
+    "*.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens*",
+)
 OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")
 
 
-def guard(chosen: argparse.Namespace, command: Any) -> None:
+def guard(args: argparse.Namespace, command: Any) -> None:
     """ValueError where an output of `command`, the file of a command, would replace what it reads or writes besides.
 
     And where it cannot be written at all, so that no work is done for nothing.
     """
-    reads = list(_paths(chosen, getattr(command, "READS", ())))
-    models = list(_paths(chosen, getattr(command, "MODELS", ())))
+    reads = list(_paths(args, getattr(command, "READS", ())))
+    models = list(_paths(args, getattr(command, "MODELS", ())))
     names = (*getattr(command, "WRITES", ()), *getattr(command, "MAKES", ()))
     for name in names:
-        if str(getattr(chosen, name, None)) in ("", ".") or "\0" in str(getattr(chosen, name, None)):
+        if str(getattr(args, name, None)) in ("", ".") or "\0" in str(getattr(args, name, None)):
             raise ValueError(
-                f"{_option(name)}: expected the path of what to write, got {str(getattr(chosen, name))!r}; name one"
+                f"{_option(name)}: expected the path of what to write, got {str(getattr(args, name))!r}; name one"
             )
-    writes = list(_paths(chosen, names))
+    writes = list(_paths(args, names))
     for i, (name, path) in enumerate(writes):
         for other, source in reads + models + writes[:i]:
             if other != name and _same(path, source):
@@ -67,9 +74,9 @@ def guard(chosen: argparse.Namespace, command: Any) -> None:
                 raise ValueError(f"{_option(name)}: {error}") from None
 
 
-def _paths(chosen: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     for name in names:
-        value = getattr(chosen, name, None)
+        value = getattr(args, name, None)
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if one is None or not str(one) or "\0" in str(one):
                 continue

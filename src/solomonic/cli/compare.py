@@ -10,8 +10,9 @@ from ..compare.run import compare
 from ..compare.suites import SUITES, suite
 from ..presets import PRESETS
 from ..tasks import names as tasks
-from ._device import add_device, device
+from ._device import device
 from ._numbers import whole
+from ._options import add_device
 
 READS, MAKES = ("data",), ("out",)
 
@@ -47,14 +48,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    wanted = suite(chosen.suite, chosen.arch, chosen.task, chosen.seeds, chosen.data)
-    where = device(chosen.device)
-    threads = chosen.threads or cores()
-    jobs = (threads if where.type == "cpu" else 4) if chosen.jobs is None else chosen.jobs
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    wanted = suite(args.suite, args.arch, args.task, args.seeds, args.data)
+    where = device(args.device)
+    threads = args.threads or cores()
+    jobs = (threads if where.type == "cpu" else 4) if args.jobs is None else args.jobs
     if jobs < 1:
         raise ValueError(f"--jobs: expected a whole number >= 1, got {jobs}")
-    folder = chosen.out or Path("runs") / wanted.name
+    folder = args.out or Path("runs") / wanted.name
     page = compare(wanted, folder, where, jobs, shlex.join(["solomonic", *words]), max(1, threads // jobs))
     print(paragraph(f"{page} is the page to open; {folder / 'results.jsonl'} has every number"))
     return 0

@@ -10,20 +10,19 @@ the server, and every answer under way, with exit code 0.
 
 import argparse
 import os
-from pathlib import Path
 
 from .._utils.spelling import paragraph, warn
 from ._numbers import whole
+from ._options import add_device, add_dtype, add_model
 
 READS, MODELS = ("memory",), ("model",)
 KEY = "SOLOMONIC_API_KEY"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    from ._device import add_device, add_dtype
     from ._generation import add_memory
 
-    command.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
+    add_model(command)
     command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1: this machine)")
     command.add_argument("--port", type=whole(), default=8000, metavar="P", help="0: any that is free (default 8000)")
     command.add_argument(
@@ -51,32 +50,32 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_memory(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
+def run(args: argparse.Namespace, words: list[str]) -> int:
     from ..checkpoints.folder import load, template
     from ..serve import Limits, Served, Worker, application, bind, listen
     from ._device import device, dtype
     from ._generation import remembering
     from ._turns import Turns
 
-    key = _key(chosen.api_key)
-    if chosen.parallel < 1 or chosen.queue < 0 or chosen.max_tokens < 1 or chosen.max_prompt < 1:
+    key = _key(args.api_key)
+    if args.parallel < 1 or args.queue < 0 or args.max_tokens < 1 or args.max_prompt < 1:
         raise ValueError(
             "expected --parallel, --max-tokens and --max-prompt >= 1 and --queue >= 0, got "
-            f"{chosen.parallel}, {chosen.max_tokens}, {chosen.max_prompt} and {chosen.queue}"
+            f"{args.parallel}, {args.max_tokens}, {args.max_prompt} and {args.queue}"
         )
-    with bind(chosen.host, chosen.port) as bound:
-        model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
+    with bind(args.host, args.port) as bound:
+        model, tokenizer = load(args.model, device(args.device), dtype(args.dtype))
         try:
-            turns = Turns(*template(chosen.model), tokenizer)
+            turns = Turns(*template(args.model), tokenizer)
         except ValueError as error:
             turns = None
             warn(f"no chat, for {' '.join(str(error).split())}")
-        with remembering(chosen, model, tokenizer) as remembers:
-            limits = Limits(chosen.max_tokens, chosen.max_prompt)
-            name = chosen.name or chosen.model.resolve().name
-            also = frozenset() if chosen.name else frozenset({str(chosen.model), str(chosen.model.resolve())})
+        with remembering(args, model, tokenizer) as remembers:
+            limits = Limits(args.max_tokens, args.max_prompt)
+            name = args.name or args.model.resolve().name
+            also = frozenset() if args.name else frozenset({str(args.model), str(args.model.resolve())})
             served = Served(name, remembers, tokenizer, turns, limits, also)
-            worker = Worker(remembers, tokenizer, chosen.parallel, chosen.queue)
+            worker = Worker(remembers, tokenizer, args.parallel, args.queue)
             if key is None and not bound.getsockname()[0].startswith(("127.", "::1")):
                 warn("whoever reaches this address may ask; --api-key lets only some")
             listen(application(served, worker, key), worker, bound, ready=lambda url: _say(served.name, url))

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._utils import jsontext
 from .._utils.spelling import counted, paragraph
-from ._device import add_device
 from ._numbers import COUNT, whole
+from ._options import add_device, add_json, write_json
 from ._table import table
 
 READS, MODELS, WRITES = ("bits",), ("model",), ("json",)
@@ -41,22 +40,22 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="bits that they print next (default 24)",
     )
     add("--model", type=Path, metavar="FOLDER", help="a trained model whose tokenizer has a token for 0 and for 1")
-    add_device(command, "of the model: ")
+    add_device(command)
     add("--twice", action="store_true", help="ask again, and show that all of the work is done again")
-    add("--json", type=Path, metavar="FILE", help="write every number to this file")
+    add_json(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    data = read(chosen.bits)
-    _check(chosen)
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    data = read(args.bits)
+    _check(args)
     from .._utils.progress import Progress
     from ..theory.solomonoff import compiled
     from ..theory.solomonoff.inference import infer
 
-    model = None if chosen.model is None else in_context(chosen.model, data, chosen.device)
-    budget = {"steps": chosen.steps, "last": chosen.phases, "length": chosen.length, "each": chosen.each}
+    model = None if args.model is None else in_context(args.model, data, args.device)
+    budget = {"steps": args.steps, "last": args.phases, "length": args.length, "each": args.each}
     budgeted = any(budget[name] for name in ("steps", "last", "length"))
-    budget["seconds"] = chosen.seconds or (None if budgeted else SECONDS)
+    budget["seconds"] = args.seconds or (None if budgeted else SECONDS)
 
     with Progress(unit="program", what="solomonoff") as bar:
         compiled.ready()
@@ -66,23 +65,18 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             bar.set_note(f"phase {phase}" if phase else "every program")
             bar.update(before + programs - bar.n)
 
-        answer = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **budget)
+        answer = infer(data, depth=args.depth, keep=args.show, progress=progress, **budget)
         again = None
-        if chosen.twice and answer.stopped != "interrupted":
+        if args.twice and answer.stopped != "interrupted":
             done = [phase.k for phase in answer.phases if phase.complete]
             same = (
-                budget | {"seconds": None, "steps": None, "last": None if chosen.length else done[-1]}
-                if done
-                else budget
+                budget | {"seconds": None, "steps": None, "last": None if args.length else done[-1]} if done else budget
             )
             before = bar.n
-            again = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **same)
-    numbers = _numbers(answer, again, model, chosen.bits_on)
-    if chosen.json:
-        from .._utils.files import write
-
-        write(chosen.json, jsontext.write(numbers, 1, missing=True))
-    print("\n\n".join(_shown(numbers)))
+            again = infer(data, depth=args.depth, keep=args.show, progress=progress, **same)
+    numbers = _numbers(answer, again, model, args.bits_on)
+    if write_json(args.json, lambda: numbers):
+        print("\n\n".join(_shown(numbers)))
     return 130 if "interrupted" in (answer.stopped, again and again.stopped) else 0
 
 
@@ -110,17 +104,17 @@ def read(bits: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _check(chosen: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     for name in ("seconds", "steps", "phases", "length", "each", "depth", "show"):
-        value = getattr(chosen, name)
+        value = getattr(args, name)
         if value is not None and not value > 0:
             raise ValueError(f"--{name}: expected more than 0, came {value:g}")
-    if chosen.bits_on < 0:
-        raise ValueError(f"--continue: expected a whole number >= 0, came {chosen.bits_on}")
+    if args.bits_on < 0:
+        raise ValueError(f"--continue: expected a whole number >= 0, came {args.bits_on}")
     for name, most in (("phases", 62), ("length", 24), ("depth", 24)):
-        if (getattr(chosen, name) or 0) > most:
-            raise ValueError(f"--{name}: expected at most {most}, came {getattr(chosen, name)}")
-    if chosen.phases and chosen.length:
+        if (getattr(args, name) or 0) > most:
+            raise ValueError(f"--{name}: expected at most {most}, came {getattr(args, name)}")
+    if args.phases and args.length:
         raise ValueError("--length is instead of phases: leave out --phases or --length")
 
 
@@ -241,7 +235,7 @@ def _shown(numbers: dict[str, Any]):
     if least and least["program"] not in [one["program"] for one in numbers["programs"]]:
         yield table(("program of the least Kt", "bits", "steps", "Kt", "goes on"), [_row(least)])
 
-    rows = [
+    bounds: list[tuple[str, float | None, float]] = [
         ("-log2 M", *(numbers["complexity"][side] for side in ("lower", "upper"))),
         ("Levin's Kt", *(numbers["kt"][side] for side in ("lower", "upper"))),
         ("literal program", None, numbers["literal"]["bits"]),
@@ -250,8 +244,8 @@ def _shown(numbers: dict[str, Any]):
         ("xz", None, float(numbers["bits"]["xz"])),
     ]
     if numbers["model"]:
-        rows.append((f"model {numbers['model']['model']}", None, numbers["bits"]["model"]))
-    yield table(("complexity, bits", "at least", "at most"), rows)
+        bounds.append((f"model {numbers['model']['model']}", None, numbers["bits"]["model"]))
+    yield table(("complexity, bits", "at least", "at most"), bounds)
 
     yield "\n".join(map(paragraph, _work(numbers)))
 

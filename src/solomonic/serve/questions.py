@@ -70,8 +70,11 @@ SAME_CHAT = SAME | {
 class Conversations(Protocol):
     """How the messages of a chat become tokens. `ends` and `stop`: tokens, and the text, at which an answer ends."""
 
-    ends: Collection[int]
-    stop: str
+    @property
+    def ends(self) -> Collection[int]: ...
+
+    @property
+    def stop(self) -> str: ...
 
     def conversation(self, messages: list[tuple[str, str]]) -> list[int]:
         """ValueError for messages that the model's template does not take."""
