@@ -65,18 +65,23 @@ def write(content: Any, indent: int | None = None, missing: bool = False) -> str
     return json.dumps(content, indent=indent, allow_nan=False) + "\n"
 
 
+def plain(content: Any) -> Any:
+    """`content` as a file of it is read: lists for tuples, texts for the keys of objects."""
+    return json.loads(json.dumps(content))
+
+
 def digest(content: Any) -> str:
     """32 hexadecimal digits of what is said, however it is written down."""
     return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {twice[:40]!r} twice")
-    return found
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key[:40]!r} twice")
+        values[key] = value
+    return values
 
 
 def _refuse(constant: str) -> float:
@@ -100,4 +105,4 @@ def _is_deep(content: Any) -> bool:
     return True
 
 
-__all__ = ["DEEPEST", "digest", "lines", "parse", "read", "write"]
+__all__ = ["DEEPEST", "digest", "lines", "parse", "plain", "read", "write"]

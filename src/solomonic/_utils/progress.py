@@ -183,6 +183,7 @@ class Progress:
                 return None
             self._next = 2 * taken
             return self._print((f"{self.n:,} {self.unit}s in " if self.unit else "") + _clock(taken))
+        assert self._first is not None  # an update came before
         first, since = self._first
         done = min(PARTS, PARTS * self.n // self.total)
         early = not self._lines and taken >= self._next and first < self.n

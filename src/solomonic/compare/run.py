@@ -1,6 +1,5 @@
 """Runs the cells of a comparison, several at a time, and shows progress; can be stopped and started again."""
 
-import json
 import multiprocessing
 import queue
 import signal
@@ -19,7 +18,8 @@ from .._utils.machine import cores
 from .._utils.progress import Progress, on_compiling
 from .._utils.spelling import counted, paragraph, warn
 from ..training.fit import Interrupted
-from .matrix import Cell, append_line, build_task, cell_of, cells_of, costs, digest, open_folder, run_cell
+from .folder import append_line, open_folder
+from .matrix import Cell, build_task, cell_of, cells_of, costs, digest, run_cell
 from .report import write_report
 from .suites import Run, Suite
 
@@ -81,7 +81,7 @@ def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, di
         with Progress(len(missing), "model", "time and state against length") as bar:
             for name, arch in missing:
                 table.setdefault(name, {})[arch] = costs(arch, suite.runs[name], suite.cost_lengths, device)
-                write(path, json.dumps(table))
+                write(path, jsontext.write(table))
                 bar.update()
     return table
 
@@ -184,6 +184,7 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a process of its own
 
     def asked() -> bool:
         """Whether to stop: also where nobody is left to take what is found."""

@@ -147,9 +147,9 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _scored(token: int, logits: Tensor, top: int, offset: int) -> Scored:
+def _scored(token: int, logits: Tensor, top: int | None, offset: int) -> Scored:
     log_p = logits.double().log_softmax(-1).clamp_min(LEAST)
-    best, ids = log_p.topk(min(top, len(log_p)))
+    best, ids = log_p.topk(min(top or 0, len(log_p)))
     return Scored(token, log_p[token].item(), tuple(zip(ids.tolist(), best.tolist())), offset)
 
 

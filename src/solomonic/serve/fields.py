@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, overload
 
 from .._utils.jsontext import parse
 from .._utils.spelling import unknown
@@ -48,6 +48,12 @@ class Fields:
         if not isinstance(value, str):
             raise expected(name, "text", value)
         return value
+
+    @overload
+    def whole(self, name: str, default: int, least: int, most: int) -> int: ...
+
+    @overload
+    def whole(self, name: str, default: None, least: int, most: int) -> int | None: ...
 
     def whole(self, name: str, default: int | None, least: int, most: int) -> int | None:
         value = self.get(name, default)

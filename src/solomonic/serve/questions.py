@@ -267,6 +267,7 @@ def _include_usage(fields: Fields, stream: bool) -> bool:
 
 def _prompts(fields: Fields, served: Served, n: int) -> list[str] | list[list[int]]:
     value = fields.get("prompt")
+    prompts: list[Any]
     if isinstance(value, str) or (isinstance(value, list) and value and all(type(one) is int for one in value)):
         prompts = [value]
     elif isinstance(value, list) and value and len({type(one) for one in value}) == 1:

@@ -123,12 +123,12 @@ class Chat(Shape):
         top = [self._token(token, log_p) for token, log_p in scored.top]
         return self._token(scored.token, scored.log_p) | {"top_logprobs": top}
 
-    def _token(self, token: int, log_p: float) -> dict[str, Any]:
+    def _token(self, token: int, log_p: float | None) -> dict[str, Any]:
         name, content = _name(self.tokenizer, token)
         return {"token": name, "logprob": log_p, "bytes": content}
 
 
-def _with_itself(scored: Scored) -> Sequence[tuple[int, float]]:
+def _with_itself(scored: Scored) -> Sequence[tuple[int, float | None]]:
     return scored.top if scored.token in dict(scored.top) else (*scored.top, (scored.token, scored.log_p))
 
 

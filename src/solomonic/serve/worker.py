@@ -26,7 +26,8 @@ class Job:
 
     def __init__(self, worker: "Worker", pieces: Iterator[Piece | None]):
         self.pieces, self.cancelled = pieces, False
-        self._worker, self._loop, self._events = worker, asyncio.get_running_loop(), asyncio.Queue()
+        self._worker, self._loop = worker, asyncio.get_running_loop()
+        self._events: asyncio.Queue[Any] = asyncio.Queue()  # a Piece, Refused or ENDED
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         """Refused where the model failed, or the server ends."""
