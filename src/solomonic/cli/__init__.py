@@ -1,4 +1,4 @@
-"""The command line. A user's mistake is one line on stderr, filled to a terminal, and exit code 2, never a traceback.
+"""The command line. A user's mistake gives one line on stderr and exit code 2, never a traceback.
 
 A command is a file here, known by being there: its docstring's first line is its summary, `arguments(parser)` adds its
 options, `run(args, words)` does it and returns the exit code. What takes long to import is imported in `run`. This

@@ -29,35 +29,51 @@ def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
         help=f"tokens to write at most (default {max_tokens})",
     )
     command.add_argument(
-        "--temperature", type=real(), default=0.8, metavar="T", help="0: always the likeliest token (default 0.8)"
+        "--temperature",
+        type=real(),
+        default=0.8,
+        metavar="T",
+        help="temperature; 0 draws the likeliest token always (default 0.8)",
     )
     command.add_argument(
-        "--top-p", type=real(), default=0.95, metavar="P", help="of the likeliest tokens that make up P (default 0.95)"
+        "--top-p",
+        type=real(),
+        default=0.95,
+        metavar="P",
+        help="draw from the likeliest tokens that make up P (default 0.95)",
     )
-    command.add_argument("--top-k", type=whole(COUNT), metavar="K", help="of the K likeliest tokens (default: all)")
+    command.add_argument(
+        "--top-k", type=whole(COUNT), metavar="K", help="draw from the K likeliest tokens (default: all)"
+    )
     add_seed(command, default=None)
     add_device(command)
     add_dtype(command)
     command.add_argument(
-        "--session", metavar="FILE", help="go on from FILE, where it is there, and save what the model remembers in it"
+        "--session", metavar="FILE", help="go on from FILE, where it is there, and save the session in it"
     )
     add_memory(command)
     command.add_argument(
-        "--explain", action="store_true", help="stored passages that were attended to, on standard error (--memory)"
+        "--explain",
+        action="store_true",
+        help="print the stored passages that were attended to on standard error (--memory)",
     )
 
 
 def add_memory(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--memory", metavar="URI", help="a store of this model to attend to (`solomonic memory add`)")
+    command.add_argument("--memory", metavar="URI", help="store of this model to attend to (`solomonic memory add`)")
     add_k(command)
     command.add_argument(
-        "--approximate", action="store_true", help="search it approximately: faster, where it is large"
+        "--approximate", action="store_true", help="search the store approximately, which is faster for a large one"
     )
     command.add_argument(
-        "--rate", type=real(), default=0.0, metavar="R", help="how fast what is stored fades, by its clock (default 0)"
+        "--rate",
+        type=real(),
+        default=0.0,
+        metavar="R",
+        help="rate at which stored tokens fade, by the store's clock (default 0)",
     )
     command.add_argument(
-        "--hedge", action="store_true", help="mix with the model alone, and without --rate, by how well each foretold"
+        "--hedge", action="store_true", help="mix with the model alone, and with --rate 0, by how well each predicts"
     )
 
 

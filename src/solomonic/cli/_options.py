@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +43,11 @@ def add_threads(command: argparse._ActionsContainer) -> None:
     )
 
 
-def add_dtype(command: argparse._ActionsContainer, default: str = "as the model's file has it") -> None:
+def add_dtype(
+    command: argparse._ActionsContainer, default: str = "as the model's file has it", names: Sequence[str] = DTYPES
+) -> None:
     """--dtype."""
-    command.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (default: {default})")
+    command.add_argument("--dtype", metavar="T", help=f"{', '.join(names)} (default: {default})")
 
 
 def add_seed(command: argparse._ActionsContainer, default: int | None = 0) -> None:

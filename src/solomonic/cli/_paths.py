@@ -26,9 +26,9 @@ OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.
 
 
 def guard(args: argparse.Namespace, command: Any) -> None:
-    """ValueError where an output of `command`, the file of a command, would replace what it reads or writes besides.
+    """ValueError where an output would replace an input or another output, or cannot be written at all.
 
-    And where it cannot be written at all, so that no work is done for nothing.
+    command: the module of the command.
     """
     reads = list(_paths(args, getattr(command, "READS", ())))
     models = list(_paths(args, getattr(command, "MODELS", ())))
@@ -77,12 +77,12 @@ def guard(args: argparse.Namespace, command: Any) -> None:
 def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     for name in names:
         value = getattr(args, name, None)
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            if one is None or not str(one) or "\0" in str(one):
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if item is None or not str(item) or "\0" in str(item):
                 continue
-            path = Path(one)
-            if isinstance(one, str) and not _there(path) and re.match(r"[a-z]{2,}:.", one):
-                path = Path(one.partition(":")[2])  # of a store
+            path = Path(item)
+            if isinstance(item, str) and not _there(path) and re.match(r"[a-z]{2,}:.", item):
+                path = Path(item.partition(":")[2])  # of a store
             yield name, path
 
 
@@ -93,11 +93,11 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(path: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return path.samefile(other)
     except (OSError, ValueError):
-        return _resolved(one) == _resolved(other)
+        return _resolved(path) == _resolved(other)
 
 
 def _inside(path: Path, folder: Path) -> bool:

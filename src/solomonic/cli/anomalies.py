@@ -66,9 +66,9 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     parts, state = [], None
     with Progress(len(series.values), "row", "anomalies", leave=False) as bar:
         for start in range(0, len(series.values), CHUNK):
-            found, state = model.run(series.values[start : start + CHUNK], state)
-            parts.append(found)
-            bar.update(len(found.scores))
+            part, state = model.run(series.values[start : start + CHUNK], state)
+            parts.append(part)
+            bar.update(len(part.scores))
     scores = np.concatenate([part.scores for part in parts])
     surprise = np.concatenate([part.surprise for part in parts])
     expected = np.concatenate([part.predictions.sum(1) for part in parts])

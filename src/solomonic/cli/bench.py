@@ -30,17 +30,17 @@ LENGTHS = {True: [512, 2048, 16384], False: [1024, 4096, 16384, 65536, 131072]} 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--work", nargs="+", default=WORKS, metavar="W", help=f"of {', '.join(WORKS)} (default: all)")
-    add("--scope", nargs="+", default=SCOPES, metavar="S", help=f"of {', '.join(SCOPES)} (default: both)")
+    add("--work", nargs="+", default=WORKS, metavar="W", help=f"{', '.join(WORKS)} (default: all)")
+    add("--scope", nargs="+", default=SCOPES, metavar="S", help=f"{', '.join(SCOPES)} (default: both)")
     add_lengths(command, "512 to 16384; 1024 to 131072 on an accelerator")
-    add("--only", nargs="+", metavar="NAME", help="of the names in the tables; the first in them is the baseline")
+    add("--only", nargs="+", metavar="NAME", help="names in the tables to measure; the first in them is the baseline")
     for name, (default, what) in SIZES.items():
         add(_option(name), dest=name, type=whole(), default=default, metavar="N", help=f"{what} (default {default})")
     add_alias(command, "--batch", dest="batch", type=whole())
-    add("--seconds", type=real(1e9), default=20.0, metavar="X", help="of measuring for each table (default 20)")
+    add("--seconds", type=real(1e9), default=20.0, metavar="X", help="seconds of measuring for each table (default 20)")
     add_device(command)
     add_dtype(command, "float32; bfloat16 on an accelerator")
-    add("--compile", action="store_true", help="everything by torch.compile (which takes its time first)")
+    add("--compile", action="store_true", help="compile everything with torch.compile first")
     add_json(command)
 
 

@@ -23,7 +23,7 @@ COMMANDS = ("/reset", "/state", "/quit")
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add_options(command, max_tokens=1000)
-    command.add_argument("--system", metavar="TEXT", help="what the model is told before the first turn")
+    command.add_argument("--system", metavar="TEXT", help="instructions for the model, before the first turn")
 
 
 def run(args: argparse.Namespace, words: list[str]) -> int:

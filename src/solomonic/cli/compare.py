@@ -22,7 +22,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--suite", default="quick", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)"
     )
     command.add_argument(
-        "--arch", nargs="+", action="extend", metavar="A", help=f"of {', '.join(PRESETS)} (default: the suite's)"
+        "--arch", nargs="+", action="extend", metavar="A", help=f"{', '.join(PRESETS)} (default: the suite's)"
     )
     of_suites = [name for one in SUITES.values() for name in one.runs if name not in tasks()]
     command.add_argument(
@@ -30,7 +30,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="T",
-        help=f"of {', '.join(tasks())}{''.join(f', {name}' for name in of_suites)} (default: the suite's)",
+        help=f"{', '.join(tasks())}{''.join(f', {name}' for name in of_suites)} (default: the suite's)",
     )
     command.add_argument(
         "--data", metavar="PATH", help="file or folder for the task 'text' (default: Python's own library)"
@@ -39,7 +39,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder of results (default runs/SUITE); goes on where it stopped"
     )
     add_device(command)
-    command.add_argument("--seeds", type=whole(1000), metavar="N", help="seeds of every cell (default: the suite's)")
+    command.add_argument(
+        "--seeds", type=whole(1000), metavar="N", help="number of seeds of every cell (default: the suite's)"
+    )
     command.add_argument(
         "--jobs",
         type=whole(1024),

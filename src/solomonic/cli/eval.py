@@ -40,12 +40,18 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_model(command)
     add_data(command)
     add_lengths(command, "1, 4 and 32 times the training length")
-    add("--text", action="store_true", help="bits per byte; what is done when nothing else is asked for")
+    add("--text", action="store_true", help="bits per byte, which is the default where no other test is named")
     add("--positions", action="store_true", help="bits per byte by position, too")
     add("--passkey", action="store_true", help="retrieve a number from sentences that repeat")
     add("--needle", action="store_true", help="retrieve a number from the text of --data")
-    add("--depths", nargs="+", type=float, metavar="D", help="where the number stands (default 0 0.25 0.5 0.75 1)")
-    add("--task", nargs="+", metavar="NAME", help=f"of {', '.join(tasks())}; NAME:option=value has options")
+    add(
+        "--depths",
+        nargs="+",
+        type=float,
+        metavar="D",
+        help="depths of the number in the text (default 0 0.25 0.5 0.75 1)",
+    )
+    add("--task", nargs="+", metavar="NAME", help=f"{', '.join(tasks())}; NAME:option=value sets an option")
     add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
     add("--include", metavar="DIR", help="folder of more tasks for --harness")
     add("--limit", type=whole(), metavar="N", help="documents of each task of --harness (default: all)")

@@ -37,16 +37,18 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--batch",
         type=Path,
         metavar="FILE",
-        help='a prompt a line; of JSON lines, a JSON list, CSV or parquet, by its extension, what each has under "prompt"',
+        help='file with a prompt a line, or JSON lines, a JSON list, CSV or parquet with a field "prompt"',
     )
     command.add_argument("--batch-size", type=whole(), default=8, metavar="B", help="prompts at a time (default 8)")
-    command.add_argument("--out", type=Path, metavar="FILE", help="where --batch writes (default: standard output)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="file that --batch writes (default: standard output)")
     command.add_argument(
         "--remember",
         metavar="NAME",
-        help="write the text to the store of --memory, as the document NAME, as it goes on",
+        help="write the text to the store of --memory, as the document NAME",
     )
-    command.add_argument("--stats", action="store_true", help="tokens, time and bytes of the state, on standard error")
+    command.add_argument(
+        "--stats", action="store_true", help="print tokens, time and bytes of the state on standard error"
+    )
 
 
 def run(args: argparse.Namespace, words: list[str]) -> int:
@@ -121,18 +123,18 @@ def _prompt(args: argparse.Namespace) -> str | bytes:
 def _batch(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size: expected a whole number >= 1, got {args.batch_size}")
-    found = list(_records(args.batch))
-    if not found:
+    prompts = list(_records(args.batch))
+    if not prompts:
         raise ValueError(f"{args.batch}: expected prompts, got none")
     model, tokenizer, sampling = opened(args)
     with remembering(args, model, tokenizer) as remembers:
-        return _answers(args, found, remembers, tokenizer, sampling)
+        return _answers(args, prompts, remembers, tokenizer, sampling)
 
 
-def _answers(args, found, model, tokenizer, sampling) -> int:
-    prompts, kept = [tokenizer.encode(prompt).tolist() for _, prompt in found], [record for record, _ in found]
+def _answers(args, prompts, model, tokenizer, sampling) -> int:
+    ids, records = [tokenizer.encode(prompt).tolist() for _, prompt in prompts], [record for record, _ in prompts]
     with locked(args.out, "writing answers there") if args.out else nullcontext():
-        return _answered(args, kept, prompts, model, tokenizer, sampling)
+        return _answered(args, records, ids, model, tokenizer, sampling)
 
 
 def _answered(args, records, prompts, model, tokenizer, sampling) -> int:
@@ -149,10 +151,10 @@ def _answered(args, records, prompts, model, tokenizer, sampling) -> int:
                 texts = generate(
                     model, [prompts[i] for i in rows], drawn, max_tokens=args.max_tokens, ends=tokenizer.ends
                 )
-                said = [
+                decoded = [
                     tokenizer.decode(text[:-1] if text[-1:] and text[-1] in tokenizer.ends else text) for text in texts
                 ]
-                lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, said, texts)]
+                lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, decoded, texts)]
                 out.write("".join(_line(line, plain) + "\n" for line in lines))
                 out.flush()
                 count += sum(map(len, texts))
@@ -191,7 +193,7 @@ def _records(path: Path) -> Iterator[tuple[dict, bytes]]:
         if not isinstance(text, str) or not text:
             got = json.dumps(value)
             raise ValueError(f'{where}: expected {{"prompt": "some text"}}, got {got[:60]}')
-        yield {key: one for key, one in record.items() if key not in ("text", "tokens")}, utf8(text)
+        yield {key: field for key, field in record.items() if key not in ("text", "tokens")}, utf8(text)
 
 
 def _line(record: dict, plain: bool = False) -> str:

@@ -30,11 +30,17 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--time",
         metavar="COL",
-        help="column of times, refused unless evenly spaced (default: one that looks so, noted)",
+        help="column of times, which must be evenly spaced (default: one that looks like times, with a note)",
     )
     add("--order", type=whole(), metavar="N", help="states (default: the order of the least BIC, to 10)")
     add("--lags", type=whole(), metavar="L", help="rows of past to look at (default: by AIC)")
-    add("--train", type=real(), default=0.5, metavar="X", help="share of the rows to fit, the rest tests (default 0.5)")
+    add(
+        "--train",
+        type=real(),
+        default=0.5,
+        metavar="X",
+        help="share of the rows to fit; the rest are for the test (default 0.5)",
+    )
     add(
         "--focus",
         default="prediction",
@@ -71,14 +77,14 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
         load(out / "model.json")  # what is no model of ours is not replaced
     data, outputs, inputs = _columns(read(args.data), args)
     values = {name: data.numbers(name) for name in outputs + inputs}
-    y, u = (np.reshape([values[name] for name in some], (len(some), data.rows)).T for some in (outputs, inputs))
+    y, u = (np.reshape([values[name] for name in names], (len(names), data.rows)).T for names in (outputs, inputs))
     try:
         y, u = check(y, outputs), check(u, inputs)
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
     rows = round(args.train * len(y))
     with Progress(unit="", what="identify", leave=False) as bar:
-        found = identify(
+        identified = identify(
             y[:rows],
             u[:rows],
             args.order,
@@ -90,9 +96,9 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
             inputs=inputs,
             report=bar.describe,
         )
-    for equation in found.dependent:
+    for equation in identified.dependent:
         aside(f"note: {equation} in the fitted rows, up to a constant, and so in the model")
-    fitted = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
+    fitted = {"model.json": identified.model, "stable.json": identified.stable, "bilinear.json": identified.bilinear}
     models = {name: model for name, model in fitted.items() if model is not None}
     predictions = {name: _predictions(model, y, u, rows) for name, model in models.items()}
     test = slice(rows, None) if rows < len(y) else slice(None)
@@ -107,7 +113,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
             save(model, out / name)
         if not args.no_picture:
             draw(
-                found,
+                identified,
                 y,
                 predictions["model.json"][AHEAD],
                 predictions["model.json"].get(SIMULATED),
@@ -117,7 +123,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
             )
 
     def results() -> dict[str, Any]:
-        numbers = {"data": str(args.data), "rows": len(y), "fitted_rows": rows, **_numbers(found)}
+        numbers = {"data": str(args.data), "rows": len(y), "fitted_rows": rows, **_numbers(identified)}
         numbers["fit_of"] = judged
         numbers["fits"] = {
             name: {way: dict(zip(outputs, values.tolist())) for way, values in ways.items()}
@@ -129,7 +135,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
         return 0
     split = f", tested on {rows + 1}-{len(y)}" * (rows < len(y))
     print(f"{args.data}: {len(y)} rows, fitted to rows 1-{rows}{split}")
-    _print(found, by_bic=args.order is None)
+    _print(identified, by_bic=args.order is None)
     lines = [[f"{name}, {way}", *_fits(values)] for name, ways in fits.items() for way, values in ways.items()]
     print("\n" + table([f"fit of the {judged} rows", *outputs], lines))
     print("fit: 100 is perfect, 0 no better than the mean")
@@ -138,10 +144,10 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
 
 
 def _columns(data: Table, args: argparse.Namespace) -> tuple[Table, list[str], list[str]]:
-    """The table, oldest row first, and the names of outputs and inputs. What was not asked for is said."""
+    """The table, oldest row first, and the names of outputs and inputs. Choices that nobody made are printed as notes."""
     from ..theory.realization.series import check_time
 
-    outputs, inputs, time = (data.choose(given) for given in (args.outputs, args.inputs, args.time))
+    outputs, inputs, time = (data.choose(names) for names in (args.outputs, args.inputs, args.time))
     if len(time) > 1:
         raise ValueError(f"--time: expected one column, got {', '.join(time)}")
     if twice := set(inputs) & set(outputs) | set(time) & {*inputs, *outputs}:
@@ -174,25 +180,25 @@ def _columns(data: Table, args: argparse.Namespace) -> tuple[Table, list[str], l
 
 def _predictions(model, y: np.ndarray, u: np.ndarray, rows: int) -> dict[str, np.ndarray]:
     """One step ahead; and simulated from the state at the end of the fitted rows, and from the first state in them."""
-    one, states = model.predict(y, u)
+    ahead, states = model.predict(y, u)
     if not u.shape[1]:
-        return {AHEAD: one}
+        return {AHEAD: ahead}
     parts = [model.simulate(u[:rows], states[0])]
     if rows < len(y):
         parts.append(model.simulate(u[rows:], states[rows]))
-    return {AHEAD: one, SIMULATED: np.concatenate(parts)}
+    return {AHEAD: ahead, SIMULATED: np.concatenate(parts)}
 
 
-def _numbers(found) -> dict:
+def _numbers(identified) -> dict:
     """What `_print` says, as JSON has it."""
-    model, tests = found.model, {"white": found.white, "free_of_past_inputs": found.unexplained}
+    model, tests = identified.model, {"white": identified.white, "free_of_past_inputs": identified.unexplained}
     poles = [{"real": p.real, "imaginary": p.imag, "modulus": abs(p), "angle": float(np.angle(p))} for p in model.poles]
     return {
         "order": model.order,
-        "bic": np.asarray(found.scores).tolist(),
-        "lags": found.lags,
-        "canonical_correlations": found.correlations.tolist(),
-        "information_nats": found.information,
+        "bic": np.asarray(identified.scores).tolist(),
+        "lags": identified.lags,
+        "canonical_correlations": identified.correlations.tolist(),
+        "information_nats": identified.information,
         "poles": poles,
         "stable": bool(model.stable),
         **{
@@ -206,27 +212,29 @@ def _fits(values: np.ndarray) -> list[str]:
     return ["stands still" if np.isnan(value) else f"{value:.1f}" if value > -1000 else "runs away" for value in values]
 
 
-def _print(found, by_bic: bool) -> None:
+def _print(identified, by_bic: bool) -> None:
     from ..theory.realization.whiteness import largest
 
-    model, s = found.model, found.correlations
+    model, s = identified.model, identified.correlations
     n = model.order
-    print(f"order {n} ({'least BIC' if by_bic else 'as given'}), {found.lags} rows of past")
+    print(f"order {n} ({'least BIC' if by_bic else 'as given'}), {identified.lags} rows of past")
     shown = " ".join([*(f"{v:.3f}" for v in s[:n]), "|", *(f"{v:.3f}" for v in s[n : n + 4])])
-    given = ", inputs given" * bool(model.inputs)
-    nats = f"{found.information:.2f} nats between past and future{given}"
+    conditional = ", inputs given" * bool(model.inputs)
+    nats = f"{identified.information:.2f} nats between past and future{conditional}"
     print(paragraph(f"canonical correlations {shown}: {nats}", after="  "))
     if n:
         poles = [p for p in model.poles if p.imag >= 0]
         rows = [[f"{abs(p):.5f}", f"{abs(np.angle(p)):.4f}", _memory(abs(p))] for p in poles]
         print("\n" + table(["pole: modulus", "angle, radians", "rows to fade to 1/e"], rows))
         print(_split(model))
-    size, lag = largest(found.innovations, found.white.lags)
+    size, lag = largest(identified.innovations, identified.white.lags)
     print(
-        paragraph(f"{_said('residuals white', found.white)}; largest correlation {size:.2f} at lag {lag}", after="  ")
+        paragraph(
+            f"{_said('residuals white', identified.white)}; largest correlation {size:.2f} at lag {lag}", after="  "
+        )
     )
-    if found.unexplained is not None:
-        print(paragraph(_said("residuals free of past inputs", found.unexplained), after="  "))
+    if identified.unexplained is not None:
+        print(paragraph(_said("residuals free of past inputs", identified.unexplained), after="  "))
     if not model.stable:
         unstable = f"unstable: a pole of modulus {abs(model.poles[0]):.5f}"
         print(paragraph(f"{unstable}; stable.json has the nearest stable model, fitted again", after="  "))

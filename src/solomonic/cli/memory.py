@@ -1,4 +1,4 @@
-"""The long-term store: read documents into it, search it, say what is in it and what is to go from it."""
+"""The long-term store: add documents, search, list, verify, repair and forget them."""
 
 import argparse
 import os
@@ -25,12 +25,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     # a subcommand is a function with its summary as its docstring, and one that adds its arguments
     commands = command.add_subparsers(required=True, metavar="SUBCOMMAND", dest="subcommand")
     for name, (run, add) in SUBCOMMANDS.items():
-        one = commands.add_parser(name, help=(run.__doc__ or "").splitlines()[0].rstrip("."), description=run.__doc__)
-        one.add_argument(
+        command = commands.add_parser(
+            name, help=(run.__doc__ or "").splitlines()[0].rstrip("."), description=run.__doc__
+        )
+        command.add_argument(
             "--store", required=True, metavar="URI", help="a folder, or another store's URI (docs/memory.md)"
         )
-        add(one)
-        one.set_defaults(subcommand_run=run)
+        add(command)
+        command.set_defaults(subcommand_run=run)
 
 
 def run(args: argparse.Namespace, words: list[str]) -> int:
@@ -145,18 +147,18 @@ def list_documents(args: argparse.Namespace) -> int:
 def stats(args: argparse.Namespace) -> int:
     """Say what the store holds, and how much room it takes."""
     with _opened(args) as store:
-        found, layout = store.stats(), store.layout
+        stats, layout = store.stats(), store.layout
     rows = [
-        ["documents", found["documents"]],
-        ["of them incomplete", found["incomplete"]],
-        ["stored tokens, all layers", found["tokens"]],
-        ["text bytes", found["text"]],
-        ["store bytes", found["size"]],
-        ["store bytes per stored token", found["size"] / found["tokens"] if found["tokens"] else None],
+        ["documents", stats["documents"]],
+        ["of them incomplete", stats["incomplete"]],
+        ["stored tokens, all layers", stats["tokens"]],
+        ["text bytes", stats["text"]],
+        ["store bytes", stats["size"]],
+        ["store bytes per stored token", stats["size"] / stats["tokens"] if stats["tokens"] else None],
     ]
     print(table(["store", visible(args.store)], rows))
     print()
-    layers = [[str(s.layer), s.heads, s.dim, s.block, found["clock"][s.layer]] for s in layout.layers]
+    layers = [[str(s.layer), s.heads, s.dim, s.block, stats["clock"][s.layer]] for s in layout.layers]
     print(table(["layer", "heads", "dim", "block", "clock"], layers))
     print("\n" + paragraph(f"model {visible(layout.model)}, {layout.dtype}"))
     return 0
@@ -199,7 +201,7 @@ def repair(args: argparse.Namespace) -> int:
 
 
 def forget(args: argparse.Namespace) -> int:
-    """Forget for good the documents for which all that is given holds, and all that was computed from them.
+    """Forget the documents that all options select, and everything that was computed from them.
 
     It asks nothing. What it prints is gone from the store, its index and its log when it ends.
     """
@@ -250,26 +252,28 @@ def _layout(args: argparse.Namespace, model):
 
     if not can_store(model):
         raise ValueError(f"{args.model}: expected a model with an eidetic memory, which can store, got one without")
-    given = args.keep is not None or args.layers is not None
+    for_new = args.keep is not None or args.layers is not None
     try:
         open_store(args.store).close()
     except Absent:
         return layout(model, args.layers, keep=KEEP if args.keep is None else args.keep)
-    if given:
+    if for_new:
         raise ValueError(f"--keep and --layers are for a new store; {args.store} is there and has its own")
     return None
 
 
 def _forget_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--document", action="append", metavar="NAME", help="of this name, or this file; may be given again"
+        "--document", action="append", metavar="NAME", help="name or file of a document; may be repeated"
     )
     command.add_argument(
-        "--id", action="append", type=whole(), metavar="N", help="of this number in memory list; may be given again"
+        "--id", action="append", type=whole(), metavar="N", help="number of a document in memory list; may be repeated"
     )
-    command.add_argument("--session", metavar="S", help="of this session")
-    command.add_argument("--before", metavar="TIME", help="added before TIME: 2026-01-31, 2026-01-31T12:00 (UTC)")
-    command.add_argument("--after", metavar="TIME", help="added at TIME or later")
+    command.add_argument("--session", metavar="S", help="documents of this session")
+    command.add_argument(
+        "--before", metavar="TIME", help="documents added before TIME: 2026-01-31, 2026-01-31T12:00 (UTC)"
+    )
+    command.add_argument("--after", metavar="TIME", help="documents added at TIME or later")
     command.add_argument("--dry-run", action="store_true", help="only print what would go")
 
 
@@ -277,15 +281,19 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("path", nargs="+", metavar="PATH", help="files or folders of text")
     _model_arguments(command)
     add_field(command)
-    command.add_argument("--session", metavar="S", help="to forget by")
+    command.add_argument("--session", metavar="S", help="name of a session, to forget it by")
     command.add_argument(
         "--keep",
         type=real(),
         metavar="SHARE",
-        help=f"of a new store: the share of tokens that are kept, the most telling ones (default {KEEP})",
+        help=f"share of tokens that a new store keeps, those of the highest scores (default {KEEP})",
     )
     command.add_argument(
-        "--layers", nargs="+", type=whole(), metavar="N", help="of a new store: layers, from 0 (default: all that can)"
+        "--layers",
+        nargs="+",
+        type=whole(),
+        metavar="N",
+        help="layers of the model that a new store serves, from 0 (default: all that can)",
     )
 
 

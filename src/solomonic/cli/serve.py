@@ -1,11 +1,11 @@
-"""Serve a model over HTTP: what speaks OpenAI's completions and chat speaks to it.
+"""Serve a model over HTTP: an OpenAI-compatible server of completions and chat.
 
     solomonic serve runs/books --port 8000
 
 GET /v1/models, POST /v1/completions and /v1/chat/completions, whole or streamed; GET /health says how many requests run
-and wait. What cannot be done as it was asked for is refused with the name of the field. The key of --api-key may be
-given as the environment variable SOLOMONIC_API_KEY instead, which no list of processes shows. Ctrl-C and SIGTERM end
-the server, and every answer under way, with exit code 0.
+and wait. The server refuses what it cannot do, with the name of the field. The environment variable SOLOMONIC_API_KEY
+may hold the key of --api-key, so that no list of processes shows it. Ctrl-C and SIGTERM end the server, and every answer
+under way, with exit code 0.
 """
 
 import argparse
@@ -23,21 +23,25 @@ def arguments(command: argparse.ArgumentParser) -> None:
     from ._generation import add_memory
 
     add_model(command)
-    command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1: this machine)")
-    command.add_argument("--port", type=whole(), default=8000, metavar="P", help="0: any that is free (default 8000)")
     command.add_argument(
-        "--name", metavar="NAME", help="what requests call the model (default: MODEL's last name, or MODEL)"
+        "--host", default="127.0.0.1", metavar="H", help="address to listen at (default 127.0.0.1: this machine)"
     )
-    command.add_argument("--api-key", metavar="KEY", help="what requests must bear (default: $SOLOMONIC_API_KEY)")
     command.add_argument(
-        "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens a request may ask for (default 4096)"
+        "--port", type=whole(), default=8000, metavar="P", help="port; 0 takes any that is free (default 8000)"
+    )
+    command.add_argument(
+        "--name", metavar="NAME", help="name of the model in requests (default: MODEL's last name, or MODEL)"
+    )
+    command.add_argument("--api-key", metavar="KEY", help="key that requests must have (default: $SOLOMONIC_API_KEY)")
+    command.add_argument(
+        "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens that a request may ask for (default 4096)"
     )
     command.add_argument(
         "--max-prompt",
         type=whole(),
         default=131072,
         metavar="N",
-        help="tokens a request may have read (default 131072)",
+        help="tokens of a prompt, at most (default 131072)",
     )
     command.add_argument(
         "--parallel", type=whole(), default=4, metavar="N", help="requests that take turns, token by token (default 4)"
@@ -88,8 +92,8 @@ def _say(name: str, url: str) -> None:
     print(paragraph(f"serving {name} at {url}; Ctrl-C ends it"), flush=True)
 
 
-def _key(given: str | None) -> str | None:
-    name, key = ("--api-key", given) if given is not None else (KEY, os.environ.get(KEY))
+def _key(option: str | None) -> str | None:
+    name, key = ("--api-key", option) if option is not None else (KEY, os.environ.get(KEY))
     if key is not None and not (key and all("!" <= character <= "~" for character in key)):
         raise ValueError(f"{name}: expected a key of visible ASCII characters without spaces, got another")
     return key

@@ -29,13 +29,30 @@ def arguments(command: argparse.ArgumentParser) -> None:
         type=real(float("inf")),
         default=10.0,
         metavar="X",
-        help="of new video; inf goes on until Ctrl-C (default 10)",
+        help="seconds of new video; inf goes on until Ctrl-C (default 10)",
     )
-    add("--speed", type=real(1000), default=1.0, metavar="S", help="below 1 slower, above 1 faster (default 1)")
+    add(
+        "--speed",
+        type=real(1000),
+        default=1.0,
+        metavar="S",
+        help="speed of the video: below 1 slower, above 1 faster (default 1)",
+    )
     add("--reverse", action="store_true", help="run the backward model: time runs the other way")
-    add("--frames", type=whole(), default=500, metavar="T", help="of the clip to learn from, at most (default 500)")
-    add("--width", type=whole(), metavar="W", help="scale the clip down to so many pixels")
-    add("--rate", type=real(1000, 0.001), metavar="R", help="frames a second of a folder of pictures (default 25)")
+    add(
+        "--frames",
+        type=whole(),
+        default=500,
+        metavar="T",
+        help="frames of the clip to learn from, at most (default 500)",
+    )
+    add(
+        "--width",
+        type=whole(),
+        metavar="W",
+        help="pixels of width to which the clip is scaled down (default: as it is)",
+    )
+    add("--rate", type=real(1000, 0.001), metavar="R", help="frames a second, for a folder of pictures (default 25)")
     add("--no-grain", action="store_true", help="leave out the grain: what the states do not explain")
     add_seed(command)
     add_threads(command)

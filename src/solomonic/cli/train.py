@@ -42,20 +42,22 @@ DIALS = {
     "n_kv_heads": "heads of keys and values (default: as many; of bmojo one for four)",
     "window": "tokens of the window",
     "capacity": "slots of the eidetic memory, 0 for none",
-    "block": "tokens after which it is renewed (default: the window)",
+    "block": "tokens after which the slots are renewed (default: the window)",
     "state_size": "rows of the fading memory's state",
-    "expand": "its inner width in B'MOJO, times d_model (default: 2; as published 1)",
+    "expand": "inner width of the fading memory of B'MOJO, times d_model (default: 2; as published 1)",
     "fading": "fading memory of B'MOJO: " + ", ".join(name for name, mixer in MIXERS.items() if mixer.is_fading),
-    "score": f"what says which tokens B'MOJO keeps: {', '.join(SCORES)}",
-    "tied": "yes or no: fading keys and values by the projections of the window's",
+    "score": f"admission score of B'MOJO: {', '.join(SCORES)}",
+    "tied": "yes or no: the window's projections give the keys and values of the fading memory too",
     "conv": "width of the short convolution of B'MOJO, 0 for none",
     "readout": f"how B'MOJO reads the fading memory: {', '.join(READOUTS)}",
-    "combine": f"how its readouts are joined: {', '.join(COMBINE)} (default: by the readout)",
-    "slot_decay": "what the scores of kept tokens lose, 0 for nothing (default: a constant of the layer)",
+    "combine": f"how B'MOJO joins its readouts: {', '.join(COMBINE)} (default: by the readout)",
+    "slot_decay": "decay of the scores of kept tokens, 0 for none (default: a constant of the layer)",
     "d_ff": "width of the MLP (default: as many parameters as the Transformer's)",
     "tie_embeddings": "yes or no: the head is the embeddings",
 }
 """Settings of a named model, of `preset`."""
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 
 CARRY = 8
 """Steps in one place: longer ones cost what other places would have taught (docs/log.md)."""
@@ -106,7 +108,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         type=real(),
         default=0.0,
         metavar="X",
-        help="share of rows that read again what others hold, so that a store is of use (default 0: it is not)",
+        help="share of rows that read other rows again, which trains the use of a store (default 0)",
     )
     how.add_argument("--lr", type=real(), default=2e-3, metavar="X", help="highest learning rate (default 2e-3)")
     how.add_argument(
@@ -116,7 +118,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the steps in which the rate rises (default 0.05)",
     )
-    how.add_argument("--weight-decay", type=real(least=0), default=0.1, metavar="X", help="of matrices (default 0.1)")
+    how.add_argument(
+        "--weight-decay", type=real(least=0), default=0.1, metavar="X", help="weight decay of matrices (default 0.1)"
+    )
     how.add_argument(
         "--clip",
         type=real(float("inf"), least=0),
@@ -128,10 +132,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--fading-dropout",
         type=real(),
         metavar="X",
-        help="share of rows at first whose fading memories are not read beside attention (default 0; 0.5 with --lookup)",
+        help="share of rows without fading memories at first (default 0; 0.5 with --lookup)",
     )
     add_seed(how)
-    add_dtype(how, "bfloat16 where the device has it; weights are float32")
+    add_dtype(how, "bfloat16 where the device has it; weights are float32", tuple(PRECISIONS))
     add_alias(how, "--precision", dest="dtype", choices=["no", "bf16"])
     how.add_argument("--fsdp", action="store_true", help="shard the model over the processes (FSDP2)")
     add_device(how)
@@ -270,8 +274,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
 
 def _precision(dtype: str | None) -> str | None:
     """Of products, as accelerate names it; None where the device decides."""
-    names = {"float32": "no", "bfloat16": "bf16"}
-    return None if dtype is None else choose("dtype", dtype, names | {name: name for name in names.values()})
+    return None if dtype is None else choose("dtype", dtype, PRECISIONS | {name: name for name in PRECISIONS.values()})
 
 
 def _on_cpu(name: str | None) -> bool:

@@ -38,8 +38,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_model(command)
     add("--train", required=True, metavar="FILE", help="labelled examples")
     add("--test", required=True, metavar="FILE", help="questions with the labels that are right")
-    add("--fields", nargs=2, default=("text", "label"), metavar="F", help="of text and label (default text label)")
-    add("--ways", nargs="+", metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all that the model has)")
+    add(
+        "--fields",
+        nargs=2,
+        default=("text", "label"),
+        metavar="F",
+        help="fields of text and label (default text label)",
+    )
+    add("--ways", nargs="+", metavar="WAY", help=f"{', '.join(WAYS)} (default: all that the model has)")
     add(
         "--neighbours",
         type=whole(),
@@ -47,17 +53,17 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="examples in context, tuned on, that vote (default 8)",
     )
-    add("--steps", type=whole(), default=5, metavar="N", help="of tuning (default 5)")
+    add("--steps", type=whole(), default=5, metavar="N", help="steps of tuning (default 5)")
     add("--lr", type=real(), default=3e-3, metavar="X", help="learning rate of tuning (default 3e-3)")
     add_k(command)
     add(
         "--retrieval",
         default="hidden",
         metavar="HOW",
-        help="of neighbours: hidden, by the nearest hidden states, or store, by what its layers attend to most "
+        help="how neighbours are found: hidden, by the nearest hidden states, or store, by the attention of its layers "
         "(default hidden)",
     )
-    add("--store", metavar="URI", help="to keep the examples in (default: in memory, for this run)")
+    add("--store", metavar="URI", help="store to keep the examples in (default: in memory, for this run)")
     add("--template", metavar="T", help=r"how an example is written (default '{text}\n=> {label}\n')")
     add("--limit", type=whole(), metavar="N", help="the first N questions (default: all)")
     add_device(command)
@@ -117,7 +123,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
                 transducer.prepare(bar.update)
         held = {way: transducer.bytes_of(way) for way in ways}
 
-        def found(complete: bool) -> dict[str, Any]:
+        def results(complete: bool) -> dict[str, Any]:
             seen = {example.text for example in train}
             commonest = Counter(example.label for example in train).most_common(1)[0][0]
             asked = [i for i in sorted(answers) if i < len(questions)]
@@ -149,12 +155,12 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
                         answers.setdefault(i, {}).update({way: asdict(answer) for way, answer in new.items()})
                         bar.update(len(missing))
                     if args.json and time.monotonic() - saved > SAVED:
-                        _save(args.json, found(False))
+                        _save(args.json, results(False))
                         saved = time.monotonic()
             complete = True
         finally:
             if answers:
-                result = found(complete)
+                result = results(complete)
                 if args.json:
                     _save(args.json, result)
                 print(_shown(result, ways))
@@ -228,8 +234,8 @@ def _summary(answers: dict, test: list, asked: list[int], way: str, held: int) -
 
 
 def _shown(result: dict[str, Any], ways: list[str]) -> str:
-    given = f"{counted(result['examples'], 'example')} of {counted(len(result['labels']), 'label')}"
-    asked = f"{given}; {counted(result['questions'], 'question')}"
+    examples = f"{counted(result['examples'], 'example')} of {counted(len(result['labels']), 'label')}"
+    asked = f"{examples}; {counted(result['questions'], 'question')}"
     least = f"accuracy by chance {result['chance']:.3f}, of the commonest label {result['majority']:.3f}"
     lines = [paragraph(f"{asked}; {least}")]
     if again := result["of_them_in_train"]:

@@ -74,7 +74,7 @@ def quality_against_state(task: Task) -> dict | None:
     stops = list(dict.fromkeys(n for n in (train, longest) if n))
     series = []
     for e in task.entries:
-        found = [(n, size.mean, task.value(e, n)) for n in stops if (size := e.stat(state, n))]
+        sizes = [(n, size.mean, task.value(e, n)) for n in stops if (size := e.stat(state, n))]
         series.append(
             Series(
                 e.arch,
@@ -84,7 +84,7 @@ def quality_against_state(task: Task) -> dict | None:
                     point(
                         size, s, e.label, f"at length {tokens(n)} with {bytes_text(size)}", fixed, hollow=n != longest
                     )
-                    for n, size, s in found
+                    for n, size, s in sizes
                 ],
             )
         )

@@ -73,8 +73,8 @@ class Stat:
 
 
 def stat(values: Iterable[float | None]) -> Stat | None:
-    there = [v for v in values if v is not None]
-    return Stat(sum(there) / len(there), min(there), max(there), len(there)) if there else None
+    known = [v for v in values if v is not None]
+    return Stat(sum(known) / len(known), min(known), max(known), len(known)) if known else None
 
 
 def score(
