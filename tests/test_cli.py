@@ -136,7 +136,7 @@ def test_choices_are_shown():
     def shown(words):
         return set(re.findall(r"[\w.-]+", parsers()[words].format_help()))
 
-    assert {*PRESETS, *SCORES, *READOUTS, *COMBINE, "kda", "bf16", "yes"} <= shown("train")
+    assert {*PRESETS, *SCORES, *READOUTS, *COMBINE, "kda", "bfloat16", "yes"} <= shown("train")
     assert {*PRESETS, *names(), "quick", "standard", "mad"} <= shown("compare")
     for words in ("eval", "generate", "memory add", "serve", "transduce"):
         assert {"float32", "bfloat16", "float16", "cpu", "cuda"} <= shown(words), words
@@ -154,7 +154,7 @@ def test_threads_are_those_asked_for(monkeypatch, capsys):
     import torch
     from threadpoolctl import threadpool_info
 
-    def run(chosen, words):
+    def run(args, words):
         blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
         print(torch.get_num_threads(), *blas, os.environ["OMP_NUM_THREADS"])
 
@@ -203,9 +203,14 @@ def test_module_is_the_command():
 
 
 def test_list_as_json(capsys, tmp_path):
-    assert main(["list"]) == 0
-    shown = capsys.readouterr().out
-    assert main(["list", "--json"]) == 0 and main(["list", "--json", str(tmp_path / "l.json")]) == 0
-    listed = json.loads(capsys.readouterr().out)
+    """Instead of the text on the terminal, beside it in a file."""
+
+    def printed(*words):
+        assert main(["list", *words]) == 0
+        return capsys.readouterr().out
+
+    text = printed()
+    assert printed("--json", str(tmp_path / "l.json")) == text
+    listed = json.loads(printed("--json"))
     assert listed == json.loads((tmp_path / "l.json").read_text()) and {*listed} >= {"architectures", "tasks"}
-    assert all(name in shown for group in listed.values() for name in group)
+    assert all(name in text for group in listed.values() for name in group)

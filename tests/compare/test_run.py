@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from solomonic.compare.matrix import Cell, build_task, cells_of, digest, kept_tokens, open_folder, read_lines, run_cell
+from solomonic.compare.folder import open_folder, read_lines
+from solomonic.compare.matrix import Cell, build_task, cells_of, digest, kept_tokens, run_cell
 from solomonic.compare.run import compare
 from solomonic.compare.suites import SUITES, Run, Suite, suite
 
@@ -29,7 +30,7 @@ CPU = torch.device("cpu")
 
 def test_every_cell_is_a_line_and_the_page_is_written(tmp_path):
     page = compare(TINY, tmp_path, CPU, 1, "solomonic compare")
-    lines = read_lines(tmp_path / "results.jsonl")
+    lines, _ = read_lines(tmp_path / "results.jsonl")
     assert {(x["arch"], x["task"], x["seed"], x["lr"]) for x in lines} == {
         (c.arch, c.task, c.seed, c.lr) for c in cells_of(TINY)
     }
@@ -162,32 +163,48 @@ def test_kept_tokens_are_those_of_the_state():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_and_started_again(tmp_path, number):
-    """Stopped in the middle of a cell: exit code 130, the cell goes on from its checkpoint, its losses the same."""
+    """Stopped in the middle of a cell: exit code 130, the cell goes on from its checkpoint, its losses the same.
+
+    The cell waits in its middle for the signal, however long that takes to come.
+    """
     options = ["--arch", "sliding_window", "--task", "distractor_recall", "--jobs", "1", "--out"]
     command = [sys.executable, "-c", PROGRAM, "compare", *options]
-    process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=os.environ)
+    process = subprocess.Popen(
+        [*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=os.environ | {"WAITS": "1"}
+    )
     seen = b""
     while not re.search(rb"[1-9]\d*/400 ", seen):
         seen += (part := os.read(process.stderr.fileno(), 4096))
         assert part, seen.decode()
     process.send_signal(number)
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=600)[1]
     assert process.returncode == 130 and b"goes on from here" in said, said.decode()
     assert b"\r" not in seen + said
-    assert read_lines(tmp_path / "cut" / "results.jsonl") == []
+    assert read_lines(tmp_path / "cut" / "results.jsonl") == ([], [])
     assert len(list((tmp_path / "cut" / "cells").glob("*.safetensors"))) == 1
     subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    cut, whole = (read_lines(tmp_path / name / "results.jsonl") for name in ("cut", "whole"))
+    cut, whole = (read_lines(tmp_path / name / "results.jsonl")[0] for name in ("cut", "whole"))
     assert (
         len(cut) == len(whole) == 1 and cut[0]["curve"] == whole[0]["curve"] and cut[0]["scores"] == whole[0]["scores"]
     )
 
 
 PROGRAM = """
+import os
 import sys
+import time
 from dataclasses import replace
-from solomonic.compare import suites
+from solomonic.compare import matrix, suites
+fit = matrix.fit
+def waiting(model, problem, config, checkpoint, report, stop):
+    def waits(step, loss):
+        report(step, loss)
+        while step == 200 and not stop():
+            time.sleep(0.01)
+    return fit(model, problem, config, checkpoint, waits, stop)
+if os.environ.get("WAITS"):
+    matrix.fit = waiting
 quick = suites.QUICK
 run = replace(quick.runs["distractor_recall"], steps=400, batch_size=8, samples=8, lengths=(96,))
 suites.SUITES["quick"] = replace(quick, runs={"distractor_recall": run}, cost_lengths=(8,))

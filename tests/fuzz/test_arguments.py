@@ -66,7 +66,7 @@ SLOW = {  # options by which a person asks for as much time as the number says
     "texture": {"seconds", "frames"},
     "transduce": {"steps"},
 }
-LEFT_OUT = {"serve"}  # it serves until it is told to end; tests/test_serve.py has its arguments
+LEFT_OUT = {"serve"}  # it serves until it is told to end; tests/serve has its arguments
 UNTRIED = {"help", "version", "harness"}  # the last imports a large library; tests/evaluation/test_harness.py has it
 
 

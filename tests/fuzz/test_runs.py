@@ -71,7 +71,7 @@ def test_a_damaged_checkpoint_of_a_cell_begins_again(tmp_path, content):
 
 
 def _settings(suite):
-    from solomonic.compare.matrix import settings_of
+    from solomonic.compare.folder import settings_of
 
     return settings_of(suite, "cpu")
 

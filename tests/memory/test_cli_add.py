@@ -239,7 +239,7 @@ def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
         (("memory", "add", "{}/none", "--model", "{}/model", "--store", "{}/new"), "it is not there"),
         (("memory", "search", "x", "--model", "{}/model", "--store", "{}/other"), "one of this model"),
         (("generate", "{}/model", "x", "--memory", "{}/none"), "none"),
-        (("generate", "{}/model", "x", "--memory", "{}/store", "--found", "0"), "--found >= 1"),
+        (("generate", "{}/model", "x", "--memory", "{}/store", "--k", "0"), "--k >= 1"),
         (("generate", "{}/model", "x", "--memory", "{}/store", "--hedge", "--remember", "t"), "leave one of them out"),
         (("generate", "{}/model", "x", "--explain"), "--explain, --remember and --hedge are for --memory"),
     ],

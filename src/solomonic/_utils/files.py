@@ -14,7 +14,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # no such locks on this system: writers are not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 PARTIAL, LOCK = ".partial", ".lock"
 
@@ -195,7 +195,7 @@ def _something_in(folder: Path) -> str | None:
 
 def _first_missing(path: Path) -> Path | None:
     """The highest of the folder and those around it that is not there, None where all are."""
-    missing = [one for one in (path, *path.parents) if not one.exists()]
+    missing = [around for around in (path, *path.parents) if not around.exists()]
     return missing[-1] if missing else None
 
 

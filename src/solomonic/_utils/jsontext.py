@@ -1,4 +1,4 @@
-"""JSON of files and people: read with one kind of error, written so that it is JSON."""
+"""Reads JSON strictly, with ValueErrors that name the file, and writes only what is JSON."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ KINDS = {dict: "a JSON object", list: "a JSON list", object: "a JSON object"}
 
 
 def parse(text: str | bytes, where: str, kind: type = object, infinite: bool = False) -> Any:
-    """What `text` says. ValueError that begins with `where` for what is no JSON in UTF-8, or not of `kind`.
+    """The value of `text`. ValueError that begins with `where` for what is no JSON in UTF-8, or not of `kind`.
 
     A key that comes twice is refused, and so are brackets that are nested too deeply and, unless `infinite`, numbers that
     are none: NaN, Infinity, and those that are too large for a float.
@@ -43,17 +43,17 @@ def parse(text: str | bytes, where: str, kind: type = object, infinite: bool = F
 
 
 def read(path: str | Path, kind: type = object, infinite: bool = False) -> Any:
-    """What the file says, as `parse`. ValueError for one that is not there, or no file."""
+    """The value of the file, as `parse`. ValueError for one that is not there, or no file."""
     path = Path(path)
     if not path.is_file():  # a pipe or a device would be waited for
-        came = "a folder" if path.is_dir() else "no file" if path.exists() else "it is not there"
-        raise ValueError(f"{path}: expected a JSON file; {came}")
+        actual = "a folder" if path.is_dir() else "no file" if path.exists() else "it is not there"
+        raise ValueError(f"{path}: expected a JSON file; {actual}")
     return parse(path.read_bytes(), str(path), kind, infinite)
 
 
-def lines(path: str | Path, given: Iterable[str | bytes], infinite: bool = False) -> Iterator[tuple[int, Any]]:
-    """(number from 1, what it says) of each line of `path` with something on it. ValueError, by line, as `parse`."""
-    for number, line in enumerate(given, 1):
+def lines(path: str | Path, content: Iterable[str | bytes], infinite: bool = False) -> Iterator[tuple[int, Any]]:
+    """(number from 1, value) of each line of `path` that is not blank. ValueError, by line, as `parse`."""
+    for number, line in enumerate(content, 1):
         if line.strip():
             yield number, parse(line, f"{path}, line {number}", infinite=infinite)
 
@@ -65,18 +65,23 @@ def write(content: Any, indent: int | None = None, missing: bool = False) -> str
     return json.dumps(content, indent=indent, allow_nan=False) + "\n"
 
 
+def plain(content: Any) -> Any:
+    """`content` as a file of it is read: lists for tuples, texts for the keys of objects."""
+    return json.loads(json.dumps(content))
+
+
 def digest(content: Any) -> str:
-    """32 hexadecimal digits of what is said, however it is written down."""
+    """32 hexadecimal digits of the content, whatever the order of its keys and its white space."""
     return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"the key {twice[:40]!r} twice")
-    return found
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key[:40]!r} twice")
+        values[key] = value
+    return values
 
 
 def _refuse(constant: str) -> float:
@@ -93,11 +98,11 @@ def _finite(digits: str) -> float:
 def _is_deep(content: Any) -> bool:
     level = [content]
     for _ in range(DEEPEST):
-        inside = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        inside = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
         level = [value for values in inside for value in values if isinstance(value, (dict, list))]
         if not level:
             return False
     return True
 
 
-__all__ = ["DEEPEST", "digest", "lines", "parse", "read", "write"]
+__all__ = ["DEEPEST", "digest", "lines", "parse", "plain", "read", "write"]

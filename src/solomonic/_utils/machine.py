@@ -11,13 +11,13 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 @cache
 def memory() -> int:
     """Bytes of this machine's memory, or of what this process may use of it; 2^62 where the system does not say."""
-    found = [2**62]
+    limits = [2**62]
     with contextlib.suppress(AttributeError, ValueError, OSError):
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for path in LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no such limit, or "max"
-            found.append(int(Path(path).read_text()))
-    return min(one for one in found if one > 0)
+            limits.append(int(Path(path).read_text()))
+    return min(limit for limit in limits if limit > 0)
 
 
 def cores() -> int:

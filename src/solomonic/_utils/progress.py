@@ -1,7 +1,6 @@
-"""How far a command is: on a terminal a bar, elsewhere a line each tenth of the way. The one place for both.
+"""Progress of a command: on a terminal a bar, elsewhere a line each tenth of the way.
 
-What comes before the work is said here too: that functions are being compiled, which looks as if nothing happened, and
-what was to be known beforehand (`notice`).
+Messages from before the work are here too: that functions are being compiled, and notices.
 """
 
 import os
@@ -53,13 +52,13 @@ def on_compiling(tell: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def compiling_said() -> Iterator[None]:
-    """In the block, compiling is said once on a terminal, where there is no progress that says it."""
-    told = False
+    """In the block, a terminal shows once that functions are compiled, where no progress shows it."""
+    shown = False
 
     def tell() -> None:
-        nonlocal told
-        if not told and _listeners[-1] is tell and sys.stderr.isatty():
-            told = True
+        nonlocal shown
+        if not shown and _listeners[-1] is tell and sys.stderr.isatty():
+            shown = True
             _say(f"solomonic: {COMPILING}")
 
     with on_compiling(tell):
@@ -67,7 +66,7 @@ def compiling_said() -> Iterator[None]:
 
 
 def notice(text: str | None) -> None:
-    """To be said on standard error, once: at once on a terminal, elsewhere before the first line of progress. None: nothing."""
+    """Print a message on standard error, once: at once on a terminal, elsewhere before the first progress. None: no message."""
     _notices[:] = [] if text is None else [text]
     if sys.stderr.isatty():
         _say_notices()
@@ -164,7 +163,7 @@ class Progress:
                 self._bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
     def compiling(self) -> None:
-        """Say that functions are being compiled, until the next update."""
+        """Show that functions are being compiled, until the next update."""
         if not self.shown or self._compiles:
             return
         self._compiles = True
@@ -183,6 +182,7 @@ class Progress:
                 return None
             self._next = 2 * taken
             return self._print((f"{self.n:,} {self.unit}s in " if self.unit else "") + _clock(taken))
+        assert self._first is not None  # an update came before
         first, since = self._first
         done = min(PARTS, PARTS * self.n // self.total)
         early = not self._lines and taken >= self._next and first < self.n
@@ -209,7 +209,7 @@ def _say_notices() -> None:
 
 
 def _say(text: str) -> None:
-    """On standard error; where nobody takes it any more, or the disk is full, the work goes on all the same."""
+    """On standard error. Where that fails (a closed pipe, a full disk) the work goes on."""
     with suppress(OSError, ValueError):
         aside(text)
 

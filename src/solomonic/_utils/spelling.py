@@ -10,18 +10,18 @@ from typing import TextIO, TypeVar
 T = TypeVar("T")
 
 
-def unknown(kind: str, came: str, expected: Iterable[str]) -> ValueError:
+def unknown(kind: str, name: str, expected: Iterable[str]) -> ValueError:
     """`ValueError("unknown task 'mqra': did you mean 'mqar'? ...")`."""
     expected = sorted(expected)
-    near = hint(came, expected)
+    near = hint(name, expected)
     one_of = "one of " * (len(expected) > 1)
-    return ValueError(f"unknown {kind} {came!r}: {near}{' ' * bool(near)}expected {one_of}{', '.join(expected)}")
+    return ValueError(f"unknown {kind} {name!r}: {near}{' ' * bool(near)}expected {one_of}{', '.join(expected)}")
 
 
-def hint(came: str, expected: Iterable[str]) -> str:
+def hint(name: str, expected: Iterable[str]) -> str:
     """`did you mean 'mqar'?`, or nothing where no name is near."""
-    names = {name.lower(): name for name in expected}
-    near = get_close_matches(str(came).lower(), names, 1)
+    names = {known.lower(): known for known in expected}
+    near = get_close_matches(str(name).lower(), names, 1)
     return f"did you mean {names[near[0]]!r}?" if near else ""
 
 

@@ -1,7 +1,7 @@
-"""The command line. A user's mistake is one line on stderr, filled to a terminal, and exit code 2, never a traceback.
+"""The command line. A user's mistake gives one line on stderr and exit code 2, never a traceback.
 
 A command is a file here, known by being there: its docstring's first line is its summary, `arguments(parser)` adds its
-options, `run(chosen, words)` does it and returns the exit code. What takes long to import is imported in `run`. This
+options, `run(args, words)` does it and returns the exit code. What takes long to import is imported in `run`. This
 file imports next to nothing, so that Ctrl-C is looked after before anything that takes long.
 """
 

@@ -1,4 +1,4 @@
-"""The commands, and the one place where what is the user's becomes a line on stderr."""
+"""The parser, and the one place where a user's mistake becomes a line on stderr."""
 
 import argparse
 import importlib
@@ -35,10 +35,10 @@ class Help(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = inspect.cleandoc(text).split("\n\n")
         return "\n\n".join(
-            "\n".join(_continued(line, width) for line in one.splitlines())
-            if one.startswith(" ")
-            else textwrap.fill(" ".join(one.split()), width, initial_indent=indent, subsequent_indent=indent)
-            for one in paragraphs
+            "\n".join(_continued(line, width) for line in text.splitlines())
+            if text.startswith(" ")
+            else textwrap.fill(" ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent)
+            for text in paragraphs
         )
 
 
@@ -47,25 +47,25 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": Help} | options)
 
     def error(self, message: str):
-        said = f"{self.prog}: {_line(message)} (see {self.prog} --help)"
-        self.exit(2, paragraph(said, file=sys.stderr) + "\n")
+        line = f"{self.prog}: {_line(message)} (see {self.prog} --help)"
+        self.exit(2, paragraph(line, file=sys.stderr) + "\n")
 
-    def parse_known_args(self, args=None, namespace=None):
-        """Without a word where there are commands, the help. An option that nobody knows is said before what is missing.
+    def parse_known_args(self, words=None, namespace=None):
+        """A parser of commands prints its help for no words. An unknown option is reported before a missing argument.
 
-        Words of which any number may come, a prompt or files, may stand between and after the options too.
+        A positional argument that takes any number of words (a prompt, files) may stand between and after the options.
         """
-        args = sys.argv[1:] if args is None else list(args)
-        if self._subparsers is not None and not args:
+        words = sys.argv[1:] if words is None else list(words)
+        if self._subparsers is not None and not words:
             self.print_help()
             self.exit()
-        ours = takewhile(lambda word: word != "--" and (self._subparsers is None or word.startswith("-")), args)
+        ours = takewhile(lambda word: word != "--" and (self._subparsers is None or word.startswith("-")), words)
         for word in ours:
             name = word.partition("=")[0]
-            known = any(one.startswith(name) for one in self._option_string_actions)
+            known = any(option.startswith(name) for option in self._option_string_actions)
             if name.startswith("--") and " " not in name and not known:
                 self._unknown(word)
-        chosen, rest = super().parse_known_args(args, namespace)
+        args, rest = super().parse_known_args(words, namespace)
         free = rest.index("--") if "--" in rest else len(rest)
         for word in rest[:free]:
             if re.match("-[^0-9.]", word):
@@ -75,12 +75,13 @@ class Parser(argparse.ArgumentParser):
         if rest and not many:
             self.error(f"expected nothing more, got {' '.join(rest)!r}")
         if rest:
-            setattr(chosen, many[-1], [*getattr(chosen, many[-1]), *rest])
-        return chosen, []
+            setattr(args, many[-1], [*getattr(args, many[-1]), *rest])
+        return args, []
 
     def _unknown(self, word: str):
         name = word.partition("=")[0]
-        near = hint(name, [known for known in self._option_string_actions if known.startswith("--")])
+        shown = {known for known, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS}
+        near = hint(name, sorted(known for known in shown if known.startswith("--")))
         if not near and self._subparsers is not None:
             near = "those of a command come after it"
         elif not near and any(action.dest in ("prompt", "text") for action in self._actions):
@@ -95,25 +96,24 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
-    """Exit code, as `main`. `begin` is told when the command line is read and the work begins.
+    """Exit code, as `main`. `begin` is called when the command line has been read and the work begins.
 
-    ValueError and OSError are what readers and checks raise, with the path. MemoryError and RecursionError are caught
-    here and nowhere else: they come from sizes and from nesting that a person chose, out of whatever line happened to
-    need one byte or one frame too many, so that no reader could name them all; up here all of that is let go of, and
-    there is room again to print. Any other exception is a mistake of ours, and shows its traceback.
+    Readers and checks raise ValueError and OSError, with the path. MemoryError and RecursionError are caught here and
+    nowhere else: a user's sizes and nesting can exhaust memory or frames on any line, and here the frames below are
+    gone, so that there is room to print. Any other exception is a bug, and shows its traceback.
     """
     words = [*arguments[1:], "--help"] if arguments[:1] == ["help"] else arguments
-    chosen = parser().parse_args(words)
+    args = parser().parse_args(words)
     begin()
     try:
-        guard(chosen, chosen.file_of_command)
-        with threads(getattr(chosen, "threads", None)), _warnings(), compiling_said():
-            notice(_busy() if "threads" in chosen else None)
-            code = chosen.run(chosen, arguments)
+        guard(args, args.file_of_command)
+        with threads(getattr(args, "threads", None)), _warnings(), compiling_said():
+            notice(_busy() if "threads" in args else None)
+            code = args.run(args, arguments)
         flush()
         return code
     except ModuleNotFoundError as error:
-        return _say(_extra(chosen.extra, chosen.command, error), 2)
+        return _say(_extra(args.extra, args.command, error), 2)
     except BrokenPipeError:  # whoever reads the output has enough of it
         drop()
         return 141
@@ -138,7 +138,7 @@ def parser() -> Parser:
     for module in sorted(pkgutil.iter_modules([str(Path(__file__).parent)]), key=lambda module: module.name):
         if not module.name.startswith("_"):
             file = importlib.import_module(f"{__package__}.{module.name}")
-            summary = file.__doc__.splitlines()[0].rstrip(".")
+            summary = (file.__doc__ or "").splitlines()[0].rstrip(".")
             command = commands.add_parser(module.name, help=summary[0].lower() + summary[1:], description=file.__doc__)
             file.arguments(command)
             command.set_defaults(run=file.run, file_of_command=file, extra=getattr(file, "EXTRA", module.name))
@@ -146,16 +146,16 @@ def parser() -> Parser:
 
 
 def _busy() -> str | None:
-    """What to say of a busy machine, and what to do about it."""
-    said = busy()
-    if said is None or torch.get_num_threads() == 1:
-        return said and f"{said}; this takes longer than alone"
-    return f"{said}; threads that wait for one another are slower than one alone: try --threads 1"
+    """A message for a busy machine, with what to do about it; None for one that is not."""
+    load = busy()
+    if load is None or torch.get_num_threads() == 1:
+        return load and f"{load}; this takes longer than alone"
+    return f"{load}; threads that wait for one another are slower than one alone: try --threads 1"
 
 
 @contextmanager
 def _warnings() -> Iterator[None]:
-    """A warning of ours is a line as an error is; those of libraries stay as they are."""
+    """A warning of this library is one line, as an error is; those of other libraries stay as they are."""
     plain = warnings.formatwarning
 
     def line(message, category, filename, number, text=None):
@@ -181,7 +181,7 @@ def _line(message: str) -> str:
 
 
 def _continued(line: str, width: int) -> str:
-    """A command to type, on several lines of a shell where it is too long for one."""
+    """An indented command, on several lines of a shell where it is too long for one."""
     indent = " " * (len(line) - len(line.lstrip()))
     lines = textwrap.wrap(
         line.strip(),
@@ -190,16 +190,16 @@ def _continued(line: str, width: int) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return " \\\n".join(indent + one for one in lines)
+    return " \\\n".join(indent + part for part in lines)
 
 
 def _is_memory(error: BaseException) -> bool:
-    """Whether memory ran out: PyTorch says so on a CPU by a RuntimeError of its allocator."""
+    """Whether memory ran out: on a CPU PyTorch's allocator raises RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _extra(extra: str, command: str, error: ModuleNotFoundError) -> str:
-    """What to install for a command whose library is not there. An extra is named as its command, or by its `EXTRA`."""
+    """A message for a missing library: what to install. An extra has its command's name, or that of its `EXTRA`."""
     if (error.name or "").startswith("solomonic"):
         raise error
     return f"{command} needs {error.name}, which is not installed: pip install 'solomonic[{extra}]'"

@@ -1,6 +1,5 @@
 """The device, the threads and the type of numbers that a person names."""
 
-import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,36 +8,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from .._utils.spelling import choose, unknown
-from ._numbers import whole
-
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
-
+from ._options import DTYPES
 
 POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Environment variables by which libraries and processes that begin later know how many threads to take."""
-
-
-def add_device(command: argparse.ArgumentParser, of: str = "") -> None:
-    """--device, and --threads."""
-    command.add_argument(
-        "--device",
-        metavar="D",
-        help=f"{of}cpu, or cuda, cuda:1, mps, ... (default: an accelerator if there is one)",
-    )
-    add_threads(command)
-
-
-def add_threads(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--threads",
-        type=whole(os.cpu_count() or 1, least=1),
-        metavar="N",
-        help="threads of the processor; on a busy machine one is often the fastest (default: one a core)",
-    )
-
-
-def add_dtype(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--dtype", metavar="T", help=f"{', '.join(DTYPES)} (default: as the model's file has it)")
 
 
 @contextmanager
@@ -61,7 +34,11 @@ def threads(count: int | None) -> Iterator[None]:
 
 def dtype(name: str | None) -> torch.dtype | None:
     """The type of that name; None, or "auto", for that of the model's file."""
-    return None if name is None else choose("dtype", name, {"auto": None} | DTYPES)
+    return (
+        None
+        if name is None
+        else choose("dtype", name, {"auto": None} | {known: getattr(torch, known) for known in DTYPES})
+    )
 
 
 def device_names() -> list[str]:

@@ -1,4 +1,4 @@
-"""Whether a store is of use to a model, said before the work."""
+"""Whether a model can use a store, which commands check before they begin."""
 
 import re
 from collections.abc import Collection
@@ -18,7 +18,7 @@ def can_store(model: LanguageModel) -> bool:
 
 
 def warn_unless_it_looks_up(folder: str | Path, model: LanguageModel, layers: Collection[int] | None = None) -> float:
-    """A line on standard error where what the model finds in a store, with these layers, is noise. What was measured."""
+    """Warn where the model, with these layers, finds only noise in a store. Returns the gain that was measured, bits a token."""
     from ..retrieval.remember import lookup_gain
 
     gain = lookup_gain(model, layers)
@@ -37,10 +37,10 @@ def warn_unless_it_looks_up(folder: str | Path, model: LanguageModel, layers: Co
 
 
 def trained_with(folder: str | Path) -> str | None:
-    """What the folder's record of its training says of --lookup; None where it says nothing, or 0."""
+    """--lookup in the command that `training.json` of the folder records; None for none, or 0."""
     try:
         command = jsontext.read(Path(folder) / "training.json", dict, infinite=True)["command"]
-        found = OPTION.search(command)
-        return found[1] if found and float(found[1]) else None
+        share = OPTION.search(command)
+        return share[1] if share and float(share[1]) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -5,12 +5,14 @@ An option's lowest value is checked here or by the settings that it becomes, whi
 
 import argparse
 from collections.abc import Callable
+from functools import cache
 from math import isnan
 
 SIZE = 2**31 - 1  # of tokens, rows and widths: products of two of them can still be compared with the memory there is
 COUNT = 2**62  # of steps and seeds, which are only counted
 
 
+@cache  # the same bounds are the same type
 def whole(most: int = SIZE, least: int | None = None) -> Callable[[str], int]:
     """The type of an option: a whole number from `least` to `most`."""
 
@@ -28,6 +30,7 @@ def whole(most: int = SIZE, least: int | None = None) -> Callable[[str], int]:
     return read
 
 
+@cache
 def real(most: float = 1e30, least: float | None = None) -> Callable[[str], float]:
     """The type of an option: a number from `least` to `most`, neither NaN nor, unless `most` is it, infinite."""
 

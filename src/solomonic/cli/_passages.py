@@ -1,4 +1,4 @@
-"""Which stored passages a model attends to, as a person reads it."""
+"""The stored passages that a model attends to."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from ..retrieval.attach import Passage
 from ._table import table
 
 SHOWN = 70  # characters of a passage
-TOLD = 20  # damages, a line each
+MOST_WARNINGS = 20  # of damage, a line each
 
 
 class Heard:
@@ -36,8 +36,8 @@ class Heard:
         names = defaultdict(lambda: "?", {document.id: document.name for document in self.store.documents()})
         passages = []
         for layer in sorted(self.calls):
-            found = [(weight, *key[1:]) for key, weight in self.weights.items() if key[0] == layer]
-            for weight, document, (start, end) in sorted(found, key=lambda entry: -entry[0])[:count]:
+            weights = [(weight, *key[1:]) for key, weight in self.weights.items() if key[0] == layer]
+            for weight, document, (start, end) in sorted(weights, key=lambda entry: -entry[0])[:count]:
                 room = max(0, SHOWN - (end - start)) // 2
                 text, _ = self.store.passage(document, max(0, start - room), end + room)
                 _, line = self.store.passage(document, start, end)
@@ -52,12 +52,12 @@ class Heard:
         """`passages` as a person reads them."""
         rows = [
             [
-                str(one["layer"]),
-                f"{one['attention']:.1%}",
-                visible(f"{shown(one['document'])}:{one['line']}"),
-                visible(" ".join(one["text"].split()))[:SHOWN],
+                str(passage["layer"]),
+                f"{passage['attention']:.1%}",
+                visible(f"{shown(passage['document'])}:{passage['line']}"),
+                visible(" ".join(passage["text"].split()))[:SHOWN],
             ]
-            for one in self.passages(count)
+            for passage in self.passages(count)
         ]
         if not rows:
             return "nothing that is stored was attended to"
@@ -66,17 +66,17 @@ class Heard:
 
 @contextmanager
 def naming_damage() -> Iterator[None]:
-    """What is damaged in a store is a line each on standard error, up to `TOLD`, and the number of the others."""
-    told = 0
+    """Each damage of a store is a line on standard error, up to `MOST_WARNINGS`; one more line counts the others."""
+    count = 0
     with warnings.catch_warnings():
         plain = warnings.showwarning
 
         def show(message, category, *where, **more):
-            nonlocal told
+            nonlocal count
             if not issubclass(category, Damaged):
                 return plain(message, category, *where, **more)
-            told += 1
-            if told <= TOLD:
+            count += 1
+            if count <= MOST_WARNINGS:
                 warn(visible(" ".join(str(message).split())))
             return None
 
@@ -85,8 +85,8 @@ def naming_damage() -> Iterator[None]:
         try:
             yield
         finally:
-            if told > TOLD:
-                more = f"{told - TOLD} more {'is' if told == TOLD + 1 else 'are'}"
+            if count > MOST_WARNINGS:
+                more = f"{count - MOST_WARNINGS} more {'is' if count == MOST_WARNINGS + 1 else 'are'}"
                 warn(f"and {more} damaged; see `solomonic memory verify`")
 
 
@@ -97,5 +97,5 @@ def shown(name: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Without what a terminal would take for an order."""
+    """Without control characters, which a terminal would obey."""
     return re.sub(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\uffff\U00010000-\U0010ffff]", "\N{REPLACEMENT CHARACTER}", text)

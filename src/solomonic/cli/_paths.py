@@ -14,24 +14,31 @@ from typing import Any
 from .._utils.files import check_place
 from ..data.corpus import files
 
-OF_MODEL = ("*.safetensors", "*.index.json", "config.json", "generation_config.json", "tokenizer*", "special_tokens*")
+OF_MODEL: tuple[str, ...] = (
+    "*.safetensors",
+    "*.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens*",
+)
 OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")
 
 
-def guard(chosen: argparse.Namespace, command: Any) -> None:
-    """ValueError where an output of `command`, the file of a command, would replace what it reads or writes besides.
+def guard(args: argparse.Namespace, command: Any) -> None:
+    """ValueError where an output would replace an input or another output, or cannot be written at all.
 
-    And where it cannot be written at all, so that no work is done for nothing.
+    command: the module of the command.
     """
-    reads = list(_paths(chosen, getattr(command, "READS", ())))
-    models = list(_paths(chosen, getattr(command, "MODELS", ())))
+    reads = list(_paths(args, getattr(command, "READS", ())))
+    models = list(_paths(args, getattr(command, "MODELS", ())))
     names = (*getattr(command, "WRITES", ()), *getattr(command, "MAKES", ()))
     for name in names:
-        if str(getattr(chosen, name, None)) in ("", ".") or "\0" in str(getattr(chosen, name, None)):
+        if str(getattr(args, name, None)) in ("", ".") or "\0" in str(getattr(args, name, None)):
             raise ValueError(
-                f"{_option(name)}: expected the path of what to write, got {str(getattr(chosen, name))!r}; name one"
+                f"{_option(name)}: expected the path of what to write, got {str(getattr(args, name))!r}; name one"
             )
-    writes = list(_paths(chosen, names))
+    writes = list(_paths(args, names))
     for i, (name, path) in enumerate(writes):
         for other, source in reads + models + writes[:i]:
             if other != name and _same(path, source):
@@ -67,15 +74,15 @@ def guard(chosen: argparse.Namespace, command: Any) -> None:
                 raise ValueError(f"{_option(name)}: {error}") from None
 
 
-def _paths(chosen: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
+def _paths(args: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     for name in names:
-        value = getattr(chosen, name, None)
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            if one is None or not str(one) or "\0" in str(one):
+        value = getattr(args, name, None)
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if item is None or not str(item) or "\0" in str(item):
                 continue
-            path = Path(one)
-            if isinstance(one, str) and not _there(path) and re.match(r"[a-z]{2,}:.", one):
-                path = Path(one.partition(":")[2])  # of a store
+            path = Path(item)
+            if isinstance(item, str) and not _there(path) and re.match(r"[a-z]{2,}:.", item):
+                path = Path(item.partition(":")[2])  # of a store
             yield name, path
 
 
@@ -86,11 +93,11 @@ def _there(path: Path) -> bool:
         return False
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(path: Path, other: Path) -> bool:
     try:
-        return one.samefile(other)
+        return path.samefile(other)
     except (OSError, ValueError):
-        return _resolved(one) == _resolved(other)
+        return _resolved(path) == _resolved(other)
 
 
 def _inside(path: Path, folder: Path) -> bool:

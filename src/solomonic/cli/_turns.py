@@ -98,21 +98,22 @@ class Turns:
 
     def _encode(self, rendered: str, messages: dict[str, str]) -> list[int]:
         """Special tokens of the template are themselves; runs of all other text are encoded in one piece."""
-        runs: list[str | int] = [""]
+        tokens: list[int] = []
+        text = ""
         for part in MARK.split(rendered):
             if part in messages:
-                runs[-1] += messages[part]
+                text += messages[part]
                 continue
             at = 0
-            for found in self.special.finditer(part):
-                runs[-1] += part[at : found.start()]
-                runs += [self.tokenizer.specials[found[0]], ""]
-                at = found.end()
-            runs[-1] += part[at:]
-        tokens: list[int] = []
-        for run in runs:
-            tokens += [run] if isinstance(run, int) else self.tokenizer.encode(run).tolist() if run else []
-        return tokens
+            for special in self.special.finditer(part):
+                tokens += self._encode_text(text + part[at : special.start()])
+                tokens.append(self.tokenizer.specials[special[0]])
+                text, at = "", special.end()
+            text += part[at:]
+        return tokens + self._encode_text(text)
+
+    def _encode_text(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text).tolist() if text else []
 
 
 def _mark(i: int) -> str:

@@ -13,8 +13,8 @@ import io
 from pathlib import Path
 
 from .._utils.spelling import aside, counted, paragraph
-from ._device import add_threads
 from ._numbers import whole
+from ._options import add_threads
 from ._table import table
 
 READS, WRITES = ("data",), ("out", "plot")
@@ -25,7 +25,7 @@ WARM = 0.15
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("data", metavar="DATA", type=Path, help="table: CSV or other text, or .mat file (to version 7)")
+    add("data", metavar="DATA", type=Path, help=".csv, .tsv, .txt or .dat table, or .mat file (to version 7)")
     add("--column", metavar="NAME", help="the column of numbers, by name or number (default: the only one)")
     add(
         "--periods",
@@ -41,10 +41,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--plot", type=Path, metavar="FILE", help="draw the series, the residuals and the scores as PNG")
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    if chosen.most < 1:
-        raise ValueError(f"--most: expected a whole number >= 1, got {chosen.most}")
-    for name, file in (("out", chosen.out), ("plot", chosen.plot)):
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    if args.most < 1:
+        raise ValueError(f"--most: expected a whole number >= 1, got {args.most}")
+    for name, file in (("out", args.out), ("plot", args.plot)):
         if file and file.is_dir():
             raise ValueError(f"--{name}: expected a file, {file} is a folder")
     import numpy as np
@@ -54,21 +54,21 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..theory.residual import stack, stretches
     from ..theory.residual.series import read
 
-    if chosen.plot:
+    if args.plot:
         from ..theory.residual.picture import draw
-    series = read(chosen.data, chosen.column)
-    periods = series.periods() if chosen.periods is None else tuple(chosen.periods)
-    if longest := [period for period in (*periods, chosen.recent) if period > len(series.values)]:
+    series = read(args.data, args.column)
+    periods = series.periods() if args.periods is None else tuple(args.periods)
+    if longest := [period for period in (*periods, args.recent) if period > len(series.values)]:
         raise ValueError(f"expected --periods and --recent of at most {len(series.values)} rows, got {longest[0]}")
-    model = stack(periods, chosen.recent)
+    model = stack(periods, args.recent)
     for note in series.notes:
         aside(f"note: {note}")
     parts, state = [], None
     with Progress(len(series.values), "row", "anomalies", leave=False) as bar:
         for start in range(0, len(series.values), CHUNK):
-            found, state = model.run(series.values[start : start + CHUNK], state)
-            parts.append(found)
-            bar.update(len(found.scores))
+            part, state = model.run(series.values[start : start + CHUNK], state)
+            parts.append(part)
+            bar.update(len(part.scores))
     scores = np.concatenate([part.scores for part in parts])
     surprise = np.concatenate([part.surprise for part in parts])
     expected = np.concatenate([part.predictions.sum(1) for part in parts])
@@ -76,19 +76,19 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
     warm = int(min(WARM * len(scores), 750))
     judged = np.where(np.arange(len(scores)) < warm, 0, surprise)
-    unlike = stretches(judged, chosen.most, max(periods[:1] or (4 * chosen.recent,)))
+    unlike = stretches(judged, args.most, max(periods[:1] or (4 * args.recent,)))
     rows = [
         (series.when(s.peak), series.when(s.first), series.when(s.last), f"{s.score:.1f}")
         + (f"{series.values[s.peak]:g}", f"{expected[s.peak]:g}")
         for s in unlike
     ]
     seasons = f"seasons of {', '.join(map(str, periods))} rows" if periods else "no seasons"
-    if chosen.out:
-        write(chosen.out, _csv(series, model.names, scores, surprise, expected, residuals))
-    if chosen.plot:
-        write(chosen.plot, draw(series, model.names, expected, residuals, judged, unlike))
+    if args.out:
+        write(args.out, _csv(series, model.names, scores, surprise, expected, residuals))
+    if args.plot:
+        write(args.plot, draw(series, model.names, expected, residuals, judged, unlike))
     begins = f"the first {warm:,} rows are" if warm != 1 else "the first row is"
-    of = f"{chosen.data}, {series.name}: {counted(len(scores), 'row')}"
+    of = f"{args.data}, {series.name}: {counted(len(scores), 'row')}"
     print(paragraph(f"{of}, {seasons}; {begins} not judged"))
     if rows:
         print(table(("peak", "from", "to", "nats", series.name, "expected"), rows))

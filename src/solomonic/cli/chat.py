@@ -23,28 +23,28 @@ COMMANDS = ("/reset", "/state", "/quit")
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add_options(command, max_tokens=1000)
-    command.add_argument("--system", metavar="TEXT", help="what the model is told before the first turn")
+    command.add_argument("--system", metavar="TEXT", help="instructions for the model, before the first turn")
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    model, tokenizer, sampling = opened(chosen)
-    if chosen.max_tokens < 1:
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    model, tokenizer, sampling = opened(args)
+    if args.max_tokens < 1:
         raise ValueError("--max-tokens: expected a whole number >= 1, got 0")
-    turns = Turns(*template(chosen.model), tokenizer)
-    with held_session(chosen):
-        return _opened(chosen, model, tokenizer, turns, sampling)
+    turns = Turns(*template(args.model), tokenizer)
+    with held_session(args):
+        return _opened(args, model, tokenizer, turns, sampling)
 
 
-def _opened(chosen, model, tokenizer, turns, sampling) -> int:
-    saved = SessionFile(chosen.session, model) if chosen.session else None
+def _opened(args, model, tokenizer, turns, sampling) -> int:
+    saved = SessionFile(args.session, model) if args.session else None
     session = saved.load() if saved else Session()
-    if chosen.system is not None and session.length:
+    if args.system is not None and session.length:
         raise ValueError("--system: expected a new session, whose first words it is; leave it out")
-    with remembering(chosen, model, tokenizer) as remembers:
-        return _talk(chosen, remembers, tokenizer, turns, session, saved, sampling)
+    with remembering(args, model, tokenizer) as remembers:
+        return _talk(args, remembers, tokenizer, turns, session, saved, sampling)
 
 
-def _talk(chosen, model, tokenizer, turns, session, saved, sampling) -> int:
+def _talk(args, model, tokenizer, turns, session, saved, sampling) -> int:
     for line in _lines():
         if line == "/quit":
             return 0
@@ -57,9 +57,9 @@ def _talk(chosen, model, tokenizer, turns, session, saved, sampling) -> int:
             print(paragraph(str(unknown("command", line, COMMANDS))), flush=True)
         if not line or line.startswith("/"):
             continue
-        tokens = turns.later(line) if session.length else turns.first(line, chosen.system)
+        tokens = turns.later(line) if session.length else turns.first(line, args.system)
         try:
-            for text, session in answer(model, tokenizer, turns, session.then(tokens), sampling, chosen.max_tokens):
+            for text, session in answer(model, tokenizer, turns, session.then(tokens), sampling, args.max_tokens):
                 print(text, end="", flush=True)
         except KeyboardInterrupt:
             if not sys.stdin.isatty():
@@ -88,7 +88,7 @@ def answer(
         held += piece
         if turns.stop and turns.stop in held:
             rest = held[: held.index(turns.stop)]
-            yield rest, since.then(tokenizer.encode(kept + rest))
+            yield rest, since.then(tokenizer.encode(kept + rest).tolist())
             return
         certain = held[: len(held) - _overlap(held, turns.stop)]
         held, kept = held[len(certain) :], kept + certain

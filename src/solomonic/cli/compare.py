@@ -10,8 +10,9 @@ from ..compare.run import compare
 from ..compare.suites import SUITES, suite
 from ..presets import PRESETS
 from ..tasks import names as tasks
-from ._device import add_device, device
+from ._device import device
 from ._numbers import whole
+from ._options import add_device
 
 READS, MAKES = ("data",), ("out",)
 
@@ -21,7 +22,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--suite", default="quick", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)"
     )
     command.add_argument(
-        "--arch", nargs="+", action="extend", metavar="A", help=f"of {', '.join(PRESETS)} (default: the suite's)"
+        "--arch", nargs="+", action="extend", metavar="A", help=f"{', '.join(PRESETS)} (default: the suite's)"
     )
     of_suites = [name for one in SUITES.values() for name in one.runs if name not in tasks()]
     command.add_argument(
@@ -29,7 +30,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="T",
-        help=f"of {', '.join(tasks())}{''.join(f', {name}' for name in of_suites)} (default: the suite's)",
+        help=f"{', '.join(tasks())}{''.join(f', {name}' for name in of_suites)} (default: the suite's)",
     )
     command.add_argument(
         "--data", metavar="PATH", help="file or folder for the task 'text' (default: Python's own library)"
@@ -38,7 +39,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="folder of results (default runs/SUITE); goes on where it stopped"
     )
     add_device(command)
-    command.add_argument("--seeds", type=whole(1000), metavar="N", help="seeds of every cell (default: the suite's)")
+    command.add_argument(
+        "--seeds", type=whole(1000), metavar="N", help="number of seeds of every cell (default: the suite's)"
+    )
     command.add_argument(
         "--jobs",
         type=whole(1024),
@@ -47,14 +50,14 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    wanted = suite(chosen.suite, chosen.arch, chosen.task, chosen.seeds, chosen.data)
-    where = device(chosen.device)
-    threads = chosen.threads or cores()
-    jobs = (threads if where.type == "cpu" else 4) if chosen.jobs is None else chosen.jobs
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    wanted = suite(args.suite, args.arch, args.task, args.seeds, args.data)
+    where = device(args.device)
+    threads = args.threads or cores()
+    jobs = (threads if where.type == "cpu" else 4) if args.jobs is None else args.jobs
     if jobs < 1:
         raise ValueError(f"--jobs: expected a whole number >= 1, got {jobs}")
-    folder = chosen.out or Path("runs") / wanted.name
+    folder = args.out or Path("runs") / wanted.name
     page = compare(wanted, folder, where, jobs, shlex.join(["solomonic", *words]), max(1, threads // jobs))
     print(paragraph(f"{page} is the page to open; {folder / 'results.jsonl'} has every number"))
     return 0

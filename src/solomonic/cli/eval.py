@@ -16,9 +16,10 @@ from .._utils import jsontext
 from .._utils.machine import check_fits
 from .._utils.spelling import counted, paragraph
 from ..tasks import names as tasks
-from ._device import add_device, add_dtype, device, dtype
+from ._device import device, dtype
 from ._generation import add_memory, remembering
-from ._numbers import COUNT, whole
+from ._numbers import whole
+from ._options import add_data, add_device, add_dtype, add_json, add_lengths, add_model, add_seed, write_json
 from ._table import table
 
 READS, MODELS, WRITES = ("data", "include"), ("model",), ("json",)
@@ -36,22 +37,21 @@ Plan = dict[str, tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]]
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("model", metavar="MODEL", type=Path, help="folder of the model")
-    add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
-    add("--field", default="text", metavar="F", help="field of JSON lines, column of parquet (default text)")
-    add(
-        "--lengths",
-        nargs="+",
-        type=whole(),
-        metavar="T",
-        help="tokens (default: 1, 4 and 32 times the training length)",
-    )
-    add("--text", action="store_true", help="bits per byte; what is done when nothing else is asked for")
+    add_model(command)
+    add_data(command)
+    add_lengths(command, "1, 4 and 32 times the training length")
+    add("--text", action="store_true", help="bits per byte, which is the default where no other test is named")
     add("--positions", action="store_true", help="bits per byte by position, too")
     add("--passkey", action="store_true", help="retrieve a number from sentences that repeat")
     add("--needle", action="store_true", help="retrieve a number from the text of --data")
-    add("--depths", nargs="+", type=float, metavar="D", help="where the number stands (default 0 0.25 0.5 0.75 1)")
-    add("--task", nargs="+", metavar="NAME", help=f"of {', '.join(tasks())}; NAME:option=value has options")
+    add(
+        "--depths",
+        nargs="+",
+        type=float,
+        metavar="D",
+        help="depths of the number in the text (default 0 0.25 0.5 0.75 1)",
+    )
+    add("--task", nargs="+", metavar="NAME", help=f"{', '.join(tasks())}; NAME:option=value sets an option")
     add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
     add("--include", metavar="DIR", help="folder of more tasks for --harness")
     add("--limit", type=whole(), metavar="N", help="documents of each task of --harness (default: all)")
@@ -61,46 +61,46 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="pieces of text (default 32), prompts a cell (10), rows of a task (64)",
     )
-    add("--seed", type=whole(COUNT), default=0, metavar="S", help="of prompts and rows (default 0)")
+    add_seed(command)
     add_device(command)
     add_dtype(command)
-    add("--json", type=Path, metavar="FILE", help="write every number to this file")
+    add_json(command)
     add_memory(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    _check(chosen)
-    where = device(chosen.device)
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    _check(args)
+    where = device(args.device)
     import torch
 
     from .._utils.progress import Progress
     from ..checkpoints.folder import load
     from ..evaluation import recall
 
-    if chosen.harness:
+    if args.harness:
         from ..evaluation import harness
 
-        known = harness.known(chosen.harness, chosen.include)
-    problems = [recall.named(name) for name in chosen.task or ()]
-    model, tokenizer = load(chosen.model, where, dtype(chosen.dtype))
-    trained = trained_length(chosen.model)
+        known = harness.known(args.harness, args.include)
+    problems = [recall.named(name) for name in args.task or ()]
+    model, tokenizer = load(args.model, where, dtype(args.dtype))
+    trained = trained_length(args.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    found = {
-        "model": str(chosen.model),
+    about: dict[str, Any] = {
+        "model": str(args.model),
         "parameters": parameters,
         "trained_length": trained,
         "device": str(where),
         "dtype": str(model.embedding.weight.dtype).removeprefix("torch."),
-        "seed": chosen.seed,
+        "seed": args.seed,
         "versions": {"solomonic": __version__, "torch": torch.__version__},
         "complete": False,
-        "memory": chosen.memory,
+        "memory": args.memory,
         "notes": [],
     }
-    with remembering(chosen, model, tokenizer, on_error="raise") as remembers:
-        plan = _plan(chosen, remembers, tokenizer, problems, trained, found["notes"])
+    with remembering(args, model, tokenizer, on_error="raise") as remembers:
+        plan = _plan(args, remembers, tokenizer, problems, trained, about["notes"])
 
-        done: dict[str, list[dict[str, Any]]] = {}
+        done: dict[str, Any] = {}
         try:
             total = sum(tokens for tokens, _ in plan.values())
             with Progress(total, "token", "eval") as bar:
@@ -108,16 +108,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                     done[name] = []
                     for entry in numbers(bar.update):
                         done[name].append(entry)
-            if chosen.harness:
-                done["harness"] = harness.evaluate(remembers, tokenizer, known, chosen.limit)
-            found["complete"] = True
+            if args.harness:
+                done["harness"] = harness.evaluate(remembers, tokenizer, known, args.limit)
+            about["complete"] = True
         finally:
-            if any(done.values()):
-                if chosen.json:
-                    from .._utils.files import write
-
-                    write(chosen.json, jsontext.write(found | done, 1, missing=True))
-                print("\n\n".join(_tables(found, done, chosen.positions)))
+            if any(done.values()) and write_json(args.json, lambda: about | done):
+                print("\n\n".join(_tables(about, done, args.positions)))
     return 0
 
 
@@ -133,108 +129,108 @@ def trained_length(folder: Path) -> int | None:
     return None
 
 
-def _check(chosen: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     for name, values, least in (
-        ("lengths", chosen.lengths, 1),
-        ("samples", [chosen.samples], 1),
-        ("limit", [chosen.limit], 1),
-        ("seed", [chosen.seed], 0),
+        ("lengths", args.lengths, 1),
+        ("samples", [args.samples], 1),
+        ("limit", [args.limit], 1),
     ):
         for value in values or ():
             if value is not None and value < least:
                 raise ValueError(f"--{name}: expected whole numbers >= {least}, got {value}")
-    for depth in chosen.depths or ():
+    for depth in args.depths or ():
         if not 0 <= depth <= 1:
             raise ValueError(f"--depths: expected numbers in [0, 1], got {depth}")
-    if (chosen.include or chosen.limit) and not chosen.harness:
+    if (args.include or args.limit) and not args.harness:
         raise ValueError("--include and --limit are for --harness, which names no task")
-    if chosen.depths and not (chosen.passkey or chosen.needle):
+    if args.depths and not (args.passkey or args.needle):
         raise ValueError("--depths is for --passkey and --needle; ask for one of them")
 
 
-def _plan(chosen, model, tokenizer, problems, trained: int | None, notes: list[str]) -> Plan:
+def _plan(args, model, tokenizer, problems, trained: int | None, notes: list[str]) -> Plan:
     """What was chosen. ValueError for what cannot be done, before anything is."""
     from ..evaluation import recall
     from ..evaluation.retrieval import retrieval, shortest
 
-    others = chosen.passkey or chosen.needle or chosen.task or chosen.harness
-    text = chosen.text or chosen.positions or not others or bool(chosen.data and not chosen.needle)
-    lengths = sorted(set(chosen.lengths or [trained * n for n in TIMES] if chosen.lengths or trained else FALLBACK))
-    if not (chosen.lengths or trained) and (text or chosen.passkey or chosen.needle):
+    others = args.passkey or args.needle or args.task or args.harness
+    text = args.text or args.positions or not others or bool(args.data and not args.needle)
+    lengths = sorted({*(args.lengths or ([trained * n for n in TIMES] if trained else FALLBACK))})
+    if not (args.lengths or trained) and (text or args.passkey or args.needle):
         notes.append("the folder does not say at what length the model was trained: the lengths are a guess")
     per_call = max(256, min(CALL_TOKENS, CALL_LOGITS // model.config.vocab_size))
     chunk = min(CHUNK, per_call)
 
     plan: Plan = {}
-    documents = _documents(chosen, tokenizer, lengths if text else [0], notes) if text or chosen.needle else []
+    documents = _documents(args, tokenizer, lengths if text else [0], notes) if text or args.needle else []
     if text:
-        plan["text"] = _text(chosen, model, tokenizer, documents, lengths, per_call, chunk, notes)
-    depths = sorted(set(chosen.depths or DEPTHS))
-    for kind in (kind for kind in ("passkey", "needle") if getattr(chosen, kind)):
+        plan["text"] = _text(args, model, tokenizer, documents, lengths, per_call, chunk, notes)
+    depths = sorted(set(args.depths or DEPTHS))
+    for kind in (kind for kind in ("passkey", "needle") if getattr(args, kind)):
         least = shortest(kind, tokenizer)
         those = [length for length in lengths if length >= least]
         if len(those) < len(lengths):
-            if chosen.lengths or not those:
+            if args.lengths or not those:
                 raise ValueError(f"--{kind}: expected lengths of {least} tokens or more, got {lengths[0]}")
             notes.append(f"{kind}: asking takes {least} tokens, so not at {lengths[0]}")
-        samples = chosen.samples or 10
+        samples = args.samples or 10
         check_fits(16 * samples * max(those), f"{samples:,} prompts of {max(those):,} tokens")
 
         def cells(report: Report, kind=kind, those=those, samples=samples) -> Iterator[dict[str, Any]]:
-            settings = (those, depths, samples, chosen.seed, documents, max(1, per_call // chunk), chunk, report)
+            settings = (those, depths, samples, args.seed, documents, max(1, per_call // chunk), chunk, report)
             return map(asdict, retrieval(model, tokenizer, kind, *settings))
 
         plan[kind] = (sum(those) * len(depths) * samples, cells)
-    samples = chosen.samples or 64
+    samples = args.samples or 64
     for problem in problems:
         recall.fits(model, problem)
-        those = sorted(set(chosen.lengths or problem.lengths))
+        those = sorted(set(args.lengths or problem.lengths))
         check_fits(64 * max(those), f"rows of {max(those):,} tokens")
         for length in those:
             problem.test_batch(1, length, np.random.default_rng(0))
 
         def scores(report: Report, problem=problem, those=those) -> Iterator[dict[str, Any]]:
-            return map(asdict, recall.recall(model, problem, those, samples, chosen.seed, report))
+            return map(asdict, recall.recall(model, problem, those, samples, args.seed, report))
 
         plan[f"task {problem.name}"] = (sum(those) * samples, scores)
     return plan
 
 
-def _documents(chosen, tokenizer, lengths: list[int], notes: list[str]) -> list[np.ndarray]:
+def _documents(args, tokenizer, lengths: list[int], notes: list[str]) -> list[np.ndarray]:
     """Tokens of the documents that are long enough to be of use, the first MOST_TEXT bytes of them."""
     from ..data.corpus import documents, library
 
-    needed = (max(lengths) if chosen.lengths else min(lengths)) + 1
-    found, size, longest, full = [], 0, 0, False
-    for document in documents(chosen.data or library(), chosen.field):
+    needed = (max(lengths) if args.lengths else min(lengths)) + 1
+    texts: list[bytes] = []
+    size, longest, full = 0, 0, False
+    for document in documents(args.data or library(), args.field):
         longest = max(longest, len(document.text))
         if len(document.text) >= needed:
             if full := size >= MOST_TEXT:
                 break
-            found.append(document.text[: MOST_TEXT - size])
-            size += len(found[-1])
-    what = " ".join(chosen.data) if chosen.data else "the Python library's sources"
-    if not found:
+            texts.append(document.text[: MOST_TEXT - size])
+            size += len(texts[-1])
+    what = " ".join(args.data) if args.data else "the Python library's sources"
+    if not texts:
         raise ValueError(
             f"{what}: expected a document of {needed} bytes or more, which lengths up to {needed - 1} take, the "
             f"longest has {longest}; pass more text, or smaller --lengths"
         )
     notes.append(
-        f"text: {what}, {counted(len(found), 'document')}, {counted(size, 'byte')}{', the first of more' * full}"
+        f"text: {what}, {counted(len(texts), 'document')}, {counted(size, 'byte')}{', the first of more' * full}"
     )
-    return [tokenizer.encode(text) for text in found]
+    return [tokenizer.encode(text) for text in texts]
 
 
-def _text(chosen, model, tokenizer, documents, lengths, per_call: int, chunk: int, notes: list[str]):
+def _text(args, model, tokenizer, documents, lengths, per_call: int, chunk: int, notes: list[str]):
     from ..evaluation.text import bits_per_byte, buckets, spans
 
     reach = max(map(len, documents)) - 1
     those = [length for length in lengths if length <= reach]
-    if not chosen.lengths and those and len(those) < len(lengths):
+    if not args.lengths and those and len(those) < len(lengths):
         beyond = ", ".join(str(length) for length in lengths if length > reach)
         notes.append(f"text: the longest document has {reach + 1:,} tokens, so not at {beyond}")
         lengths = those
-    pieces = spans(documents, max(lengths), chosen.samples or 32)
+    pieces = spans(documents, max(lengths), args.samples or 32)
     longest = pieces.shape[1] - 1
 
     def numbers(report: Report) -> Iterator[dict[str, Any]]:
@@ -246,10 +242,10 @@ def _text(chosen, model, tokenizer, documents, lengths, per_call: int, chunk: in
     return len(pieces) * sum(longest // length * length for length in lengths), numbers
 
 
-def _tables(found: dict[str, Any], done: dict[str, Any], positions: bool) -> Iterator[str]:
-    trained = f", trained at {counted(found['trained_length'], 'token')}" if found["trained_length"] else ""
-    about = f"{found['model']}: {counted(found['parameters'], 'parameter')}{trained}"
-    yield "\n".join(map(paragraph, [about, *found["notes"]]))
+def _tables(about: dict[str, Any], done: dict[str, Any], positions: bool) -> Iterator[str]:
+    trained = f", trained at {counted(about['trained_length'], 'token')}" if about["trained_length"] else ""
+    head = f"{about['model']}: {counted(about['parameters'], 'parameter')}{trained}"
+    yield "\n".join(map(paragraph, [head, *about["notes"]]))
     for name, entries in done.items():
         if not entries:
             continue

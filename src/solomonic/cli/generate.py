@@ -37,39 +37,41 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--batch",
         type=Path,
         metavar="FILE",
-        help='a prompt a line; of JSON lines, a JSON list, CSV or parquet, by its extension, what each has under "prompt"',
+        help='file with a prompt a line, or JSON lines, a JSON list, CSV or parquet with a field "prompt"',
     )
     command.add_argument("--batch-size", type=whole(), default=8, metavar="B", help="prompts at a time (default 8)")
-    command.add_argument("--out", type=Path, metavar="FILE", help="where --batch writes (default: standard output)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="file that --batch writes (default: standard output)")
     command.add_argument(
         "--remember",
         metavar="NAME",
-        help="write the text to the store of --memory, as the document NAME, as it goes on",
+        help="write the text to the store of --memory, as the document NAME",
     )
-    command.add_argument("--stats", action="store_true", help="tokens, time and bytes of the state, on standard error")
+    command.add_argument(
+        "--stats", action="store_true", help="print tokens, time and bytes of the state on standard error"
+    )
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    if chosen.batch is None:
-        if chosen.out is not None:
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    if args.batch is None:
+        if args.out is not None:
             raise ValueError("--out is for --batch; to write one text to a file, redirect standard output")
-        return _one(chosen)
-    if chosen.prompt or chosen.file or chosen.session or chosen.remember:
+        return _one(args)
+    if args.prompt or args.file or args.session or args.remember:
         raise ValueError("--batch has prompts of its own: leave out PROMPT, --file, --session and --remember")
-    return _batch(chosen)
+    return _batch(args)
 
 
-def _one(chosen: argparse.Namespace) -> int:
-    prompt = _prompt(chosen)
-    model, tokenizer, sampling = opened(chosen)
-    with held_session(chosen), remembering(chosen, model, tokenizer) as remembers:
-        return _written(chosen, prompt, model, remembers, tokenizer, sampling)
+def _one(args: argparse.Namespace) -> int:
+    prompt = _prompt(args)
+    model, tokenizer, sampling = opened(args)
+    with held_session(args), remembering(args, model, tokenizer) as remembers:
+        return _written(args, prompt, model, remembers, tokenizer, sampling)
 
 
-def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
-    saved = SessionFile(chosen.session, model) if chosen.session else None
+def _written(args, prompt, model, remembers, tokenizer, sampling) -> int:
+    saved = SessionFile(args.session, model) if args.session else None
     session = saved.load() if saved else Session()
-    if chosen.remember and session.length:
+    if args.remember and session.length:
         raise ValueError("--remember: expected a new --session, for a document is written from its first token on")
     before, session = session.tokens_read, session.then(tokenizer.encode(prompt))
     if not session.pending:
@@ -82,7 +84,7 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
             for session in read(remembers, session):
                 bar.update(unread - len(session.pending) - bar.n)
         first = time.perf_counter()
-        tokens = stream(remembers, session, sampling, max_tokens=chosen.max_tokens, ends=tokenizer.ends)
+        tokens = stream(remembers, session, sampling, max_tokens=args.max_tokens, ends=tokenizer.ends)
         for count, (token, session) in enumerate(tokens, 1):
             if token not in tokenizer.ends:
                 print(text(token), end="", flush=True)
@@ -94,7 +96,7 @@ def _written(chosen, prompt, model, remembers, tokenizer, sampling) -> int:
     finally:
         if saved:
             saved.save(session)
-        if chosen.stats:
+        if args.stats:
             last = time.perf_counter()
             taken = session.tokens_read - before - count
             aside(
@@ -108,59 +110,59 @@ def _rate(tokens: int, seconds: float) -> str:
     return f"{counted(tokens, 'token')} in {seconds:.2f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)"
 
 
-def _prompt(chosen: argparse.Namespace) -> str | bytes:
-    if chosen.prompt and chosen.file:
+def _prompt(args: argparse.Namespace) -> str | bytes:
+    if args.prompt and args.file:
         raise ValueError("--file: expected the prompt once, got it as an argument too")
-    if chosen.prompt:
-        return " ".join(chosen.prompt)
-    if chosen.file:
-        return _content(chosen.file).removeprefix(BOM_UTF8)
+    if args.prompt:
+        return " ".join(args.prompt)
+    if args.file:
+        return _content(args.file).removeprefix(BOM_UTF8)
     return b"" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.buffer.read().removeprefix(BOM_UTF8)
 
 
-def _batch(chosen: argparse.Namespace) -> int:
-    if chosen.batch_size < 1:
-        raise ValueError(f"--batch-size: expected a whole number >= 1, got {chosen.batch_size}")
-    found = list(_records(chosen.batch))
-    if not found:
-        raise ValueError(f"{chosen.batch}: expected prompts, got none")
-    model, tokenizer, sampling = opened(chosen)
-    with remembering(chosen, model, tokenizer) as remembers:
-        return _answers(chosen, found, remembers, tokenizer, sampling)
+def _batch(args: argparse.Namespace) -> int:
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size: expected a whole number >= 1, got {args.batch_size}")
+    prompts = list(_records(args.batch))
+    if not prompts:
+        raise ValueError(f"{args.batch}: expected prompts, got none")
+    model, tokenizer, sampling = opened(args)
+    with remembering(args, model, tokenizer) as remembers:
+        return _answers(args, prompts, remembers, tokenizer, sampling)
 
 
-def _answers(chosen, found, model, tokenizer, sampling) -> int:
-    prompts, kept = [tokenizer.encode(prompt).tolist() for _, prompt in found], [record for record, _ in found]
-    with locked(chosen.out, "writing answers there") if chosen.out else nullcontext():
-        return _answered(chosen, kept, prompts, model, tokenizer, sampling)
+def _answers(args, prompts, model, tokenizer, sampling) -> int:
+    ids, records = [tokenizer.encode(prompt).tolist() for _, prompt in prompts], [record for record, _ in prompts]
+    with locked(args.out, "writing answers there") if args.out else nullcontext():
+        return _answered(args, records, ids, model, tokenizer, sampling)
 
 
-def _answered(chosen, records, prompts, model, tokenizer, sampling) -> int:
-    done = _done(chosen.out, records) if chosen.out else 0
-    out = chosen.out.open("a", encoding="utf-8", errors=ESCAPED) if chosen.out else sys.stdout
+def _answered(args, records, prompts, model, tokenizer, sampling) -> int:
+    done = _done(args.out, records) if args.out else 0
+    out = args.out.open("a", encoding="utf-8", errors=ESCAPED) if args.out else sys.stdout
     plain = (out.encoding or "utf-8").lower() not in ("utf-8", "utf8")
     began, count = time.perf_counter(), 0
     try:
         with Progress(len(records), "prompt", "generate", shown=not out.isatty()) as bar:
             bar.update(done)
-            for first in range(done, len(records), chosen.batch_size):
-                rows = range(first, min(first + chosen.batch_size, len(records)))
+            for first in range(done, len(records), args.batch_size):
+                rows = range(first, min(first + args.batch_size, len(records)))
                 drawn = replace(sampling, seed=sampling.seed + first)
                 texts = generate(
-                    model, [prompts[i] for i in rows], drawn, max_tokens=chosen.max_tokens, ends=tokenizer.ends
+                    model, [prompts[i] for i in rows], drawn, max_tokens=args.max_tokens, ends=tokenizer.ends
                 )
-                said = [
+                decoded = [
                     tokenizer.decode(text[:-1] if text[-1:] and text[-1] in tokenizer.ends else text) for text in texts
                 ]
-                lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, said, texts)]
+                lines = [records[i] | {"text": text, "tokens": ids} for i, text, ids in zip(rows, decoded, texts)]
                 out.write("".join(_line(line, plain) + "\n" for line in lines))
                 out.flush()
                 count += sum(map(len, texts))
                 bar.update(len(rows))
     finally:
-        if chosen.out:
+        if args.out:
             out.close()
-    if chosen.stats:
+    if args.stats:
         taken = sum(map(len, prompts[done:]))
         seconds = time.perf_counter() - began
         aside(f"read {counted(taken, 'token')}, wrote {_rate(count, seconds)}; seed {sampling.seed}")
@@ -191,7 +193,7 @@ def _records(path: Path) -> Iterator[tuple[dict, bytes]]:
         if not isinstance(text, str) or not text:
             got = json.dumps(value)
             raise ValueError(f'{where}: expected {{"prompt": "some text"}}, got {got[:60]}')
-        yield {key: one for key, one in record.items() if key not in ("text", "tokens")}, utf8(text)
+        yield {key: field for key, field in record.items() if key not in ("text", "tokens")}, utf8(text)
 
 
 def _line(record: dict, plain: bool = False) -> str:

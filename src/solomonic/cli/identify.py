@@ -7,19 +7,19 @@ is named as one; nor is one of text.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .._utils.spelling import aside, paragraph
 from ..theory.tables import Table, read
-from ._device import add_threads
 from ._numbers import real, whole
+from ._options import add_json, add_threads, write_json
 from ._table import columns, table
 
 READS, WRITES, MAKES = ("data",), ("json",), ("out",)
 EXTRA = "theory"
-STDOUT = Path("/dev/stdout")
-WAYS = "one step ahead", "simulated"
+AHEAD, SIMULATED = "one step ahead", "simulated"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -30,68 +30,76 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--time",
         metavar="COL",
-        help="column of times, refused unless evenly spaced (default: one that looks so, noted)",
+        help="column of times, which must be evenly spaced (default: one that looks like times, with a note)",
     )
     add("--order", type=whole(), metavar="N", help="states (default: the order of the least BIC, to 10)")
     add("--lags", type=whole(), metavar="L", help="rows of past to look at (default: by AIC)")
-    add("--train", type=real(), default=0.5, metavar="X", help="share of the rows to fit, the rest tests (default 0.5)")
-    add("--focus", default="prediction", metavar="F", help="prediction or simulation: what is to be best")
-    add("--criterion", default="fit", metavar="C", help="fit or likelihood: outputs weighed by spread or by noise")
+    add(
+        "--train",
+        type=real(),
+        default=0.5,
+        metavar="X",
+        help="share of the rows to fit; the rest are for the test (default 0.5)",
+    )
+    add(
+        "--focus",
+        default="prediction",
+        metavar="F",
+        help="what is to be best: prediction or simulation (default prediction)",
+    )
+    add(
+        "--criterion",
+        default="fit",
+        metavar="C",
+        help="fit or likelihood: outputs are weighed by spread or by noise (default fit)",
+    )
     add("--bilinear", action="store_true", help="fit a bilinear model, too: inputs change the dynamics")
     add("--out", type=Path, metavar="DIR", help="folder of model and picture (default runs/identify/NAME)")
     add_threads(command)
     add("--no-picture", action="store_true", help="draw nothing (needs no matplotlib)")
-    add(
-        "--json",
-        type=Path,
-        nargs="?",
-        const=STDOUT,
-        metavar="FILE",
-        help="write every number to this file, or instead of the text to the terminal",
-    )
+    add_json(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    if not chosen.no_picture:
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    if not args.no_picture:
         from ..theory.realization.draw import draw  # first, so that nothing is lost where matplotlib is missing
-    from .._utils import jsontext
-    from .._utils.files import locked, owned, write
+    from .._utils.files import locked, owned
     from .._utils.progress import Progress
     from ..theory.realization import fit, identify
     from ..theory.realization.file import content, load, save
     from ..theory.realization.series import check
 
-    if not 0 < chosen.train <= 1:
-        raise ValueError(f"--train: expected a share above 0 and up to 1, got {chosen.train:g}")
-    out = chosen.out or Path("runs/identify") / chosen.data.stem
+    if not 0 < args.train <= 1:
+        raise ValueError(f"--train: expected a share above 0 and up to 1, got {args.train:g}")
+    out = args.out or Path("runs/identify") / args.data.stem
     owned(out, "an identified system", "model.json")
     if (out / "model.json").exists():
         load(out / "model.json")  # what is no model of ours is not replaced
-    data, outputs, inputs = _columns(read(chosen.data), chosen)
+    data, outputs, inputs = _columns(read(args.data), args)
     values = {name: data.numbers(name) for name in outputs + inputs}
-    y, u = (np.reshape([values[name] for name in some], (len(some), data.rows)).T for some in (outputs, inputs))
+    y, u = (np.reshape([values[name] for name in names], (len(names), data.rows)).T for names in (outputs, inputs))
     try:
         y, u = check(y, outputs), check(u, inputs)
     except ValueError as error:
-        raise ValueError(f"{chosen.data}: {error}") from None
-    rows = round(chosen.train * len(y))
+        raise ValueError(f"{args.data}: {error}") from None
+    rows = round(args.train * len(y))
     with Progress(unit="", what="identify", leave=False) as bar:
-        found = identify(
+        identified = identify(
             y[:rows],
             u[:rows],
-            chosen.order,
-            lags=chosen.lags,
-            criterion=chosen.criterion,
-            focus=chosen.focus,
-            bilinear=chosen.bilinear,
+            args.order,
+            lags=args.lags,
+            criterion=args.criterion,
+            focus=args.focus,
+            bilinear=args.bilinear,
             outputs=outputs,
             inputs=inputs,
             report=bar.describe,
         )
-    for equation in found.dependent:
+    for equation in identified.dependent:
         aside(f"note: {equation} in the fitted rows, up to a constant, and so in the model")
-    models = {"model.json": found.model, "stable.json": found.stable, "bilinear.json": found.bilinear}
-    models = {name: model for name, model in models.items() if model is not None}
+    fitted = {"model.json": identified.model, "stable.json": identified.stable, "bilinear.json": identified.bilinear}
+    models = {name: model for name, model in fitted.items() if model is not None}
     predictions = {name: _predictions(model, y, u, rows) for name, model in models.items()}
     test = slice(rows, None) if rows < len(y) else slice(None)
     fits = {
@@ -103,43 +111,43 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             (out / name).unlink(missing_ok=True)
         for name, model in models.items():
             save(model, out / name)
-        if not chosen.no_picture:
+        if not args.no_picture:
             draw(
-                found,
+                identified,
                 y,
-                *(predictions["model.json"].get(way) for way in WAYS),
+                predictions["model.json"][AHEAD],
+                predictions["model.json"].get(SIMULATED),
                 rows,
                 out / "identify.png",
-                chosen.data.name,
+                args.data.name,
             )
-    if chosen.json:
-        numbers = {"data": str(chosen.data), "rows": len(y), "fitted_rows": rows, **_numbers(found)}
+
+    def results() -> dict[str, Any]:
+        numbers = {"data": str(args.data), "rows": len(y), "fitted_rows": rows, **_numbers(identified)}
         numbers["fit_of"] = judged
         numbers["fits"] = {
             name: {way: dict(zip(outputs, values.tolist())) for way, values in ways.items()}
             for name, ways in fits.items()
         }
-        numbers |= {"models": {name: content(model) for name, model in models.items()}, "saved": str(out)}
-        said = jsontext.write(numbers, 1, missing=True)
-        if chosen.json == STDOUT:
-            print(said, end="")
-            return 0
-        write(chosen.json, said)
+        return numbers | {"models": {name: content(model) for name, model in models.items()}, "saved": str(out)}
+
+    if not write_json(args.json, results):
+        return 0
     split = f", tested on {rows + 1}-{len(y)}" * (rows < len(y))
-    print(f"{chosen.data}: {len(y)} rows, fitted to rows 1-{rows}{split}")
-    _print(found, by_bic=chosen.order is None)
+    print(f"{args.data}: {len(y)} rows, fitted to rows 1-{rows}{split}")
+    _print(identified, by_bic=args.order is None)
     lines = [[f"{name}, {way}", *_fits(values)] for name, ways in fits.items() for way, values in ways.items()]
     print("\n" + table([f"fit of the {judged} rows", *outputs], lines))
     print("fit: 100 is perfect, 0 no better than the mean")
-    print(f"\nsaved {', '.join(models)}{'' if chosen.no_picture else ', identify.png'} in {out}")
+    print(f"\nsaved {', '.join(models)}{'' if args.no_picture else ', identify.png'} in {out}")
     return 0
 
 
-def _columns(data: Table, chosen: argparse.Namespace) -> tuple[Table, list[str], list[str]]:
-    """The table, oldest row first, and the names of outputs and inputs. What was not asked for is said."""
+def _columns(data: Table, args: argparse.Namespace) -> tuple[Table, list[str], list[str]]:
+    """The table, oldest row first, and the names of outputs and inputs. Choices that nobody made are printed as notes."""
     from ..theory.realization.series import check_time
 
-    outputs, inputs, time = (data.choose(given) for given in (chosen.outputs, chosen.inputs, chosen.time))
+    outputs, inputs, time = (data.choose(names) for names in (args.outputs, args.inputs, args.time))
     if len(time) > 1:
         raise ValueError(f"--time: expected one column, got {', '.join(time)}")
     if twice := set(inputs) & set(outputs) | set(time) & {*inputs, *outputs}:
@@ -156,14 +164,14 @@ def _columns(data: Table, chosen: argparse.Namespace) -> tuple[Table, list[str],
             notes.append(f"no outputs, as they hold times, counts or text: {', '.join(left)}; --outputs names others")
     if not outputs:
         raise ValueError(
-            f"{chosen.data}: expected columns for the outputs, got none: each is an input, times or no numbers"
+            f"{args.data}: expected columns for the outputs, got none: each is an input, times or no numbers"
         )
     if times:
         try:
             check_time(times, data.where)
         except ValueError as error:
             if time:
-                raise ValueError(f"{chosen.data}: {error}") from None
+                raise ValueError(f"{args.data}: {error}") from None
             notes.append(f"{error}; rows are read as if evenly spaced")
     for note in notes:
         aside(f"note: {note}")
@@ -172,25 +180,25 @@ def _columns(data: Table, chosen: argparse.Namespace) -> tuple[Table, list[str],
 
 def _predictions(model, y: np.ndarray, u: np.ndarray, rows: int) -> dict[str, np.ndarray]:
     """One step ahead; and simulated from the state at the end of the fitted rows, and from the first state in them."""
-    one, states = model.predict(y, u)
+    ahead, states = model.predict(y, u)
     if not u.shape[1]:
-        return {WAYS[0]: one}
+        return {AHEAD: ahead}
     parts = [model.simulate(u[:rows], states[0])]
     if rows < len(y):
         parts.append(model.simulate(u[rows:], states[rows]))
-    return {WAYS[0]: one, WAYS[1]: np.concatenate(parts)}
+    return {AHEAD: ahead, SIMULATED: np.concatenate(parts)}
 
 
-def _numbers(found) -> dict:
+def _numbers(identified) -> dict:
     """What `_print` says, as JSON has it."""
-    model, tests = found.model, {"white": found.white, "free_of_past_inputs": found.unexplained}
+    model, tests = identified.model, {"white": identified.white, "free_of_past_inputs": identified.unexplained}
     poles = [{"real": p.real, "imaginary": p.imag, "modulus": abs(p), "angle": float(np.angle(p))} for p in model.poles]
     return {
         "order": model.order,
-        "bic": np.asarray(found.scores).tolist(),
-        "lags": found.lags,
-        "canonical_correlations": found.correlations.tolist(),
-        "information_nats": found.information,
+        "bic": np.asarray(identified.scores).tolist(),
+        "lags": identified.lags,
+        "canonical_correlations": identified.correlations.tolist(),
+        "information_nats": identified.information,
         "poles": poles,
         "stable": bool(model.stable),
         **{
@@ -204,27 +212,29 @@ def _fits(values: np.ndarray) -> list[str]:
     return ["stands still" if np.isnan(value) else f"{value:.1f}" if value > -1000 else "runs away" for value in values]
 
 
-def _print(found, by_bic: bool) -> None:
+def _print(identified, by_bic: bool) -> None:
     from ..theory.realization.whiteness import largest
 
-    model, s = found.model, found.correlations
+    model, s = identified.model, identified.correlations
     n = model.order
-    print(f"order {n} ({'least BIC' if by_bic else 'as given'}), {found.lags} rows of past")
+    print(f"order {n} ({'least BIC' if by_bic else 'as given'}), {identified.lags} rows of past")
     shown = " ".join([*(f"{v:.3f}" for v in s[:n]), "|", *(f"{v:.3f}" for v in s[n : n + 4])])
-    given = ", inputs given" * bool(model.inputs)
-    nats = f"{found.information:.2f} nats between past and future{given}"
+    conditional = ", inputs given" * bool(model.inputs)
+    nats = f"{identified.information:.2f} nats between past and future{conditional}"
     print(paragraph(f"canonical correlations {shown}: {nats}", after="  "))
     if n:
         poles = [p for p in model.poles if p.imag >= 0]
         rows = [[f"{abs(p):.5f}", f"{abs(np.angle(p)):.4f}", _memory(abs(p))] for p in poles]
         print("\n" + table(["pole: modulus", "angle, radians", "rows to fade to 1/e"], rows))
         print(_split(model))
-    size, lag = largest(found.innovations, found.white.lags)
+    size, lag = largest(identified.innovations, identified.white.lags)
     print(
-        paragraph(f"{_said('residuals white', found.white)}; largest correlation {size:.2f} at lag {lag}", after="  ")
+        paragraph(
+            f"{_said('residuals white', identified.white)}; largest correlation {size:.2f} at lag {lag}", after="  "
+        )
     )
-    if found.unexplained is not None:
-        print(paragraph(_said("residuals free of past inputs", found.unexplained), after="  "))
+    if identified.unexplained is not None:
+        print(paragraph(_said("residuals free of past inputs", identified.unexplained), after="  "))
     if not model.stable:
         unstable = f"unstable: a pole of modulus {abs(model.poles[0]):.5f}"
         print(paragraph(f"{unstable}; stable.json has the nearest stable model, fitted again", after="  "))

@@ -8,12 +8,14 @@ Writes OUT/probe.html, one page that works offline, and OUT/probe.json, every nu
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from .._utils import jsontext
 from .._utils.files import owned
 from .._utils.spelling import paragraph
-from ._device import add_device, device
+from ._device import device
 from ._numbers import whole
+from ._options import add_data, add_device, add_model
 from ._table import table
 
 READS, MODELS, MAKES = ("data",), ("model",), ("out",)
@@ -22,9 +24,8 @@ EXTRA = "theory"
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("model", metavar="MODEL", type=Path, help="folder of the model")
-    add("--data", nargs="+", metavar="PATH", help="files or folders of text (default: the Python library's sources)")
-    add("--field", default="text", metavar="F", help="field of JSON lines, column of parquet (default text)")
+    add_model(command)
+    add_data(command)
     add("--tokens", type=whole(), default=8192, metavar="T", help="tokens of one document to read (default 8192)")
     add(
         "--generate",
@@ -44,12 +45,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_device(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
+def run(args: argparse.Namespace, words: list[str]) -> int:
     for name, least in (("tokens", 2), ("generate", 1), ("directions", 1)):
-        if getattr(chosen, name) < least:
-            raise ValueError(f"--{name}: expected a whole number >= {least}, got {getattr(chosen, name)}")
-    owned(chosen.out, "a probe", "probe.json")
-    where = device(chosen.device)
+        if getattr(args, name) < least:
+            raise ValueError(f"--{name}: expected a whole number >= {least}, got {getattr(args, name)}")
+    owned(args.out, "a probe", "probe.json")
+    where = device(args.device)
     import torch
 
     from .. import __version__
@@ -62,68 +63,73 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..probe.page import page
     from ..probe.study import LEAST, study, work
 
-    model, tokenizer = load(chosen.model, where, torch.float32)
-    check_fits(32 * chosen.generate * model.config.vocab_size, f"what the model says at {chosen.generate:,} tokens")
+    model, tokenizer = load(args.model, where, torch.float32)
+    check_fits(32 * args.generate * model.config.vocab_size, f"what the model says at {args.generate:,} tokens")
     best, source = None, ""
-    for document in documents(chosen.data or library(), chosen.field):
+    for document in documents(args.data or library(), args.field):
         if best is not None and len(document.text) <= len(best):
             continue
-        tokens = tokenizer.encode(document.text[: 16 * chosen.tokens])[: chosen.tokens]
+        tokens = tokenizer.encode(document.text[: 16 * args.tokens])[: args.tokens]
         if best is None or len(tokens) > len(best):
             best, source = tokens, document.source
-        if len(best) == chosen.tokens:
+        if len(best) == args.tokens:
             break
     if best is None or len(best) < LEAST:
         got = f"the longest has {len(best)}" if best is not None else "there is none"
-        if best is not None and len(best) == chosen.tokens:
-            got += f", all that --tokens {chosen.tokens} reads of it"
+        if best is not None and len(best) == args.tokens:
+            got += f", all that --tokens {args.tokens} reads of it"
         raise ValueError(f"expected a document of {LEAST} tokens or more, and --tokens as large; {got}")
-    with Progress(work(model, len(best), chosen.generate), "call", "probe") as bar:
-        found = study(model, best, chosen.generate, chosen.directions, bar.update)
+    with Progress(work(model, len(best), args.generate), "call", "probe") as bar:
+        numbers = study(model, best, args.generate, args.directions, bar.update)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     versions = {"solomonic": __version__, "torch": torch.__version__}
-    found = {"model": str(chosen.model), "parameters": parameters, "text": source, "versions": versions} | found
-    found["findings"] = findings(found)
-    layers = ", ".join(f"{count} {name}" for name, count in Counter(found["layers"]).items())
-    size = len(tokenizer.decode(best).encode(errors="replace"))
+    results: dict[str, Any] = {
+        "model": str(args.model),
+        "parameters": parameters,
+        "text": source,
+        "versions": versions,
+    } | numbers
+    results["findings"] = findings(results)
+    layers = ", ".join(f"{count} {name}" for name, count in Counter(results["layers"]).items())
+    size = len(tokenizer.decode(best.tolist()).encode(errors="replace"))
     note = f"{parameters:,} parameters, layers: {layers}; {len(best):,} tokens ({size:,} bytes) of {source}"
     made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    text = page(found, f"Probe of {chosen.model}", [note, made], tokenizer.decode)
-    with locked(chosen.out, "writing a probe there", folder=True):
-        write(chosen.out / "probe.json", jsontext.write(found, 1))
-        write(chosen.out / "probe.html", text)
+    text = page(results, f"Probe of {args.model}", [note, made], tokenizer.decode)
+    with locked(args.out, "writing a probe there", folder=True):
+        write(args.out / "probe.json", jsontext.write(results, 1))
+        write(args.out / "probe.html", text)
     print(
         "\n\n".join(
-            [paragraph(f"{chosen.model}: {note}"), "\n".join(map(paragraph, found["findings"])), *_tables(found)]
+            [paragraph(f"{args.model}: {note}"), "\n".join(map(paragraph, results["findings"])), *_tables(results)]
         )
     )
-    print("\n" + paragraph(f"{chosen.out / 'probe.html'} has the pictures, probe.json beside it every number"))
+    print("\n" + paragraph(f"{args.out / 'probe.html'} has the pictures, probe.json beside it every number"))
     return 0
 
 
-def _tables(found: dict) -> list[str]:
+def _tables(results: dict[str, Any]) -> list[str]:
     from ..probe.findings import uncertain, where
 
     shown = []
-    if found["ablations"]:
+    if results["ablations"]:
         masses = {
             (entry["layer"], name): share
-            for entry in found["mass"]
-            for name, share in zip(found["groups"], entry["mean"])
+            for entry in results["mass"]
+            for name, share in zip(results["groups"], entry["mean"])
             if name in entry["softmax"]
         }
         rows = [
             (
-                f"{where(row, found)}, {row['memory']}",
+                f"{where(row, results)}, {row['memory']}",
                 masses.get((row["layers"][0], row["memory"])) if len(row["layers"]) == 1 else None,
                 uncertain(row["more_bits"], row["error"]),
             )
-            for row in found["ablations"]
+            for row in results["ablations"]
         ]
         shown.append(table(("without", "attention mass", "bits a token more"), rows))
-    if found["fading"]:
-        rows, systems = [], {system["layer"]: system for system in found["systems"]}
-        for entry in found["fading"]:
+    if results["fading"]:
+        rows, systems = [], {system["layer"]: system for system in results["systems"]}
+        for entry in results["fading"]:
             system = systems[entry["layer"]]
             lengths = [_between(entry["horizon"][name]) for name in entry["horizon"]]
             order = f"{max(entry['order']):.0f} of {entry['states']}" if entry["order"] else None

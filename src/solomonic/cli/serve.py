@@ -1,44 +1,47 @@
-"""Serve a model over HTTP: what speaks OpenAI's completions and chat speaks to it.
+"""Serve a model over HTTP: an OpenAI-compatible server of completions and chat.
 
     solomonic serve runs/books --port 8000
 
 GET /v1/models, POST /v1/completions and /v1/chat/completions, whole or streamed; GET /health says how many requests run
-and wait. What cannot be done as it was asked for is refused with the name of the field. The key of --api-key may be
-given as the environment variable SOLOMONIC_API_KEY instead, which no list of processes shows. Ctrl-C and SIGTERM end
-the server, and every answer under way, with exit code 0.
+and wait. The server refuses what it cannot do, with the name of the field. The environment variable SOLOMONIC_API_KEY
+may hold the key of --api-key, so that no list of processes shows it. Ctrl-C and SIGTERM end the server, and every answer
+under way, with exit code 0.
 """
 
 import argparse
 import os
-from pathlib import Path
 
 from .._utils.spelling import paragraph, warn
 from ._numbers import whole
+from ._options import add_device, add_dtype, add_model
 
 READS, MODELS = ("memory",), ("model",)
 KEY = "SOLOMONIC_API_KEY"
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
-    from ._device import add_device, add_dtype
     from ._generation import add_memory
 
-    command.add_argument("model", type=Path, metavar="MODEL", help="folder of the model")
-    command.add_argument("--host", default="127.0.0.1", metavar="H", help="address (default 127.0.0.1: this machine)")
-    command.add_argument("--port", type=whole(), default=8000, metavar="P", help="0: any that is free (default 8000)")
+    add_model(command)
     command.add_argument(
-        "--name", metavar="NAME", help="what requests call the model (default: MODEL's last name, or MODEL)"
+        "--host", default="127.0.0.1", metavar="H", help="address to listen at (default 127.0.0.1: this machine)"
     )
-    command.add_argument("--api-key", metavar="KEY", help="what requests must bear (default: $SOLOMONIC_API_KEY)")
     command.add_argument(
-        "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens a request may ask for (default 4096)"
+        "--port", type=whole(), default=8000, metavar="P", help="port; 0 takes any that is free (default 8000)"
+    )
+    command.add_argument(
+        "--name", metavar="NAME", help="name of the model in requests (default: MODEL's last name, or MODEL)"
+    )
+    command.add_argument("--api-key", metavar="KEY", help="key that requests must have (default: $SOLOMONIC_API_KEY)")
+    command.add_argument(
+        "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens that a request may ask for (default 4096)"
     )
     command.add_argument(
         "--max-prompt",
         type=whole(),
         default=131072,
         metavar="N",
-        help="tokens a request may have read (default 131072)",
+        help="tokens of a prompt, at most (default 131072)",
     )
     command.add_argument(
         "--parallel", type=whole(), default=4, metavar="N", help="requests that take turns, token by token (default 4)"
@@ -51,32 +54,32 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add_memory(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
+def run(args: argparse.Namespace, words: list[str]) -> int:
     from ..checkpoints.folder import load, template
     from ..serve import Limits, Served, Worker, application, bind, listen
     from ._device import device, dtype
     from ._generation import remembering
     from ._turns import Turns
 
-    key = _key(chosen.api_key)
-    if chosen.parallel < 1 or chosen.queue < 0 or chosen.max_tokens < 1 or chosen.max_prompt < 1:
+    key = _key(args.api_key)
+    if args.parallel < 1 or args.queue < 0 or args.max_tokens < 1 or args.max_prompt < 1:
         raise ValueError(
             "expected --parallel, --max-tokens and --max-prompt >= 1 and --queue >= 0, got "
-            f"{chosen.parallel}, {chosen.max_tokens}, {chosen.max_prompt} and {chosen.queue}"
+            f"{args.parallel}, {args.max_tokens}, {args.max_prompt} and {args.queue}"
         )
-    with bind(chosen.host, chosen.port) as bound:
-        model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
+    with bind(args.host, args.port) as bound:
+        model, tokenizer = load(args.model, device(args.device), dtype(args.dtype))
         try:
-            turns = Turns(*template(chosen.model), tokenizer)
+            turns = Turns(*template(args.model), tokenizer)
         except ValueError as error:
             turns = None
             warn(f"no chat, for {' '.join(str(error).split())}")
-        with remembering(chosen, model, tokenizer) as remembers:
-            limits = Limits(chosen.max_tokens, chosen.max_prompt)
-            name = chosen.name or chosen.model.resolve().name
-            also = frozenset() if chosen.name else frozenset({str(chosen.model), str(chosen.model.resolve())})
+        with remembering(args, model, tokenizer) as remembers:
+            limits = Limits(args.max_tokens, args.max_prompt)
+            name = args.name or args.model.resolve().name
+            also = frozenset() if args.name else frozenset({str(args.model), str(args.model.resolve())})
             served = Served(name, remembers, tokenizer, turns, limits, also)
-            worker = Worker(remembers, tokenizer, chosen.parallel, chosen.queue)
+            worker = Worker(remembers, tokenizer, args.parallel, args.queue)
             if key is None and not bound.getsockname()[0].startswith(("127.", "::1")):
                 warn("whoever reaches this address may ask; --api-key lets only some")
             listen(application(served, worker, key), worker, bound, ready=lambda url: _say(served.name, url))
@@ -89,8 +92,8 @@ def _say(name: str, url: str) -> None:
     print(paragraph(f"serving {name} at {url}; Ctrl-C ends it"), flush=True)
 
 
-def _key(given: str | None) -> str | None:
-    name, key = ("--api-key", given) if given is not None else (KEY, os.environ.get(KEY))
+def _key(option: str | None) -> str | None:
+    name, key = ("--api-key", option) if option is not None else (KEY, os.environ.get(KEY))
     if key is not None and not (key and all("!" <= character <= "~" for character in key)):
         raise ValueError(f"{name}: expected a key of visible ASCII characters without spaces, got another")
     return key

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from .._utils import jsontext
 from .._utils.spelling import counted, paragraph
-from ._device import add_device
 from ._numbers import COUNT, whole
+from ._options import add_device, add_json, write_json
 from ._table import table
 
 READS, MODELS, WRITES = ("bits",), ("model",), ("json",)
@@ -25,8 +24,8 @@ SECONDS = 10.0
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("bits", metavar="BITS", help="0101101..., or a text file of them; white space does not count")
-    add("--seconds", type=float, metavar="S", help=f"budget of the clock (default {SECONDS:g} where none is given)")
-    add("--steps", type=whole(COUNT), metavar="N", help="budget of the machine's steps")
+    add("--seconds", type=float, metavar="S", help=f"budget in seconds (default {SECONDS:g}, where no budget is named)")
+    add("--steps", type=whole(COUNT), metavar="N", help="budget in steps of the machine")
     add("--phases", type=whole(), metavar="K", help="no further than Levin's phase K: programs of |p| + log2 t <= K")
     add("--length", type=whole(), metavar="L", help="every program of L instructions or fewer, instead of phases")
     add("--each", type=whole(COUNT), default=1000, metavar="T", help="steps of each program of --length (default 1000)")
@@ -41,22 +40,22 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="bits that they print next (default 24)",
     )
     add("--model", type=Path, metavar="FOLDER", help="a trained model whose tokenizer has a token for 0 and for 1")
-    add_device(command, "of the model: ")
-    add("--twice", action="store_true", help="ask again, and show that all of the work is done again")
-    add("--json", type=Path, metavar="FILE", help="write every number to this file")
+    add_device(command)
+    add("--twice", action="store_true", help="run the search twice, to show that all of the work is done again")
+    add_json(command)
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
-    data = read(chosen.bits)
-    _check(chosen)
+def run(args: argparse.Namespace, words: list[str]) -> int:
+    data = read(args.bits)
+    _check(args)
     from .._utils.progress import Progress
     from ..theory.solomonoff import compiled
     from ..theory.solomonoff.inference import infer
 
-    model = None if chosen.model is None else in_context(chosen.model, data, chosen.device)
-    budget = {"steps": chosen.steps, "last": chosen.phases, "length": chosen.length, "each": chosen.each}
+    model = None if args.model is None else in_context(args.model, data, args.device)
+    budget = {"steps": args.steps, "last": args.phases, "length": args.length, "each": args.each}
     budgeted = any(budget[name] for name in ("steps", "last", "length"))
-    budget["seconds"] = chosen.seconds or (None if budgeted else SECONDS)
+    budget["seconds"] = args.seconds or (None if budgeted else SECONDS)
 
     with Progress(unit="program", what="solomonoff") as bar:
         compiled.ready()
@@ -66,30 +65,25 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             bar.set_note(f"phase {phase}" if phase else "every program")
             bar.update(before + programs - bar.n)
 
-        answer = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **budget)
+        answer = infer(data, depth=args.depth, keep=args.show, progress=progress, **budget)
         again = None
-        if chosen.twice and answer.stopped != "interrupted":
+        if args.twice and answer.stopped != "interrupted":
             done = [phase.k for phase in answer.phases if phase.complete]
             same = (
-                budget | {"seconds": None, "steps": None, "last": None if chosen.length else done[-1]}
-                if done
-                else budget
+                budget | {"seconds": None, "steps": None, "last": None if args.length else done[-1]} if done else budget
             )
             before = bar.n
-            again = infer(data, depth=chosen.depth, keep=chosen.show, progress=progress, **same)
-    numbers = _numbers(answer, again, model, chosen.bits_on)
-    if chosen.json:
-        from .._utils.files import write
-
-        write(chosen.json, jsontext.write(numbers, 1, missing=True))
-    print("\n\n".join(_shown(numbers)))
+            again = infer(data, depth=args.depth, keep=args.show, progress=progress, **same)
+    numbers = _numbers(answer, again, model, args.bits_on)
+    if write_json(args.json, lambda: numbers):
+        print("\n\n".join(_shown(numbers)))
     return 130 if "interrupted" in (answer.stopped, again and again.stopped) else 0
 
 
 def read(bits: str) -> tuple[int, ...]:
     """The bits of an argument, or of the file that it names. ValueError where there is something else, saying where."""
     if not bits.strip():
-        raise ValueError("BITS: expected 0 and 1, came nothing; pass bits such as 010101, or a file of them")
+        raise ValueError("BITS: expected 0 and 1, got nothing; pass bits such as 010101, or a file of them")
     text, where = bits, "BITS"
     if set(bits) - set("01 \n\t"):
         path = Path(bits)
@@ -97,30 +91,30 @@ def read(bits: str) -> tuple[int, ...]:
             text, where = path.read_bytes().decode("latin-1"), str(path)
         elif not set(bits) & set("01") or "/" in bits or "." in bits:
             raise ValueError(f"{bits}: expected bits, such as 010101, or a file of them; there is no such file")
-    found = []
+    read_bits = []
     for place, character in enumerate(text, start=1):
         if character in "01":
-            found.append(int(character))
+            read_bits.append(int(character))
         elif not character.isspace():
-            raise ValueError(f"{where}: expected 0 and 1 alone, came {character!r} at character {place}; take it out")
-    if not found:
-        raise ValueError(f"{where}: expected 0 and 1, came no bit; pass a file of bits")
-    if len(found) > MOST_BITS:
-        raise ValueError(f"{where}: expected at most {MOST_BITS:,} bits, came {len(found):,}; take a part of them")
-    return tuple(found)
+            raise ValueError(f"{where}: expected 0 and 1 alone, got {character!r} at character {place}; take it out")
+    if not read_bits:
+        raise ValueError(f"{where}: expected 0 and 1, got no bit; pass a file of bits")
+    if len(read_bits) > MOST_BITS:
+        raise ValueError(f"{where}: expected at most {MOST_BITS:,} bits, got {len(read_bits):,}; take a part of them")
+    return tuple(read_bits)
 
 
-def _check(chosen: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> None:
     for name in ("seconds", "steps", "phases", "length", "each", "depth", "show"):
-        value = getattr(chosen, name)
+        value = getattr(args, name)
         if value is not None and not value > 0:
-            raise ValueError(f"--{name}: expected more than 0, came {value:g}")
-    if chosen.bits_on < 0:
-        raise ValueError(f"--continue: expected a whole number >= 0, came {chosen.bits_on}")
+            raise ValueError(f"--{name}: expected more than 0, got {value:g}")
+    if args.bits_on < 0:
+        raise ValueError(f"--continue: expected a whole number >= 0, got {args.bits_on}")
     for name, most in (("phases", 62), ("length", 24), ("depth", 24)):
-        if (getattr(chosen, name) or 0) > most:
-            raise ValueError(f"--{name}: expected at most {most}, came {getattr(chosen, name)}")
-    if chosen.phases and chosen.length:
+        if (getattr(args, name) or 0) > most:
+            raise ValueError(f"--{name}: expected at most {most}, got {getattr(args, name)}")
+    if args.phases and args.length:
         raise ValueError("--length is instead of phases: leave out --phases or --length")
 
 
@@ -138,19 +132,19 @@ def in_context(folder: Path, data: tuple[int, ...], device: str | None) -> dict[
     where = named(device)
     model, tokenizer = load(folder, where)
     tokens = [int(token) for token in tokenizer.encode("".join(map(str, data)))]
-    each = [tokenizer.encode(bit).tolist() for bit in "01"]
-    if any(len(one) != 1 for one in each) or tokens != [each[bit][0] for bit in data]:
+    ids = [tokenizer.encode(bit).tolist() for bit in "01"]
+    if any(len(tokens_of_bit) != 1 for tokens_of_bit in ids) or tokens != [ids[bit][0] for bit in data]:
         raise ValueError(f"--model: expected a tokenizer that reads every bit as one token; that of {folder} does not")
     with torch.no_grad():
         logits, _ = model(torch.tensor([tokens], device=where))
-    pair = logits[0].double().log_softmax(-1)[:, [one[0] for one in each]].cpu()
-    said = pair.log_softmax(-1)
-    bits = -said[:-1].gather(1, torch.tensor(data[1:], dtype=torch.int64)[:, None]).sum().item() / float(
+    pair = logits[0].double().log_softmax(-1)[:, [ids[0][0], ids[1][0]]].cpu()
+    log_p = pair.log_softmax(-1)
+    bits = -log_p[:-1].gather(1, torch.tensor(data[1:], dtype=torch.int64)[:, None]).sum().item() / float(
         torch.log(torch.tensor(2.0))
     )
     return {
         "model": str(folder),
-        "one": said[-1, 1].exp().item(),
+        "one": log_p[-1, 1].exp().item(),
         "bits": 1 + bits,
         "mass_on_bits": pair[-1].exp().sum().item(),
     }
@@ -241,7 +235,7 @@ def _shown(numbers: dict[str, Any]):
     if least and least["program"] not in [one["program"] for one in numbers["programs"]]:
         yield table(("program of the least Kt", "bits", "steps", "Kt", "goes on"), [_row(least)])
 
-    rows = [
+    bounds: list[tuple[str, float | None, float]] = [
         ("-log2 M", *(numbers["complexity"][side] for side in ("lower", "upper"))),
         ("Levin's Kt", *(numbers["kt"][side] for side in ("lower", "upper"))),
         ("literal program", None, numbers["literal"]["bits"]),
@@ -250,8 +244,8 @@ def _shown(numbers: dict[str, Any]):
         ("xz", None, float(numbers["bits"]["xz"])),
     ]
     if numbers["model"]:
-        rows.append((f"model {numbers['model']['model']}", None, numbers["bits"]["model"]))
-    yield table(("complexity, bits", "at least", "at most"), rows)
+        bounds.append((f"model {numbers['model']['model']}", None, numbers["bits"]["model"]))
+    yield table(("complexity, bits", "at least", "at most"), bounds)
 
     yield "\n".join(map(paragraph, _work(numbers)))
 

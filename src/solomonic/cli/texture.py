@@ -10,8 +10,8 @@ from math import ceil, inf
 from pathlib import Path
 
 from .._utils.spelling import counted, paragraph, unknown
-from ._device import add_threads
-from ._numbers import COUNT, real, whole
+from ._numbers import real, whole
+from ._options import add_seed, add_threads
 
 READS, WRITES = ("clip",), ("out", "picture")
 EXTRA = "theory"
@@ -29,20 +29,37 @@ def arguments(command: argparse.ArgumentParser) -> None:
         type=real(float("inf")),
         default=10.0,
         metavar="X",
-        help="of new video; inf goes on until Ctrl-C (default 10)",
+        help="seconds of new video; inf goes on until Ctrl-C (default 10)",
     )
-    add("--speed", type=real(1000), default=1.0, metavar="S", help="below 1 slower, above 1 faster (default 1)")
+    add(
+        "--speed",
+        type=real(1000),
+        default=1.0,
+        metavar="S",
+        help="speed of the video: below 1 slower, above 1 faster (default 1)",
+    )
     add("--reverse", action="store_true", help="run the backward model: time runs the other way")
-    add("--frames", type=whole(), default=500, metavar="T", help="of the clip to learn from, at most (default 500)")
-    add("--width", type=whole(), metavar="W", help="scale the clip down to so many pixels")
-    add("--rate", type=real(1000, 0.001), metavar="R", help="frames a second of a folder of pictures (default 25)")
+    add(
+        "--frames",
+        type=whole(),
+        default=500,
+        metavar="T",
+        help="frames of the clip to learn from, at most (default 500)",
+    )
+    add(
+        "--width",
+        type=whole(),
+        metavar="W",
+        help="pixels of width to which the clip is scaled down (default: as it is)",
+    )
+    add("--rate", type=real(1000, 0.001), metavar="R", help="frames a second, for a folder of pictures (default 25)")
     add("--no-grain", action="store_true", help="leave out the grain: what the states do not explain")
-    add("--seed", type=whole(COUNT, least=0), default=0, metavar="S", help="of the noise (default 0)")
+    add_seed(command)
     add_threads(command)
     add("--picture", type=Path, metavar="PNG", help="frames of the clip above new ones")
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
+def run(args: argparse.Namespace, words: list[str]) -> int:
     import av  # noqa: F401 - first, so that a missing library is said before any work
     import numpy as np
 
@@ -50,45 +67,41 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from .._utils.progress import Progress
     from ..theory import texture
 
-    if not chosen.seconds > 0:
-        raise ValueError(f"--seconds: expected a number above 0, got {chosen.seconds:g}")
-    if not chosen.speed >= SLOWEST:
+    if not args.seconds > 0:
+        raise ValueError(f"--seconds: expected a number above 0, got {args.seconds:g}")
+    if not args.speed >= SLOWEST:
+        raise ValueError(f"--speed: expected a number from {SLOWEST:g} on, got {args.speed:g}; backwards is --reverse")
+    if args.rate is not None and not args.clip.is_dir():
         raise ValueError(
-            f"--speed: expected a number from {SLOWEST:g} on, got {chosen.speed:g}; backwards is --reverse"
-        )
-    if chosen.rate is not None and not chosen.clip.is_dir():
-        raise ValueError(
-            f"--rate: expected a folder of pictures for CLIP, got {chosen.clip}; a video says itself how fast it is"
+            f"--rate: expected a folder of pictures for CLIP, got {args.clip}; a video says itself how fast it is"
         )
     for name in ("order", "frames", "width"):
-        if (value := getattr(chosen, name)) is not None and value < 1:
+        if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name}: expected a whole number >= 1, got {value}")
-    suffix = chosen.out.suffix.lower()
+    suffix = args.out.suffix.lower()
     if suffix not in texture.CODECS:
-        raise unknown("suffix of --out", chosen.out.suffix, texture.CODECS)
-    clip = texture.read(chosen.clip, chosen.frames, chosen.width, chosen.rate)
+        raise unknown("suffix of --out", args.out.suffix, texture.CODECS)
+    clip = texture.read(args.clip, args.frames, args.width, args.rate)
     try:
-        learnt = texture.learn(clip.frames, chosen.order, clip.rate)
+        learnt = texture.learn(clip.frames, args.order, clip.rate)
     except ValueError as error:
-        raise ValueError(f"{chosen.clip}: {error}") from None
+        raise ValueError(f"{args.clip}: {error}") from None
     radius = np.abs(np.linalg.eigvals(learnt.A)).max()
     height, width, _ = learnt.shape
     of = f"{counted(len(clip.frames), 'frame')} of {width} x {height} pixels"
-    print(paragraph(f"{chosen.clip}: {of} at {clip.rate:g} a second"))
+    print(paragraph(f"{args.clip}: {of} at {clip.rate:g} a second"))
     for remark in clip.remarks:
-        print(paragraph(f"{chosen.clip} {remark}"))
+        print(paragraph(f"{args.clip} {remark}"))
     fades = counted(round(-1 / np.log(radius)), "frame")
-    print(
-        paragraph(f"order {chosen.order}: {learnt.explained:.1%} of the variance, the slowest state fades in {fades}")
-    )
+    print(paragraph(f"order {args.order}: {learnt.explained:.1%} of the variance, the slowest state fades in {fades}"))
     stride = ceil(clip.rate / texture.MOST.get(suffix, inf)) or 1
     rate = clip.rate / stride
     if stride > 1:
         most = f"a {suffix} file has {texture.MOST[suffix]:g} at most"
-        print(paragraph(f"{chosen.out}: at {rate:g} frames a second; {most}"))
-    wanted = None if chosen.seconds * rate > 2**53 else max(1, round(chosen.seconds * rate))
-    rng = np.random.default_rng(chosen.seed)
-    made = texture.synthesise(learnt, rng, chosen.speed * stride, chosen.reverse, not chosen.no_grain)
+        print(paragraph(f"{args.out}: at {rate:g} frames a second; {most}"))
+    wanted = None if args.seconds * rate > 2**53 else max(1, round(args.seconds * rate))
+    rng = np.random.default_rng(args.seed)
+    made = texture.synthesise(learnt, rng, args.speed * stride, args.reverse, not args.no_grain)
     original = clip.frames[np.linspace(0, len(clip.frames) - 1, COLUMNS).astype(int)]
     del clip  # which may be large
     columns, shown = np.linspace(0, min(wanted or SHOWN, SHOWN) - 1, COLUMNS).astype(int), []
@@ -99,11 +112,11 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             yield frame
             bar.update()
 
-    with replacing(chosen.out) as partial, Progress(wanted, "frame", "texture", leave=False) as bar:
+    with replacing(args.out) as partial, Progress(wanted, "frame", "texture", leave=False) as bar:
         written, interrupted = texture.write(partial, suffix, frames(), rate)
         if not written:
             raise KeyboardInterrupt
-    if chosen.picture:
-        texture.write_png(chosen.picture, texture.picture(original, shown))
-    print(paragraph(f"{'interrupted; ' * interrupted}{counted(written, 'frame')} in {chosen.out}"))
+    if args.picture:
+        texture.write_png(args.picture, texture.picture(original, shown))
+    print(paragraph(f"{'interrupted; ' * interrupted}{counted(written, 'frame')} in {args.out}"))
     return 130 if interrupted else 0

@@ -20,7 +20,7 @@ import torch
 
 from .._utils import jsontext
 from .._utils.machine import check_fits
-from .._utils.spelling import counted, message_of, paragraph, unknown
+from .._utils.spelling import choose, counted, message_of, paragraph, unknown
 from ..checkpoints.formats import check_tokenizer, read_folder
 from ..checkpoints.tensors import digest
 from ..data.tokenizer import Tokenizer
@@ -28,8 +28,9 @@ from ..mixers import MIXERS
 from ..mixers.bmojo import COMBINE, READOUTS, SCORES
 from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
-from ._device import add_threads
+from ._device import device
 from ._numbers import COUNT, real, whole
+from ._options import add_alias, add_device, add_dtype, add_field, add_seed
 
 READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
@@ -41,20 +42,22 @@ DIALS = {
     "n_kv_heads": "heads of keys and values (default: as many; of bmojo one for four)",
     "window": "tokens of the window",
     "capacity": "slots of the eidetic memory, 0 for none",
-    "block": "tokens after which it is renewed (default: the window)",
+    "block": "tokens after which the slots are renewed (default: the window)",
     "state_size": "rows of the fading memory's state",
-    "expand": "its inner width in B'MOJO, times d_model (default: 2; as published 1)",
+    "expand": "inner width of the fading memory of B'MOJO, times d_model (default: 2; as published 1)",
     "fading": "fading memory of B'MOJO: " + ", ".join(name for name, mixer in MIXERS.items() if mixer.is_fading),
-    "score": f"what says which tokens B'MOJO keeps: {', '.join(SCORES)}",
-    "tied": "yes or no: fading keys and values by the projections of the window's",
+    "score": f"admission score of B'MOJO: {', '.join(SCORES)}",
+    "tied": "yes or no: the window's projections give the keys and values of the fading memory too",
     "conv": "width of the short convolution of B'MOJO, 0 for none",
     "readout": f"how B'MOJO reads the fading memory: {', '.join(READOUTS)}",
-    "combine": f"how its readouts are joined: {', '.join(COMBINE)} (default: by the readout)",
-    "slot_decay": "what the scores of kept tokens lose, 0 for nothing (default: a constant of the layer)",
+    "combine": f"how B'MOJO joins its readouts: {', '.join(COMBINE)} (default: by the readout)",
+    "slot_decay": "decay of the scores of kept tokens, 0 for none (default: a constant of the layer)",
     "d_ff": "width of the MLP (default: as many parameters as the Transformer's)",
     "tie_embeddings": "yes or no: the head is the embeddings",
 }
 """Settings of a named model, of `preset`."""
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 
 CARRY = 8
 """Steps in one place: longer ones cost what other places would have taught (docs/log.md)."""
@@ -89,7 +92,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--batch-size", type=whole(), default=16, metavar="N", help="rows a step, of all processes (default 16)"
     )
-    how.add_argument("--length", type=whole(), default=256, metavar="N", help="tokens a row (default 256)")
+    how.add_argument("--length", type=whole(), default=256, metavar="T", help="tokens a row (default 256)")
     how.add_argument("--accumulate", type=whole(), default=1, metavar="N", help="micro-batches a step (default 1)")
     how.add_argument(
         "--carry",
@@ -105,7 +108,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         type=real(),
         default=0.0,
         metavar="X",
-        help="share of rows that read again what others hold, so that a store is of use (default 0: it is not)",
+        help="share of rows that read other rows again, which trains the use of a store (default 0)",
     )
     how.add_argument("--lr", type=real(), default=2e-3, metavar="X", help="highest learning rate (default 2e-3)")
     how.add_argument(
@@ -115,7 +118,9 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="X",
         help="share of the steps in which the rate rises (default 0.05)",
     )
-    how.add_argument("--weight-decay", type=real(least=0), default=0.1, metavar="X", help="of matrices (default 0.1)")
+    how.add_argument(
+        "--weight-decay", type=real(least=0), default=0.1, metavar="X", help="weight decay of matrices (default 0.1)"
+    )
     how.add_argument(
         "--clip",
         type=real(float("inf"), least=0),
@@ -127,18 +132,17 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--fading-dropout",
         type=real(),
         metavar="X",
-        help="share of rows at first whose fading memories are not read beside attention (default 0; 0.5 with --lookup)",
+        help="share of rows without fading memories at first (default 0; 0.5 with --lookup)",
     )
-    how.add_argument(
-        "--seed", type=whole(COUNT, least=0), default=0, metavar="N", help="of weights and rows (default 0)"
-    )
-    how.add_argument("--precision", choices=["no", "bf16"], help="of products (default: bf16 where the device has it)")
+    add_seed(how)
+    add_dtype(how, "bfloat16 where the device has it; weights are float32", tuple(PRECISIONS))
+    add_alias(how, "--precision", dest="dtype", choices=["no", "bf16"])
     how.add_argument("--fsdp", action="store_true", help="shard the model over the processes (FSDP2)")
-    how.add_argument("--cpu", action="store_true", help="on the processor, even where there is an accelerator")
-    add_threads(how)
+    add_device(how)
+    add_alias(how, "--cpu", dest="device", action="store_const", const="cpu")
 
     text = command.add_argument_group("text and records")
-    text.add_argument("--field", default="text", metavar="F", help="of JSON lines and parquet (default text)")
+    add_field(text)
     text.add_argument(
         "--held-out", type=real(), default=0.05, metavar="X", help="share held out to score (default 0.05)"
     )
@@ -157,7 +161,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
+def run(args: argparse.Namespace, words: list[str]) -> int:
     from accelerate.utils import broadcast_object_list
 
     from .._utils.files import locked, owned, sweep, write
@@ -168,41 +172,42 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..training.card import card
     from ..training.run import RunConfig, build_accelerator, train
 
-    if not str(chosen.out).isprintable():
-        raise ValueError(
-            f"--out: expected a name that can be printed, as TensorBoard takes it, got {str(chosen.out)!r}"
-        )
-    if chosen.fading_dropout is None:
-        chosen.fading_dropout = 0.5 if chosen.lookup else 0.0
+    if not str(args.out).isprintable():
+        raise ValueError(f"--out: expected a name that can be printed, as TensorBoard takes it, got {str(args.out)!r}")
+    if args.fading_dropout is None:
+        args.fading_dropout = 0.5 if args.lookup else 0.0
     names = set(inspect.signature(RunConfig).parameters)
-    config = RunConfig(**{name: value for name, value in vars(chosen).items() if name in names})
-    if not 0 <= chosen.held_out < 1:
-        raise ValueError(f"--held-out: expected a share in [0, 1), got {chosen.held_out}")
-    work = chosen.out / "run"
-    record, path = chosen.out / "training.json", work / "checkpoint.safetensors"
-    owned(chosen.out, "a run", "run/tokens.json", "training.json")
-    if chosen.resume and record.exists():
-        print(paragraph(f"{chosen.out} is trained already"))
+    settings = {name: value for name, value in vars(args).items() if name in names}
+    config = RunConfig(**settings | {"precision": _precision(args.dtype)})
+    on_cpu = _on_cpu(args.device)
+    if not 0 <= args.held_out < 1:
+        raise ValueError(f"--held-out: expected a share in [0, 1), got {args.held_out}")
+    work = args.out / "run"
+    record, path = args.out / "training.json", work / "checkpoint.safetensors"
+    owned(args.out, "a run", "run/tokens.json", "training.json")
+    if args.resume and record.exists():
+        print(paragraph(f"{args.out} is trained already"))
         return 0
-    if not chosen.resume and (path.exists() or (chosen.out / "config.json").exists()):
-        raise ValueError(f"--out: {chosen.out} holds a model or a run; add --resume to go on, or name another folder")
+    if not args.resume and (path.exists() or (args.out / "config.json").exists()):
+        raise ValueError(f"--out: {args.out} holds a model or a run; add --resume to go on, or name another folder")
 
     torch.manual_seed(config.seed)
-    tokenizer = _tokenizer(chosen)
-    model, source = _model(chosen, tokenizer)
-    accelerator = build_accelerator(config, work, chosen.cpu)
-    named = chosen.data or library()
+    tokenizer = _tokenizer(args)
+    model, source = _model(args, tokenizer)
+    accelerator = build_accelerator(config, work, on_cpu)
+    named = args.data or library()
 
     held = ExitStack()
 
     def prepare() -> str | None:
         """Take the lock of the run and make its tokens; why that cannot be, or None."""
-        of = [[str(Path(x).resolve()) for x in paths or ()] for paths in (chosen.data, chosen.held_out_data)]
-        origin = [*of, chosen.field, chosen.held_out, hashlib.blake2b(tokenizer.to_json().encode()).hexdigest()]
+        of = [[str(Path(x).resolve()) for x in paths or ()] for paths in (args.data, args.held_out_data)]
+        origin = [*of, args.field, args.held_out, hashlib.blake2b(tokenizer.to_json().encode()).hexdigest()]
         try:
-            held.enter_context(locked(chosen.out, "training there", folder=True))
-            sweep(chosen.out), sweep(work)
-            before = text.origin(work) if chosen.resume else None
+            held.enter_context(locked(args.out, "training there", folder=True))
+            sweep(args.out)
+            sweep(work)
+            before = text.origin(work) if args.resume else None
             if before not in (None, origin) and path.exists():
                 raise ValueError(
                     f"{path}: expected a run on this data, field, held-out share and tokenizer, got one on others; go "
@@ -212,16 +217,17 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 with Progress(unit="byte", what="read", leave=False) as bar:
 
                     def texts(paths) -> Iterator[Document]:
-                        for document in documents(paths, chosen.field):
+                        for document in documents(paths, args.field):
                             yield document
                             bar.update(len(document.text))
 
-                    scored = chosen.held_out_data and (lambda: texts(chosen.held_out_data))
-                    text.prepare(work, lambda: texts(named), scored, chosen.held_out, tokenizer, origin)
+                    scored = args.held_out_data and (lambda: texts(args.held_out_data))
+                    text.prepare(work, lambda: texts(named), scored, args.held_out, tokenizer, origin)
         except (ValueError, OSError) as error:
             with suppress(OSError):
                 work.rmdir()  # where nothing came to be in it
             return message_of(error)
+        return None
 
     with held:
         trouble = broadcast_object_list([prepare() if accelerator.is_main_process else None])
@@ -239,18 +245,18 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 
         try:
             with Progress(config.steps, what="train", shown=accelerator.is_main_process) as bar:
-                run = accelerator, model, tokenizer, data, config, path, chosen.resume, report, source
-                model, done = train(*run)
+                run = accelerator, model, tokenizer, data, config, path, args.resume, report, source
+                trained, done = train(*run)
         finally:
             accelerator.end_training()
-        if model is not None:
-            sources = [str(x) for x in chosen.data] or ["the Python library's sources on the machine that trained it"]
+        if trained is not None:
+            sources = [str(x) for x in args.data] or ["the Python library's sources on the machine that trained it"]
             command = shlex.join(["solomonic", *words])
-            page = card(chosen.out.resolve().name, model, tokenizer, data, sources, config, done, command)
-            folder.save(chosen.out, model, tokenizer, page)
+            page = card(args.out.resolve().name, trained, tokenizer, data, sources, config, done, command)
+            folder.save(args.out, trained, tokenizer, page)
             content = {
                 "length": config.length,
-                "parameters": sum(p.numel() for p in model.parameters()),
+                "parameters": sum(p.numel() for p in trained.parameters()),
                 "tokens": config.steps * config.batch_size * config.length,
                 "seconds": round(done.seconds, 1),
                 "bits_per_byte": done.scores,
@@ -262,32 +268,47 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
             for length, bits in done.scores.items():
                 read = f"read {counted(int(length), 'token')} at a time"
                 print(paragraph(f"{bits:.3f} bits per byte of held-out text, {read}"))
-            print(paragraph(f"{chosen.out} has the model; README.md in it is its card, and run/ may be deleted"))
+            print(paragraph(f"{args.out} has the model; README.md in it is its card, and run/ may be deleted"))
         return 0
 
 
-def _tokenizer(chosen: argparse.Namespace) -> Tokenizer:
-    if chosen.source and chosen.tokenizer:
+def _precision(dtype: str | None) -> str | None:
+    """Of products, as accelerate names it; None where the device decides."""
+    return None if dtype is None else choose("dtype", dtype, PRECISIONS | {name: name for name in PRECISIONS.values()})
+
+
+def _on_cpu(name: str | None) -> bool:
+    """Whether to leave an accelerator alone. Which of several a process has is decided by who starts it."""
+    if name is None:
+        return False
+    where = device(name)
+    if where.type != "cpu" and where.index is not None:
+        raise ValueError(f"--device: expected {where.type}, got {name!r}; CUDA_VISIBLE_DEVICES says which one")
+    return where.type == "cpu"
+
+
+def _tokenizer(args: argparse.Namespace) -> Tokenizer:
+    if args.source and args.tokenizer:
         raise ValueError("--tokenizer: the model of --from has its own; leave one of them out")
-    if chosen.source and (chosen.source / "tokenizer.json").exists():
-        check_tokenizer(chosen.source)
-        return Tokenizer.load(chosen.source)
-    return Tokenizer.load(chosen.tokenizer) if chosen.tokenizer else Tokenizer.for_bytes()
+    if args.source and (args.source / "tokenizer.json").exists():
+        check_tokenizer(args.source)
+        return Tokenizer.load(args.source)
+    return Tokenizer.load(args.tokenizer) if args.tokenizer else Tokenizer.for_bytes()
 
 
-def _model(chosen: argparse.Namespace, tokenizer: Tokenizer) -> tuple[LanguageModel, str | None]:
+def _model(args: argparse.Namespace, tokenizer: Tokenizer) -> tuple[LanguageModel, str | None]:
     """And, of --from, the digest of the weights that it begins with."""
-    dials = {name: value for name in DIALS if (value := getattr(chosen, name)) is not None}
-    file = Path(chosen.model)
-    if chosen.source or file.suffix == ".json":
-        what = "--from" if chosen.source else "--model FILE"
+    dials = {name: value for name in DIALS if (value := getattr(args, name)) is not None}
+    file = Path(args.model)
+    if args.source or file.suffix == ".json":
+        what = "--from" if args.source else "--model FILE"
         if dials:
             raise ValueError(f"--{next(iter(dials)).replace('_', '-')}: sizes are those of {what}; leave it out")
-        config, tensors = read_folder(chosen.source) if chosen.source else (_settings(file, tokenizer), None)
-    elif chosen.model in PRESETS:
-        config, tensors = preset(chosen.model, vocab_size=tokenizer.vocab_size, **SIZES | dials), None
+        config, tensors = read_folder(args.source) if args.source else (_settings(file, tokenizer), None)
+    elif args.model in PRESETS:
+        config, tensors = preset(args.model, vocab_size=tokenizer.vocab_size, **SIZES | dials), None
     else:
-        raise unknown("model", chosen.model, [*PRESETS, "FILE.json"])
+        raise unknown("model", args.model, [*PRESETS, "FILE.json"])
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
             f"expected a tokenizer of at most {config.vocab_size} tokens, as the model has, got {tokenizer.vocab_size}"

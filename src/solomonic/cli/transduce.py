@@ -21,10 +21,11 @@ from typing import Any
 from .. import __version__
 from .._utils import jsontext
 from .._utils.spelling import choose, counted, paragraph, warn
-from ._device import add_device, add_dtype, device, dtype
+from ._device import device, dtype
 from ._generation import check_found
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
+from ._options import add_device, add_dtype, add_k, add_model
 from ._table import table
 
 READS, MODELS, WRITES, MAKES = ("train", "test"), ("model",), ("json",), ("store",)
@@ -34,11 +35,17 @@ SAVED = 20.0  # seconds between two savings of --json
 
 def arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("model", metavar="MODEL", type=Path, help="folder of the model")
+    add_model(command)
     add("--train", required=True, metavar="FILE", help="labelled examples")
     add("--test", required=True, metavar="FILE", help="questions with the labels that are right")
-    add("--fields", nargs=2, default=("text", "label"), metavar="F", help="of text and label (default text label)")
-    add("--ways", nargs="+", metavar="WAY", help=f"some of {', '.join(WAYS)} (default: all that the model has)")
+    add(
+        "--fields",
+        nargs=2,
+        default=("text", "label"),
+        metavar="F",
+        help="fields of text and label (default text label)",
+    )
+    add("--ways", nargs="+", metavar="WAY", help=f"{', '.join(WAYS)} (default: all that the model has)")
     add(
         "--neighbours",
         type=whole(),
@@ -46,23 +53,17 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="examples in context, tuned on, that vote (default 8)",
     )
-    add("--steps", type=whole(), default=5, metavar="N", help="of tuning (default 5)")
+    add("--steps", type=whole(), default=5, metavar="N", help="steps of tuning (default 5)")
     add("--lr", type=real(), default=3e-3, metavar="X", help="learning rate of tuning (default 3e-3)")
-    add(
-        "--found",
-        type=whole(),
-        default=4,
-        metavar="K",
-        help="stored tokens that a head finds for each token (default 4)",
-    )
+    add_k(command)
     add(
         "--retrieval",
         default="hidden",
         metavar="HOW",
-        help="of neighbours: hidden, by the nearest hidden states, or store, by what its layers attend to most "
+        help="how neighbours are found: hidden, by the nearest hidden states, or store, by the attention of its layers "
         "(default hidden)",
     )
-    add("--store", metavar="URI", help="to keep the examples in (default: in memory, for this run)")
+    add("--store", metavar="URI", help="store to keep the examples in (default: in memory, for this run)")
     add("--template", metavar="T", help=r"how an example is written (default '{text}\n=> {label}\n')")
     add("--limit", type=whole(), metavar="N", help="the first N questions (default: all)")
     add_device(command)
@@ -70,7 +71,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write every answer to this file; resume from it")
 
 
-def run(chosen: argparse.Namespace, words: list[str]) -> int:
+def run(args: argparse.Namespace, words: list[str]) -> int:
     import torch
 
     from .._utils.files import locked
@@ -78,22 +79,22 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..checkpoints.folder import fingerprint, load
     from ..retrieval.transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
 
-    ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(chosen.ways or WAYS)]
-    template = TEMPLATE if chosen.template is None else chosen.template.replace("\\n", "\n").replace("\\t", "\t")
-    settings = Settings(template, chosen.neighbours, chosen.steps, chosen.lr, chosen.found, chosen.retrieval)
-    if chosen.limit is not None and chosen.limit < 1:
-        raise ValueError(f"--limit: expected a whole number >= 1, got {chosen.limit}")
-    if chosen.store is not None and "memory" not in ways and settings.retrieval != "store":
+    ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(args.ways or WAYS)]
+    template = TEMPLATE if args.template is None else args.template.replace("\\n", "\n").replace("\\t", "\t")
+    settings = Settings(template, args.neighbours, args.steps, args.lr, args.k, args.retrieval)
+    if args.limit is not None and args.limit < 1:
+        raise ValueError(f"--limit: expected a whole number >= 1, got {args.limit}")
+    if args.store is not None and "memory" not in ways and settings.retrieval != "store":
         raise ValueError("--store is for --ways memory and --retrieval store; ask for one of them")
-    train, test = (examples(path, tuple(chosen.fields)) for path in (chosen.train, chosen.test))
+    train, test = (examples(path, tuple(args.fields)) for path in (args.train, args.test))
     labels = check(train, test)
-    questions = test[: chosen.limit]
-    model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
+    questions = test[: args.limit]
+    model, tokenizer = load(args.model, device(args.device), dtype(args.dtype))
     check_found(model, settings.found)
     stored = "memory" in ways or settings.retrieval == "store"
     if stored and can_store(model):
-        warn_unless_it_looks_up(chosen.model, model)
-    elif stored and (chosen.ways or chosen.store or settings.retrieval == "store"):
+        warn_unless_it_looks_up(args.model, model)
+    elif stored and (args.ways or args.store or settings.retrieval == "store"):
         raise ValueError(
             "memory, --store and --retrieval store: expected a model with an eidetic memory, got one without"
         )
@@ -108,12 +109,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
         "settings": asdict(settings),
     }
     with ExitStack() as opened:
-        if chosen.json is not None:
-            opened.enter_context(locked(chosen.json, "writing answers there"))
-        answers = _before(chosen.json, same, len(test))
-        store, documents = None, ()
+        if args.json is not None:
+            opened.enter_context(locked(args.json, "writing answers there"))
+        answers = _before(args.json, same, len(test))
+        store, documents = None, []
         if stored:
-            store = opened.enter_context(_store(chosen.store or "ram:", model))
+            store = opened.enter_context(_store(args.store or "ram:", model))
             with Progress(len(train), "example", "store") as bar:
                 documents = remember_examples(store, model, tokenizer, train, settings, bar.update)
         transducer = Transducer(model, tokenizer, train, settings, store, documents)
@@ -122,7 +123,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                 transducer.prepare(bar.update)
         held = {way: transducer.bytes_of(way) for way in ways}
 
-        def found(complete: bool) -> dict[str, Any]:
+        def results(complete: bool) -> dict[str, Any]:
             seen = {example.text for example in train}
             commonest = Counter(example.label for example in train).most_common(1)[0][0]
             asked = [i for i in sorted(answers) if i < len(questions)]
@@ -153,15 +154,15 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
                         new = transducer.answers(question.text, missing)
                         answers.setdefault(i, {}).update({way: asdict(answer) for way, answer in new.items()})
                         bar.update(len(missing))
-                    if chosen.json and time.monotonic() - saved > SAVED:
-                        _save(chosen.json, found(False))
+                    if args.json and time.monotonic() - saved > SAVED:
+                        _save(args.json, results(False))
                         saved = time.monotonic()
             complete = True
         finally:
             if answers:
-                result = found(complete)
-                if chosen.json:
-                    _save(chosen.json, result)
+                result = results(complete)
+                if args.json:
+                    _save(args.json, result)
                 print(_shown(result, ways))
     return 0
 
@@ -233,8 +234,8 @@ def _summary(answers: dict, test: list, asked: list[int], way: str, held: int) -
 
 
 def _shown(result: dict[str, Any], ways: list[str]) -> str:
-    given = f"{counted(result['examples'], 'example')} of {counted(len(result['labels']), 'label')}"
-    asked = f"{given}; {counted(result['questions'], 'question')}"
+    examples = f"{counted(result['examples'], 'example')} of {counted(len(result['labels']), 'label')}"
+    asked = f"{examples}; {counted(result['questions'], 'question')}"
     least = f"accuracy by chance {result['chance']:.3f}, of the commonest label {result['majority']:.3f}"
     lines = [paragraph(f"{asked}; {least}")]
     if again := result["of_them_in_train"]:

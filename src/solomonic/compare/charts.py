@@ -215,21 +215,27 @@ def _drawn(series: Series, x: Scale, y: Scale, band: bool, dots: bool) -> dict:
     points = [p for run in runs for p in run]
     spread = [p for p in points if p.low is not None]
     bands = [[p for p in run if p.low is not None] for run in runs] if band else []
+
+    def pixel(p: Point, value: float | None) -> tuple[float, float]:
+        assert value is not None  # gaps are left out above
+        return x(p.x), y(value)
+
     return {
         "key": series.key,
         "label": series.label,
         "style": series.style,
         "marker": series.marker,
         "dash": series.dash,
-        "line": "".join(_path((x(p.x), y(p.y)) for p in run) for run in runs if len(run) > 1),
+        "line": "".join(_path(pixel(p, p.y) for p in run) for run in runs if len(run) > 1),
         "band": "".join(
-            _path([(x(p.x), y(p.high)) for p in run] + [(x(p.x), y(p.low)) for p in run[::-1]]) + "Z"
+            _path([pixel(p, p.high) for p in run] + [pixel(p, p.low) for p in run[::-1]]) + "Z"
             for run in bands
             if len(run) > 1
         ),
-        "whiskers": "".join(f"M{x(p.x):g} {y(p.low):g}V{y(p.high):g}" for p in spread),
+        "whiskers": "".join("M{:g} {:g}V{:g}".format(*pixel(p, p.low), pixel(p, p.high)[1]) for p in spread),
         "points": [
-            {"x": x(p.x), "y": y(p.y), "tip": p.tip, "hollow": p.hollow} for p in (points if dots else points[-1:])
+            dict(zip("xy", pixel(p, p.y))) | {"tip": p.tip, "hollow": p.hollow}
+            for p in (points if dots else points[-1:])
         ],
         "ends": (points[0], points[-1]),
     }

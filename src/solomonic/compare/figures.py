@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from .charts import Axis, Point, Series, bytes_text, chart, fixed, short, time_text, tokens
 from .results import Entry, Stat, Task, cost, number, score, stat, state
@@ -64,7 +65,7 @@ def quality_against_length(task: Task) -> dict | None:
         task.axis,
         series,
         marks=trained(task),
-        reference=known.get(dotted, []),
+        reference=known[dotted] if dotted else [],
     )
 
 
@@ -73,7 +74,7 @@ def quality_against_state(task: Task) -> dict | None:
     stops = list(dict.fromkeys(n for n in (train, longest) if n))
     series = []
     for e in task.entries:
-        found = [(n, size.mean, task.value(e, n)) for n in stops if (size := e.stat(state, n))]
+        sizes = [(n, size.mean, task.value(e, n)) for n in stops if (size := e.stat(state, n))]
         series.append(
             Series(
                 e.arch,
@@ -83,13 +84,13 @@ def quality_against_state(task: Task) -> dict | None:
                     point(
                         size, s, e.label, f"at length {tokens(n)} with {bytes_text(size)}", fixed, hollow=n != longest
                     )
-                    for n, size, s in found
+                    for n, size, s in sizes
                 ],
             )
         )
     where = (
         f"hollow at length {tokens(train)}, filled at {tokens(longest)}"
-        if len(stops) > 1
+        if train and longest and train != longest
         else f"at length {tokens(longest or 0)}"
     )
     return chart(
@@ -189,14 +190,14 @@ def sections(tasks: list[Task]) -> list[dict]:
             pick=state,
         ),
     ]
-    plan = [
+    plan: list[tuple[str, str, list[tuple[Callable[[Task], dict | None], Task]]]] = [
         ("recall", "Recall", [(make, t) for t in recall for make in (quality_against_length, quality_against_state)]),
         ("text", "Text", [(make, t) for t in text for make in (quality_against_position, quality_against_length)]),
         ("cost", "Cost", [(make, t) for make in costs for t in tasks]),
         ("training", "Training", [(loss_curves, t) for t in tasks]),
     ]
-    drawn = [
-        {"id": id, "title": title, "charts": [c for pair in pairs if (c := pair[0](pair[1]))]}
+    drawn: list[dict[str, Any]] = [
+        {"id": id, "title": title, "charts": [c for make, task in pairs if (c := make(task))]}
         for id, title, pairs in plan
     ]
     return [s for s in drawn if s["charts"]]

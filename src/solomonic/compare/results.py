@@ -5,9 +5,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from .._utils import jsontext
 from .charts import Axis, short
-from .matrix import sound
+from .folder import read_lines
 
 NAMES = {
     "transformer": "Transformer",
@@ -36,32 +38,28 @@ def load(folder: Path) -> tuple[list[dict], dict, list[str]]:
         raise FileNotFoundError(
             f"{results} does not exist: expected the folder of a comparison, with one line a finished cell"
         )
-    lines = [line for line in results.read_text(encoding="utf-8", errors="replace").split("\n") if line.strip()]
-    cells = [cell for cell in map(_cell, lines) if cell is not None]
-    if torn := len(lines) - len(cells):
+    lines, damaged = read_lines(results, ("arch", "task"))
+    cells = [line | {key: line.get(key) or [] for key in MEASURED} for line in lines if _is_cell(line)]
+    if torn := len(damaged) + len(lines) - len(cells):
         notes.append(f"{torn} unreadable {'line' if torn == 1 else 'lines'} of results.jsonl skipped.")
     try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if not isinstance(run, dict):
-            raise ValueError("not an object")
+        run = jsontext.read(folder / "run.json", dict, infinite=True)
     except (OSError, ValueError):
         run = {}
         notes.append("run.json is missing or unreadable: command and settings are unknown.")
     return cells, run, notes
 
 
-def _cell(line: str) -> dict | None:
-    cell = sound(line)
-    named = cell is not None and all(isinstance(cell.get(key), str) for key in ("arch", "task"))
-    if not named or not all(isinstance(entry, dict) for key in MEASURED for entry in cell.get(key) or ()):
-        return None
-    return cell | {key: cell.get(key) or [] for key in MEASURED}
+def _is_cell(line: dict[str, Any]) -> bool:
+    named = all(isinstance(line[key], str) for key in ("arch", "task"))
+    return named and all(isinstance(entry, dict) for key in MEASURED for entry in line.get(key) or ())
 
 
 def number(value: object) -> float | None:
     """A finite number, or None."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if good else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return value
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,13 @@ class Stat:
 
 
 def stat(values: Iterable[float | None]) -> Stat | None:
-    there = [v for v in values if v is not None]
-    return Stat(sum(there) / len(there), min(there), max(there), len(there)) if there else None
+    known = [v for v in values if v is not None]
+    return Stat(sum(known) / len(known), min(known), max(known), len(known)) if known else None
 
 
-def score(cell: dict, metric: str, length: float, key: str = "value", position: float | None = None) -> float | None:
+def score(
+    cell: dict, metric: str, length: float | None, key: str = "value", position: float | None = None
+) -> float | None:
     for s in cell["scores"]:
         if (s.get("metric"), s.get("length"), s.get("position")) == (metric, length, position):
             return number(s.get(key))

@@ -1,6 +1,5 @@
 """Runs the cells of a comparison, several at a time, and shows progress; can be stopped and started again."""
 
-import json
 import multiprocessing
 import queue
 import signal
@@ -19,7 +18,8 @@ from .._utils.machine import cores
 from .._utils.progress import Progress, on_compiling
 from .._utils.spelling import counted, paragraph, warn
 from ..training.fit import Interrupted
-from .matrix import Cell, append_line, build_task, cell_of, cells_of, costs, digest, open_folder, run_cell
+from .folder import append_line, open_folder
+from .matrix import Cell, build_task, cell_of, cells_of, costs, digest, run_cell
 from .report import write_report
 from .suites import Run, Suite
 
@@ -81,7 +81,7 @@ def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, di
         with Progress(len(missing), "model", "time and state against length") as bar:
             for name, arch in missing:
                 table.setdefault(name, {})[arch] = costs(arch, suite.runs[name], suite.cost_lengths, device)
-                write(path, json.dumps(table))
+                write(path, jsontext.write(table))
                 bar.update()
     return table
 
@@ -130,12 +130,12 @@ def run_cells(
         cells.put(None)
     arguments = (cells, news, stop, runs, str(device), folder, threads)
     workers = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(jobs)]
-    asked = threading.Event()
+    stopping = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if stopping.is_set():
             raise KeyboardInterrupt  # the second time: at once, checkpoints as they are
-        asked.set()
+        stopping.set()
         stop.set()
         bar.say(paragraph("stopping: cells under way are being saved (once more to stop at once)"))
 
@@ -149,7 +149,7 @@ def run_cells(
                 kind, value = news.get(timeout=1.0)
             except queue.Empty:
                 dead = [w for w in workers if w.exitcode not in (None, 0)]
-                if dead and not asked.is_set():
+                if dead and not stopping.is_set():
                     raise RuntimeError(f"a worker process ended with exit code {dead[0].exitcode}") from None
                 if all(not w.is_alive() for w in workers):
                     break
@@ -168,7 +168,7 @@ def run_cells(
                 raise RuntimeError(value)
             else:
                 working -= 1
-        if asked.is_set():
+        if stopping.is_set():
             raise Interrupted("stopped; the same command goes on from here")
     finally:
         for worker in workers:
@@ -184,12 +184,13 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
+    assert parent is not None  # this runs in a process of its own
 
-    def asked() -> bool:
-        """Whether to stop: also where nobody is left to take what is found."""
+    def stopping() -> bool:
+        """Whether to stop: on request, and where the parent process is gone."""
         return not parent.is_alive() or stop.is_set()
 
-    while (cell := _next(cells, asked)) is not None and not asked():
+    while (cell := _next(cells, stopping)) is not None and not stopping():
         reached = 0
 
         def report(step: int, loss: float) -> None:
@@ -202,14 +203,14 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
 
         try:
             with on_compiling(lambda: news.put(("compiling", None))):
-                line = run_cell(cell, runs[cell.task], torch.device(device), folder, report, asked, warn)
+                line = run_cell(cell, runs[cell.task], torch.device(device), folder, report, stopping, warn)
             news.put(("line", line))
         except Interrupted:
             break
         except ValueError as error:
             news.put(("refused", str(error)))
             break
-        except Exception as error:  # told to the parent, which ends the comparison with it
+        except Exception as error:  # the parent ends the comparison with it
             news.put(("error", f"{cell.key}: {type(error).__name__}: {error}"))
             raise
     news.put(("end", None))
@@ -217,8 +218,8 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
         news.cancel_join_thread()
 
 
-def _next(cells, asked: Callable[[], bool]) -> Cell | None:
-    while not asked():
+def _next(cells, stopping: Callable[[], bool]) -> Cell | None:
+    while not stopping():
         try:
             return cells.get(timeout=1.0)
         except queue.Empty:

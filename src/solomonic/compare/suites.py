@@ -130,22 +130,22 @@ def suite(
     """A suite, narrowed or widened. ValueError for an unknown name, naming the near one."""
     if name not in SUITES:
         raise unknown("suite", name, SUITES)
-    chosen = SUITES[name]
+    base = SUITES[name]
     for arch in archs or ():
         if arch not in PRESETS:
             raise unknown("architecture", arch, PRESETS)
     for task in tasks or ():
-        if task not in {*chosen.runs, *task_names()}:
-            raise unknown("task", task, {*chosen.runs, *task_names()})
+        if task not in {*base.runs, *task_names()}:
+            raise unknown("task", task, {*base.runs, *task_names()})
     if seeds is not None and seeds < 1:
         raise ValueError(f"--seeds: expected a whole number >= 1, got {seeds}")
-    pattern = next(iter(chosen.runs.values()))
+    pattern = next(iter(base.runs.values()))
     runs = {
-        task: chosen.runs.get(task) or replace(pattern, task=task, options={}, lengths=None, best_lr={})
-        for task in (tasks or chosen.runs)
+        task: base.runs.get(task) or replace(pattern, task=task, options={}, lengths=None, best_lr={})
+        for task in (tasks or base.runs)
     }
     if data is not None:
         if not any(run.task == "text" for run in runs.values()):
             raise ValueError("--data is for the task 'text', which is not among the tasks of this comparison")
         runs = {k: replace(r, options=r.options | {"data": data}) if r.task == "text" else r for k, r in runs.items()}
-    return replace(chosen, archs=tuple(dict.fromkeys(archs or chosen.archs)), runs=runs, seeds=seeds or chosen.seeds)
+    return replace(base, archs=tuple(dict.fromkeys(archs or base.archs)), runs=runs, seeds=seeds or base.seeds)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 from ..tasks import summaries
 from .charts import bytes_text, fixed, short, tokens
@@ -14,15 +15,15 @@ CHIPS, STRIP = 600, 2000  # tokens drawn as words; tokens drawn at all
 def cell_text(value: object) -> str:
     if value is None:
         return "–"
-    if number(value) is None:
+    if (finite := number(value)) is None:
         return str(value)
-    return f"{value:.4g}" if abs(value) < 1e4 and not isinstance(value, int) else f"{value:,.0f}"
+    return f"{finite:.4g}" if abs(finite) < 1e4 and not isinstance(finite, int) else f"{finite:,.0f}"
 
 
 def findings(tasks: list[Task]) -> list[str]:
     """A sentence for the first recall task and one for the first text: the best, the runner-up of another family and the
     Transformer. Of equals the one with the smaller state is first. A last sentence says how many runs stand behind it."""
-    said = []
+    sentences = []
     for task in [*[t for t in tasks if not t.lower_is_better][:1], *[t for t in tasks if t.lower_is_better][:1]]:
         length = task.longest_common()
         sign = 1 if task.lower_is_better else -1
@@ -31,7 +32,7 @@ def findings(tasks: list[Task]) -> list[str]:
             ((e, s.mean) for e in task.entries if (s := task.value(e, length))),
             key=lambda pair: (sign * float(fixed(pair[1])), size(pair[0], length)),
         )
-        if not ranked:
+        if not ranked or length is None:
             continue
         best, others = ranked[0], [r for r in ranked[1:] if r[0].family != ranked[0][0].family]
         rivals = others[:1] + [r for r in others[1:] if r[0].arch == "transformer"]
@@ -49,8 +50,8 @@ def findings(tasks: list[Task]) -> list[str]:
         line = f"On {task.name}, {best[0].label} {verb} {fixed(best[1])}{unit} {where}{held(best[0], 'a state of ')}"
         for i, (entry, value) in enumerate(rivals):
             line += f"; {entry.label}{', the runner-up,' if i == 0 else ''} {fixed(value)}{held(entry, '')}"
-        said.append(f"{line}.")
-    return said + [runs_text(tasks)] if said else []
+        sentences.append(f"{line}.")
+    return sentences + [runs_text(tasks)] if sentences else []
 
 
 def runs_text(tasks: list[Task]) -> str:
@@ -188,7 +189,7 @@ def everything(cells: list[dict], tasks: list[Task]) -> list[dict]:
     shown = {id(cell) for task in tasks for cell in task.cells}
     tables = []
     for task in tasks:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for cell in (c for c in cells if c["task"] == task.name):
             row = {k: v for k, v in cell.items() if k not in ("task", "curve", "kept", "config", "metric", *MEASURED)}
             for s in sorted(cell["scores"], key=lambda s: s.get("position") is not None):
@@ -254,7 +255,8 @@ def _strip(kept: dict, layer: dict) -> dict:
     low, high = (min(there), max(there)) if there else (0.0, 0.0)
 
     def level(i: int) -> float:
-        return 0.35 + 0.65 * (scores[i] - low) / (high - low) if high > low and scores[i] is not None else 0.65
+        score = scores[i]
+        return 0.35 + 0.65 * (score - low) / (high - low) if high > low and score is not None else 0.65
 
     cells, each, window = [], math.ceil(size / STRIP), kept.get("window") or 0
     for start in range(0, size, each):

@@ -43,12 +43,12 @@ class Piece:
 
 
 def answers(model: LanguageModel, tokenizer: Tokenizer, question: Question) -> Iterator[Piece | None]:
-    """Every call of `next` is one step of the model at most. None: there is nothing to say after it."""
+    """Every call of `next` is at most one step of the model; it gives None where no text is ready after it."""
     for p, prompt in enumerate(question.prompts):
         session, scored = Session().then(prompt), []
         if question.echoes and question.top is not None:
-            for session, some in _scored_reading(model, tokenizer, question, p):
-                scored += some
+            for session, read_tokens in _scored_reading(model, tokenizer, question, p):
+                scored += read_tokens
                 yield None
         else:
             for session in read(model, session, CHUNK):
@@ -64,7 +64,7 @@ def answers(model: LanguageModel, tokenizer: Tokenizer, question: Question) -> I
 def _scored_reading(
     model: LanguageModel, tokenizer: Tokenizer, question: Question, p: int
 ) -> Iterator[tuple[Session, list[Scored]]]:
-    """Read prompt p but for its last token: the session, and the tokens that are foretold by then, after every step."""
+    """Read prompt p but for its last token: after every step the session, and the tokens of the step with their scores."""
     prompt, before, text = question.prompts[p], question.offsets[p], tokenizer.stream()
     session, device, begins = Session().then(prompt), model.embedding.weight.device, len(text(prompt[0]))
     yield session, [Scored(prompt[0], None, (), -before)]
@@ -85,7 +85,7 @@ def _answer(
 ) -> Iterator[Piece | None]:
     sampling = replace(question.sampling, seed=question.sampling.seed + index)
     text, until = tokenizer.stream(), Until(question.stops)
-    scored: list[Scored] = []  # whose text is not given yet
+    scored: list[Scored] = []  # whose text is not emitted yet
     rest, count, finish = "", 0, "length"
     drawn = steps(model, session, sampling, max_tokens=question.max_tokens, ends=question.ends, chunk=CHUNK)
     for count, (token, logits, _) in enumerate(drawn, 1):
@@ -101,44 +101,44 @@ def _answer(
         if not certain:
             yield None
             continue
-        said = [one for one in scored if one.offset < until.given]
-        scored = scored[len(said) :]
-        yield Piece(index, certain, tuple(said), count)
+        emitted = [token for token in scored if token.offset < until.emitted]
+        scored = scored[len(emitted) :]
+        yield Piece(index, certain, tuple(emitted), count)
     if not until.ended:
         rest = until.add(text(None)) + until.rest()
     if until.ended:
-        finish, scored = "stop", [one for one in scored if one.offset < until.given]
+        finish, scored = "stop", [token for token in scored if token.offset < until.emitted]
     yield Piece(index, rest, tuple(scored), count, finish)
 
 
 class Until:
     """Text up to the first of `stops` in it. What may be the beginning of one is held until it is known.
 
-    length: of all text that came; given: of what was given; ended: whether a stop was found.
+    length: characters of all text so far; emitted: of the text that was returned; ended: whether a stop was found.
     """
 
     def __init__(self, stops: Sequence[str]):
-        self.stops, self.held, self.given, self.ended = stops, "", 0, False
+        self.stops, self.held, self.emitted, self.ended = stops, "", 0, False
 
     @property
     def length(self) -> int:
-        return self.given + len(self.held)
+        return self.emitted + len(self.held)
 
     def add(self, piece: str) -> str:
         """The text that is certain by now."""
         self.held += piece
-        found = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
-        self.ended = bool(found)
-        kept = min(found) if found else len(self.held) - max((_overlap(self.held, s) for s in self.stops), default=0)
+        ends = [at for stop in self.stops if (at := self.held.find(stop)) >= 0]
+        self.ended = bool(ends)
+        kept = min(ends) if ends else len(self.held) - max((_overlap(self.held, s) for s in self.stops), default=0)
         return self._give(kept)
 
     def rest(self) -> str:
-        """What was held, at the end of the text."""
+        """The text that was held, once all has come."""
         return "" if self.ended else self._give(len(self.held))
 
     def _give(self, length: int) -> str:
         certain, self.held = self.held[:length], self.held[length:]
-        self.given += len(certain)
+        self.emitted += len(certain)
         return certain
 
 
@@ -147,9 +147,9 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
-def _scored(token: int, logits: Tensor, top: int, offset: int) -> Scored:
+def _scored(token: int, logits: Tensor, top: int | None, offset: int) -> Scored:
     log_p = logits.double().log_softmax(-1).clamp_min(LEAST)
-    best, ids = log_p.topk(min(top, len(log_p)))
+    best, ids = log_p.topk(min(top or 0, len(log_p)))
     return Scored(token, log_p[token].item(), tuple(zip(ids.tolist(), best.tolist())), offset)
 
 

@@ -35,7 +35,7 @@ ELSEWHERE = {
     "/completions": "ask /v1/completions; the client's base URL ends in /v1",
     "/chat/completions": "ask /v1/chat/completions; the client's base URL ends in /v1",
 }
-"""What clients ask for that is not here, and why, or where it is."""
+"""Paths that clients ask for and this server lacks, with the reason, or the path to ask instead."""
 
 
 def application(served: Served, worker: Worker, key: str | None = None) -> Starlette:
@@ -72,15 +72,15 @@ class Paths:
         self.parsing = asyncio.Semaphore(PARSED)
 
     async def health(self, request: Request) -> Response:
-        return said({"status": "ok", **self.worker.counts()})
+        return response({"status": "ok", **self.worker.counts()})
 
     async def models(self, request: Request) -> Response:
-        return said({"object": "list", "data": [self._described()]})
+        return response({"object": "list", "data": [self._described()]})
 
     async def model(self, request: Request) -> Response:
         if request.path_params["name"] not in {self.served.name, *self.served.also}:
             raise no_model(request.path_params["name"], self.served)
-        return said(self._described())
+        return response(self._described())
 
     async def elsewhere(self, request: Request) -> Response:
         path = request.url.path
@@ -111,7 +111,7 @@ class Paths:
 
 
 async def _body(request: Request, most: int) -> bytes:
-    """All of it is taken from the client before it is refused, so that it reads the answer."""
+    """The whole body is read before it is refused, so that the client reads the answer."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -144,7 +144,7 @@ async def _whole(request: Request, job: Job, shape: Shape) -> Response:
         if not collecting.done():
             raise ClientDisconnect
         collecting.result()
-        return said(shape.whole())
+        return response(shape.whole())
     finally:
         job.cancel()
         collecting.cancel()
@@ -181,15 +181,15 @@ class Events(StreamingResponse):
 
 
 class Keyed:
-    """Only requests that bear the key come through; it is compared in a time that does not depend on what came."""
+    """Requests without the key are refused. The comparison takes the same time for every wrong key."""
 
     def __init__(self, app: ASGIApp, key: bytes):
         self.app, self.key = app, key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] != "/health":
-            kind, _, came = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
-            if kind.lower() != b"bearer" or not compare_digest(came.strip(), self.key):
+            kind, _, key = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+            if kind.lower() != b"bearer" or not compare_digest(key.strip(), self.key):
                 error = Refused("expected the server's key: Authorization: Bearer KEY", 401, code="invalid_api_key")
                 await refusal(error)(scope, receive, send)
                 return
@@ -198,10 +198,10 @@ class Keyed:
 
 def refusal(error: Refused) -> Response:
     headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "1"}}.get(error.status)
-    return said(error.shape(), error.status, headers)
+    return response(error.shape(), error.status, headers)
 
 
-def said(content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def response(content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(_json(content), status, headers, "application/json")
 
 
@@ -210,7 +210,7 @@ def _event(content: dict[str, Any]) -> bytes:
 
 
 def _json(content: dict[str, Any]) -> bytes:
-    """In ASCII: names and texts may have what UTF-8 cannot say."""
+    """In ASCII: names and texts may have surrogates, which UTF-8 lacks."""
     return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 

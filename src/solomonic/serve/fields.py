@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, overload
 
 from .._utils.jsontext import parse
 from .._utils.spelling import unknown
@@ -13,26 +13,28 @@ SHOWN = 60
 
 
 class Fields:
-    """A JSON object. A field that is null is as one that is missing: it is given its default."""
+    """A JSON object. A field that is null counts as missing: it has its default."""
 
     def __init__(self, body: bytes, known: Collection[str], same: Mapping[str, Collection[Any]]):
-        """same: fields for what is not done here, with the values that ask for nothing else.
+        """same: fields that are not supported, with the values that are harmless.
 
-        Refused for what is no JSON object, for a field that nobody knows, and for another value of one in `same`.
+        Refused for what is no JSON object, for an unknown field, and for another value of a field in `same`.
         """
         try:
             values = parse(body, "the body")
         except ValueError as error:
             raise Refused(str(error)[: 4 * SHOWN]) from None
         if not isinstance(values, dict):
-            raise Refused(f"the body: expected a JSON object, got {said(values)}")
+            raise Refused(f"the body: expected a JSON object, got {described(values)}")
         self.values = {name: value for name, value in values.items() if value is not None}
         for name in values:
             if name not in known and name not in same:
                 raise Refused(str(unknown("field", name[:SHOWN], [*known, *same])), field=name[:SHOWN])
         for name, harmless in same.items():
             if name in self.values and self.values[name] not in harmless:
-                raise Refused(f"{name}: not supported here, got {said(self.values[name])}; leave it out", field=name)
+                raise Refused(
+                    f"{name}: not supported here, got {described(self.values[name])}; leave it out", field=name
+                )
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.values.get(name, default)
@@ -49,6 +51,12 @@ class Fields:
             raise expected(name, "text", value)
         return value
 
+    @overload
+    def whole(self, name: str, default: int, least: int, most: int) -> int: ...
+
+    @overload
+    def whole(self, name: str, default: None, least: int, most: int) -> int | None: ...
+
     def whole(self, name: str, default: int | None, least: int, most: int) -> int | None:
         value = self.get(name, default)
         if value is not None and not (type(value) is int and least <= value <= most):
@@ -62,11 +70,11 @@ class Fields:
         return float(value)
 
 
-def expected(field: str, what: str, came: Any) -> Refused:
-    return Refused(f"{field}: expected {what}, got {said(came)}", field=field)
+def expected(field: str, what: str, value: Any) -> Refused:
+    return Refused(f"{field}: expected {what}, got {described(value)}", field=field)
 
 
-def said(value: Any) -> str:
+def described(value: Any) -> str:
     """A JSON value in a few words, whatever its size and depth."""
     if isinstance(value, (dict, list)):
         kind = "an object" if isinstance(value, dict) else "a list"
@@ -75,4 +83,4 @@ def said(value: Any) -> str:
     return "nothing" if value is None else text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]}..."
 
 
-__all__ = ["Fields", "expected", "said"]
+__all__ = ["Fields", "described", "expected"]

@@ -1,7 +1,6 @@
-"""What a request asks for: OpenAI's JSON, read as far as we can do it and refused where we cannot.
+"""What a request asks for, in OpenAI's JSON.
 
-Nothing that would change an answer is ignored: a field that we do not know, or know and cannot follow, is an error that
-names it.
+No field that would change an answer is ignored: an unknown or unsupported one is an error that names it.
 """
 
 import secrets
@@ -33,7 +32,7 @@ ROLES = {"system": "system", "developer": "system", "user": "user", "assistant":
 """Of messages, with the names that chat templates have for them."""
 
 WHO = {"user", "safety_identifier", "prompt_cache_key"}
-"""Fields that say who asks, which changes nothing."""
+"""Fields that say who asks; they change nothing."""
 
 COMMON = WHO | {
     "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "n",
@@ -64,14 +63,17 @@ SAME_CHAT = SAME | {
     "verbosity": [],
     "web_search_options": [],
 }
-"""Fields of OpenAI's that we do not follow, with the values that ask for what is done without them."""
+"""Fields of OpenAI's that are not supported, with the values that change nothing."""
 
 
 class Conversations(Protocol):
     """How the messages of a chat become tokens. `ends` and `stop`: tokens, and the text, at which an answer ends."""
 
-    ends: Collection[int]
-    stop: str
+    @property
+    def ends(self) -> Collection[int]: ...
+
+    @property
+    def stop(self) -> str: ...
 
     def conversation(self, messages: list[tuple[str, str]]) -> list[int]:
         """ValueError for messages that the model's template does not take."""
@@ -127,14 +129,14 @@ class Question:
 
 
 def completion(body: bytes, served: Served) -> Question:
-    """Refused for what is not a completion that `served` can give."""
+    """Parse a request for completions. Refused where `served` cannot answer it."""
     fields = Fields(body, COMPLETION, SAME_COMPLETION)
     _model(fields, served)
     n = fields.whole("n", 1, 1, ANSWERS)
     prompts = _prompts(fields, served, n)
     top = fields.whole("logprobs", None, 0, TOP)
-    texts = tuple(one if isinstance(one, str) else served.tokenizer.decode(one) for one in prompts)
-    tokens = [_encode(one, served) for one in prompts]
+    texts = tuple(prompt if isinstance(prompt, str) else served.tokenizer.decode(prompt) for prompt in prompts)
+    tokens = [_encode(prompt, served) for prompt in prompts]
     offsets = tuple(map(len, texts))
     question = _question(fields, served, tokens, n, WRITTEN, served.tokenizer.ends, (), top, offsets)
     if not fields.flag("echo"):
@@ -148,7 +150,7 @@ def completion(body: bytes, served: Served) -> Question:
 
 
 def chat(body: bytes, served: Served) -> Question:
-    """Refused for what is not a chat that `served` can go on with."""
+    """Parse a request for a chat. Refused where `served` cannot answer it."""
     fields = Fields(body, CHAT, SAME_CHAT)
     _model(fields, served)
     n = fields.whole("n", 1, 1, ANSWERS)
@@ -192,8 +194,8 @@ def _question(fields, served, prompts, n, written, ends, stops, top, offsets) ->
         )
     for who in WHO:
         fields.text(who, "")
-    stream, given, specials = fields.flag("stream"), _stops(fields), served.tokenizer.specials
-    if odd := next((s for s in given if s not in specials and any(name in s for name in specials)), None):
+    stream, asked, specials = fields.flag("stream"), _stops(fields), served.tokenizer.specials
+    if odd := next((s for s in asked if s not in specials and any(name in s for name in specials)), None):
         raise expected("stop", "texts, or special tokens alone: a special token in a text gives no text", odd)
     return Question(
         prompts=tuple(map(tuple, prompts)),
@@ -202,8 +204,8 @@ def _question(fields, served, prompts, n, written, ends, stops, top, offsets) ->
             fields, served.limits.written // (n * len(prompts)), written, fields.get("echo") is True
         ),
         n=n,
-        ends=frozenset(ends) | {specials[stop] for stop in given if stop in specials},
-        stops=(*given, *stops),
+        ends=frozenset(ends) | {specials[stop] for stop in asked if stop in specials},
+        stops=(*asked, *stops),
         top=top,
         stream=stream,
         include_usage=_include_usage(fields, stream),
@@ -264,22 +266,23 @@ def _include_usage(fields: Fields, stream: bool) -> bool:
 
 def _prompts(fields: Fields, served: Served, n: int) -> list[str] | list[list[int]]:
     value = fields.get("prompt")
-    if isinstance(value, str) or (isinstance(value, list) and value and all(type(one) is int for one in value)):
+    prompts: list[Any]
+    if isinstance(value, str) or (isinstance(value, list) and value and all(type(item) is int for item in value)):
         prompts = [value]
-    elif isinstance(value, list) and value and len({type(one) for one in value}) == 1:
+    elif isinstance(value, list) and value and len({type(item) for item in value}) == 1:
         prompts = value
     else:
         raise expected("prompt", "text, a list of texts, or lists of token ids", value)
     if n * len(prompts) > ANSWERS:
         raise expected("prompt", f"at most {ANSWERS} answers to ask for, prompts times n", value)
-    for one in prompts:
-        if isinstance(one, list):
+    for prompt in prompts:
+        if isinstance(prompt, list):
             size = served.model.config.vocab_size
-            for token in one:
+            for token in prompt:
                 if type(token) is not int or not 0 <= token < size:
                     raise expected("prompt", f"token ids from 0 to {size - 1}", token)
-        elif not isinstance(one, str):
-            raise expected("prompt", "text, a list of texts, or lists of token ids", one)
+        elif not isinstance(prompt, str):
+            raise expected("prompt", "text, a list of texts, or lists of token ids", prompt)
     return prompts
 
 

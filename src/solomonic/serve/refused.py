@@ -1,4 +1,4 @@
-"""What a client asked for and does not get."""
+"""The error of a request."""
 
 from typing import Any
 

@@ -12,7 +12,7 @@ from .questions import Question, Served
 
 
 class Shape(ABC):
-    """Of the answers to one request: `note` each piece, and say it as a chunk or all of them as a whole."""
+    """The answers to one request as OpenAI's JSON: `note` each piece; then `chunk` writes it, `whole` all of them."""
 
     prefix: ClassVar[str]
     kind: ClassVar[str]
@@ -29,7 +29,10 @@ class Shape(ABC):
     def whole(self) -> dict[str, Any]:
         choices = []
         for index, pieces in sorted(self.pieces.items()):
-            text, scored = "".join(one.text for one in pieces), [token for one in pieces for token in one.scored]
+            text, scored = (
+                "".join(piece.text for piece in pieces),
+                [token for piece in pieces for token in piece.scored],
+            )
             choices.append(self._whole(Piece(index, text, tuple(scored), pieces[-1].tokens, pieces[-1].finish)))
         return self.about | {"object": self.kind, "choices": choices, "usage": self._usage()}
 
@@ -88,15 +91,17 @@ class Completion(Shape):
         Of the first token of a prompt that is echoed there are none: null, as OpenAI has it.
         """
         begins = self.question.offsets[piece.index // self.question.n]
-        names = [{token: _name(self.tokenizer, token)[0] for token, _ in _with_itself(one)} for one in piece.scored]
+        names = [
+            {token: _name(self.tokenizer, token)[0] for token, _ in _with_itself(scored)} for scored in piece.scored
+        ]
         return {
-            "tokens": [name[one.token] for name, one in zip(names, piece.scored)],
-            "token_logprobs": [one.log_p for one in piece.scored],
+            "tokens": [name[scored.token] for name, scored in zip(names, piece.scored)],
+            "token_logprobs": [scored.log_p for scored in piece.scored],
             "top_logprobs": [
-                None if one.log_p is None else {name[token]: log_p for token, log_p in _with_itself(one)}
-                for name, one in zip(names, piece.scored)
+                None if scored.log_p is None else {name[token]: log_p for token, log_p in _with_itself(scored)}
+                for name, scored in zip(names, piece.scored)
             ],
-            "text_offset": [begins + one.offset for one in piece.scored],
+            "text_offset": [begins + scored.offset for scored in piece.scored],
         }
 
 
@@ -116,19 +121,19 @@ class Chat(Shape):
     def _choice(self, piece: Piece) -> dict[str, Any]:
         logprobs = None
         if self.question.top is not None:
-            logprobs = {"content": [self._logprob(one) for one in piece.scored], "refusal": None}
+            logprobs = {"content": [self._logprob(scored) for scored in piece.scored], "refusal": None}
         return {"index": piece.index, "logprobs": logprobs, "finish_reason": piece.finish}
 
     def _logprob(self, scored: Scored) -> dict[str, Any]:
         top = [self._token(token, log_p) for token, log_p in scored.top]
         return self._token(scored.token, scored.log_p) | {"top_logprobs": top}
 
-    def _token(self, token: int, log_p: float) -> dict[str, Any]:
+    def _token(self, token: int, log_p: float | None) -> dict[str, Any]:
         name, content = _name(self.tokenizer, token)
         return {"token": name, "logprob": log_p, "bytes": content}
 
 
-def _with_itself(scored: Scored) -> Sequence[tuple[int, float]]:
+def _with_itself(scored: Scored) -> Sequence[tuple[int, float | None]]:
     return scored.top if scored.token in dict(scored.top) else (*scored.top, (scored.token, scored.log_p))
 
 

@@ -1,4 +1,4 @@
-"""The one thread that calls the model: a step of one request, then of the next, so that none keeps the others."""
+"""The one thread that calls the model: a step of each request in turn, so that no request blocks the others."""
 
 import asyncio
 import logging
@@ -26,7 +26,8 @@ class Job:
 
     def __init__(self, worker: "Worker", pieces: Iterator[Piece | None]):
         self.pieces, self.cancelled = pieces, False
-        self._worker, self._loop, self._events = worker, asyncio.get_running_loop(), asyncio.Queue()
+        self._worker, self._loop = worker, asyncio.get_running_loop()
+        self._events: asyncio.Queue[Any] = asyncio.Queue()  # a Piece, Refused or ENDED
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         """Refused where the model failed, or the server ends."""
@@ -36,7 +37,7 @@ class Job:
             yield event
 
     def cancel(self) -> None:
-        """It takes no step after the one that is under way, and nothing is told to it any more."""
+        """It takes no step after the one that is under way, and gets no more events."""
         self._worker._cancel(self)
 
     def _tell(self, event: Any) -> None:

@@ -6,19 +6,8 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.data.tokenizer import Tokenizer
 
-from .test_serve import a_model, ask, events, generated, refused, serving, texts
-from .test_tokenizer import byte_bpe
-
-
-@pytest.fixture(scope="module")
-def model():
-    return a_model()
-
-
-@pytest.fixture(scope="module")
-def client(model):
-    with serving(model) as client:
-        yield client
+from ..test_tokenizer import byte_bpe
+from .helpers import ask, events, generated, refused, serving, texts
 
 
 def log_p(model, tokens):

@@ -1,0 +1,158 @@
+"""The folder of a comparison.
+
+`run.json` has settings, command and versions, `results.jsonl` a line a finished cell, `costs.json` time and state of each
+architecture against length, `cells/` checkpoints of cells under way, and `report.html` is the page. The same command on
+the same folder goes on where it stopped.
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._utils import jsontext
+from .._utils.files import write
+from .matrix import Cell, cells_of
+from .suites import Suite
+
+CELL = frozenset(field.name for field in fields(Cell))  # what every line names
+
+
+def open_folder(
+    folder: Path, suite: Suite, device: str, command: str, tasks: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Make or check the folder of a comparison, write `run.json`, and return the lines it has already.
+
+    tasks: the digest of each run's task. Raises ValueError when the folder holds results of other settings or data.
+    """
+    settings = settings_of(suite, device, tasks)
+    about, results = folder / "run.json", folder / "results.jsonl"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out: expected a folder, {folder} is a file")
+    lines, _ = read_lines(results)
+    if about.exists():
+        earlier = _settings_in(about)
+        for name, run in settings["runs"].items():
+            before = earlier.get("runs", {}).get(name)
+            if (
+                (before is not None and before != run)
+                or earlier.get("device") != device
+                or earlier.get("suite") != suite.name
+            ):
+                raise ValueError(
+                    f"{folder} holds results of another configuration (suite {earlier.get('suite')!r} on "
+                    f"{earlier.get('device')!r}); choose another --out, or delete that folder"
+                )
+        known = earlier.get("tasks", {})
+        for name, now in settings["tasks"].items():
+            if known.get(name, now) != now:
+                raise ValueError(
+                    f"{folder} holds results of {name} on other data than there is now; choose another --out, or bring "
+                    "the data back"
+                )
+        settings["runs"] = earlier["runs"] | settings["runs"]
+        settings["tasks"] = known | settings["tasks"]
+    elif results.exists():
+        raise ValueError(f"{folder} has results but no run.json that says of what; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(about, jsontext.write(describe(suite, device, command) | {"settings": settings}, 1))
+    _put_aside(results)
+    return lines
+
+
+def _settings_in(about: Path) -> dict[str, Any]:
+    try:
+        settings = jsontext.read(about, dict)["settings"]
+        if isinstance(settings["runs"], dict) and isinstance(settings.get("tasks", {}), dict):
+            return settings
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(
+        f"{about}: expected the settings of a comparison, got a file that is damaged; use a copy of it, or another --out"
+    )
+
+
+def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
+    from .. import __version__
+
+    return {
+        "command": command,
+        "suite": suite.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "cells": len(cells_of(suite)),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {
+            "solomonic": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def settings_of(suite: Suite, device: str, tasks: dict[str, str] | None = None) -> dict[str, Any]:
+    """What must be the same for results to stand in one folder; architectures and seeds may be added."""
+    runs = {name: asdict(run) for name, run in suite.runs.items()}
+    return jsontext.plain({"suite": suite.name, "device": device, "runs": runs, "tasks": tasks or {}})
+
+
+def read_lines(results: Path, names: Collection[str] = CELL) -> tuple[list[dict[str, Any]], list[str]]:
+    """The sound lines of a file of JSON lines, and the text of the others.
+
+    A sound line is a whole object with all of `names` and with the digest that it was written with; lines of an earlier
+    version have no digest.
+    """
+    sound, damaged = [], []
+    for text in _texts(results):
+        line = _sound(text)
+        if line is not None and line.keys() >= set(names):
+            sound.append(line)
+        else:
+            damaged.append(text)
+    return sound, damaged
+
+
+def append_line(results: Path, line: dict[str, Any]) -> None:
+    with results.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line | {"digest": jsontext.digest(line)}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sound(text: str) -> dict[str, Any] | None:
+    try:
+        line = jsontext.parse(text, "line", dict, infinite=True)
+    except ValueError:
+        return None
+    digest = line.pop("digest", None)
+    return line if digest in (None, jsontext.digest(line)) else None
+
+
+def _put_aside(results: Path) -> None:
+    """Damaged lines go to a file beside, with a word: their cells are trained again."""
+    _, damaged = read_lines(results)
+    if not damaged:
+        return
+    aside = results.with_name("results.damaged")
+    print(
+        f"solomonic: {results}: {len(damaged)} damaged line{'s' * (len(damaged) > 1)}, now in {aside.name}; what is "
+        "missing is trained again",
+        file=sys.stderr,
+    )
+    for path, lines in ((aside, _texts(aside) + damaged), (results, [x for x in _texts(results) if x not in damaged])):
+        write(path, "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def _texts(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+    return [line for line in text.split("\n") if line.strip()]
