@@ -21,12 +21,13 @@ from solomonic.checkpoints.folder import CHAT, load, save
 from solomonic.cli import main
 from solomonic.cli._turns import Turns
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.inference.generation import Sampling, generate
+from solomonic.inference.generation import generate
+from solomonic.inference.sampling import Sampling
 from solomonic.memory import open_store
 from solomonic.retrieval.attach import Attached, layout
 from solomonic.retrieval.remember import remember
 
-from .test_tokenizer import byte_bpe
+from .data.test_tokenizer import byte_bpe
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")

@@ -6,8 +6,8 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.data.tokenizer import Tokenizer
 
+from .data.test_tokenizer import byte_bpe
 from .test_serve import a_model, ask, events, generated, refused, serving, texts
-from .test_tokenizer import byte_bpe
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from .._utils.files import locked
 from .._utils.machine import check_fits
 from ..checkpoints.folder import load
 from ..data.tokenizer import Tokenizer
-from ..inference.generation import Sampling
+from ..inference.sampling import Sampling
 from ..model import LanguageModel
 from ._device import add_device, add_dtype, device, dtype
 from ._numbers import COUNT, real, whole
