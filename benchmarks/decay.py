@@ -38,7 +38,8 @@ from solomonic.ops.memory_attention import Stored
 from solomonic.retrieval.attach import Attached, layout, memory_at
 from solomonic.retrieval.hedge import Hedged
 from solomonic.tasks.base import Batch, Task
-from solomonic.training.fit import TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 NEWEST = 256  # tokens that a hedged reader of what is new finds
 BLOCK = 16  # of the model: its window, and an entry of the store

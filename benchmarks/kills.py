@@ -32,7 +32,7 @@ import solomonic.cli._commands
 import solomonic.compare.run
 import solomonic.memory
 import solomonic.retrieval.remember
-import solomonic.training.run  # noqa: F401
+import solomonic.training.text  # noqa: F401
 from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import load, save
 from solomonic.cli import main as solomonic_main

@@ -166,7 +166,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from ..data.corpus import Document, documents, library
     from ..training import rows as text
     from ..training.card import card
-    from ..training.run import RunConfig, build_accelerator, train
+    from ..training.config import RunConfig
+    from ..training.text import build_accelerator, train
 
     if not str(chosen.out).isprintable():
         raise ValueError(

@@ -7,9 +7,14 @@ written in, while every row finds tokens of the others (`ops.neighbours`). The f
 them: to them a match is chance, as it mostly is in a store.
 """
 
-import numpy as np
+from collections.abc import Sequence
 
-from .rows import Batch, Rows
+import numpy as np
+import torch
+
+from ..model import LanguageModel
+from ..retrieval.neighbours import Neighbours
+from .rows import RowBatch, Rows
 
 WARM, WARM_STEPS = 0.1, 150
 """Share of the steps on random tokens, and the fewest of them, but never more than a third."""
@@ -42,13 +47,13 @@ class LookupRows:
     def begins(self, step: int) -> bool:
         return True
 
-    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+    def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
         """Of some of the rows of step 0, 1, ...; of as many short ones as they have tokens, while the model warms up."""
         rng = np.random.default_rng([self.rows.seed, step, rows.start or 0])
         count = len(range(self.rows.batch_size)[rows])
         return self._random(step, count, rng) if step < self.warm else self._text(step - self.warm, rows, rng)
 
-    def _random(self, step: int, count: int, rng: np.random.Generator) -> Batch:
+    def _random(self, step: int, count: int, rng: np.random.Generator) -> RowBatch:
         longest = min(LONGEST, self.rows.length)
         length = round(SHORTEST * (longest / SHORTEST) ** min(1.0, step / (0.8 * self.warm)))
         count = count * self.rows.length // length
@@ -63,9 +68,9 @@ class LookupRows:
             row[:] = rng.choice(symbols, length + 1)
             row[n + gap : 2 * n + gap] = row[:n]
             target[n + gap + 1 : 2 * n + gap] = row[1:n]  # its first token comes out of nothing
-        return Batch(tokens[:, :-1], targets[:, 1:], np.zeros((count, length), np.int64))
+        return RowBatch(tokens[:, :-1], targets[:, 1:], np.zeros((count, length), np.int64))
 
-    def _text(self, step: int, rows: slice, rng: np.random.Generator) -> Batch:
+    def _text(self, step: int, rows: slice, rng: np.random.Generator) -> RowBatch:
         read = self.rows.batch(step, rows)
         text = np.concatenate([read.tokens, read.targets[:, -1:]], 1)
         count, length = read.tokens.shape
@@ -81,7 +86,31 @@ class LookupRows:
         segments[plain:] = 0
         may_see = ~np.eye(count, dtype=bool)
         may_see[:plain, plain:] = False
-        return Batch(text[:, :-1], text[:, 1:], segments, may_see)
+        return RowBatch(text[:, :-1], text[:, 1:], segments, may_see)
 
 
-__all__ = ["FOUND", "LookupRows"]
+def lookup_layers(model: LanguageModel) -> list[bool | None]:
+    """Of each layer, whether scores count in its eidetic memory; None for one that has none, and looks nothing up.
+
+    ValueError for a model of which no layer has one.
+    """
+    layers = [
+        getattr(block.mixer, "learns", None) if getattr(config, "capacity", 0) else None
+        for block, config in zip(model.blocks, model.config.layers)
+    ]
+    if all(scores_count is None for scores_count in layers):
+        raise ValueError(
+            "--lookup: expected a model with an eidetic memory, whose layers look things up; got one without"
+        )
+    return layers
+
+
+def neighbours(layers: Sequence[bool | None], batch: RowBatch, device: torch.device) -> list[Neighbours | None] | None:
+    """The stores of `layers` for one call, in which rows find tokens of one another; None where no row finds any."""
+    if batch.may_see is None:
+        return None
+    may_see = torch.from_numpy(batch.may_see).to(device)
+    return [None if scores_count is None else Neighbours(may_see, FOUND, scores_count) for scores_count in layers]
+
+
+__all__ = ["FOUND", "LookupRows", "lookup_layers", "neighbours"]

@@ -25,7 +25,7 @@ LONG = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenizedText:
     """`values` (N,) of all documents, each after an end token; `starts` (D,) int64 of those; `size` in bytes of text."""
 
     values: np.ndarray
@@ -39,8 +39,8 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Data:
-    train: Tokens
-    held_out: Tokens
+    train: TokenizedText
+    held_out: TokenizedText
     digest: str  # of every token
 
 
@@ -63,7 +63,7 @@ def prepare(
             "expected a tokenizer with a token that ends a document, got one that has none, nor room for one"
         )
     for long in (LONG, 0):
-        index = {"train": [], "held_out": []}
+        index: dict[str, list[tuple[int, int]]] = {"train": [], "held_out": []}
         digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
         contents = {side: hashlib.blake2b(digest_size=16) for side in index}
         with (
@@ -75,7 +75,7 @@ def prepare(
             files = {"train": a, "held_out": b}
 
             def put(side: str, text: bytes) -> None:
-                values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
+                values: np.ndarray = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
                 files[side].write(values.tobytes())
                 digest.update(values.tobytes())
                 contents[side].update(values.tobytes())
@@ -93,7 +93,7 @@ def prepare(
             (folder / f"{side}.tokens").unlink()
         raise ValueError("expected text to train on, got none: the files named are empty or binary")
     content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
-    content["contents"] = {side: one.hexdigest() for side, one in contents.items()}
+    content["contents"] = {side: side_digest.hexdigest() for side, side_digest in contents.items()}
     write(folder / "tokens.json", json.dumps(content | {"seal": jsontext.digest(content)}))
 
 
@@ -117,16 +117,18 @@ def read(folder: Path, check: bool = True) -> Data:
 
     Without `check` its contents are not compared with what was written: `prepare` or `origin` has just seen them.
     """
-    content, sides = _content(folder), []
-    for side in ("train", "held_out"):
+    content = _content(folder)
+
+    def side_of(side: str) -> TokenizedText:
         sizes = np.array(content[side], dtype=np.int64).reshape(-1, 2)
         path = folder / f"{side}.tokens"
         dtype = np.dtype(content["dtype"])
         if check and _digest(path) != content["contents"][side]:
             raise ValueError(f"{path}: expected the tokens that were written, got others: the file is damaged")
-        values = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
-        sides.append(Tokens(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum())))
-    return Data(*sides, content["digest"])
+        values: np.ndarray = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
+        return TokenizedText(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum()))
+
+    return Data(side_of("train"), side_of("held_out"), content["digest"])
 
 
 def _digest(path: Path) -> str:
@@ -142,7 +144,7 @@ def _content(folder: Path) -> dict[str, Any]:
     return content
 
 
-class Batch(NamedTuple):
+class RowBatch(NamedTuple):
     """tokens, targets, segments (B, T) int64; may_see (B, B) bool: which rows each finds tokens of, None for none."""
 
     tokens: np.ndarray
@@ -160,7 +162,7 @@ class Rows:
     documents, and what is read of them after another place, and grow along a row: a state is carried no further.
     """
 
-    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int, carry: int = 0):
+    def __init__(self, tokens: TokenizedText, length: int, batch_size: int, seed: int, carry: int = 0):
         self.tokens, self.length, self.batch_size, self.seed, self.carry = tokens, length, batch_size, seed, carry
         count = len(tokens.values)
         self.epoch = (count - length) // (batch_size * length)  # steps
@@ -176,19 +178,19 @@ class Rows:
         """Whether the rows of this step go on from nothing."""
         return not self.carry or step % self.epoch == 0
 
-    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
+    def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
         """Of some of the rows of step 0, 1, ..."""
         documents, offsets, shift, row, stretch = self._order(step // self.epoch)
         step %= self.epoch
-        chosen = np.arange(self.batch_size)[rows]
-        index = chosen * self.epoch + step if self.carry else step * self.batch_size + chosen
+        numbers = np.arange(self.batch_size)[rows]
+        index = numbers * self.epoch + step if self.carry else step * self.batch_size + numbers
         place = shift + row[index, None] * self.length + np.arange(self.length + 1)
         document = offsets.searchsorted(place, side="right") - 1
         tokens = self.tokens.values[self.tokens.starts[documents[document]] + place - offsets[document]].astype(
             np.int64
         )
         segment = stretch[index, None] * len(documents) + document
-        return Batch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
+        return RowBatch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
         """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows, and
@@ -220,4 +222,4 @@ def _dtype(tokenizer: Tokenizer) -> type:
     return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
 
 
-__all__ = ["Batch", "Data", "Rows", "Tokens", "origin", "prepare", "read"]
+__all__ = ["Data", "RowBatch", "Rows", "TokenizedText", "origin", "prepare", "read"]
