@@ -1,4 +1,4 @@
-"""Tensors with text beside them as one safetensors file, there whole or not at all; nothing in it is executed."""
+"""Tensors and text beside them in one safetensors file, written whole or not at all; nothing in it is executed."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A run in one file: weights, optimizer, and what the run adds. JSON and tensors only, from which nothing is executed.
+"""The checkpoint of a run in one file: weights, optimizer, and what the run adds. Nothing in it is executed.
 
 Whole tensors are kept, however the run is spread over processes, so that it can go on with another number of them. A
 checkpoint says what run it is of, and goes on as that run alone: another one's, or a damaged one, is refused and stays.
@@ -62,7 +62,7 @@ def save(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> Non
 
 
 def load(path: Path, identity: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and content of a checkpoint, which has to be of the run `identity`, where that is given.
+    """Tensors and content of a checkpoint, which has to be of the run `identity`, unless that is None.
 
     ValueError for one of another run, which says what differs; Damaged for a file that is no checkpoint or was damaged.
     """

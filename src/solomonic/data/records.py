@@ -1,4 +1,4 @@
-"""Records of a file, one reader for all that takes them: JSON lines, JSON lists, tables of text.
+"""Records of a file, by one reader for every command: JSON lines, JSON lists, tables of text.
 
 A line of `.jsonl` and `.ndjson` ends at a line feed and nowhere else; an empty one is passed over. `.json` is a list of
 records, or one record, or JSON lines by another name. The first row of `.csv` and `.tsv` names the columns. The case of
@@ -22,7 +22,7 @@ LOOKED_AT = 8192  # bytes of a file that decide whether it is binary
 
 
 class Record(NamedTuple):
-    """`where` as an error names it, "x.jsonl, line 3"; `number` from 1; `value`, a dictionary or what else JSON says."""
+    """`where` as an error names it, "x.jsonl, line 3"; `number` from 1; `value`, a dictionary or another value of JSON."""
 
     where: str
     number: int
@@ -80,8 +80,8 @@ def of_json(path: Path, content: bytes, infinite: bool = True) -> Iterator[Recor
             raise
         yield from of_lines(path, lines, infinite)
         return
-    for number, one in enumerate(value if isinstance(value, list) else [value], 1):
-        yield Record(f"{path}, entry {number}", number, one)
+    for number, record in enumerate(value if isinstance(value, list) else [value], 1):
+        yield Record(f"{path}, entry {number}", number, record)
 
 
 def of_table(path: Path, content: bytes, columns: Sequence[str]) -> Iterator[Record]:
@@ -90,8 +90,8 @@ def of_table(path: Path, content: bytes, columns: Sequence[str]) -> Iterator[Rec
     names, separator = _header(path, lines, separator, columns)
     for column in (*columns, *filter(None, names)):
         if names.count(column) != 1:
-            came = "twice" if column in names else ", ".join(names)
-            raise ValueError(f"{path}: expected a first row that names the column {column!r} once, got {came}")
+            got = "twice" if column in names else ", ".join(names)
+            raise ValueError(f"{path}: expected a first row that names the column {column!r} once, got {got}")
     rows = _rows(path, lines, separator)
     next(rows)
     for line, cells in rows:

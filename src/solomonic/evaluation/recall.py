@@ -1,4 +1,4 @@
-"""The tasks of `solomonic.tasks`, asked of a model on disk. A task's tokens are ids: the model's tokenizer has no part.
+"""The tasks of `solomonic.tasks`, asked of a model on disk. A task draws token ids: the model's tokenizer has no part.
 
 Only a model that was trained on a task answers it: `training.tasks.fit`, then `folder.save`.
 """

@@ -11,6 +11,7 @@ tokenized one by one, so that lengths and places are exact.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -38,9 +39,11 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """`exact`: share of prompts that greedy decoding continues with the number. `chosen`: share where the number is
-    the likeliest of CHOICES random ones of as many digits; chance is 1 / CHOICES."""
+class DepthScore:
+    """Of the prompts of one length and depth. `exact`: the share that greedy decoding continues with the number.
+
+    `chosen`: the share where the number is the likeliest of CHOICES random ones of as many digits; chance is 1 / CHOICES.
+    """
 
     length: int
     depth: float
@@ -95,20 +98,24 @@ def retrieval(
     batch: int = 8,
     chunk: int = 2048,
     report: Callable[[int], None] = lambda tokens: None,
-) -> Iterator[Cell]:
-    """A cell for each length and depth, as they are done. The same seed asks every model of a tokenizer the same.
+) -> Iterator[DepthScore]:
+    """A score for each length and depth, as they are done. The same seed asks every model of a tokenizer the same.
 
-    Prompts are read in chunks that pass the state on, `batch` at a time; `report` is told the tokens read.
+    Prompts are read in chunks that pass the state on, `batch` at a time; `report` gets the number of tokens read.
     """
     for length in lengths:
         for depth in depths:
             rngs = (np.random.default_rng([seed, length, sample, *kind.encode()]) for sample in range(samples))
             prompts = [prompt(kind, tokenizer, length, depth, rng, documents) for rng in rngs]
-            groups = [(one.tokens, one.answers) for one in prompts]
-            scores = continuations(model, groups, batch, chunk, lambda done, length=length: report(done * length))
-            exact = [found[one.right][1] for one, found in zip(prompts, scores)]
-            chosen = [np.argmax([log_p for log_p, _ in s]) == one.right for one, s in zip(prompts, scores)]
-            yield Cell(length, depth, samples, float(np.mean(exact)), float(np.mean(chosen)))
+            groups = [(p.tokens, p.answers) for p in prompts]
+            scores = continuations(model, groups, batch, chunk, partial(_report_tokens, report, length))
+            exact = [answers[p.right][1] for p, answers in zip(prompts, scores)]
+            chosen = [np.argmax([log_p for log_p, _ in answers]) == p.right for p, answers in zip(prompts, scores)]
+            yield DepthScore(length, depth, samples, float(np.mean(exact)), float(np.mean(chosen)))
+
+
+def _report_tokens(report: Callable[[int], None], length: int, prompts: int) -> None:
+    report(prompts * length)
 
 
 def _parts(kind: str, name: str, place: str, number: str) -> tuple[str, str, str]:
@@ -137,4 +144,4 @@ def _stretch(documents: Sequence[np.ndarray], room: int, rng: np.random.Generato
     return np.concatenate(pieces)
 
 
-__all__ = ["CHOICES", "KINDS", "Cell", "Prompt", "prompt", "retrieval", "shortest"]
+__all__ = ["CHOICES", "KINDS", "DepthScore", "Prompt", "prompt", "retrieval", "shortest"]

@@ -46,26 +46,26 @@ def continuations(
     """For each (context, its continuations): log p of each continuation, in nats, and whether greedy decoding gives it.
 
     A context has one token or more. `batch` rows of `chunk` tokens a call at most, which changes no result beyond
-    rounding; `report` is told how many groups are finished. An empty continuation has log p 0 and is greedy.
+    rounding; `report` gets the number of groups that are done since it was called last. An empty continuation has log p 0 and is greedy.
     """
-    found: list[list] = [[None] * len(after) for _, after in groups]
+    scores: list[list[tuple[float, bool]]] = [[(0.0, True)] * len(after) for _, after in groups]
     order = sorted(range(len(groups)), key=lambda i: len(groups[i][0]), reverse=True)
     with reading(model) as device:
         for first in range(0, len(order), batch):
-            some = order[first : first + batch]
-            state = read(model, [groups[i][0][:-1] for i in some], chunk)
-            wanted = [(row, i, j) for row, i in enumerate(some) for j in range(len(groups[i][1]))]
+            members = order[first : first + batch]
+            state = read(model, [groups[i][0][:-1] for i in members], chunk)
+            wanted = [(row, i, j) for row, i in enumerate(members) for j in range(len(groups[i][1]))]
             wanted.sort(key=lambda place: len(groups[place[1]][1][place[2]]), reverse=True)
             for begin in range(0, len(wanted), batch):
                 part = wanted[begin : begin + batch]
                 rows = torch.tensor([row for row, _, _ in part], device=device)
                 before = [groups[i][0][-1:] for _, i, _ in part]
                 after = [groups[i][1][j] for _, i, j in part]
-                scores = _score(model, None if state is None else take(state, rows), before, after, chunk)
-                for (_, i, j), score in zip(part, scores):
-                    found[i][j] = score
-            report(len(some))
-    return found
+                part_scores = _score(model, None if state is None else take(state, rows), before, after, chunk)
+                for (_, i, j), score in zip(part, part_scores):
+                    scores[i][j] = score
+            report(len(members))
+    return scores
 
 
 def _score(

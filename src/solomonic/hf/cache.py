@@ -89,6 +89,7 @@ class SolomonicCache(Cache):
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.state is not None:
+            assert self.last is not None
             self.state, self.last = map_state(change, self.state), change(self.last)
             self.documents = {name: change(tensor) for name, tensor in self.documents.items()}
 

@@ -1,4 +1,4 @@
-"""Sampling: which token follows, given the logits of a model. V vocabulary."""
+"""Sampling: the next token, from the logits of a model. V vocabulary."""
 
 from dataclasses import dataclass
 from hashlib import blake2b

@@ -1,8 +1,8 @@
 """Rows that teach a model to look things up, so that a long-term store is of use to it.
 
 Text alone hardly does: what was read long ago is seldom worth looking up within one row, and whatever a store finds is
-noise to a model that never had one. So first, for `WARM` of the steps, short rows of random tokens in which a passage
-comes back: nothing but copying foretells it. Then rows of text, the last of a batch with passages of the first ones
+noise to a model that never had one. So the first `WARM` of the steps read short rows of random tokens in which a passage
+comes back: nothing but copying predicts it. Then come rows of text, the last of a batch with passages of the first ones
 written in, while every row finds tokens of the others (`ops.neighbours`). The first find nothing that was copied from
 them: to them a match is chance, as it mostly is in a store.
 """
@@ -48,7 +48,7 @@ class LookupRows:
         return True
 
     def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
-        """Of some of the rows of step 0, 1, ...; of as many short ones as they have tokens, while the model warms up."""
+        """The rows `rows` of step 0, 1, ...; while the model warms up, short rows of as many tokens in all."""
         rng = np.random.default_rng([self.rows.seed, step, rows.start or 0])
         count = len(range(self.rows.batch_size)[rows])
         return self._random(step, count, rng) if step < self.warm else self._text(step - self.warm, rows, rng)
@@ -71,9 +71,9 @@ class LookupRows:
         return RowBatch(tokens[:, :-1], targets[:, 1:], np.zeros((count, length), np.int64))
 
     def _text(self, step: int, rows: slice, rng: np.random.Generator) -> RowBatch:
-        read = self.rows.batch(step, rows)
-        text = np.concatenate([read.tokens, read.targets[:, -1:]], 1)
-        count, length = read.tokens.shape
+        plain_rows = self.rows.batch(step, rows)
+        text = np.concatenate([plain_rows.tokens, plain_rows.targets[:, -1:]], 1)
+        count, length = plain_rows.tokens.shape
         plain = min(max(1, count - round(self.share * count)), count - 1)
         for row in text[plain:]:
             at = int(rng.integers(FEWEST))
@@ -82,7 +82,7 @@ class LookupRows:
                 begin = int(rng.integers(length + 2 - n))
                 row[at : at + n] = text[rng.integers(plain), begin : begin + n]
                 at += n + int(rng.integers(length // 3))
-        segments = read.segments.copy()
+        segments = plain_rows.segments.copy()
         segments[plain:] = 0
         may_see = ~np.eye(count, dtype=bool)
         may_see[:plain, plain:] = False

@@ -21,7 +21,7 @@ from ..data.corpus import Document
 from ..data.tokenizer import Tokenizer
 
 LONG = 64 * 1024
-"""Bytes from which a document gives its own end to be held out; shorter ones are held out as a whole, by a hash."""
+"""Bytes from which the end of a document is held out; of shorter ones all or nothing is, by a hash."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def prepare(
     tokenizer: Tokenizer,
     origin: Any = None,
 ) -> None:
-    """Write the tokens to `folder`, for `read`, and plain values that say what they are of, for `origin`; `held_out` None: `share` of `documents`.
+    """Write the tokens to `folder`, for `read`. `origin`, plain values, says what they are of; `held_out` None: `share` of `documents`.
 
     Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
     it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
@@ -98,7 +98,7 @@ def prepare(
 
 
 def origin(folder: Path) -> Any:
-    """What the tokens in `folder` are of, as `prepare` was told; None where there are none, or damaged ones, which it says.
+    """The `origin` that `prepare` wrote to `folder`; None where there is none, or, with a warning, where tokens are damaged.
 
     Every token is read: `read` need not do so again.
     """
@@ -179,7 +179,7 @@ class Rows:
         return not self.carry or step % self.epoch == 0
 
     def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
-        """Of some of the rows of step 0, 1, ..."""
+        """The rows `rows` of the batch of step 0, 1, ..."""
         documents, offsets, shift, row, stretch = self._order(step // self.epoch)
         step %= self.epoch
         numbers = np.arange(self.batch_size)[rows]

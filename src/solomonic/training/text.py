@@ -34,7 +34,7 @@ from .optimizer import build_optimizer
 from .rows import Data, Rows
 
 LENGTHS = (1, 4, 32)
-"""At how many times the training length the finished model is scored, where held-out documents reach."""
+"""Lengths at which the finished model is scored, in training lengths, as far as held-out documents reach."""
 
 
 def build_accelerator(config: RunConfig, logs: Path, cpu: bool = False) -> Accelerator:
@@ -85,7 +85,7 @@ def train(
     report: Callable[[TextHistory], None] = lambda history: None,
     source: str | None = None,
 ) -> tuple[LanguageModel | None, TextHistory]:
-    """Train `model` and give it back whole, on the CPU of the main process, with what the run showed.
+    """Train `model`; returns it, gathered on the CPU of the main process (None elsewhere), and the history of the run.
 
     `path` is its checkpoint, read with `resume` where there is one; `source` is the digest of the weights that the run
     begins with, None for new ones. `report` is called after each step, and once before the first. SIGINT and SIGTERM end
@@ -157,7 +157,7 @@ def train(
         return mean
 
     def settle() -> None:
-        """Judge the losses since the last time; log their mean."""
+        """Judge the losses since the last call; log their mean."""
         nonlocal since
         if not losses:
             return

@@ -81,11 +81,11 @@ def limit(pair: Any) -> tuple[float, float | None] | None:
     JSON has no infinity: it comes as Python writes it, or as transformers 5 does, {"__float__": "Infinity"}.
     """
     try:
-        least, most = (float(x["__float__"] if isinstance(x, dict) else x) for x in pair)
+        least, largest = (float(x["__float__"] if isinstance(x, dict) else x) for x in pair)
     except (TypeError, ValueError, KeyError, OverflowError):
         raise ValueError(f"config.json: expected the time step limit to be two numbers, got {pair!r}") from None
-    most = None if most == float("inf") else most
-    return None if (least, most) == (0, None) else (least, most)
+    most = None if largest == float("inf") else largest
+    return None if least == 0 and most is None else (least, most)
 
 
 def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,7 +101,8 @@ def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str,
             expected = LanguageModel(config).state_dict()
     except (RuntimeError, TypeError, OverflowError):
         raise ValueError(f"config.json: expected sizes that a tensor can have, got {_sizes(config)}") from None
-    placed, left = {}, dict(tensors)
+    placed: dict[str, Tensor] = {}
+    left = dict(tensors)
     for name, like in expected.items():
         theirs = _theirs(name, parts)
         tied = config.tie_embeddings and name == "head.weight"

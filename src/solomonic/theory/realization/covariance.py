@@ -56,13 +56,13 @@ def realize_covariances(L: Array, order: int) -> Linear:
 def from_lags(A: Array, C: Array, G: Array, L0: Array) -> Linear:
     """The innovations form of the covariances L_0, C A^(k-1) G. P = A P A^T + (G - A P C^T) D^-1 (.)^T, D = L_0 - C P C^T."""
     K, R = gain(Markov(A, C, np.zeros_like(A), -G, -symmetric(L0)), floor=0.0)
-    found = Linear(A, None, C, None, K, -R)
+    model = Linear(A, None, C, None, K, -R)
     size = np.sqrt(np.diag(L0))  # each output in its own unit
     if spectral_radius(A) < 1 and np.linalg.eigvalsh(-R / np.outer(size, size)).min() > 0:
         G, L0 = G / size, L0 / np.outer(size, size)
-        there = found.noise.next_output / size, found.noise.covariances(0)[0] / np.outer(size, size)
-        if all(np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()) for a, b in zip(there, (G, L0))):
-            return found
+        realized = model.noise.next_output / size, model.noise.covariances(0)[0] / np.outer(size, size)
+        if all(np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()) for a, b in zip(realized, (G, L0))):
+            return model
     raise ValueError("expected covariances of a stationary model, got some that none has: another order or more data")
 
 

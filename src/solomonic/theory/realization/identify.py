@@ -98,41 +98,41 @@ def identify(
         return scale.model(dependence.all_outputs(parts), all_y, u, outputs, inputs)
 
     report("order")
-    found = subspace.hankel(y, u, lags)
-    scores = subspace.scores(found, y, u, most)
+    hankel = subspace.hankel(y, u, lags)
+    scores = subspace.scores(hankel, y, u, most)
     n = int(np.argmin(scores)) if order is None else order
     report(f"prediction errors, order {n}")
     if not n:
         parts = _static(y, u)
     elif focus == "simulation":
-        parts = _simulating(found.state, y, u, n, lags, rounds)
+        parts = _simulating(hankel.state, y, u, n, lags, rounds)
     else:
-        few = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(found.state, y, u, n, lags)]
-        parts = refine(_least(few, y, u, rounds), y, u, EVERYTHING, rounds)
+        begun = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(hankel.state, y, u, n, lags)]
+        parts = refine(_least(begun, y, u, rounds), y, u, EVERYTHING, rounds)
     stable = None
     if spectral_radius(parts["A"]) >= 1:
         report("nearest stable model")
-        inside = parts | {"A": nearest_stable(parts["A"], _slowest(y))}
-        stable = model(refine(inside, y, u, ("B", "C", "D", "K", "x0", "c"), rounds))
-    more = None
+        moved = parts | {"A": nearest_stable(parts["A"], _slowest(y))}
+        stable = model(refine(moved, y, u, ("B", "C", "D", "K", "x0", "c"), rounds))
+    bilinear_model = None
     if bilinear and n:
         report("bilinear model")
         both = refine(parts | {"N": np.zeros((m, n, n))}, y, u, (*EVERYTHING, "N"), rounds)
-        more = Bilinear(model(both), both["N"] / scale.u[:, None, None])
+        bilinear_model = Bilinear(model(both), both["N"] / scale.u[:, None, None])
     e, _ = errors(parts, y, u)
     tested = max(2 * n // p + 2, min(20, len(y) // 5))
     return Identified(
         model(parts),
         parts["x0"],
         e @ dependence.M.T * scale.y,
-        found.correlations,
+        hankel.correlations,
         scores,
         lags,
         whiteness.portmanteau(e, tested, 0 if m else 2 * n * p),  # inputs, not the noise, tell most of the parameters
         whiteness.independence(e, u, min(tested, len(y) // (4 * m))) if m else None,
         stable,
-        more,
-        dependence.said(outputs, inputs, scale.y, scale.u),
+        bilinear_model,
+        dependence.equations(outputs, inputs, scale.y, scale.u),
     )
 
 
@@ -219,8 +219,8 @@ def _closed(parts: dict, y: Array, u: Array, rounds: int, steps: int = 60) -> di
     return refine(parts, y, u, EVERYTHING, rounds, steps)
 
 
-def _least(found: list[dict], y: Array, u: Array, rounds: int) -> dict:
-    return min(found, key=lambda parts: _size(parts, y, u, rounds))
+def _least(candidates: list[dict], y: Array, u: Array, rounds: int) -> dict:
+    return min(candidates, key=lambda parts: _size(parts, y, u, rounds))
 
 
 def _size(parts: dict, y: Array, u: Array, rounds: int) -> float:

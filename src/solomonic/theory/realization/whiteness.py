@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from .linear import columns, spread
+from .subspace import lagged
 
 Array = np.ndarray
 LEVEL = 0.05
@@ -70,7 +71,7 @@ def independence(e: Array, u: Array, lags: int) -> Test:
     p m lags degrees of freedom. A fit has made some of them zero already, so the test is cautious.
     """
     e, u = columns(e, "e"), columns(u, "u")
-    U = np.concatenate([u[lags - k : len(u) - k] for k in range(1, lags + 1)], 1)
+    U = lagged(u, range(1, lags + 1), lags, len(u))
     U, later = U - U.mean(0), e[lags:] - e[lags:].mean(0)
     U, later = (v / np.where(size > 0, size, 1.0) for v, size in ((U, spread(U)), (later, spread(later))))
     Q, s, _ = np.linalg.svd(U, full_matrices=False)

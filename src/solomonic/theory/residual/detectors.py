@@ -39,7 +39,8 @@ def relative_entropy(
     at = np.clip(np.ceil((x - low) / step).astype(int), 0, bins)
     at = np.minimum(at, bins - 1)  # the last bin of a histogram over [0, bins] has both its edges
     limit = chi2.isf(significance, bins - 1)
-    hypotheses, agreed = np.empty((0, bins)), []
+    hypotheses = np.empty((0, bins))
+    agreed: list[int] = []
     for t in range(window - 1, len(x)):
         now = np.bincount(at[t - window + 1 : t + 1], minlength=bins) / window
         statistic = 2 * window * rel_entr(now, hypotheses).sum(1)

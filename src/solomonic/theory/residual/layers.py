@@ -34,11 +34,14 @@ def measured(
     after OUTLIERS of them what came before was none of this series, and `step` begins anew.
     """
     x = np.asarray(x, float)
-    unit, beyond, inner = (state["unit"], state["beyond"], state) if state else (None, None, None)
-    if unit is None:
+    inner = state
+    if state:
+        unit, beyond = state["unit"], state["beyond"]
+    else:
         unit, beyond = np.full(x.shape[1:], NONE), np.zeros(x.shape[1:], int)
     size = np.where(x == 0, NONE, np.frexp(x)[1])
-    parts, start = [], 0
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    start = 0
     while start < len(x) or not parts:
         far = size[start:] > unit + WIDER
         count = beyond + far.cumsum(0)
@@ -55,6 +58,7 @@ def measured(
         parts.append((part, unit))
         beyond = count[stop - start - 1] if stop > start else beyond
         start = stop
+    assert inner is not None
     return parts, inner | {"unit": unit, "beyond": beyond}
 
 
@@ -98,11 +102,11 @@ class Width(Layer):
 
     def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         rows, size = (state["rows"], state["size"]) if state else (0, 0.0)
-        found = np.empty(len(x))
+        sizes = np.empty(len(x))
         for t, value in enumerate(x.tolist()):
-            found[t] = size = _clipped(value, size, 0.0, rows)[1]
+            sizes[t] = size = _clipped(value, size, 0.0, rows)[1]
             rows += 1
-        return found, {"rows": rows, "size": size}
+        return sizes, {"rows": rows, "size": size}
 
 
 @dataclass(frozen=True)
@@ -124,10 +128,10 @@ class Seasonal(Layer):
         ring = state["ring"].copy() if state else np.zeros(self.period)
         prediction = np.empty(len(x))
         for t, value in enumerate(x.tolist()):
-            phase, turn = rows % self.period, rows // self.period
+            phase, periods = rows % self.period, rows // self.period
             prediction[t] = ring[phase]
             surprise, size = _clipped(value - ring[phase], size, 1 / (self.span * self.period), rows)
-            ring[phase] += max(1 / (turn + 1), 1 / self.span) * surprise
+            ring[phase] += max(1 / (periods + 1), 1 / self.span) * surprise
             rows += 1
         return prediction, {"rows": rows, "ring": ring, "size": size}
 

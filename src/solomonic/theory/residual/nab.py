@@ -99,7 +99,7 @@ def score(
     value, worth, owner = np.concatenate(values), np.concatenate(worths), np.concatenate(owners)
     best = np.full(count, -profile.miss)
     total, alarms = best.sum(), 0
-    chosen = (total, np.inf, 0, 0)
+    best_scored = (total, np.inf, 0, 0)
     order = np.argsort(-value, kind="stable")
     for at, row in enumerate(order):
         if threshold is not None and value[row] < threshold:
@@ -109,10 +109,10 @@ def score(
         elif worth[row] > best[owner[row]]:
             total, best[owner[row]] = total + worth[row] - best[owner[row]], worth[row]
         last = at + 1 == len(order) or value[order[at + 1]] != value[row]
-        if last and (threshold is not None or total > chosen[0]):
-            chosen = (total, value[row], int((best > -profile.miss).sum()), alarms)
+        if last and (threshold is not None or total > best_scored[0]):
+            best_scored = (total, value[row], int((best > -profile.miss).sum()), alarms)
     nothing = -profile.miss * count
-    total, reached, hits, alarms = chosen
+    total, reached, hits, alarms = best_scored
     normalised = 100 * (total - nothing) / (profile.hit * count - nothing) if count else np.nan
     reached = reached if threshold is None else threshold
     return Result(float(normalised), float(total), float(reached), hits, count, alarms)

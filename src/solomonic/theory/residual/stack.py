@@ -155,7 +155,7 @@ class Stack:
     novelty: Novelty = field(default_factory=Novelty)
     surprise: Surprise = field(default_factory=Surprise)
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[Decomposition, State]:
+    def run(self, x: np.ndarray, state: State | None = None) -> tuple[Decomposition, State | None]:
         """x (rows,) and the state of the rows before it. ValueError for NaN or infinity, by row of this call."""
         x = np.asarray(x, float)
         if x.ndim != 1:

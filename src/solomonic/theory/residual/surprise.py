@@ -57,13 +57,13 @@ def first_of_events(nats: np.ndarray, state: State | None = None) -> tuple[np.nd
     """The nats (rows,) of rows that surprise more than the APART rows before each, 0 for all others; the state after."""
     before = state["nats"] if state else np.empty(0)
     highest: deque[tuple[int, float]] = deque()  # falling, of the last APART rows
-    found = np.zeros(len(nats))
+    scores = np.zeros(len(nats))
     for t, value in enumerate(np.concatenate([before, nats]).tolist(), -len(before)):
         while highest and highest[0][0] < t - APART:
             highest.popleft()
         if t >= 0 and value > (highest[0][1] if highest else 0.0):
-            found[t] = value
+            scores[t] = value
         while highest and highest[-1][1] <= value:
             highest.pop()
         highest.append((t, value))
-    return found, {"nats": np.concatenate([before, nats])[-APART:].copy()}
+    return scores, {"nats": np.concatenate([before, nats])[-APART:].copy()}

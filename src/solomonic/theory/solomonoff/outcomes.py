@@ -4,6 +4,7 @@ Programs end in different ways and at different lengths. A program of n instruct
 that ended, those that were given up among them, sum to 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import log2
@@ -17,6 +18,10 @@ cells. The last four happen before the data is printed, or, AFTER rows further d
 AFTER = 4
 ROWS = 12
 BITS = log2(6)  # of an instruction
+
+
+Limits = Sequence[int] | np.ndarray
+"""Steps of a program of n instructions, for n = 0, 1, ...; they do not grow with n, and the last is 0."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcomes:
     """A search for programs that print `data`.
 
     counts    (ROWS, N + 1) int64: programs that ended so, by the number of their instructions

@@ -69,7 +69,8 @@ class Signs:
     """
 
     def __init__(self, cells: Iterable[str]) -> None:
-        self.point = self.comma = None
+        self.point: int | None = None
+        self.comma: int | None = None
         self.groups: dict[str, int] = {}
         short = long = False
         for row, cell in enumerate(cells):
@@ -94,7 +95,8 @@ def decimal(mine: Signs, others: Sequence[Signs], delimiter: str | None) -> str 
     if mine.point is not None or mine.comma is not None or not mine.groups:
         return "," if mine.comma is not None else "."
     if len(mine.groups) == 2:
-        return tuple(mine.groups.values())
+        first, second = mine.groups.values()
+        return first, second
     points, commas = any(s.point is not None for s in others), any(s.comma is not None for s in others)
     (sign, row), *_ = mine.groups.items()
     if sign == ".":

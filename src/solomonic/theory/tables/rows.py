@@ -65,7 +65,9 @@ def _split(lines: Sequence[tuple[int, str]], sign: str) -> tuple[list[list[str]]
     if sign == " ":
         text = [line.replace("\t", " ").strip() + "\n" for line in text]
     reader = csv.reader(text, delimiter=sign, strict=True, skipinitialspace=True)
-    cells, starts, start = [], [], 0
+    cells: list[list[str]] = []
+    starts: list[int] = []
+    start = 0
     try:
         for row in reader:
             row = [cell.strip() for cell in row]
@@ -104,10 +106,10 @@ def _rating(cells: list[list[str]], width: int) -> float:
     body = cells[1:] or cells
     right = [row for row in (_trimmed(row, width) for row in body) if len(row) == width]
     filled = [cell for row in right for cell in row if not decimals.is_gap(cell)]
-    found = [decimals.is_number(cell) for cell in filled]
-    if not any(found):
+    numeric = [decimals.is_number(cell) for cell in filled]
+    if not any(numeric):
         return 0
-    known = sum(found) + sum(not f and (times.is_moment(c) or times.is_clock(c)) for f, c in zip(found, filled))
+    known = sum(numeric) + sum(not n and (times.is_moment(c) or times.is_clock(c)) for n, c in zip(numeric, filled))
     return len(right) / len(body) * known / len(filled)
 
 
@@ -158,13 +160,13 @@ def _checked(path: str, lines: Lines, sign: str) -> Rows:
     if below and below[0][0] != width and below[0][1] > 0.9 * (len(cells) - 1) and len(cells) > 3:
         raise ValueError(
             f"{path}, line {starts[0]}: expected a name for each of the {below[0][0]} values that the lines below have,"
-            f" got {len(cells[0])}{named}; put # before a title, and quotes around a value with {_said(sign)} in it"
+            f" got {len(cells[0])}{named}; put # before a title, and quotes around a value with {_sign_name(sign)} in it"
         )
     for row, line in zip(cells[1:], starts[1:]):
         if len(row) != width:
             raise ValueError(
                 f"{path}, line {line}: expected {width} values{named}, got {len(row)}; "
-                + (f"put quotes around a value with {_said(sign)} in it" if len(row) > width else "fill it up")
+                + (f"put quotes around a value with {_sign_name(sign)} in it" if len(row) > width else "fill it up")
                 + ", or # before a line that is no row"
             )
     while len(cells) > 1 and not any(cells[-1]):  # what spreadsheets leave below a table
@@ -215,7 +217,7 @@ def _counts(cells: list[str]) -> bool:
     )
 
 
-def _said(sign: str) -> str:
+def _sign_name(sign: str) -> str:
     return NAMED.get(sign, f"a {sign}")
 
 

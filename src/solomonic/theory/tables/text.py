@@ -52,7 +52,10 @@ def lines(path: str | Path) -> Lines:
         if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic):
             raise ValueError(f"{path}: expected a table as text, got {what}; save it as CSV")
     text, notes = _decoded(path, data)
-    kept, empty, comment, separator = [], [], None, None
+    kept: list[tuple[int, str]] = []
+    empty: list[int] = []
+    comment: str | None = None
+    separator: str | None = None
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if COMMENT.match(line):
             comment = comment if kept else line.strip().lstrip("#%").strip()
