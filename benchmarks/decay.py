@@ -35,7 +35,8 @@ from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import load
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
-from solomonic.retrieval.attach import Attached, layout, memory_at
+from solomonic.ops.memory_attention.state import memory_positions
+from solomonic.retrieval.attach import Attached, layout
 from solomonic.retrieval.hedge import Hedged
 from solomonic.tasks.base import Batch, Task
 from solomonic.training.config import TrainConfig
@@ -384,7 +385,11 @@ class Memories:
     def begin(self, state, regime: int) -> None:
         self.at = 0 if state is None else int(state["position"][0])
         attention = None if state is None else state["layers"][self.layer]["attention"]
-        self.held = None if state is None else memory_at(self.config, attention, state["position"])
+        self.held = (
+            None
+            if state is None
+            else memory_positions(attention, state["position"], self.config.block_size, self.config.exact)
+        )
         self.current, self.given = regime, None
 
     def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:

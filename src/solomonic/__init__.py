@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 __all__ = ["PRESETS", "LanguageModel", "ModelConfig", "preset"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     """Imported when it is asked for: PyTorch takes seconds, in which the command line has to look after Ctrl-C."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

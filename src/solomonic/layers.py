@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.types import Device
 
 from .ops import rowwise
 from .ops.sequence import Sequences, advance, extend
@@ -19,15 +20,16 @@ class RMSNorm(nn.Module):
         return rowwise.rms_norm(x, self.weight, self.eps)
 
 
-class GatedRMSNorm(RMSNorm):
+class GatedRMSNorm(nn.Module):
     """RMSNorm of x * silu(gate), each of `groups` parts by itself, as in Mamba-2.
 
     `norm_first` norms x alone and gates after, as in Gated DeltaNet. Takes and gives (..., dim), in the gate's type.
     """
 
     def __init__(self, dim: int, groups: int = 1, norm_first: bool = False, eps: float = 1e-5):
-        super().__init__(dim, eps)
-        self.groups, self.norm_first = groups, norm_first
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps, self.groups, self.norm_first = eps, groups, norm_first
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
         if self.groups == 1 and not self.norm_first:
@@ -55,7 +57,7 @@ class ShortConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(dim, 1, width).uniform_(-(width**-0.5), width**-0.5))
         self.bias = nn.Parameter(torch.zeros(dim)) if bias else None
 
-    def init_state(self, batch: int, device=None, dtype=None) -> Tensor:
+    def init_state(self, batch: int, device: Device = None, dtype: torch.dtype | None = None) -> Tensor:
         return torch.zeros(batch, self.width - 1, self.dim, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, state: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor]:
@@ -85,4 +87,5 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(rowwise.swiglu(self.gate(x), self.up(x)))
+        y: Tensor = self.down(rowwise.swiglu(self.gate(x), self.up(x)))
+        return y

@@ -6,16 +6,17 @@ Any hybrid is a list: `ModelConfig.layers` names the mixer of each block. Shapes
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.types import Device
 
 from ._utils.spelling import unknown
 from .layers import RMSNorm, SwiGLU
 from .mixers import MixerConfig, State, build, config_from_dict
 from .mixers.base import LARGEST, is_number
-from .ops.composition import WAYS
+from .ops.composition import METHODS
 from .ops.sequence import Sequences, Store
 
 
@@ -29,7 +30,7 @@ class ModelConfig:
     embedding_scale: float = 1.0  # what embeddings are multiplied by on their way in
     norm_eps: float = 1e-5  # of the norms before mixers, MLPs and head
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.layers, (list, tuple)) or not all(isinstance(x, MixerConfig) for x in self.layers):
             raise ValueError(f"layers: expected a list of mixer configurations, got {self.layers!r}")
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -83,6 +84,25 @@ class Block(nn.Module):
         return x if self.mlp is None else x + self.mlp(self.mlp_norm(x)), state
 
 
+class CausalModel(Protocol):
+    """What is called as a language model is: `LanguageModel` itself, one with a store, several that are mixed.
+
+    `logits, state = model(tokens, state)`: tokens (B, T) int64, mask (B, T) bool with False at padding, logits (B, T, V).
+    The laws of `LanguageModel` hold, but for packed documents, which only that takes.
+    """
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tokens and states are."""
+
+    def __call__(
+        self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]: ...
+
+
 class LanguageModel(nn.Module):
     """`logits, state = model(tokens, state)`: training, prefill and decoding are this one call.
 
@@ -97,7 +117,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(self.Block(config, mixer) for mixer in config.layers)
+        blocks = nn.ModuleList(self.Block(config, mixer) for mixer in config.layers)
+        self.blocks = cast(Sequence[Block], blocks)  # a ModuleList does not say of what
         self.bounded = all(block.mixer.bounded for block in self.blocks)
         self.norm = RMSNorm(config.d_model, config.norm_eps)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
@@ -106,11 +127,16 @@ class LanguageModel(nn.Module):
         nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         with torch.no_grad():
             for block in self.blocks:
-                for last in block.mixer.outputs + ([block.mlp.down] if block.mlp else []):
-                    last.weight /= (2 * len(self.blocks)) ** 0.5
+                for output in block.mixer.outputs + ([block.mlp.down] if block.mlp else []):
+                    output.weight /= (2 * len(self.blocks)) ** 0.5
         # of every tensor of a state, the shape but for the batch, and the type; before a wrapper hides a module's methods
         state = self.init_state(1, 0, "meta")
         self._expected = {name: (x.shape[1:], x.dtype) for name, x in state_tensors(state)}
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens and states have to be: the device of the embeddings."""
+        return self.embedding.weight.device
 
     def forward(
         self,
@@ -137,7 +163,8 @@ class LanguageModel(nn.Module):
     def embed(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """(B, T) int64 -> (B, T, d_model). ValueError for what is no such tensor, or a real token out of range."""
         self._check_tokens(tokens, mask)
-        return self.embedding(tokens if mask is None else tokens.masked_fill(~mask, 0))
+        embeddings: Tensor = self.embedding(tokens if mask is None else tokens.masked_fill(~mask, 0))
+        return embeddings
 
     def hidden(
         self,
@@ -161,8 +188,9 @@ class LanguageModel(nn.Module):
         if mask is not None:
             length, padding = mask.sum(1), ~mask
             # where each row goes: real tokens first, in their order
-            at = torch.where(mask, mask.cumsum(1), length[:, None] + padding.cumsum(1)) - 1
-            order = torch.zeros_like(at).scatter(1, at, torch.arange(at.shape[1], device=at.device).expand_as(at))
+            place = torch.where(mask, mask.cumsum(1), length[:, None] + padding.cumsum(1)) - 1
+            row = torch.arange(place.shape[1], device=place.device).expand_as(place)
+            order = torch.zeros_like(place).scatter(1, place, row)
             rank = (mask.cumsum(1) - 1).clamp_min(0)
             x = _rows(x.masked_fill(~mask[..., None], 0), order)
             segments = None if segments is None else segments.gather(1, order)
@@ -184,25 +212,25 @@ class LanguageModel(nn.Module):
         """One state for documents that were read apart, each from nothing, of the N states after them, in their order.
 
         The model goes on from it as from the end of a document that consists of these. `how` says what the fading
-        memories make of the order, one of `ops.composition.WAYS`: "picaso" the mean over all orders, "cyclic" over
+        memories make of the order, one of `ops.composition.METHODS`: "picaso" the mean over all orders, "cyclic" over
         the cyclic shifts of the one given, "sequence" the one given, "soup" the plain mean. Other memories keep what
         they would after reading in the order given: the window the last tokens, the eidetic memory the best of all.
         Laws: `mixers.base`. The batch is the states' own, the same in all. Raises ValueError for no states, states of
         another configuration or batch size, an unknown `how`, or a layer of full attention.
         """
         if not isinstance(states, (list, tuple)) or not states:
-            came = "none" if isinstance(states, (list, tuple)) else type(states).__name__
-            raise ValueError(f"states: expected a list of one state or more, got {came}; pass [state, ...]")
-        if how not in WAYS:
-            raise unknown("way to compose", how, WAYS)
+            got = "none" if isinstance(states, (list, tuple)) else type(states).__name__
+            raise ValueError(f"states: expected a list of one state or more, got {got}; pass [state, ...]")
+        if how not in METHODS:
+            raise unknown("way to compose", how, METHODS)
         for state in states:
             self._check_state(None if state is states[0] else len(states[0]["position"]), state)
         lengths = torch.stack([state["position"] for state in states])
-        layers = zip(*(state["layers"] for state in states))
-        layers = [block.mixer.compose(list(layer), lengths, how) for block, layer in zip(self.blocks, layers)]
+        by_layer = zip(*(state["layers"] for state in states))
+        layers = [block.mixer.compose(list(layer), lengths, how) for block, layer in zip(self.blocks, by_layer)]
         return {"position": lengths.sum(0), "segment": states[-1]["segment"].clone(), "layers": layers}
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         """Zeros in the shapes of the state after `length` tokens; for length 0, the state that None stands for."""
         count = torch.zeros(batch, dtype=torch.int64, device=device)
         layers = [block.mixer.init_state(batch, length, device, dtype) for block in self.blocks]
@@ -245,8 +273,8 @@ class LanguageModel(nn.Module):
         return Sequences(position, end, length, aligned, segments is not None, longest), segment
 
     def _check_tokens(self, tokens: Tensor, mask: Tensor | None) -> None:
-        whole = isinstance(tokens, Tensor) and tokens.dim() == 2 and tokens.dtype == torch.int64
-        if not whole or 0 in tokens.shape:
+        valid = isinstance(tokens, Tensor) and tokens.dim() == 2 and tokens.dtype == torch.int64
+        if not valid or 0 in tokens.shape:
             raise ValueError(f"tokens: expected (B, T) int64 with B >= 1 and T >= 1, got {_shape(tokens)}")
         _check_beside("mask", mask, tokens.shape, torch.bool)
         if not _may_look(tokens.device):
@@ -259,8 +287,8 @@ class LanguageModel(nn.Module):
 
     def _check(self, x: Tensor, state: State | None, mask: Tensor | None, segments: Tensor | None) -> None:
         width = self.config.d_model
-        whole = isinstance(x, Tensor) and x.dim() == 3 and x.shape[2] == width and x.is_floating_point()
-        if not whole or 0 in x.shape:
+        valid = isinstance(x, Tensor) and x.dim() == 3 and x.shape[2] == width and x.is_floating_point()
+        if not valid or 0 in x.shape:
             raise ValueError(f"embeddings: expected (B, T, {width}) floats, B >= 1 and T >= 1, got {_shape(x)}")
         _check_beside("mask", mask, x.shape[:2], torch.bool)
         _check_beside("segments", segments, x.shape[:2], torch.int64)
@@ -274,21 +302,23 @@ class LanguageModel(nn.Module):
         """
         remedy = "use the state of a model with this configuration, or None"
         try:
-            came = dict(state_tensors(state))
+            tensors = dict(state_tensors(state))
         except TypeError:
             raise ValueError(f"state: expected what a call returned, got {type(state).__name__}; {remedy}") from None
         if batch is None:
-            batch = next((t.shape[0] for t in came.values() if t.dim()), 0)
-        if came.keys() != self._expected.keys():
-            odd = min(came.keys() ^ self._expected.keys())
-            raise ValueError(f"state: {odd} is {'missing' if odd in self._expected else 'not of this model'}; {remedy}")
-        for name, (shape, kind) in self._expected.items():
-            got, want = list(came[name].shape), [batch, *shape]
+            batch = next((t.shape[0] for t in tensors.values() if t.dim()), 0)
+        if tensors.keys() != self._expected.keys():
+            name = min(tensors.keys() ^ self._expected.keys())
+            raise ValueError(
+                f"state: {name} is {'missing' if name in self._expected else 'not of this model'}; {remedy}"
+            )
+        for name, (shape, dtype) in self._expected.items():
+            tensor, want = tensors[name], [batch, *shape]
             if want[1:2] == [0]:  # an unbounded mixer's rows, as many in its keys as in its values
-                want[1:2] = came[name.removesuffix(".v") + ".k" if name.endswith(".v") else name].shape[1:2]
-            if got != want or came[name].is_floating_point() != kind.is_floating_point:
-                kind = "floating point" if kind.is_floating_point else kind
-                raise ValueError(f"state: expected {name} of shape {want}, {kind}, got {_shape(came[name])}; {remedy}")
+                want[1:2] = tensors[name.removesuffix(".v") + ".k" if name.endswith(".v") else name].shape[1:2]
+            if list(tensor.shape) != want or tensor.is_floating_point() != dtype.is_floating_point:
+                kind = "floating point" if dtype.is_floating_point else dtype
+                raise ValueError(f"state: expected {name} of shape {want}, {kind}, got {_shape(tensor)}; {remedy}")
 
 
 def sizes(config: ModelConfig) -> tuple[int, int]:
@@ -331,9 +361,9 @@ def map_state(change: Callable[[Tensor], Tensor], state: State) -> State:
     return [map_state(change, value) for value in state]
 
 
-def _rows(x: Tensor, at: Tensor | None) -> Tensor:
-    """The rows `at` (B, T) of x (B, T, D), all of them where it is None."""
-    return x if at is None else x.gather(1, at[..., None].expand_as(x))
+def _rows(x: Tensor, index: Tensor | None) -> Tensor:
+    """The rows `index` (B, T) of x (B, T, D), all of them where it is None."""
+    return x if index is None else x.gather(1, index[..., None].expand_as(x))
 
 
 def _check_beside(name: str, value: Any, shape: torch.Size, dtype: torch.dtype) -> None:
@@ -348,3 +378,6 @@ def _may_look(device: torch.device) -> bool:
 
 def _shape(value: Any) -> str:
     return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+__all__ = ["Block", "CausalModel", "LanguageModel", "ModelConfig", "State", "map_state", "sizes", "state_tensors"]

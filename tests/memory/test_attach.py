@@ -8,7 +8,8 @@ import torch
 from solomonic import LanguageModel
 from solomonic.memory import open_store
 from solomonic.mixers.bmojo import BMojoConfig
-from solomonic.retrieval.attach import CLOCKS, Attached, changes, layout, memory_at
+from solomonic.ops.memory_attention.state import kept_positions, memory_positions
+from solomonic.retrieval.attach import CLOCKS, Attached, changes, layout
 
 from ..laws.cases import DELTA, MAMBA, assert_close, assert_same_state, language_model, tokens
 
@@ -188,7 +189,7 @@ def store_shape(store, i):
 
 @cases
 def test_where_the_memory_is_said_to_be_is_what_it_holds(case):
-    """At a boundary the slots of the state are those before it; one token later they are what `memory_at` foretold."""
+    """At a boundary the slots of the state are those before it; one token later they are what `memory_positions` foretold."""
     model, x = model_of(case), tokens(2, 31)
     with torch.no_grad():
         state = None
@@ -197,15 +198,13 @@ def test_where_the_memory_is_said_to_be_is_what_it_holds(case):
                 None
                 if state is None
                 else [
-                    memory_at(layer, s["attention"], state["position"])
+                    memory_positions(s["attention"], state["position"], layer.block_size, layer.exact)
                     for layer, s in zip(model.config.layers, state["layers"])
                 ]
             )
             _, state = model(part, state)
             for i, expected in enumerate(foretold or []):
-                attention = state["layers"][i]["attention"]
-                held = state["position"][:, None] - attention["slot_age"]
-                held = held.masked_fill(attention["slot_score"] == -torch.inf, -1)
+                held = kept_positions(state["layers"][i]["attention"], state["position"])
                 assert torch.equal(expected.sort().values, held.sort().values)
 
 

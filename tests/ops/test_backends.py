@@ -12,7 +12,8 @@ from solomonic.ops.innovation import innovation
 from solomonic.ops.kalman import BACKENDS as KALMAN
 from solomonic.ops.kalman import kalman
 from solomonic.ops.memory_attention import BACKENDS as MEMORY_ATTENTION
-from solomonic.ops.memory_attention import Stored, init_state, memory_attention
+from solomonic.ops.memory_attention import Stored, memory_attention
+from solomonic.ops.memory_attention.state import init_state
 from solomonic.ops.selection import ABSENT, select, select_by_query
 from solomonic.ops.sequence import Sequences
 from solomonic.ops.ssd import BACKENDS as ALL_SSD

@@ -25,6 +25,7 @@ from .._utils import jsontext
 from .._utils.files import write
 from ..evaluation.tasks import bound, evaluate
 from ..model import LanguageModel
+from ..ops.memory_attention.state import has_slots, kept_positions, ring_scores, window_and_capacity
 from ..presets import preset
 from ..tasks import Task, task
 from ..tasks.base import IGNORE
@@ -109,7 +110,7 @@ def run_cell(
         "curve": done.curve,
         "scores": scores(model, problem, run),
     }
-    if any("slot_age" in layer.get("attention", {}) for layer in model.init_state(1)["layers"]):
+    if any(has_slots(layer.get("attention", {})) for layer in model.init_state(1)["layers"]):
         scored["kept"] = kept_tokens(model, problem)
     checkpoint.unlink(missing_ok=True)
     return line | scored
@@ -167,15 +168,14 @@ def kept_tokens(model: LanguageModel, problem: Task) -> dict[str, Any]:
     for token in tokens.to(device).split(1, 1):
         _, state = model(token, state)
         for layer, found in zip(state["layers"], seen):
-            if "score" in layer.get("attention", {}):
-                found.append(layer["attention"]["score"][0, -1].item())
+            if has_slots(layer.get("attention", {})):
+                found.append(ring_scores(layer["attention"])[0, -1].item())
     layers, window, capacity = [], 0, 0
     for i, layer in enumerate(state["layers"]):
         if seen[i]:
-            attention = layer["attention"]
-            window, capacity = attention["k"].shape[1], attention["slot_age"].shape[1]
-            held = attention["slot_score"][0] > -torch.inf
-            kept = sorted((tokens.shape[1] - attention["slot_age"][0][held]).tolist())
+            window, capacity = window_and_capacity(layer["attention"])
+            positions = kept_positions(layer["attention"], state["position"])[0]
+            kept = sorted(positions[positions >= 0].tolist())
             layers.append({"layer": i, "kept": kept, "score": [round(x, 4) for x in seen[i]]})
     return {
         "tokens": [problem.label(t) for t in tokens[0].tolist()],

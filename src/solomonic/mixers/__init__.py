@@ -2,18 +2,19 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
 from .base import Mixer, MixerConfig, State
 from .base import config_from_dict as _config_from_dict
 
 
 def _discover() -> dict[str, type[Mixer]]:
-    found = {}
+    mixers = {}
     for module in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
             if isinstance(value, type) and issubclass(value, Mixer) and hasattr(value, "Config"):
-                found[value.Config.name] = value
-    return dict(sorted(found.items()))
+                mixers[value.Config.name] = value
+    return dict(sorted(mixers.items()))
 
 
 MIXERS: dict[str, type[Mixer]] = _discover()
@@ -23,7 +24,7 @@ def build(config: MixerConfig, d_model: int) -> Mixer:
     return MIXERS[config.name](d_model, config)
 
 
-def config_from_dict(settings: dict) -> MixerConfig:
+def config_from_dict(settings: dict[str, Any]) -> MixerConfig:
     return _config_from_dict(settings, MIXERS)
 
 

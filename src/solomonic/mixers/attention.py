@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.types import Device
 
 from ..layers import RMSNorm
-from ..ops.memory_attention import init_state as ring_state
 from ..ops.memory_attention import memory_attention
+from ..ops.memory_attention.state import init_state
 from ..ops.rotary import Scaling, rotary
 from ..ops.sequence import Sequences, advance
 from .base import Mixer, MixerConfig, State, is_number
@@ -32,7 +33,7 @@ class AttentionConfig(MixerConfig):
     qkv_bias: bool = False
     rotary_scaling: Scaling | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.require_whole(n_heads=1, n_kv_heads=1, window=1, head_dim=2)
         self.require(self.n_heads % self.kv_heads == 0, "n_heads a multiple of n_kv_heads")
         self.require(is_number(self.rotary_base) and self.rotary_base > 0, "rotary_base > 0")
@@ -40,8 +41,8 @@ class AttentionConfig(MixerConfig):
         self.require((self.head_dim or 2) % 2 == 0, "an even head_dim")
         if self.rotary_scaling is not None:
             object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))
-            whole = len(self.rotary_scaling) == 4 and all(map(is_number, self.rotary_scaling))
-            factor, low, high, length = self.rotary_scaling if whole else (0, 0, 0, 0)
+            valid = len(self.rotary_scaling) == 4 and all(map(is_number, self.rotary_scaling))
+            factor, low, high, length = self.rotary_scaling if valid else (0, 0, 0, 0)
             self.require(
                 factor > 0 and 0 <= low < high and length >= 0,
                 "rotary_scaling: factor > 0, 0 <= low < high, length >= 0",
@@ -76,7 +77,8 @@ class Projections(nn.Module):
         self.k_norm = RMSNorm(self.dim, norm_eps) if qk_norm else nn.Identity()
 
     def query(self, x: Tensor) -> Tensor:
-        return self.q_norm(self.q(x).unflatten(-1, (-1, self.dim)))
+        query: Tensor = self.q_norm(self.q(x).unflatten(-1, (-1, self.dim)))
+        return query
 
     def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.k_norm(self.k(x).unflatten(-1, (-1, self.dim))), self.v(x).unflatten(-1, (-1, self.dim))
@@ -84,6 +86,7 @@ class Projections(nn.Module):
 
 class Attention(Mixer):
     Config = AttentionConfig
+    config: AttentionConfig
     summary = "softmax attention, full or over a sliding window"
 
     def __init__(self, d_model: int, config: AttentionConfig):
@@ -100,10 +103,10 @@ class Attention(Mixer):
         )
         self.out = nn.Linear(config.n_heads * self.project.dim, d_model, bias=False)
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         rows = length if self.config.window is None else self.config.window
         heads, dim = self.config.kv_heads, self.project.dim
-        return ring_state(batch, heads, dim, window=rows, span=0, capacity=0, device=device, dtype=dtype) or {
+        return init_state(batch, heads, dim, window=rows, span=0, capacity=0, device=device, dtype=dtype) or {
             name: torch.zeros(batch, 0, heads, dim, device=device, dtype=dtype) for name in ("k", "v")
         }
 

@@ -11,7 +11,7 @@ Laws, tested on every mixer there is (`tests/laws/`). With y, s = mixer(x, state
 And of states of chunks that were read apart, with s = mixer.compose(states, lengths, how):
 
 - One: the composition of one state is that state.
-- Order: what fades does not depend on the order of the chunks, for the ways "picaso" and "soup".
+- Order: what fades does not depend on the order of the chunks, for "picaso" and "soup".
 - Sequence: composing by "sequence" is associative. Where the mixer's inputs do not depend on its state (a model's first
   layer), it is the state after reading the chunks one after the other, and "picaso" the mean over all orders of that;
   but for the seams, where a short convolution would have seen the chunk before, and for transitions other than a
@@ -21,10 +21,11 @@ And of states of chunks that were read apart, with s = mixer.compose(states, len
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
+from torch.types import Device
 
 from .._utils.spelling import unknown
 from ..ops.composition import compose
@@ -36,7 +37,7 @@ LARGEST = 2**31 - 1
 """Of a whole number in a configuration: no size is larger, and products of a few of them can still be compared."""
 
 State = dict[str, Any]
-"""Nested dictionaries of tensors whose first axis is the batch."""
+"""Nested dictionaries (a model's has a list of its layers') of tensors whose first axis is the batch."""
 
 
 class Reading(NamedTuple):
@@ -45,9 +46,7 @@ class Reading(NamedTuple):
     y: Tensor  # (B, T, d_model)
     state: State
     log_decay: Tensor  # (B, T, H), or (B, T, H, K), <= 0: what each token leaves of the state
-    error: Tensor | None = (
-        None  # (B, T): |v_t - what the state predicted from k_t| over all heads; None if not asked for
-    )
+    error: Tensor | None = None  # (B, T): |v_t - what the state predicted from k_t| over all heads, where asked for
     written: Tensor | None = None  # (B, T): the same, each head's times its write strength
 
 
@@ -104,8 +103,10 @@ class Observer:
 
 
 class Mixer(nn.Module, ABC):
-    observer: Observer | None = None
     Config: ClassVar[type[MixerConfig]]
+    config: MixerConfig  # an instance of `Config`
+    out: nn.Linear  # its last projection
+    observer: Observer | None = None
     summary: ClassVar[str]
     bounded: bool = True  # whether the state stops growing
     is_fading: ClassVar[bool] = False  # whether it can be the fading memory of a B'MOJO layer: a `FadingMixer`
@@ -126,13 +127,13 @@ class Mixer(nn.Module, ABC):
         """(B, T, d_model), the state before (None = nothing before) -> (B, T, d_model), the state after."""
 
     @abstractmethod
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         """Zeros in the shapes of the state after `length` tokens; for `length` 0, the state that None stands for."""
 
     def compose(self, states: list[State], lengths: Tensor, how: str) -> State:
         """One state for N chunks that were read apart, each from nothing: of their lengths (N, B) in tokens, in order.
 
-        What fades is combined by `how`, one of `ops.composition.WAYS`. What is verbatim, a ring of the last rows, is
+        What fades is combined by `how`, one of `ops.composition.METHODS`. What is verbatim, a ring of the last rows, is
         that of the chunks one after the other, whatever `how`. ValueError for a mixer that is not bounded.
         """
         if not self.bounded:
@@ -157,6 +158,14 @@ class FadingMixer(Mixer):
     @abstractmethod
     def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         """`forward`, and what it knows besides; with `innovate`, which asks for a mixer that does, its error."""
+
+    @overload
+    def forward(
+        self, x: Tensor, state: State | None, sequences: Sequences, innovate: None = None
+    ) -> tuple[Tensor, State]: ...
+
+    @overload
+    def forward(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool) -> Reading: ...
 
     def forward(
         self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool | None = None

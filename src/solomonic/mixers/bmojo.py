@@ -21,15 +21,18 @@ window, the SSM.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.types import Device
 
 from .._utils.spelling import unknown
 from ..layers import RMSNorm, ShortConvolution
 from ..ops.innovation import WIDTH, innovation, random_score
-from ..ops.memory_attention import init_state, memory_attention
+from ..ops.memory_attention import memory_attention
 from ..ops.memory_attention.composition import compose
+from ..ops.memory_attention.state import init_state
 from ..ops.sequence import Sequences, join
 from .attention import Projections
 from .base import Mixer, MixerConfig, Reading, State, is_number
@@ -88,12 +91,10 @@ class BMojoConfig(MixerConfig):
     qk_norm: bool = True
     conv: int = 0  # width of the short convolution, 0 for none
     readout: str | None = None  # of the fading memory, one of READOUTS; None: "direct"
-    combine: str | None = (
-        None  # of attention a and fading memory f where f is read directly, one of COMBINE; None: "gate"
-    )
+    combine: str | None = None  # of attention and a fading memory that is read directly, one of COMBINE; None: "gate"
     slot_decay: float | None = None  # what scores lose of each nat of the clock; None: SLOT_DECAY; 0: slots never fade
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in (("score", SCORES), ("readout", READOUTS), ("combine", COMBINE)):
             value = getattr(self, name)
             if str(value) not in known and (name == "score" or value is not None):
@@ -134,7 +135,7 @@ class BMojoConfig(MixerConfig):
         )
 
     @classmethod
-    def complete(cls, settings: dict) -> dict:
+    def complete(cls, settings: dict[str, Any]) -> dict[str, Any]:
         """Without a readout the settings are of the time when there was one only, the softmax."""
         if "readout" in settings or settings.get("fading") is None:
             return settings
@@ -151,7 +152,12 @@ class BMojoConfig(MixerConfig):
     @property
     def fading_clock(self) -> bool:
         """Whether there is a clock that scores could lose weight by: that of a fading memory."""
-        return self.capacity > 0 and self.fading is not None and self.score not in EXACT
+        return self.capacity > 0 and self.fading is not None and not self.exact
+
+    @property
+    def exact(self) -> bool:
+        """Whether scores are compared as they are, and not rounded."""
+        return self.score in EXACT
 
     @property
     def decay(self) -> float:
@@ -187,6 +193,7 @@ class BMojoConfig(MixerConfig):
 
 class BMojo(Mixer):
     Config = BMojoConfig
+    config: BMojoConfig
     summary = "B'MOJO: attention to a window and an eidetic memory, beside a fading memory"
 
     def __init__(self, d_model: int, config: BMojoConfig):
@@ -194,7 +201,11 @@ class BMojo(Mixer):
         from . import MIXERS
 
         self.conv = ShortConvolution(d_model, config.conv) if config.conv else None
-        self.project = self.project_fading = self.norm = self.gate = self.out = self.fading = None
+        self.project: Projections | None = None
+        self.project_fading: Projections | None = None
+        self.norm: RMSNorm | None = None
+        self.gate: nn.Linear | None = None
+        self.fading: Mixer | None = None
         if config.attends:
             self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
             inner = config.n_heads * self.project.dim
@@ -209,12 +220,12 @@ class BMojo(Mixer):
             self.fading = mixer(d_model, config.fading)
             if config.fading_span and not config.tied:
                 self.project_fading = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
-        if config.attends and config.reads_direct:
-            with torch.no_grad():
-                for last in self.fading.outputs:
-                    last.weight *= FADING_SIZE
+            if config.attends and config.reads_direct:
+                with torch.no_grad():
+                    for output in self.fading.outputs:
+                        output.weight *= FADING_SIZE
         self.learns = config.capacity > 0 and config.score == "learned"
-        self.exact = config.score in EXACT
+        self.exact = config.exact
         self.decays = config.decay > 0
         if self.learns:
             self.admit_conv = ShortConvolution(d_model)
@@ -224,11 +235,15 @@ class BMojo(Mixer):
 
     @property
     def outputs(self) -> list[nn.Linear]:
-        return [self.out] if self.config.attends else self.fading.outputs
+        if self.config.attends:
+            return [self.out]
+        assert self.fading is not None
+        return self.fading.outputs
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
-        config, state = self.config, {}
-        if config.attends:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
+        config = self.config
+        state: State = {}
+        if self.project is not None:
             state["attention"] = init_state(
                 batch,
                 config.kv_heads,
@@ -257,42 +272,47 @@ class BMojo(Mixer):
         if self.conv is not None:
             near, after["conv"] = self.conv(x, state.get("conv"), sequences)
             x = x + near
-        read = f = None
+        reading: Reading | None = None
         if self.fading is not None:
             innovate = config.capacity > 0 and config.score in ("delta", "write")
-            read = self.fading(x, state.get("fading"), sequences, innovate)
-            f, after["fading"] = read.y, read.state
+            reading = self.fading(x, state.get("fading"), sequences, innovate)
+            after["fading"] = reading.state
         if not config.attends:
-            return self._direct(f), after
-        a, after["attention"] = self._attend(x, read, state, after, sequences)
+            return self._direct(reading), after
+        a, after["attention"] = self._attend(x, reading, state, after, sequences)
         if self.norm is not None:
             a = self.norm(a)
         if self.gate is not None:
             a = (a.unflatten(2, (config.n_heads, -1)) * self.gate(x).sigmoid()[..., None]).flatten(2)
         if not config.reads_direct:
             return self.out(a), after
-        f = self._direct(f)
+        f = self._direct(reading)
         if sequences.dropped is not None:
             f = f.masked_fill(sequences.dropped[:, None, None], 0)
         return self.out(torch.cat([a, f], -1)) if config.combination == "concat" else self.out(a) + f, after
 
-    def _direct(self, f: Tensor) -> Tensor:
-        return f if self.observer is None else self.observer.direct(f)
+    def _direct(self, reading: Reading | None) -> Tensor:
+        """What is read of the fading memory beside attention (B, T, d_model)."""
+        assert reading is not None
+        return reading.y if self.observer is None else self.observer.direct(reading.y)
 
     def _attend(
-        self, x: Tensor, read: Reading | None, state: State, after: State, sequences: Sequences
+        self, x: Tensor, reading: Reading | None, state: State, after: State, sequences: Sequences
     ) -> tuple[Tensor, State]:
         """What the softmax reads (B, T, H D), and the attention's state; writes the scores' states into `after`."""
-        config = self.config
-        q, (k, v) = self.project.query(x), self.project.key_value(x)
-        fading = None
-        if config.fading_span:
-            project = self.project_fading or self.project
-            fading = (q if config.tied else project.query(x), *project.key_value(read.y))
-        score = self._score(x, read, state, after, sequences) if config.capacity else None
-        clock = config.decay * -read.log_decay.detach().flatten(2).amax(-1) if self.decays else None
-        stored = None
+        config, project = self.config, self.project
+        assert project is not None
+        q, (k, v) = project.query(x), project.key_value(x)
+        fading = score = clock = stored = None
+        if reading is not None and config.fading_span:
+            project = self.project_fading or project
+            fading = (q if config.tied else project.query(x), *project.key_value(reading.y))
+        if config.capacity:
+            score = self._score(x, reading, state, after, sequences)
+        if reading is not None and self.decays:
+            clock = config.decay * -reading.log_decay.detach().flatten(2).amax(-1)
         if sequences.store is not None:
+            assert score is not None
             sequences.store.keep(k, v, score)
             stored = sequences.store.recall(q, sequences)
         y, attention = memory_attention(
@@ -328,16 +348,21 @@ class BMojo(Mixer):
             after["attention"] = compose(attention, lengths, self.config.block_size, self.exact)
         return after
 
-    def _score(self, x: Tensor, read: Reading | None, state: State, after: State, sequences: Sequences) -> Tensor:
+    def _score(self, x: Tensor, reading: Reading | None, state: State, after: State, sequences: Sequences) -> Tensor:
         """(B, T) float32; writes the scores' own states into `after`."""
         kind = self.config.score
+        score: Tensor | None
         if kind == "learned":
             convolved, after["admit"] = self.admit_conv(x, state.get("admit"), sequences)
-            return self.admit(convolved)[..., 0].float()
-        if kind in ("norm", "cosine"):
-            score, after["predictor"] = innovation(read.y, kind, state.get("predictor"), sequences)
+            score = self.admit(convolved)[..., 0]
+            return score.float()
+        if kind in OF_FADING:
+            assert reading is not None
+            if kind in ("norm", "cosine"):
+                score, after["predictor"] = innovation(reading.y, kind, state.get("predictor"), sequences)
+            else:
+                score = reading.error if kind == "delta" else reading.written
+            assert score is not None
             return score.detach()
-        if kind in ("delta", "write"):
-            return (read.error if kind == "delta" else read.written).detach()
         position = sequences.position.expand(x.shape[0], -1)
         return random_score(position) if kind == "random" else position.float()

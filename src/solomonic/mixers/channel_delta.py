@@ -14,6 +14,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.types import Device
 
 from ..layers import RMSNorm, ShortConvolution
 from ..ops.channel_delta import channel_delta
@@ -25,6 +26,7 @@ from .mamba2 import init_gates
 
 
 class ChannelDelta(FadingMixer):
+    config: GatedDeltaNetConfig
     fades = ("ssm",)
     innovates = True
 
@@ -48,7 +50,7 @@ class ChannelDelta(FadingMixer):
     def edit(self, k: Tensor, v: Tensor, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """k (B, T, H, K), v (B, T, H, V), gates (B, T, H, .) -> keys to write at, keys to erase at, values to write."""
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         H, K, V = self.config.n_heads, self.config.key_dim, self.config.value_dim
         ssm, total = torch.zeros(batch, H, V, K, device=device), torch.zeros(batch, H, K, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}

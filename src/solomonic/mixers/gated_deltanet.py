@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.types import Device
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
@@ -25,12 +26,13 @@ class GatedDeltaNetConfig(MixerConfig):
     value_dim: int = 16
     conv_width: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2)
 
 
 class GatedDeltaNet(FadingMixer):
     Config = GatedDeltaNetConfig
+    config: GatedDeltaNetConfig
     summary = "Gated DeltaNet, a fading memory that corrects its own errors"
     fades = ("ssm",)
     innovates = True
@@ -46,7 +48,7 @@ class GatedDeltaNet(FadingMixer):
         self.norm = GatedRMSNorm(config.value_dim, norm_first=True)
         self.out = nn.Linear(values, d_model, bias=False)
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         ssm = torch.zeros(batch, self.config.n_heads, self.config.value_dim, self.config.key_dim, device=device)
         total = torch.zeros(batch, self.config.n_heads, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}
@@ -68,8 +70,9 @@ class GatedDeltaNet(FadingMixer):
         return Reading(self.out(y), after, decay, *(innovations(errors, beta) if innovate else ()))
 
 
-def innovations(errors: Tensor, strength: Tensor) -> tuple[Tensor, Tensor]:
-    """Errors (B, T, H, V) and write strengths (B, T, H) -> `Reading.error`, `Reading.written`."""
+def innovations(errors: Tensor | None, strength: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors (B, T, H, V), as a scan gives them with `innovate`, and write strengths (B, T, H) -> `Reading.error`, `Reading.written`."""
+    assert errors is not None
     return errors.flatten(2).norm(dim=-1), (errors * strength[..., None]).flatten(2).norm(dim=-1)
 
 

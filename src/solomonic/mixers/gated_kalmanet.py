@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.types import Device
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
@@ -31,7 +32,7 @@ class GatedKalmaNetConfig(MixerConfig):
     conv_width: int = 4
     iterations: int = 30
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2, iterations=0)
 
 
@@ -44,6 +45,7 @@ class GatedKalmaNet(FadingMixer):
     """
 
     Config = GatedKalmaNetConfig
+    config: GatedKalmaNetConfig
     summary = "Gated KalmaNet, a fading memory that fits all of its past at every token"
     fades = ("h", "u")
     innovates = True
@@ -60,7 +62,7 @@ class GatedKalmaNet(FadingMixer):
         self.norm = GatedRMSNorm(config.value_dim, norm_first=True)
         self.out = nn.Linear(values, d_model, bias=False)
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         H, K, V = self.config.n_heads, self.config.key_dim, self.config.value_dim
         h, u = torch.zeros(batch, H, K, K, device=device), torch.zeros(batch, H, V, K, device=device)
         total = torch.zeros(batch, H, device=device)

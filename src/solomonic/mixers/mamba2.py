@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.types import Device
 
 from ..layers import GatedRMSNorm, ShortConvolution
 from ..ops.clock import clock
@@ -34,14 +35,14 @@ class Mamba2Config(MixerConfig):
     norm_before_gate: bool = False
     norm_eps: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.require_whole(state_size=1, head_dim=1, n_groups=1, conv_width=2)
         self.require(0 < self.expand <= LARGEST, f"0 < expand <= {LARGEST}")
         self.require(is_number(self.norm_eps) and self.norm_eps >= 0, "norm_eps >= 0")
         if self.time_step_limit is not None:
             object.__setattr__(self, "time_step_limit", tuple(self.time_step_limit))
-            whole = len(self.time_step_limit) == 2 and all(x is None or is_number(x) for x in self.time_step_limit)
-            least, most = self.time_step_limit if whole else (0, -1)
+            valid = len(self.time_step_limit) == 2 and all(x is None or is_number(x) for x in self.time_step_limit)
+            least, most = self.time_step_limit if valid else (0, -1)
             self.require(least >= 0 and (most is None or least <= most), "time_step_limit: 0 <= least <= most")
 
 
@@ -53,6 +54,7 @@ def init_gates(heads: int) -> tuple[nn.Parameter, nn.Parameter]:
 
 class Mamba2(FadingMixer):
     Config = Mamba2Config
+    config: Mamba2Config
     summary = "Mamba-2, a state-space model with scalar decay"
     fades = ("ssm",)
 
@@ -75,7 +77,7 @@ class Mamba2(FadingMixer):
         self.norm = GatedRMSNorm(inner, config.n_groups, config.norm_before_gate, config.norm_eps)
         self.out = nn.Linear(inner, d_model, config.bias)
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         ssm = torch.zeros(batch, self.heads, self.config.head_dim, self.config.state_size, device=device)
         total = torch.zeros(batch, self.heads, device=device)
         return {"conv": self.conv.init_state(batch, device, dtype), "ssm": ssm, "log_decay": total}

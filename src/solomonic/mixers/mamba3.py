@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu, softplus
+from torch.types import Device
 
 from ..layers import RMSNorm
 from ..ops import rowwise
@@ -45,7 +46,7 @@ class Mamba3Config(MixerConfig):
     rotary_fraction: float = 1.0
     norm_eps: float = 1e-5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.require_whole(state_size=1, head_dim=1, rank=1)
         self.require(0 < self.expand <= LARGEST, f"0 < expand <= {LARGEST}")
         self.require(0 <= self.rotary_fraction <= 1, "0 <= rotary_fraction <= 1")
@@ -56,6 +57,7 @@ class Mamba3(FadingMixer):
     """Its state rotates as it fades, by the sum of angles that is the leaf `phase`: hence a `compose` of its own."""
 
     Config = Mamba3Config
+    config: Mamba3Config
     summary = "Mamba-3, a complex state-space model with a trapezoidal step"
     fades = ("ssm",)
 
@@ -79,7 +81,7 @@ class Mamba3(FadingMixer):
             self.y_down = nn.Parameter(torch.full((R, H, P), 1 / R))
         self.out = nn.Linear(inner, d_model, bias=False)
 
-    def init_state(self, batch: int, length: int = 0, device=None, dtype=None) -> State:
+    def init_state(self, batch: int, length: int = 0, device: Device = None, dtype: torch.dtype | None = None) -> State:
         H, P, N = self.heads, self.config.head_dim, self.config.state_size
         return {
             "previous": torch.zeros(batch, 1, self.sizes[1], device=device, dtype=dtype),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.types import Device
 
 LEAST_LOG_DECAY = -20.0
 """A scan forgets no more than this a step: e^-20 is below float32's last digit, and sums over a chunk stay exact."""
@@ -57,8 +58,8 @@ class Sequences:
         return self.length[:, None]
 
 
-def fresh(batch: int, length: int, device=None) -> Sequences:
-    """The place of `length` rows that begin a document in every one of `batch` elements."""
+def fresh(batch: int, length: int, device: Device = None) -> Sequences:
+    """`length` rows that begin a document in every one of `batch` elements."""
     position = torch.arange(length, device=device)[None]
     return Sequences(position, torch.full((batch,), length, device=device))
 

@@ -22,6 +22,7 @@ from ..mixers.bmojo import BMojo
 from ..model import LanguageModel, State
 from ..ops.memory_attention import Backend
 from ..ops.memory_attention.call import AttentionCall
+from ..ops.memory_attention.state import has_ring, has_slots, with_ring_of, with_slots_of
 
 MEMORIES = ("window", "fading", "eidetic")
 """The groups of keys that a layer's softmax runs over, in the order of `ops.memory_attention`."""
@@ -137,22 +138,17 @@ def clamp(before: State, after: State, layer: int, memory: str) -> State:
     ValueError for a memory that the layer's state does not have.
     """
     old, new = before["layers"][layer], after["layers"][layer]
-    rings, slots = ("k", "v"), ("slot_k", "slot_v", "slot_score", "slot_age")
     attention, was = (state.get("attention", state) for state in (new, old))
     if memory == "fading" and "fading" in new:
         changed = new | {"fading": old["fading"]}
     elif memory == "fading" and "log_decay" in new:
         changed = old
-    elif memory in ("window", "eidetic") and (rings if memory == "window" else slots)[0] in attention:
-        held = {name: was[name] for name in (rings if memory == "window" else slots)}
-        if memory == "eidetic":
-            passed = (after["position"] - before["position"])[:, None]
-            empty = held["slot_score"] == -torch.inf
-            held["slot_age"] = (held["slot_age"] + passed).masked_fill(empty, 0)
-            if "slot_lost" in was:
-                passed = (attention["time"] - was["time"])[:, None]
-                held["slot_lost"] = (was["slot_lost"] + passed).masked_fill(empty, 0)
-        changed = new | {"attention": attention | held} if "attention" in new else attention | held
+    elif memory in ("window", "eidetic") and (has_ring if memory == "window" else has_slots)(attention):
+        if memory == "window":
+            held = with_ring_of(was, attention)
+        else:
+            held = with_slots_of(was, attention, after["position"] - before["position"])
+        changed = new | {"attention": held} if "attention" in new else held
     else:
         raise ValueError(f"layer {layer} has no {memory!r} memory to hold still; its state has {', '.join(new)}")
     layers = [*after["layers"]]

@@ -29,10 +29,11 @@ from .._utils.spelling import unknown
 from ..checkpoints.folder import fingerprint
 from ..memory import Entries, LayerLayout, Layout, Store, Tokens, Writing
 from ..memory.search.exact import entry_of
-from ..mixers.bmojo import EXACT, BMojo, BMojoConfig
+from ..mixers.bmojo import BMojo, BMojoConfig
 from ..model import LanguageModel, State
-from ..ops.innovation import rank, standing
+from ..ops.innovation import rank
 from ..ops.memory_attention import Stored
+from ..ops.memory_attention.state import memory_positions, ring, ring_scores
 from ..ops.sequence import Sequences
 
 CLOCKS = ("change", "surprise", "tokens")
@@ -107,7 +108,7 @@ def _own_scores(model: LanguageModel, layers: Sequence[int]) -> dict[int, Tensor
                 raise ValueError("expected finite logits, got others; the model's weights are damaged")
             tokens = torch.multinomial(chances, 1, generator=random)
             for i in layers if at >= BEGUN else ():
-                scores[i].append(rank(state["layers"][i]["attention"]["score"][:, -1].float()).cpu())
+                scores[i].append(rank(ring_scores(state["layers"][i]["attention"])[:, -1]).cpu())
     return {i: torch.cat(s) for i, s in scores.items()}
 
 
@@ -119,8 +120,8 @@ def _scores(model: LanguageModel, layers: Sequence[int], text: Tensor) -> dict[i
         for part in text[None].split(256, 1):
             _, state = model(part.to(model.embedding.weight.device), state)
             for i in layers:
-                ring = rank(state["layers"][i]["attention"]["score"][0].float())
-                scores[i].append(ring[-min(part.shape[1], len(ring)) :].cpu())
+                recent = rank(ring_scores(state["layers"][i]["attention"])[0])
+                scores[i].append(recent[-min(part.shape[1], len(recent)) :].cpu())
     return {i: torch.cat(s) for i, s in scores.items()}
 
 
@@ -279,7 +280,7 @@ class _Layer:
         if state is not None and self.attached.own is not None:
             self.before = int(state["position"][0])
             self.attention = state["layers"][self.shape.layer]["attention"]
-            self.held = memory_at(self.config, self.attention, state["position"])
+            self.held = memory_positions(self.attention, state["position"], self.config.block_size, self.config.exact)
 
     def keep(self, k: Tensor, v: Tensor, score: Tensor) -> None:
         if self.attached.writing is None:
@@ -287,7 +288,7 @@ class _Layer:
         now = self.before + k.shape[1]
         rows = (k, v, score)
         if self.attention is not None:
-            rows = (torch.cat([self.attention[name], x], 1) for name, x in zip(("k", "v", "score"), rows))
+            rows = (torch.cat(parts, 1) for parts in zip(ring(self.attention), rows))
         first, last = self._handed(self.before), self._handed(now)
         if last <= self.before:
             self._write(self.before, now, first, last, *rows)
@@ -296,7 +297,7 @@ class _Layer:
 
     def finish(self, state: State) -> None:
         end, attention = int(state["position"][0]), state["layers"][self.shape.layer]["attention"]
-        self._write(end, end, self._handed(end), end, *(attention[name] for name in ("k", "v", "score")))
+        self._write(end, end, self._handed(end), end, *ring(attention))
 
     def _handed(self, read: int) -> int:
         """Tokens that have been handed over when `read` tokens of the document are read."""
@@ -424,21 +425,4 @@ def changes(nats: Tensor, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
     return torch.tensor(ticks, dtype=torch.float64), torch.tensor([count, mean, square, total], dtype=torch.float64)
 
 
-def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor:
-    """Positions (B, capacity) of M(i), -1 = none, for the row i after `position` (B,) tokens, whose state this is."""
-    ring = attention["score"].shape[1]
-    past = position[:, None] - torch.arange(ring, 0, -1, device=position.device)
-    new = past[:, -config.block_size :]
-    offered = (new >= 0) & (position % config.block_size == 0)[:, None]
-    score = torch.cat([attention["slot_score"], attention["score"][:, -config.block_size :].float()], 1)
-    lost = None
-    if "lost" in attention:
-        lost = torch.cat([attention["slot_lost"], attention["lost"][:, -config.block_size :]], 1)
-    score = standing(score, lost, config.score in EXACT)
-    empty = torch.cat([attention["slot_score"] == -torch.inf, ~offered], 1)
-    best, order = score.masked_fill(empty, -torch.inf).sort(dim=1, descending=True, stable=True)
-    where = torch.cat([position[:, None] - attention["slot_age"], new], 1).gather(1, order)
-    return where.masked_fill(best == -torch.inf, -1)[:, : config.capacity]
-
-
-__all__ = ["CLOCKS", "Attached", "Passage", "changes", "layout", "memory_at"]
+__all__ = ["CLOCKS", "Attached", "Passage", "changes", "layout"]

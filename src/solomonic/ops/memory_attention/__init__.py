@@ -21,12 +21,12 @@ from torch import Tensor
 from ..._utils.spelling import choose
 from .. import dispatch
 from ..innovation import standing
-from ..precision import widest
 from ..rotary import Rotation, Scaling
 from ..selection import ABSENT
 from ..sequence import Sequences, advance, extend
 from . import reference, tiled
 from .call import AttentionCall, Stored
+from .state import AttentionState, init_state
 
 
 def _triton(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
@@ -80,49 +80,11 @@ def _decodes(x: Tensor, *others: Tensor | None) -> bool:
     return not torch.is_grad_enabled() and all(y is None or y.dtype == x.dtype for y in others)
 
 
-def init_state(
-    batch: int,
-    heads: int,
-    dim: int,
-    *,
-    window: int,
-    span: int,
-    capacity: int,
-    decays: bool = False,
-    device=None,
-    dtype=None,
-) -> dict[str, Tensor]:
-    """The state before the first token: rings of `window` and `window + span` rows, `capacity` empty slots.
-
-    `decays`: with what scores have lost since their rows, and the time of the document, both of the layer's clock.
-    """
-
-    def zeros(*shape: int, **options) -> Tensor:
-        return torch.zeros(batch, *shape, device=device, **{"dtype": dtype} | options)
-
-    state = {"k": zeros(window, heads, dim), "v": zeros(window, heads, dim)} if window else {}
-    if span:
-        state |= {"k_fading": zeros(window + span, heads, dim), "v_fading": zeros(window + span, heads, dim)}
-    if capacity:
-        state |= {
-            "score": zeros(window, dtype=torch.float32),
-            "slot_k": zeros(capacity, heads, dim),
-            "slot_v": zeros(capacity, heads, dim),
-            "slot_score": zeros(capacity, dtype=torch.float32) - torch.inf,
-            "slot_age": zeros(capacity, dtype=torch.int64),
-        }
-        if decays:
-            precise = {"dtype": widest(torch.device(device or "cpu"))}
-            state |= {"lost": zeros(window, **precise), "slot_lost": zeros(capacity, **precise)}
-            state |= {"time": zeros(**precise)}
-    return state
-
-
 def memory_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    state: dict[str, Tensor] | None,
+    state: AttentionState | None,
     sequences: Sequences,
     *,
     window: int,
@@ -139,7 +101,7 @@ def memory_attention(
     stored: Stored | None = None,
     backend: str | None = None,
     observe: Callable[[Backend, AttentionCall], tuple[Tensor, Tensor | None]] | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, AttentionState]:
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
@@ -157,7 +119,7 @@ def memory_attention(
         decays = clock is not None
         options = {"decays": decays, "device": k.device, "dtype": k.dtype}
         state = init_state(B, G, D, window=window, span=span, capacity=capacity, **options)
-    after: dict[str, Tensor] = {}
+    after: AttentionState = {}
 
     def remembered(name: str, x: Tensor, size: int) -> Tensor:
         extended = extend(state[name], x, size)
@@ -227,9 +189,7 @@ def memory_attention(
     return y, after
 
 
-def _decayed(
-    clock: Tensor, state: dict[str, Tensor], sequences: Sequences, window: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _decayed(clock: Tensor, state: AttentionState, sequences: Sequences, window: int) -> tuple[Tensor, Tensor, Tensor]:
     """What each candidate's score (B, S) has lost when the call begins, less than nothing for the call's own rows; the
     ring and the document's time after the call. Sums are from the call's first row on, so that a long stream costs no
     digits."""

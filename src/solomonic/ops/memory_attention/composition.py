@@ -5,9 +5,10 @@ from torch import Tensor
 
 from ..innovation import standing
 from ..sequence import join
+from .state import AttentionState
 
 
-def compose(states: list[dict[str, Tensor]], lengths: Tensor, block: int, exact: bool = False) -> dict[str, Tensor]:
+def compose(states: list[AttentionState], lengths: Tensor, block: int, exact: bool = False) -> AttentionState:
     """States of N documents of lengths (N, B) tokens, in their order -> one state.
 
     The rings are those of the last tokens. The slots hold the best of what any document holds in its own, and of what
