@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from solomonic import LanguageModel, preset
-from solomonic.ops.composition import WAYS
+from solomonic.ops.composition import METHODS
 from solomonic.tasks.distractor_recall import DistractorRecall
 from solomonic.training.config import TrainConfig
 from solomonic.training.tasks import fit
@@ -60,7 +60,7 @@ def accuracy(model: LanguageModel, chunks: int, distractors: int) -> dict[str, f
     targets = batch.targets[:, -2 * PAIRS :]
     states = [model(document)[1] for document in documents]
     after = {"as trained": model(batch.tokens[:, : -2 * PAIRS])[1], "in a row": model(torch.cat(documents, 1))[1]}
-    after |= {how: model.compose(states, how) for how in WAYS} | {"none": None}
+    after |= {how: model.compose(states, how) for how in METHODS} | {"none": None}
     scores = {name: TASK.score(model(questions, state)[0], targets) for name, state in after.items()}
     return {name: score.nanmean().item() for name, score in scores.items()}
 

@@ -9,7 +9,7 @@ from solomonic.mixers import MIXERS
 from solomonic.mixers.attention import AttentionConfig
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.mamba2 import Mamba2Config
-from solomonic.ops.composition import WAYS
+from solomonic.ops.composition import METHODS
 
 from .cases import MAMBA, MODEL_CASES, assert_close, assert_same_state, language_model, leaves, model_of, tokens
 
@@ -54,7 +54,7 @@ def test_every_fading_mixer_says_what_fades():
         assert mixer.is_fading == bool(mixer.fades), name
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 @pytest.mark.parametrize("case", BOUNDED)
 @torch.no_grad()
 def test_one_state_is_itself(case, how):
@@ -113,7 +113,7 @@ def test_picaso_is_the_mean_of_reading_in_every_order():
     assert_close(got, torch.stack(cyclic).mean(0), "mean over cyclic orders")
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 @pytest.mark.parametrize("case", BOUNDED)
 @torch.no_grad()
 def test_rows_are_composed_alone(case, how):
@@ -134,7 +134,7 @@ def test_rows_are_composed_alone(case, how):
         assert_close(logits[row : row + 1], model(more[row : row + 1], expected)[0], "logits that follow")
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 @pytest.mark.parametrize("case", BOUNDED)
 def test_gradient_through_the_composition(case, how):
     """What follows depends on every chunk, the second of which is shorter than a window, and is differentiated by it."""

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from solomonic.ops.clock import clock
-from solomonic.ops.composition import BACKENDS, WAYS, compose
+from solomonic.ops.composition import BACKENDS, METHODS, compose
 from solomonic.ops.composition.weighted import picaso
 from solomonic.ops.gated_delta import gated_delta
 from solomonic.ops.sequence import fresh
@@ -28,7 +28,7 @@ DECAYS = {
 
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("chunks", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 def test_weights_equal_the_mean_over_orders(how, chunks, decay):
     """The definition in float64, where a sum over 40,320 orders has no rounding to speak of; the weights in float32."""
     given = [torch.randn(chunks, 2, 3, 2, 2), DECAYS[decay](chunks, 2, 3)]
@@ -47,7 +47,7 @@ def test_weights_equal_the_mean_over_orders(how, chunks, decay):
 
 @pytest.mark.parametrize("chunks", [1, 3, 8])
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 def test_channels_with_decays_of_their_own_compose_apart(how, backend, chunks):
     states, g = torch.randn(chunks, 2, 3, 5, 4), DECAYS["mixed"](chunks, 2, 3, 4)
     apart = [compose(states[..., n], g[..., n], how, backend) for n in range(4)]

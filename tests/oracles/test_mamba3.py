@@ -11,7 +11,7 @@ import torch
 
 from solomonic.mixers import build
 from solomonic.mixers.mamba3 import Mamba3Config
-from solomonic.ops.composition import WAYS
+from solomonic.ops.composition import METHODS
 from solomonic.ops.composition import reference as composition
 from solomonic.ops.sequence import fresh
 from solomonic.ops.trapezoid import BACKENDS, compose, trapezoid
@@ -111,7 +111,7 @@ def test_mixer_is_the_paper_s_block(config):
     assert_close(got[0], y.sum(1).flatten(1) @ mixer.out.weight.T, "output")
 
 
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("how", METHODS)
 def test_composition_is_reading_in_every_order(how):
     """`ops.composition` by its definition, on complex states: it takes any numbers."""
     log_decay, phase = -torch.rand(4, 2, 3, dtype=torch.float64), 3 * torch.randn(4, 2, 3, 2, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """State composition (PICASO, arXiv 2502.17605): the states of chunks that were read apart combine into one.
 
 Chunk k takes any state S to P_k S + S_k. Its log decay log P_k (`ops.clock`) and S_k, its state when read from
-nothing, are all there is to know of it. To read the chunks in some order gives one state an order; the ways to compose
+nothing, are all there is to know of it. To read the chunks in some order gives one state an order; the methods
 differ in which orders they average:
 
     picaso      all N! orders: the result does not depend on the order given
@@ -16,7 +16,7 @@ from ..._utils.spelling import choose
 from . import reference, weighted
 
 BACKENDS = {"reference": reference.compose, "weighted": weighted.compose}
-WAYS = tuple(weighted.WAYS)
+METHODS = tuple(weighted.METHODS)
 
 
 def compose(states: Tensor, log_decay: Tensor, how: str, backend: str = "weighted") -> Tensor:

@@ -40,11 +40,11 @@ def soup(g: Tensor) -> Tensor:
     return torch.full_like(g, 1 / len(g))
 
 
-WAYS = {"picaso": picaso, "cyclic": cyclic, "sequence": sequence, "soup": soup}
+METHODS = {"picaso": picaso, "cyclic": cyclic, "sequence": sequence, "soup": soup}
 
 
 def compose(states: Tensor, log_decay: Tensor, how: str) -> Tensor:
-    c = WAYS[how](log_decay)
+    c = METHODS[how](log_decay)
     return (c.view(*c.shape[:3], *[1] * (states.dim() - c.dim()), *c.shape[3:]) * states).sum(0)
 
 

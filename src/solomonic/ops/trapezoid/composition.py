@@ -12,7 +12,7 @@ from ..composition import weighted
 def compose(states: Tensor, log_decay: Tensor, phase: Tensor, how: str) -> Tensor:
     """states (N, B, H, P, S), log_decay (N, B, H) <= 0, phase (N, B, H, M), 2 M <= S -> (B, H, P, S), in float32.
 
-    `how` is one of `ops.composition.WAYS`. Exact but for the seams: the first row of a chunk would also have written
+    `how` is one of `ops.composition.METHODS`. Exact but for the seams: the first row of a chunk would also have written
     the last input of the chunk before it.
     """
     M = phase.shape[-1]
