@@ -17,8 +17,7 @@ import numpy as np
 
 from .._utils.spelling import unknown
 from ..data.tokenizer import Tokenizer
-from ..model import LanguageModel
-from .score import continuations
+from .score import ScoredModel, continuations
 
 KINDS = ("passkey", "needle")
 FILLER = (
@@ -87,7 +86,7 @@ def prompt(
 
 
 def retrieval(
-    model: LanguageModel,
+    model: ScoredModel,
     tokenizer: Tokenizer,
     kind: str,
     lengths: Sequence[int],

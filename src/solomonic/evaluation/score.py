@@ -2,17 +2,30 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..model import LanguageModel, State, map_state
+from ..model import CausalModel, State, map_state
+
+
+class ScoredModel(CausalModel, Protocol):
+    """A model that can be set to evaluation mode and back."""
+
+    training: bool
+
+    def eval(self) -> Any: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 @contextmanager
-def reading(model: LanguageModel) -> Iterator[torch.device]:
+def reading(model: ScoredModel) -> Iterator[torch.device]:
     """The model's device; inside, the model is in evaluation mode and no gradients are kept."""
     training = model.training
     model.eval()
@@ -28,7 +41,7 @@ def take(state: State, rows: Tensor) -> State:
     return map_state(lambda tensor: tensor[rows], state)
 
 
-def read(model: LanguageModel, rows: Sequence[np.ndarray], chunk: int = 2048) -> State | None:
+def read(model: ScoredModel, rows: Sequence[np.ndarray], chunk: int = 2048) -> State | None:
     """The state after each row of tokens, of any lengths, read in chunks; None where all rows are empty."""
     state, (tokens, mask) = None, _padded(rows, next(model.parameters()).device)
     for part in _parts(tokens.shape[1], chunk):
@@ -37,7 +50,7 @@ def read(model: LanguageModel, rows: Sequence[np.ndarray], chunk: int = 2048) ->
 
 
 def continuations(
-    model: LanguageModel,
+    model: ScoredModel,
     groups: Sequence[tuple[np.ndarray, Sequence[np.ndarray]]],
     batch: int = 8,
     chunk: int = 2048,
@@ -69,7 +82,7 @@ def continuations(
 
 
 def _score(
-    model: LanguageModel,
+    model: ScoredModel,
     state: State | None,
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],
@@ -113,4 +126,4 @@ def _parts(length: int, chunk: int) -> Iterator[slice]:
     return (slice(start, min(start + chunk, length)) for start in range(0, length, chunk))
 
 
-__all__ = ["continuations", "nats", "read", "reading", "take"]
+__all__ = ["ScoredModel", "continuations", "nats", "read", "reading", "take"]

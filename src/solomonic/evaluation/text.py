@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from ..data.tokenizer import Tokenizer
-from ..model import LanguageModel
-from .score import nats, reading
+from .score import ScoredModel, nats, reading
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def spans(documents: Sequence[np.ndarray], longest: int, most: int) -> np.ndarra
 
 
 def bits_per_byte(
-    model: LanguageModel,
+    model: ScoredModel,
     tokenizer: Tokenizer,
     text: np.ndarray,
     length: int,

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..model import LanguageModel, State, map_state
+from ..model import CausalModel, State, map_state
 from .sampling import GREEDY, Sampling
 from .sessions import Session
 
@@ -21,14 +21,14 @@ LOGITS = 1 << 26
 """Logits of one call, at most: 256 MiB in float32."""
 
 
-def read(model: LanguageModel, session: Session, chunk: int = CHUNK) -> Iterator[Session]:
+def read(model: CausalModel, session: Session, chunk: int = CHUNK) -> Iterator[Session]:
     """Read the pending tokens but the last, which is for `stream` to read; the session after every chunk."""
     for state, end in _prefill(model, session.state, [session.pending[:-1]], chunk):
         yield Session(state, session.pending[end:])
 
 
 def stream(
-    model: LanguageModel,
+    model: CausalModel,
     session: Session,
     sampling: Sampling = GREEDY,
     *,
@@ -46,7 +46,7 @@ def stream(
 
 
 def steps(
-    model: LanguageModel,
+    model: CausalModel,
     session: Session,
     sampling: Sampling = GREEDY,
     *,
@@ -69,7 +69,7 @@ def steps(
 
 
 def generate(
-    model: LanguageModel,
+    model: CausalModel,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling = GREEDY,
     *,
@@ -99,25 +99,25 @@ def generate(
             texts[row].append(token)
         unfinished = [i for i, row in enumerate(rows) if last[i] not in ends and len(texts[row]) < max_tokens]
         if len(unfinished) < len(rows):
-            index = torch.tensor(unfinished, dtype=torch.int64, device=model.embedding.weight.device)
+            index = torch.tensor(unfinished, dtype=torch.int64, device=model.device)
             state = map_state(lambda tensor: tensor[index], state)
             rows, last = [rows[i] for i in unfinished], [last[i] for i in unfinished]
     return texts
 
 
 @torch.inference_mode()
-def _decode(model: LanguageModel, tokens: Sequence[int], state: State | None) -> tuple[Tensor, State]:
+def _decode(model: CausalModel, tokens: Sequence[int], state: State | None) -> tuple[Tensor, State]:
     """Reads one more token of each row; logits (B, V) for the next, on the CPU, and the state."""
-    logits, state = model(torch.tensor(tokens, device=model.embedding.weight.device)[:, None], state)
+    logits, state = model(torch.tensor(tokens, device=model.device)[:, None], state)
     return logits[:, -1].cpu(), state
 
 
 @torch.inference_mode()
 def _prefill(
-    model: LanguageModel, state: State | None, rows: Sequence[Sequence[int]], chunk: int
+    model: CausalModel, state: State | None, rows: Sequence[Sequence[int]], chunk: int
 ) -> Iterator[tuple[State, int]]:
     """(state, tokens of the longest row read so far) after every chunk; shorter rows are padded on the right."""
-    device, longest = model.embedding.weight.device, max(map(len, rows), default=0)
+    device, longest = model.device, max(map(len, rows), default=0)
     chunk = max(1, min(chunk, LOGITS // (len(rows) * model.config.vocab_size))) if longest else 1
     for start in range(0, longest, chunk):
         end = min(start + chunk, longest)

@@ -117,7 +117,7 @@ class SessionFile:
                 wanted, actual = describe(expected.get(name)), describe(tensors.get(name))
                 if wanted != actual:
                     raise self._refuse(f"one with {name} {actual}, not {wanted}; use another file")
-        device = self.model.embedding.weight.device
+        device = self.model.device
         names = iter(name for name, _ in state_tensors(like))
         return Session(map_state(lambda _: tensors[next(names)].to(device), like), unread)
 
