@@ -31,7 +31,7 @@ class Bilinear:
         object.__setattr__(self, "N", N)
 
     def predict(self, y: Array, u: Array, x0: Array | None = None) -> tuple[Array, Array]:
-        """One-step predictions (T, p) and states (T, n). Without `x0` from the linear part's first state."""
+        """One-step predictions (T, p) and states (T, n). `x0` None: they begin at the linear part's first state."""
         y, u = self.linear.centred(y, u)
         x0 = initial(self.linear, y, u) if x0 is None else x0
         e, states = errors(self.parts(x0), y, u)

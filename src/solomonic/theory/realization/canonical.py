@@ -10,7 +10,7 @@ Array = np.ndarray
 
 
 def balanced(model: Linear) -> tuple[Linear, Array]:
-    """As controllable as observable (Moore 1981), and the Hankel singular values s (n,), largest first.
+    """The balanced form, as controllable as observable (Moore 1981), and the Hankel singular values s (n,), largest first.
 
     W = A W A^T + B B^T + K R K^T (unit white inputs, and the noise), M = A^T M A + C^T C: both are diag(s) after it.
     ValueError for an unstable model.
@@ -24,7 +24,7 @@ def balanced(model: Linear) -> tuple[Linear, Array]:
 
 
 def stochastically_balanced(model: Linear) -> tuple[Linear, Array]:
-    """P = Pbar = diag(s), s the canonical correlations of past and future (Desai and Pal 1984)."""
+    """The form in which P = Pbar = diag(s), and s, the canonical correlations of past and future (Desai and Pal 1984)."""
     T, s = _balance(*innovation_covariances(model))
     return model.transformed(T), s
 

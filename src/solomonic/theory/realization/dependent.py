@@ -40,9 +40,10 @@ class Dependence:
 
 
 def outputs_by_others(y: Array, u: Array) -> Dependence:
-    """Of y (T, p) and u (T, m), centred, of like size, the columns of u independent.
+    """Which outputs are combinations of others and of inputs. y (T, p) and u (T, m) are centred and of like size.
 
-    Of outputs that depend on each other the first ones stay. One output always does, whatever the inputs say.
+    The columns of u are independent. Of outputs that depend on one another the first ones count as independent, and at least
+    one output always does.
     """
     p, m = y.shape[1], u.shape[1]
     independent: list[int] = []

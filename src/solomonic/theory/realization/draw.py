@@ -24,9 +24,9 @@ AWAY = "runs away"
 def draw(
     result: Identified, y: Array, predicted: Array, simulated: Array | None, trained: int, path: Path, name: str = ""
 ) -> None:
-    """`y`, `predicted` one step ahead and `simulated` (all (T, p); the last None without inputs) as a PNG.
+    """Write a PNG of `y`, `predicted` one step ahead and `simulated`, all (T, p); `simulated` is None without inputs.
 
-    The first `trained` rows are those that the model was fitted to; `name` is of the data.
+    The model was fitted to the first `trained` rows; `name` is the name of the data.
     """
     p = min(y.shape[1], MOST)
     figure = Figure(figsize=(11, 1.7 * p + 4.3), layout="constrained")
@@ -55,7 +55,7 @@ def draw(
 
 
 def headline(result: Identified, name: str = "") -> str:
-    """What the picture shows, in two lines."""
+    """The title of the picture, two lines."""
     model, white = result.model, result.white
     radius = np.abs(model.poles).max(initial=0)
     kind = "stable" if model.stable else f"unstable (a pole of modulus {radius:.4g}; stable.json has a stable model)"
@@ -153,7 +153,7 @@ def _correlations(axes, result: Identified) -> None:
 
 
 def _label(name: str) -> str:
-    """A column's name as an axis or a legend shows it; a legend hides what begins with _."""
+    """A column's name for an axis or a legend, which would hide a name that begins with _."""
     return _plain(_short(f"column {name}" if name.isdigit() else f" {name}" if name.startswith("_") else name))
 
 
@@ -162,7 +162,7 @@ def _short(text: str, longest: int = LONGEST) -> str:
 
 
 def _plain(text: str) -> str:
-    """Not read as a formula."""
+    """The text with $ escaped, so that matplotlib reads no formula in it."""
     return text.replace("$", r"\$")
 
 

@@ -16,7 +16,7 @@ ARRAYS = ("A", "B", "C", "D", "K", "R", "y_mean", "u_mean")
 
 
 def save(model: Linear | Bilinear, path: str | Path) -> None:
-    """Whole or not at all. Floats are written so that they read back bit for bit."""
+    """Write the file whole, or leave what was there. Floats are written so that they read back bit for bit."""
     files.write(path, json.dumps(content(model), allow_nan=False) + "\n")
 
 
@@ -29,7 +29,7 @@ def content(model: Linear | Bilinear) -> dict[str, Any]:
 
 
 def load(path: str | Path) -> Linear | Bilinear:
-    """ValueError for a file that is no such model."""
+    """The model in the file. ValueError for a file that holds none."""
     values = jsontext.read(path, dict)
     if values.pop("format", None) != FORMAT:
         raise ValueError(f"{path}: expected a file of format {FORMAT!r}")

@@ -91,7 +91,7 @@ class Linear:
 
     @property
     def noise(self) -> "Markov":
-        """The part that no input explains."""
+        """The model of the part of the outputs that no input explains."""
         return Markov(self.A, self.C, self.K @ self.R @ self.K.T, self.K @ self.R, self.R)
 
     def transformed(self, T: Array) -> "Linear":
@@ -100,9 +100,9 @@ class Linear:
         return replace(self, A=back @ self.A @ T, B=back @ self.B, C=self.C @ T, K=back @ self.K)
 
     def predict(self, y: Array, u: Array | None = None, x0: Array | None = None) -> tuple[Array, Array]:
-        """One-step predictions of y_t from everything before t and u_t (T, p); the states, one more than rows (T + 1, n).
+        """One-step predictions (T, p) of y_t from u_t and everything before t, and the states (T + 1, n).
 
-        Without `x0` the first state is the one that makes the squared errors least, each output's in its noise.
+        `x0` None: the first state is `initial_state`, which makes the squared errors least.
         """
         y, u = self.centred(y, u)
         return filtered(self, y, u, x0, self.y_mean)
@@ -112,7 +112,7 @@ class Linear:
         return np.atleast_2d(y) - self.predict(y, u, x0)[0]
 
     def ahead(self, y: Array, u: Array | None = None, steps: int = 1, x0: Array | None = None) -> Array:
-        """Predictions of y_t from y to t - steps and u to t (T, p); rows before `steps` start from the first state."""
+        """Predictions (T, p) of y_t from y up to t - steps and u up to t; those of the first `steps` rows simulate."""
         if steps < 1:
             raise ValueError(f"steps: expected a whole number >= 1, got {steps}")
         y, u = self.centred(y, u)
@@ -127,9 +127,9 @@ class Linear:
         return predicted + self.y_mean
 
     def simulate(self, u: Array | int, x0: Array | None = None, rng: np.random.Generator | None = None) -> Array:
-        """Outputs (T, p) for the inputs alone, or for a number of rows where there are none; `rng` adds the noise.
+        """Outputs (T, p) from the inputs u (T, m), or, without inputs, for `u` rows; `rng` adds the noise.
 
-        Without `x0` the first state is zero, or with `rng` one of the stationary ones if there are no inputs.
+        `x0` None: the first state is zero, or, with `rng` and without inputs, drawn from the stationary distribution.
         """
         rows = u if isinstance(u, (int, np.integer)) else len(u)
         centred = np.zeros((rows, 0)) if isinstance(u, (int, np.integer)) else columns(u, "u") - self.u_mean
@@ -270,13 +270,13 @@ def symmetric(M: Array) -> Array:
 
 
 def root(M: Array) -> Array:
-    """L with L L^T = M for a positive semidefinite M, which rounding may have made a little less."""
+    """L with L L^T = M for a positive semidefinite M; negative eigenvalues, of rounding, count as zero."""
     values, vectors = np.linalg.eigh(symmetric(M))
     return vectors * np.sqrt(np.clip(values, 0, None))
 
 
 def power_of_two(size: Array) -> Array:
-    """e with 2^(e-1) <= size < 2^e: a unit in which squares neither overflow nor vanish, and that rounds nothing."""
+    """e with 2^(e-1) <= size < 2^e. Division by 2^e rounds nothing, and squares then neither overflow nor vanish."""
     return np.frexp(size)[1]
 
 
@@ -289,7 +289,7 @@ def spread(values: Array) -> Array:
 def fit(y: Array, predicted: Array) -> Array:
     """100 (1 - ||y - predicted|| / ||y - mean||) of each column (p,): 100 is perfect, 0 no better than the mean.
 
-    NaN of a column that stands still, where nothing is to be explained; -inf of a prediction that overflows.
+    NaN of a constant column, where there is nothing to explain; -inf of a prediction that overflows.
     """
     y, predicted = columns(y, "y"), columns(predicted, "predicted")
     moves = np.ptp(y, 0) > 1e-12 * np.abs(y).max(0)

@@ -1,4 +1,4 @@
-"""What can be wrong with a series, said by row."""
+"""Checks of a series; errors name the row."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 def check(values: Array, names: Sequence[str]) -> Array:
-    """(T, k) floats. ValueError for what is no number, for infinities and gaps (by row) and for constant columns."""
+    """`values` as floats (T, k). ValueError for what is no number, for infinities and gaps (by row) and for constant columns."""
     values = columns(values, "series")
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):

@@ -30,7 +30,7 @@ class Split:
 
 
 def split(model: Linear, tolerance: float = 1e-3) -> Split:
-    """Eigenvalues of modulus below `tolerance` count as zero.
+    """Separate the nilpotent part; eigenvalues of modulus below `tolerance` count as zero.
 
     A real Schur form with those first, A Z = Z [[T_N, T_12], [0, T_F]]; X with T_N X - X T_F = -T_12 separates them.
     A delay of k rows, perturbed by d, has eigenvalues of about d^(1/k): raise the tolerance for long delays.

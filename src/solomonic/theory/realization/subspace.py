@@ -1,4 +1,4 @@
-"""The state as what the past says about the future: canonical variate analysis (Akaike 1975, Larimore 1990).
+"""The state as the part of the past that predicts the future: canonical variate analysis (Akaike 1975, Larimore 1990).
 
 past   z_t = (y_{t-1}, u_{t-1}, ..., y_{t-l}, u_{t-l})        future  f_t = (y_t, ..., y_{t+l-1})
 
@@ -22,7 +22,7 @@ RIDGE = 1e-10  # of the mean variance of past and of future
 
 @dataclass(frozen=True, eq=False)
 class Hankel:
-    """What the past of a series says about its future."""
+    """The canonical variates of the past and the future of a series."""
 
     correlations: Array  # canonical, largest first
     state: Array  # (rows, candidates): x_t for t = lags, lags + 1, ..., entries of the highest correlation first
@@ -49,7 +49,7 @@ def canonical_variates(past: Array, future: Array, ridge: float) -> tuple[Array,
 
 
 def lags_of(y: Array, u: Array, most: int) -> int:
-    """Rows of past to look at: twice the length of the autoregression with the least AIC, between 2 and `most`."""
+    """The number of lags: twice the length of the autoregression with the least AIC, between 2 and `most`."""
     (T, p), width = y.shape, y.shape[1] + u.shape[1]
     z = np.concatenate([y, u], 1)
     scores = []
@@ -77,10 +77,10 @@ def hankel(y: Array, u: Array, lags: int) -> Hankel:
 
 
 def predictor_state(y: Array, u: Array, lags: int) -> Array:
-    """The state by what a long autoregression says (PBSID, Chiuso 2007): (rows, candidates), as in `Hankel`.
+    """The state by a long autoregression (PBSID, Chiuso 2007): (rows, candidates), as in `Hankel`.
 
     y_t = sum_k M_k (y, u)_{t-k} + D u_t + e_t; row block i of the Hankel matrix holds M_{i+1}, M_{i+2}, ..., so H z_t is
-    what the past alone says about the future. Needs no white inputs and no open loop.
+    the future as the past alone predicts it. It needs neither white inputs nor an open loop.
     """
     (T, p), width = y.shape, y.shape[1] + u.shape[1]
     z = np.concatenate([y, u], 1)
@@ -167,7 +167,7 @@ def _units(noise: Markov) -> tuple[Array, Array]:
 
 
 def _over(M: Array, covariance: Array) -> Array:
-    """M covariance^-1, on the directions in which the covariance is above rounding."""
+    """M covariance^-1, in the directions in which the covariance is above rounding."""
     return np.linalg.lstsq(covariance, M.T, rcond=None)[0].T
 
 

@@ -28,10 +28,10 @@ State = dict[str, Any]
 def measured(
     step: Callable[[np.ndarray, State | None], tuple[np.ndarray, State]], x: np.ndarray, state: State | None
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], State]:
-    """`step` on x (rows, ...) in a unit near its size, 2^e for each column: (what it gives, e) of each part, the state.
+    """`step` on x (rows, ...) divided by 2^e near its size, for each column: (output, e) of each part, and the state.
 
-    The first number that is not 0 sets the unit. One of more than 2^WIDER units is an outlier, and counts as so many;
-    after OUTLIERS of them what came before was none of this series, and `step` begins anew.
+    The first number that is not 0 sets e. Numbers above 2^WIDER units are outliers, and are clipped to that; after OUTLIERS
+    of them the rows before count as another series, and `step` begins anew.
     """
     x = np.asarray(x, float)
     inner = state
@@ -64,7 +64,7 @@ def measured(
 
 class Layer(ABC):
     def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-        """(rows,) and the state before -> predictions (rows,), each from the rows before it, and the state after."""
+        """x (rows,) and the state before it -> predictions (rows,), each from the rows before, and the state after."""
         parts, state = measured(self.step, x, state)
         return np.concatenate([np.ldexp(part, by) for part, by in parts]), state
 
@@ -98,7 +98,7 @@ class Level(Layer):
 
 @dataclass(frozen=True)
 class Width(Layer):
-    """The mean absolute value of the rows up to this one, outliers clipped: no prediction, but a size to compare with."""
+    """The mean absolute value of the rows up to this one, outliers clipped: a scale, and no prediction."""
 
     def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         rows, size = (state["rows"], state["size"]) if state else (0, 0.0)
@@ -111,7 +111,7 @@ class Width(Layer):
 
 @dataclass(frozen=True)
 class Seasonal(Layer):
-    """What stood at the same phase in the periods before, as a fading mean over `span` periods: one state a phase.
+    """A fading mean, over `span` periods, of the rows at the same phase: one state a phase.
 
     A period is a ring, a shift whose eigenvalues are the roots of one: without the mean it is verbatim memory.
     """
@@ -175,7 +175,7 @@ class Linear(Layer):
 
 
 def _clipped(surprise: float, size: float, gain: float, rows: int) -> tuple[float, float]:
-    """The surprise within CLIP fading mean absolute ones, and that mean with it in."""
+    """The surprise, clipped to CLIP times `size`, the fading mean of its absolute value; and the updated mean."""
     most = CLIP * size
     clipped = surprise if rows < 10 or size == 0 else min(max(surprise, -most), most)
     return clipped, size + max(gain, 1 / (rows + 1)) * (abs(clipped) - size)

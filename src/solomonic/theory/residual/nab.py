@@ -20,7 +20,7 @@ PROBATION, LONGEST_PROBATION = 0.15, 750
 
 @dataclass(frozen=True)
 class Profile:
-    """What a detected window earns, what a detection outside costs, and what a missed window costs."""
+    """The gain of a detected window, and the costs of a detection outside and of a missed window."""
 
     hit: float = 1.0
     false_alarm: float = 0.11
@@ -54,7 +54,7 @@ def probation(rows: int) -> int:
 
 
 def weights(rows: int, windows: Sequence[Window], profile: Profile) -> np.ndarray:
-    """What a detection at each row is worth, (rows,): positive inside windows, mostly negative outside.
+    """The score (rows,) of a detection at each row: positive inside windows, mostly negative outside.
 
     ValueError for windows that are out of order, that overlap, or that are not within the series.
     """
@@ -77,7 +77,9 @@ def score(
     profile: Profile = PROFILES["standard"],
     threshold: float | None = None,
 ) -> Result:
-    """Of anomaly scores (rows,) and labelled windows of each series; `threshold` None: the one that scores highest.
+    """The benchmark's score of anomaly scores (rows,) and labelled windows of each series.
+
+    `threshold` None: the one that scores highest.
 
     ValueError for scores that are not finite, or where no series has a window and no threshold is given.
     """

@@ -17,7 +17,7 @@ class Series:
     """`values` (rows,), oldest first; `times` as the file has them, or None; `first` the line of row 0 in the file.
 
     `step` is the most frequent time between rows, None without times; `irregular` the rows that come at another.
-    `notes` is what is to be known about how the file was read.
+    `notes` say how the file was read.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Series:
     notes: tuple[str, ...] = ()
 
     def when(self, row: int) -> str:
-        """The row's time, or where it stands."""
+        """The time of the row, or else its number."""
         return self.times[row] if self.times else f"row {row}"
 
     def periods(self) -> tuple[int, ...]:

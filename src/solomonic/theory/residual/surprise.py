@@ -27,14 +27,14 @@ APART = 100
 
 @dataclass(frozen=True)
 class Surprise:
-    """-log of the mean of p, 2 log(mean of 1 / sqrt(p)), in nats, at most log(span + 1)."""
+    """-log of the power mean of p, which is 2 log(mean of 1 / sqrt(p)), in nats, at most log(span + 1)."""
 
     span: int = 8640
 
     def run(self, values: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
         """(rows, statistics) >= 0 -> nats (rows,) >= 0, and the state after: the last `span` rows.
 
-        0 is never surprising. NaN is no value: it is neither judged nor remembered.
+        0 is never surprising. NaN is neither judged nor remembered.
         """
         past = state["past"] if state else np.empty((0, values.shape[1]))
         odds = np.ones(values.shape)

@@ -21,7 +21,7 @@ SLICE = 20_000_000  # steps between two looks at the clock
 
 
 class Search:
-    """One search, that goes on by `advance` until `done`; `found` at any time.
+    """One search, that goes on by `advance` until `done`; `outcomes` at any time.
 
     data    bits, at least one
     limits  steps of a program of n instructions, not growing with n; the last is 0
@@ -55,7 +55,7 @@ class Search:
         return int(self._at[2])
 
     def advance(self, steps: int = SLICE) -> None:
-        """Go on for about so many steps of the machine."""
+        """Go on for about `steps` steps of the machine."""
         _advance(
             self.data, self.limits, self.steps + steps, self._at, self._frames, self._program, self._counts, self._best
         )

@@ -28,7 +28,7 @@ CELLS = 61
 
 
 class Stopped(Exception):
-    """Why a run goes no further: "asks", "silent", "slow" or "wide"."""
+    """Why a run ended: "asks", "silent", "slow" or "wide"."""
 
 
 class Machine:
@@ -48,7 +48,7 @@ class Machine:
         self._watch()
 
     def outputs(self, limit: int) -> Iterator[int]:
-        """The bits it prints. Raises Stopped after `limit` steps, or when there will be no more."""
+        """The bits that it prints. Raises Stopped after `limit` steps, and when it will print no more."""
         place = self._write(None)
         self._watch()
         while True:
@@ -85,7 +85,7 @@ class Machine:
             place = following
 
     def _write(self, loop: int | None) -> int:
-        """Ask for an instruction; its place."""
+        """Ask for an instruction and write it; returns its place."""
         instruction = self.draw()
         if instruction is None:
             raise Stopped("asks")
@@ -100,7 +100,7 @@ class Machine:
         self._iterations, self._next = 0, 1
 
     def _repeats(self, loop: int) -> None:
-        """Raises Stopped when this place and tape were there before with nothing printed or drawn since (Brent 1980)."""
+        """Raises Stopped where place and tape come again with nothing printed or drawn in between (Brent 1980)."""
         here = loop, self.left, self.right
         if here == self._seen:
             raise Stopped("silent")
@@ -134,7 +134,7 @@ def layout(program: str) -> str:
 
 
 def continuation(program: str, bits: int, steps: int = 100_000) -> tuple[str, str]:
-    """What the program prints, `bits` at most, and why no more: "", "asks", "silent", "slow" or "wide"."""
+    """The output of the program, at most `bits` bits, and why it ended: "", "asks", "silent", "slow" or "wide"."""
     draw, out = iter(program), ""
     try:
         for bit in islice(Machine(lambda: next(draw, None)).outputs(steps), bits):
@@ -145,7 +145,7 @@ def continuation(program: str, bits: int, steps: int = 100_000) -> tuple[str, st
 
 
 def search(data: Sequence[int], limits: Limits, keep: int = 5) -> Outcomes:
-    """Every program of n < len(limits) - 1 instructions in limits[n] steps, each run from its beginning.
+    """Run every program of n < len(limits) - 1 instructions for limits[n] steps, each from its beginning.
 
     data    bits, at least one
     limits  steps of a program of n instructions, not growing with n; the last is 0
@@ -156,7 +156,7 @@ def search(data: Sequence[int], limits: Limits, keep: int = 5) -> Outcomes:
     programs = steps = 0
 
     def visit(program: str, before: int) -> None:
-        """`before`: steps after which the last instruction was asked for."""
+        """Run `program`, whose last instruction was drawn after `before` steps, and those that begin with it."""
         nonlocal programs, steps
         n, draw, printed = len(program), iter(program), 0
         hit: int | None = None

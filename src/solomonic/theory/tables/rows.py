@@ -32,7 +32,9 @@ class Rows:
 
 
 def rows(path: str, lines: Lines) -> Rows:
-    """ValueError, by line, for a quote that is not closed, for a short or a long row, for what is parted in two ways."""
+    """The rows of a table. ValueError, by line, for a quote that is not closed, for a short or a long row, and for lines that
+    can be split in two ways.
+    """
     if lines.separator:
         return _checked(path, lines, lines.separator)
     looked = lines.kept[:LOOK]
@@ -60,7 +62,7 @@ def rows(path: str, lines: Lines) -> Rows:
 
 
 def _split(lines: Sequence[tuple[int, str]], sign: str) -> tuple[list[list[str]], list[int], str | None]:
-    """Cells and lines of the rows, and what broke them off after the last one."""
+    """The cells and the lines of the rows, and the error that ended them, if any."""
     text = [line + "\n" for _, line in lines]
     if sign == " ":
         text = [line.replace("\t", " ").strip() + "\n" for line in text]
@@ -91,7 +93,7 @@ def _holds_rows(row: list[str]) -> bool:
 
 
 def _trimmed(row: list[str], width: int) -> list[str]:
-    """Without the empty cells that signs at the end of a line make."""
+    """The row without the empty cells that signs at the end of a line make."""
     last = len(row)
     while last > width and not row[last - 1]:
         last -= 1
@@ -114,7 +116,7 @@ def _rating(cells: list[list[str]], width: int) -> float:
 
 
 def _width(cells: list[list[str]], sign: str) -> int:
-    """Of the rows, by the first one."""
+    """The number of cells of a row, by the first one."""
     first = cells[0]
     if not first[-1]:
         return min(len(first), max(len(_trimmed(row, 1)) for row in cells))

@@ -27,7 +27,7 @@ class Table:
     """Columns of equally many rows, by their names or, where there are none, their numbers from 1.
 
     A column is cells as the file has them, or numbers. `lines` has each row's line in the file, None where it has none.
-    `notes` is what the reader should know about how the file was read, `left_out` why a variable of it is no column.
+    `notes` say how the file was read, `left_out` why a variable of it is no column.
     """
 
     path: str
@@ -104,7 +104,7 @@ class Table:
         return {name: decimals.Signs(self.columns[name]) for name in self.of_kind("number")}
 
     def guessed(self) -> list[str]:
-        """Notes on columns that nothing but the semicolons between them says to have decimal commas."""
+        """Notes on columns that are read with decimal commas only because semicolons separate them."""
         if not self.has_commas or any(signs.comma is not None for signs in self._signs.values()):
             return []
         return [
@@ -132,8 +132,8 @@ class Table:
     def time(self, asked: str | None = None, but: Sequence[str] = ()) -> tuple["Table", Times | None]:
         """The table, oldest row first, and its times: of the column `asked`, or of one that shows that it holds them.
 
-        A date beside a clock are one time. Not asked for, times are the first column of dates, else of clock times, else a
-        column of rising numbers that is named for times, or counts rows. ValueError, by line, for cells that are no times and
+        A date and a clock beside it are one time. `asked` None: times are the first column of dates, else of clock times, else
+        of rising numbers that is named for times or counts rows. ValueError, by line, for cells that are no times and
         rows out of order.
         """
         for name in [asked] if asked else self._timed(but):
@@ -206,7 +206,7 @@ class Table:
         return times.dates(cells), list(cells), times.MICRO
 
     def _rises(self, name: str, evenly: bool) -> bool:
-        """Evenly; or else so that it is meant to: nearly all steps go one way, or are even once rows are sorted.
+        """Whether a column rises: evenly, or else with nearly all steps in one direction or, once rows are sorted, even ones.
 
         False for a column with gaps, or too short to show it.
         """
@@ -272,7 +272,7 @@ def read(path: str | Path) -> Table:
 
 
 def _kind(cells: Sequence[str]) -> str:
-    """What at least half of the cells are that are no gaps, of MANY cells as far apart as can be."""
+    """The kind of at least half of the cells that are no gaps, of a sample of MANY cells evenly apart."""
     filled = [cell for cell in cells[:: 1 + len(cells) // MANY] if not decimals.is_gap(cell)]
     filled = filled or [cell for cell in cells if not decimals.is_gap(cell)]
     for kind, test in (("number", decimals.is_number), ("date", times.is_moment), ("clock", times.is_clock)):
@@ -354,7 +354,7 @@ def _commented(comment: str | None, parted: Rows) -> list[str] | None:
 
 
 def _names(names: list[str], at: list[int]) -> tuple[list[str], frozenset[str]]:
-    """Each column's own name, the number from 1 where it has none, with one beside it where others are named so."""
+    """A unique name for each column: its number from 1 where it has none, and with its number where others share the name."""
     doubled = frozenset(name for name in names if name and names.count(name) > 1)
     own = [f"{name}:{i + 1}" if name in doubled else name for name, i in zip(names, at)]
     for place, i in enumerate(at):

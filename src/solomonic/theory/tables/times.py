@@ -83,7 +83,7 @@ def is_clock(cell: str) -> bool:
 
 
 def orders(cell: str) -> Orders:
-    """What a cell with a date says, by the order of its parts; {} for one that has none. Digits alone are a number."""
+    """The moment that a cell names, for each order of day, month and year; {} without a date. Digits alone are a number."""
     try:
         if not cell.isdigit():
             moment = datetime.fromisoformat(cell)
@@ -125,7 +125,7 @@ def _parsed(match: re.Match, order: str) -> tuple[int, bool] | None:
 
 
 def _clock(match: re.Match, hours: int = 999) -> int:
-    """Microseconds since midnight. ValueError for what no clock of so many hours shows."""
+    """Microseconds since midnight. ValueError for an hour above `hours`."""
     if match["h"] is None:
         return 0
     hour = int(match["h"])
@@ -152,7 +152,7 @@ def _micro(moment: datetime) -> tuple[int, bool]:
 
 
 class Unread(ValueError):
-    """What keeps a column from being read as times, the `row` where that shows, and what to do."""
+    """Why a column cannot be read as times, and what to do; `row` shows it."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)
@@ -203,7 +203,7 @@ def _iso(cells: Sequence[str]) -> np.ndarray | None:
 
 
 def clocks(cells: Sequence[str], over: bool) -> np.ndarray:
-    """Microseconds since midnight (rows,) or, `over` midnights, since the first one. Unread where a cell is no time."""
+    """Microseconds (rows,) since midnight, or since the first midnight with `over`. Unread where a cell is no time."""
     at = np.empty(len(cells), dtype=np.int64)
     for row, cell in enumerate(cells):
         match = CLOCK.fullmatch(cell)
@@ -240,7 +240,7 @@ def numbers(values: np.ndarray, cells: Sequence[str], dated: bool) -> tuple[np.n
 
 
 def times(name: str, at: np.ndarray, shown: list[str], unit: timedelta | str) -> Times:
-    """Of what does not fall. Equal days of many months are counted in months."""
+    """The `Times` of rising `at`; the same day of successive months is counted in months."""
     if unit == MICRO and (months := _months(at)) is not None:
         at, unit = months, "months"
     step, uneven = _uneven(at)

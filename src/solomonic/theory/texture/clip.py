@@ -1,7 +1,7 @@
-"""A clip as a person sees it played: frames upright, with square pixels, evenly spaced in time.
+"""A clip as a player shows it: frames upright, with square pixels, evenly spaced in time.
 
-Phones film sideways and say so beside the picture, drop a frame when it is dark, and older cameras have pixels that are
-wider than high. What is said there is applied to the frames; nothing downstream knows of it.
+Phones film sideways and write the rotation beside the picture, drop a frame when it is dark, and older cameras have pixels
+that are wider than high. Rotation, times and aspect are applied to the frames; nothing downstream knows of them.
 """
 
 import re
@@ -30,7 +30,7 @@ class Clip:
 
 
 def read(path: str | Path, most: int, width: int | None = None, rate: float | None = None) -> Clip:
-    """At most so many frames of a video, or of a folder of pictures in the order of their names, numbers by value.
+    """At most `most` frames of a video, or of a folder of pictures in the order of their names, numbers by value.
 
     `width` scales them down; `rate` is that of a folder (25). Rotation, mirroring and the shape of pixels are applied;
     uneven frame times are made even by leaving out and repeating frames. ValueError when it cannot be decoded, or when
@@ -69,7 +69,7 @@ def read(path: str | Path, most: int, width: int | None = None, rate: float | No
 
 
 def _taken(content: bytearray, order: Array, shape: tuple[int, ...]) -> Array:
-    """The frames `order`, which never goes down, of `content`: in place, as the clip may be all that there is room for."""
+    """The frames `order` (T,), non-decreasing, of `content`, moved in place: there may be no memory for a second clip."""
     size = int(np.prod(shape))
     kept, rank = np.unique(order, return_inverse=True)
     with memoryview(content) as frames:
@@ -125,13 +125,13 @@ def _of_folder(path: Path) -> Iterator:
 
 
 def _natural(path: Path) -> list:
-    """frame2 before frame10."""
+    """The key of an order in which frame2 is before frame10."""
     parts = re.split(r"([0-9]+)", path.name)
     return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
 
 
 def _upright(frame, aspect, width: int | None, remarks: list) -> Array:
-    """A frame as it is to be seen (height, width, 3)."""
+    """The pixels (height, width, 3) of a frame as it is to be seen."""
     wide, high = frame.width, frame.height
     aspect = float(aspect or 1)
     wide, high = (round(wide * aspect), high) if aspect >= 1 else (wide, round(high / aspect))
@@ -148,7 +148,7 @@ def _upright(frame, aspect, width: int | None, remarks: list) -> Array:
 
 
 def _orientation(frame, remarks: list) -> tuple[bool, bool, bool]:
-    """Whether rows become columns, then the rows run upwards, the columns leftwards.
+    """Whether rows become columns, whether the rows then run upwards, and whether the columns run leftwards.
 
     From the display matrix [[a, b, u], [c, d, v], [x, y, w]] of FFmpeg: (x, y) is seen at (a x + c y, b x + d y).
     """
@@ -169,10 +169,10 @@ def _orientation(frame, remarks: list) -> tuple[bool, bool, bool]:
 
 
 def _even(times: list[float | None], rates: list[float], most: int, remarks: list[str]) -> tuple[Array, float]:
-    """Which frame is seen at each tick of an even clock, and its ticks a second.
+    """The frame that is seen at each tick of an even clock, and its ticks a second.
 
-    Of the rates that the file names, that of the mean step and that of steps counted in medians, the one at whose ticks
-    frames are nearest and fewest are left out.
+    Candidates are the rates that the file names, that of the mean step, and that of steps counted in medians. The rate is
+    the one at whose ticks frames are nearest and fewest frames are left out.
     """
     if any(time is None for time in times) or len(times) < 2:
         return np.arange(len(times)), rates[0] if rates else FOLDER_RATE
