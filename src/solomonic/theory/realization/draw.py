@@ -37,7 +37,7 @@ def draw(
     top = None
     for i in range(p):
         top = axes = figure.add_subplot(grid[i, :], sharex=top)
-        _rows(axes, y[:, i], predicted[:, i], None if simulated is None else simulated[:, i], test)
+        draw_rows(axes, y[:, i], predicted[:, i], None if simulated is None else simulated[:, i], test)
         if trained < len(y):
             axes.axvspan(0.5, trained + 0.5, color=PALE, alpha=0.4, linewidth=0)
         axes.set_ylabel(_label(result.model.outputs[i]))
@@ -71,13 +71,15 @@ def headline(result: Identified, name: str = "") -> str:
     return f"{first}\n{second}"
 
 
-def _rows(axes, y: Array, predicted: Array, simulated: Array | None, test: slice) -> None:
+def draw_rows(axes, y: Array, predicted: Array, simulated: Array | None, test: slice) -> None:
     rows, low, high = np.arange(1, len(y) + 1), y.min(), y.max()
     room = 0.25 * (high - low)
     axes.plot(rows, y, color=GREY, linewidth=2.2, label="measured")
-    axes.plot(rows, predicted, color=BLUE, linewidth=0.8, label=f"one step ahead, {_fit(y[test], predicted[test])}")
+    axes.plot(
+        rows, predicted, color=BLUE, linewidth=0.8, label=f"one step ahead, {fit_label(y[test], predicted[test])}"
+    )
     if simulated is not None:
-        start, end, label = test.start or 0, len(y), _fit(y[test], simulated[test])
+        start, end, label = test.start or 0, len(y), fit_label(y[test], simulated[test])
         if label == AWAY:
             outside = ~(np.abs(simulated[start:] - (low + high) / 2) < 3 * (high - low))
             end = start + int(outside.argmax())
@@ -87,7 +89,7 @@ def _rows(axes, y: Array, predicted: Array, simulated: Array | None, test: slice
     axes.legend(loc="upper right", fontsize=8, ncols=3, framealpha=0.8)
 
 
-def _fit(y: Array, predicted: Array) -> str:
+def fit_label(y: Array, predicted: Array) -> str:
     value = fit(y, predicted)[0]
     return "no fit (nothing moves)" if np.isnan(value) else f"fit {value:.1f}" if value > -1000 else AWAY
 

@@ -165,7 +165,7 @@ def _starts(state: Array, y: Array, u: Array, n: int, lags: int) -> list[dict]:
 
 
 def _simulating(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
-    """The fit of `_simulators` that, fitted to two thirds of the rows, simulates the last third best; fitted to all rows.
+    """The fit of `simulators` that, fitted to two thirds of the rows, simulates the last third best; fitted to all rows.
 
     A model of too low an order reaches the least simulation error with slow poles and gains that fit these rows alone. Then
     a fit with fewer free numbers simulates other rows better.
@@ -174,12 +174,12 @@ def _simulating(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int
     if np.ptp(y[:held], 0).all() and np.ptp(u[:held], 0).all():
         y_mean, u_mean = y[:held].mean(0), u[:held].mean(0)
         y_held, u_held = y[:held] - y_mean, u[:held] - u_mean
-        models = _simulators(subspace.hankel(y_held, u_held, lags).state, y_held, u_held, n, lags, rounds)
+        models = simulators(subspace.hankel(y_held, u_held, lags).state, y_held, u_held, n, lags, rounds)
         kind = int(np.argmin([_size_ahead(parts, y - y_mean, u - u_mean, held, rounds) for parts in models]))
-    return next(islice(_simulators(state, y, u, n, lags, rounds), kind, None))
+    return next(islice(simulators(state, y, u, n, lags, rounds), kind, None))
 
 
-def _simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
+def simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
     """Three fits, of which none simulates these rows worse than the one before.
 
     The first has the least prediction errors. The second has its A and C, and B, D, first state and offset of the least

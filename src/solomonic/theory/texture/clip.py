@@ -64,7 +64,7 @@ def read(path: str | Path, most: int, width: int | None = None, rate: float | No
         times.append(frame.time)
     if not times:
         raise ValueError(f"{path}: expected a video, got no frame")
-    order, rate = _even(times, rates, most, remarks)
+    order, rate = even_times(times, rates, most, remarks)
     return Clip(_taken(content, order, shape), rate, tuple(dict.fromkeys(remarks)))
 
 
@@ -168,7 +168,7 @@ def _orientation(frame, remarks: list) -> tuple[bool, bool, bool]:
     return bool(b), b + d < 0, a + c < 0
 
 
-def _even(times: list[float | None], rates: list[float], most: int, remarks: list[str]) -> tuple[Array, float]:
+def even_times(times: list[float | None], rates: list[float], most: int, remarks: list[str]) -> tuple[Array, float]:
     """The frame that is seen at each tick of an even clock, and its ticks a second.
 
     Candidates are the rates that the file names, that of the mean step, and that of steps counted in medians. The rate is
