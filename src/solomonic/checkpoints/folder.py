@@ -28,7 +28,7 @@ CHAT = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-"""How the turns of a chat become text, in Jinja, where a model brings no template of its own."""
+"""The chat template, in Jinja, of a model that has none of its own."""
 
 SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Tokens of which tokenizer_config.json tells the names."""
@@ -89,7 +89,7 @@ def load(
 
 
 def template(folder: str | Path) -> tuple[str, dict[str, str]]:
-    """How the turns of a chat become text, in Jinja: the folder's own template, or `CHAT`; and its special tokens.
+    """The chat template, in Jinja: the folder's own, or `CHAT`; and the special tokens of the folder.
 
     Those are by the names that templates use: `bos_token`, `eos_token` and the others that there are. ValueError for
     files that cannot be read, and for several templates without a default.

@@ -79,7 +79,7 @@ def load(path: Path, identity: dict[str, Any] | None = None) -> tuple[dict[str, 
 
 
 def broken(path: Path, error: Exception) -> Damaged:
-    """For a checkpoint whose content is not what a run wrote; `error` says where."""
+    """The error for a checkpoint with content that no run wrote, at which `error` was raised."""
     return Damaged(f"{path}: expected the checkpoint of a run, got a broken one ({error!r}); use a copy")
 
 

@@ -1,4 +1,4 @@
-"""Text where people keep it: files, folders, JSON and parquet, as documents with their place in their file.
+"""Documents of text, with their place in their file, from files, folders, JSON, tables and parquet.
 
 `.jsonl`, `.ndjson` and `.json` hold a document a record (`records`), `.parquet` a document a row, in the field or column
 `text` or another that is asked for; so do `.csv` and `.tsv` with a column of that name. Any other file is one document.
@@ -36,7 +36,7 @@ LIBRARY_LEAVES_OUT = {"site-packages", "dist-packages", "test", "tests", "idleli
 
 @dataclass(frozen=True)
 class Document:
-    """`text` UTF-8 or nearly; `source` the file as it was named; `start` its first byte, line or row there."""
+    """`text` in UTF-8 or nearly so; `source`, the path of the file; `start`, its first byte, line or row there."""
 
     source: str
     start: int
@@ -83,7 +83,7 @@ def library() -> list[Path]:
 
 
 def of_file(path: Path, field: str = FIELD, named: bool = True) -> Iterator[Document]:
-    """The documents of one file. named: by a person, so that it is an error if it holds none, and not passed over."""
+    """The documents of one file. named: a person named it, so that a file without any is an error and not passed over."""
     suffix = path.suffix.lower()
     if suffix == PARQUET:
         for _, row, of in of_parquet(path, [field]):
@@ -111,7 +111,7 @@ def of_file(path: Path, field: str = FIELD, named: bool = True) -> Iterator[Docu
 
 
 def _of_json(path: Path, content: bytes, field: str, named: bool) -> list[Record] | None:
-    """None where it is a text as any other: in a folder what holds no records, as the settings of a program."""
+    """The records of a `.json`; None where it is a plain text: in a folder one without records, as the settings of a program."""
     try:
         records = list(of_json(path, content))
     except ValueError:

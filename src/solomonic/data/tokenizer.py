@@ -107,7 +107,7 @@ class Tokenizer:
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False, indent=1)
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """(N,) int64. Bytes that are not UTF-8 stay as they are in a tokenizer of bytes, and are replaced in others."""
+        """Token ids (N,) int64. Bytes that are not UTF-8 keep their value in a tokenizer of bytes, and are replaced in others."""
         data = _utf8(text) if isinstance(text, str) else text
         if self.is_bytes:
             return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
@@ -117,7 +117,7 @@ class Tokenizer:
         return np.array(ids, dtype=np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Special tokens give nothing; bytes that are not UTF-8 give U+FFFD."""
+        """The text of the tokens: without special tokens, and with U+FFFD for bytes that are not UTF-8."""
         if self.is_bytes:
             return bytes(t for t in map(int, tokens) if t < 256).decode("utf-8", "replace")
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
@@ -131,7 +131,7 @@ class Tokenizer:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=False)
 
     def piece(self, token: int) -> bytes | None:
-        """What a token gives inside a text, in UTF-8: it may be a part of a character. None for one that gives none."""
+        """The bytes of a token inside a text, in UTF-8, which may be a part of a character; None for one without text."""
         if self.is_bytes:
             return bytes([token]) if token < 256 else None
         name = self.inner.id_to_token(token)
@@ -146,10 +146,10 @@ class Tokenizer:
         return None if not text or "\ufffd" in text else text.encode()
 
     def stream(self) -> Callable[[int | None], str]:
-        """A function from the next token to the text that is certain by now: "" inside a character.
+        """A function from the next token to the text that it completes: "" inside a character.
 
-        None ends the text and gives what is left. Together it is what `decode` gives, but where the library's decoder
-        goes back on text that came before.
+        None ends the text and returns the rest. Together this is the text of `decode`, but where the library's decoder
+        changes text that came before.
         """
         if self.is_bytes:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -177,9 +177,9 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def _spelt(self) -> dict[int, list[int]]:
-        """Special tokens that the library's model itself may find in a text, as Unigram does, by their pieces.
+        """The pieces of special tokens, which the library's model itself may find in a text, as Unigram does.
 
-        But not the token for what is unknown.
+        The token for unknown text is left out.
         """
         pieces = {i: [*self._ids(name[:1]), *self._ids(name[1:])] for name, i in self.specials.items()}
         unknown = set(self._ids("\U0010fffd"))
@@ -218,7 +218,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
-    """Whether it does what byte-level BPE without merges does, whatever it does to whole texts or for pretty output."""
+    """Whether it encodes and decodes as byte-level BPE without merges, whatever its post-processor adds."""
     if inner.get_vocab() != _byte_vocab():
         return False
     parts = json.loads(inner.to_str())
@@ -228,7 +228,7 @@ def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
 
 
 def _byte_vocab() -> dict[str, int]:
-    """What byte-level BPE calls each byte: printable Latin-1 characters themselves, the others U+0100 and on."""
+    """The names of the bytes in byte-level BPE: printable Latin-1 characters themselves, U+0100 and on for the others."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     names = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}

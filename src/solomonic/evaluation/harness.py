@@ -43,8 +43,8 @@ AUTO = 16  # the batch size that "auto" means
 class Solomonic(TemplateLM):
     """`pretrained`: a folder that `folder.load` reads, or a (model, tokenizer) in memory.
 
-    What the tokenizer's own post-processor puts before a text (a beginning-of-text token, in Llama) comes first; where
-    it puts nothing, the token that ends a document stands before a text without a context. Decoding is greedy.
+    A text begins with what the tokenizer's post-processor puts before it (in Llama a beginning-of-text token). Where that is
+    nothing, the token that ends a document precedes a text without a context. Decoding is greedy.
     `batch_size` rows are read at a time, `chunk` tokens of each; neither changes a result beyond rounding.
     ValueError for a folder that cannot be loaded, or a request to sample.
     """
@@ -197,7 +197,7 @@ def _without(text: str, names: Collection[str]) -> str:
 def known(tasks: Sequence[str], include: str | None = None) -> tuple[TaskManager, list[str]]:
     """The harness's tasks, and those of the folder `include`; the names that `tasks`, which may have *, stand for.
 
-    ValueError for one that stands for nothing, or a folder that is not there.
+    ValueError for a pattern that matches no task, or a folder that is not there.
     """
     if include is not None and not Path(include).is_dir():
         raise ValueError(f"{include}: expected a folder of tasks; it is not there")
@@ -236,7 +236,7 @@ def shown(results: dict[str, Any]) -> str:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name; or the best there is, with a warning: the harness names one itself where nobody chose."""
+    """The device of that name; or, with a warning, the best that there is: the harness names one where the user did not."""
     best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if name is None or torch.device(name).type in (best.type, "cpu"):
         return torch.device(name or best)

@@ -53,7 +53,7 @@ def named(words: str) -> Task:
 
 
 def fits(model: LanguageModel, problem: Task) -> None:
-    """ValueError when the task has tokens that the model has not."""
+    """ValueError for a task with more tokens than the model."""
     if problem.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"task {problem.name}: expected a model of {problem.vocab_size} tokens or more, as the task draws them, got "
@@ -82,7 +82,7 @@ def recall(
 
 
 def _check_logits(model: LanguageModel, problem: Task, length: int) -> None:
-    """ValueError for logits that are no numbers, of which the largest would be taken for an answer."""
+    """ValueError for logits that are not finite, whose largest would count as an answer."""
     batch = problem.test_batch(1, length, np.random.default_rng(0))
     with reading(model) as device:
         state = None

@@ -1,4 +1,4 @@
-"""Retrieval: a number is said once in a long text, at some depth, and asked for at the end.
+"""Retrieval: a number stands once in a long text, at some depth, and is asked for at the end.
 
     passkey   in sentences that repeat. "... A cart stands by the gate. The pass key is 71432. Remember it: ... What is
               the pass key? The pass key is" must go on with " 71432"
@@ -52,7 +52,7 @@ class DepthScore:
 
 
 def shortest(kind: str, tokenizer: Tokenizer) -> int:
-    """Tokens of a prompt without filler, at most."""
+    """The most tokens of a prompt without filler."""
     name, place = (max(words, key=lambda word: len(tokenizer.encode(" " + word))) for words in (NAMES, PLACES))
     return sum(len(tokenizer.encode(part)) for part in _parts(kind, name, place, "88888")) + 8
 
@@ -67,7 +67,7 @@ def prompt(
 ) -> Prompt:
     """A prompt of `length` tokens. The same state of `rng` gives the same one at every depth, but for the place.
 
-    `documents`, tokens, are the filler of "needle". ValueError for a kind nobody knows, a depth out of [0, 1], a
+    `documents`, tokens, are the filler of "needle". ValueError for an unknown kind, a depth out of [0, 1], a
     length under `shortest`, or a needle without documents.
     """
     if not 0 <= depth <= 1:
@@ -118,7 +118,7 @@ def _report_tokens(report: Callable[[int], None], length: int, prompts: int) -> 
 
 
 def _parts(kind: str, name: str, place: str, number: str) -> tuple[str, str, str]:
-    """What stands first, the sentence with the number, the question."""
+    """The beginning, the sentence with the number, and the question."""
     if kind == "passkey":
         return (
             "One number is hidden in this text. Find it and keep it in mind.\n",

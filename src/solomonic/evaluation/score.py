@@ -59,7 +59,8 @@ def continuations(
     """For each (context, its continuations): log p of each continuation, in nats, and whether greedy decoding gives it.
 
     A context has one token or more. `batch` rows of `chunk` tokens a call at most, which changes no result beyond
-    rounding; `report` gets the number of groups that are done since it was called last. An empty continuation has log p 0 and is greedy.
+    rounding; `report` gets the number of groups that are done since its last call. An empty continuation has log p 0 and is
+    greedy.
     """
     scores: list[list[tuple[float, bool]]] = [[(0.0, True)] * len(after) for _, after in groups]
     order = sorted(range(len(groups)), key=lambda i: len(groups[i][0]), reverse=True)
@@ -88,7 +89,7 @@ def _score(
     after: Sequence[np.ndarray],
     chunk: int,
 ) -> list[tuple[float, bool]]:
-    """`before` is the one token that is read ahead of each row of `after`."""
+    """log p and greediness of each row of `after`, whose one token `before` is read first, from `state`."""
     device = next(model.parameters()).device
     inputs, mask = _padded([np.concatenate([a, b])[:-1] for a, b in zip(before, after)], device)
     targets, _ = _padded(after, device)
@@ -113,7 +114,7 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _padded(rows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Rows as one tensor, zeros on the right, and the mask of what is real; no mask where all are of one length."""
+    """The rows as one tensor, padded on the right, and the mask, False at padding; None where all are of one length."""
     sizes = np.array([len(row) for row in rows])
     mask = np.arange(sizes.max()) < sizes[:, None]
     tokens = np.zeros(mask.shape, dtype=np.int64)

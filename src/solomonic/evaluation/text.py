@@ -1,4 +1,4 @@
-"""Bits per byte of held-out text, against the length of what the model has read."""
+"""Bits per byte of held-out text, by the number of tokens that the model has read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .score import ScoredModel, nats, reading
 
 @dataclass(frozen=True)
 class Bits:
-    """Of one length: `mean` bits a byte over all of the text, and `by_position`, (length,) float64 bits a byte.
+    """Bits a byte of rows of one length: `mean` over all of the text, and `by_position`, (length,) float64.
 
     By position, a token counts as many bytes as a token of this text has on average.
     """
@@ -23,7 +23,7 @@ class Bits:
 
 
 def spans(documents: Sequence[np.ndarray], longest: int, most: int) -> np.ndarray:
-    """(n, longest + 1) tokens: at most `most` pieces of the documents, evenly from all there are that do not overlap.
+    """(n, longest + 1) tokens: at most `most` pieces of the documents, evenly from all that do not overlap.
 
     ValueError when no document has longest + 1 tokens.
     """

@@ -23,7 +23,7 @@ class SolomonicBlock(GradientCheckpointingLayer, Block):
 
 
 class Backbone(LanguageModel):
-    """What every model of `hf.model` wraps; arguments are those of `SolomonicForCausalLM.forward`."""
+    """The model inside every model of `hf.model`; arguments are those of `SolomonicForCausalLM.forward`."""
 
     Block = SolomonicBlock
 
@@ -39,7 +39,7 @@ class Backbone(LanguageModel):
         seq_idx: Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """last_hidden_state (B, T, d_model) is what the head takes."""
+        """last_hidden_state (B, T, d_model) is the input of the head."""
         _refuse(kwargs)
         inputs = inputs_embeds if input_ids is None else input_ids
         if inputs is None or (input_ids is not None and inputs_embeds is not None):

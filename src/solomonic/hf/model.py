@@ -115,7 +115,7 @@ class SolomonicPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Our initial values for what a checkpoint does not have: those of another model of the configuration."""
+        """Initial values for tensors that a checkpoint lacks: those of a new model of the configuration."""
         if isinstance(module, LanguageModel):
             ours = dict(module.named_parameters(remove_duplicate=False))
             if not all(getattr(parameter, "_is_hf_initialized", False) for parameter in ours.values()):
@@ -126,12 +126,12 @@ class SolomonicPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.weight, std=module.embedding_dim**-0.5)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        """For code outside transformers it would skip modules without parameters of their own: those above."""
+        """As in transformers, which for code outside it would skip modules without parameters of their own."""
         super()._initialize_weights(module)
 
 
 class SolomonicModel(SolomonicPreTrainedModel):
-    """What the head takes, (B, T, d_model): `AutoModel`'s."""
+    """The model without a head, `AutoModel`'s: its outputs are (B, T, d_model)."""
 
     @can_return_tuple
     def forward(

@@ -1,4 +1,4 @@
-"""Where documents begin in packed rows: the forms in which transformers' collators say it, as numbers of documents.
+"""Where documents begin in packed rows: the arguments of transformers' collators become numbers of documents.
 
 B rows, T columns. Three forms, any of which begins a document: positions that restart (`position_ids`), numbers of the
 documents (`seq_idx`), and the ends of the documents in all rows, one after the other (`cu_seq_lens_q`).
@@ -36,7 +36,7 @@ def segments(
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """(B, T) numbers of documents that go on from `state`'s, None where none begins; and `last` for the next call.
 
-    real (B, T) bool, None where nothing is padding. last: (B,) of each form that a call before gave, at its last real
+    real (B, T) bool, None where nothing is padding. last: (B,) for each argument of the call before, at its last real
     token. ValueError for another shape than (B, T), and for ends that do not fit it.
     """
     begins, after = None, {}

@@ -45,7 +45,7 @@ class Sampling:
         return rank if ids is None else int(ids[rank])
 
     def _uniform(self, position: int) -> float:
-        """A number in [0, 1) that seed and position alone decide."""
+        """A number in [0, 1), a function of seed and position alone."""
         digest = blake2b(f"{self.seed} {position}".encode(), digest_size=8).digest()
         return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
 

@@ -23,7 +23,7 @@ def card(
     history: TextHistory,
     command: str,
 ) -> str:
-    """README.md of a model folder; `sources` are the paths of the data, `name` what a person calls the model."""
+    """README.md of a model folder; `sources` are the paths of the data, `name` is the title."""
     parameters = sum(p.numel() for p in model.parameters())
     mixers = ", ".join(f"{n} x {mixer}" for mixer, n in Counter(x.name for x in model.config.layers).items())
     tokens = config.steps * config.batch_size * config.length

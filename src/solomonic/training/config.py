@@ -37,9 +37,9 @@ class TrainConfig:
     def dropped(self, step: int) -> Tensor | None:
         """(batch_size,) bool: the rows of step 0, 1, ... whose fading memories are not read beside attention; None for none.
 
-        `fading_dropout` of them at first, falling to none at half of the steps. A fading memory learns faster than
-        attention and explains what is easy, so that what only attention can recall would be learnt late, or not at all. On
-        text, where little is recalled, it costs more than it brings (docs/log.md).
+        The share of them is `fading_dropout` at first and falls to zero at half of the steps. A fading memory learns faster
+        than attention and explains what is easy; without this, what only attention can recall is learnt late, or not at
+        all. On text, where little is recalled, it costs more than it brings (docs/log.md).
         """
         share = self.fading_dropout * (1 - 2 * step / self.steps)
         if share <= 0:

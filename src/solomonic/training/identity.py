@@ -16,18 +16,18 @@ from ..tasks.base import Task
 
 
 def identity(model: ModelConfig, data: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As plain JSON values; `data` says what the run reads, `settings` are those that change what is computed."""
+    """The identity of a run as plain JSON values. `data` names what it reads; `settings` are those that change its results."""
     plain: dict[str, Any] = json.loads(json.dumps({"model": model.to_dict()} | dict(data) | dict(settings)))
     return plain
 
 
 def of_task(task: Task) -> dict[str, Any]:
-    """The name of a task and all that it draws from, as plain values: options as they are, of data the digest."""
+    """The name of a task and all that it draws from, as plain values: its options, and digests of its data."""
     return {"task": task.name} | {f"task {name}": _plain(value) for name, value in vars(task).items()}
 
 
 def _plain(x: Any) -> Any:
-    """As JSON has it; of an array, its digest."""
+    """A plain JSON value for `x`; for an array its type, shape and digest."""
     if x is None or isinstance(x, (bool, int, float, str)):
         return x
     if isinstance(x, Mapping):

@@ -28,9 +28,9 @@ SHORTEST, LONGEST, FEWEST = 8, 128, 16
 
 
 class LookupRows:
-    """What each step reads, of `steps`: a function of the seed, the step and which rows are asked for.
+    """The batches of `steps` steps: a function of the seed, the step and which rows of it are asked for.
 
-    share: of the rows, those with passages of the others. vocab_size: random tokens are below it, but not `end`.
+    share: of the rows that get passages of the others. vocab_size: random tokens are below it, and never `end`.
     """
 
     def __init__(self, rows: Rows, share: float, steps: int, vocab_size: int, end: int):

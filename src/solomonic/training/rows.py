@@ -26,7 +26,9 @@ LONG = 64 * 1024
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """`values` (N,) of all documents, each after an end token; `starts` (D,) int64 of those; `size` in bytes of text."""
+    """`values` (N,), the token ids of all documents, each after an end token; `starts` (D,) int64, the places of these end
+    tokens; `size`, bytes of text.
+    """
 
     values: np.ndarray
     starts: np.ndarray
@@ -52,7 +54,9 @@ def prepare(
     tokenizer: Tokenizer,
     origin: Any = None,
 ) -> None:
-    """Write the tokens to `folder`, for `read`. `origin`, plain values, says what they are of; `held_out` None: `share` of `documents`.
+    """Write the tokens to `folder`, for `read`. `origin`, plain values, identifies the text that they are of.
+
+    held_out: the documents to score; None: `share` of `documents` is held out.
 
     Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
     it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
@@ -113,9 +117,9 @@ def origin(folder: Path) -> Any:
 
 
 def read(folder: Path, check: bool = True) -> Data:
-    """What `prepare` wrote, mapped from the disk. ValueError where it is damaged.
+    """The tokens that `prepare` wrote, mapped from the disk. ValueError where they are damaged.
 
-    Without `check` its contents are not compared with what was written: `prepare` or `origin` has just seen them.
+    Without `check` the contents are not compared with their digest: `prepare` or `origin` has just done so.
     """
     content = _content(folder)
 
@@ -145,7 +149,7 @@ def _content(folder: Path) -> dict[str, Any]:
 
 
 class RowBatch(NamedTuple):
-    """tokens, targets, segments (B, T) int64; may_see (B, B) bool: which rows each finds tokens of, None for none."""
+    """tokens, targets, segments (B, T) int64; may_see[i, j] (B, B) bool: whether row i finds tokens of row j, None for none."""
 
     tokens: np.ndarray
     targets: np.ndarray
@@ -154,12 +158,12 @@ class RowBatch(NamedTuple):
 
 
 class Rows:
-    """What each step reads: B rows of T tokens, and the tokens after each of them.
+    """The batch of each step: B rows of T tokens, and the tokens after each of them.
 
-    Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from that
-    and shuffled. With it, row b goes on at step s + 1 where it ended at step s, so that a state can be carried, for
-    that many steps; then it begins at another place. The first step of an epoch begins anew. Segments number the
-    documents, and what is read of them after another place, and grow along a row: a state is carried no further.
+    Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from it and
+    shuffled. With `carry`, row b of step s + 1 goes on where row b of step s ended, for that many steps, so that a state
+    can be carried; then it begins at another position. The first step of an epoch begins anew. Segments, which grow along
+    a row, number the documents and their parts after such a jump: a state is carried no further.
     """
 
     def __init__(self, tokens: TokenizedText, length: int, batch_size: int, seed: int, carry: int = 0):
@@ -175,7 +179,7 @@ class Rows:
         self._order = lru_cache(2)(self._draw)
 
     def begins(self, step: int) -> bool:
-        """Whether the rows of this step go on from nothing."""
+        """Whether no row of this step goes on from the step before."""
         return not self.carry or step % self.epoch == 0
 
     def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
@@ -184,17 +188,18 @@ class Rows:
         step %= self.epoch
         numbers = np.arange(self.batch_size)[rows]
         index = numbers * self.epoch + step if self.carry else step * self.batch_size + numbers
-        place = shift + row[index, None] * self.length + np.arange(self.length + 1)
-        document = offsets.searchsorted(place, side="right") - 1
-        tokens = self.tokens.values[self.tokens.starts[documents[document]] + place - offsets[document]].astype(
+        position = shift + row[index, None] * self.length + np.arange(self.length + 1)
+        document = offsets.searchsorted(position, side="right") - 1
+        tokens = self.tokens.values[self.tokens.starts[documents[document]] + position - offsets[document]].astype(
             np.int64
         )
         segment = stretch[index, None] * len(documents) + document
         return RowBatch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
-        """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows, and
-        how often it has gone to another place before each of them."""
+        """Of an epoch: the order of the documents, the start of each in it, the offset of the rows, the order of the rows, and
+        the number of jumps before each row.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         documents = rng.permutation(len(self.sizes))
         sizes = self.sizes[documents]

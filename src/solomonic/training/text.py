@@ -1,8 +1,8 @@
-"""A run: rows of text in, a folder that Hugging Face's tools read out. Accelerate spreads it over processes.
+"""Training of a model on text, over one process or many, by Accelerate.
 
 The global batch is cut into micro-batches in one fixed order, whatever the number of processes and of accumulation
 steps, so that these change the losses by rounding only. On one machine a run is a function of its settings, killed and
-resumed or not: what a step reads depends on the step alone, and a checkpoint has all the rest.
+resumed or not: what a step reads depends on the step alone, and a checkpoint has everything else.
 """
 
 import time
@@ -38,7 +38,7 @@ LENGTHS = (1, 4, 32)
 
 
 def build_accelerator(config: RunConfig, logs: Path, cpu: bool = False) -> Accelerator:
-    """One process, or those that torchrun or `accelerate launch` began. `cpu`: even where there is an accelerator."""
+    """For this process, or those that torchrun or `accelerate launch` began. `cpu`: even where there is an accelerator."""
     cpu = cpu or not torch.accelerator.is_available()
     device = torch.device("cpu") if cpu else torch.accelerator.current_accelerator()
     assert device is not None
@@ -53,8 +53,8 @@ def spread(
 
     The context is of a function of whether this is the last micro-batch of a step: then gradients are exchanged.
 
-    With `fsdp` each block is sharded for itself by PyTorch's `fully_shard`, on any device; Accelerate's own FSDP2,
-    which it has for accelerators only, serves whoever asks `accelerate launch` for it.
+    With `fsdp` PyTorch's `fully_shard` shards each block by itself, on any device; Accelerate's own FSDP2, for accelerators
+    only, is there for runs of `accelerate launch`.
     """
     if not config.fsdp:
         copied, optimizer = accelerator.prepare(model, build_optimizer(model, config))
@@ -238,7 +238,7 @@ def _nothing_read(config: RunConfig) -> list[State | None]:
 
 
 def _held_out(data: Data, length: int, most: int) -> Any:
-    """Tokens for `bits_per_byte` at `length`, or at the longest that there is; None where nothing is held out."""
+    """Tokens for `bits_per_byte` at `length`, or at the longest possible below it; None where nothing is held out."""
     documents = data.held_out.documents()
     reach = min(length, max((len(tokens) for tokens in documents), default=0) - 1)
     return spans(documents, reach, max(1, most // reach)) if reach >= 1 else None
@@ -262,7 +262,7 @@ def _gathered(accelerator: Accelerator, states: list[Any]) -> dict[str, Tensor]:
 
 
 def _carried(model: LanguageModel, rest: dict[str, Tensor], part: slice, device: torch.device) -> Any:
-    """The rows `part` of what `_gathered` gave."""
+    """The rows `part` of the states of `_gathered`."""
     template = model.init_state(1, 0, "meta")
     leaves = iter([rest[name][part].to(device) for name, _ in state_tensors(template)])
     return map_state(lambda _: next(leaves), template)

@@ -18,9 +18,8 @@ USUAL = 256  # layers that are cheap to write down, whatever tensors there are
 
 
 def number(config: Mapping[str, Any], name: str, default: float | None = None, kind: type = float) -> Any:
-    """`config[name]` as `kind`, int or float; ValueError where it is missing without a default, or something else.
-
-    Something else is a whole number beyond `LARGEST` and one that is not finite, too.
+    """`config[name]` as `kind`, int or float; ValueError where it is missing without a default, or no such
+    number, or a whole number beyond `LARGEST`, or not finite.
     """
     value = default if config.get(name) is None else config[name]
     if value is None:
@@ -33,7 +32,7 @@ def number(config: Mapping[str, Any], name: str, default: float | None = None, k
 
 
 def layer_count(config: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor]) -> int:
-    """`config[name]`, a number of layers, as `check_layers` lets pass."""
+    """`config[name]`, a number of layers that passes `check_layers`."""
     count = number(config, name, kind=int)
     check_layers(name, count, tensors)
     return count
@@ -65,7 +64,7 @@ def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def require(config: Mapping[str, Any], prefix: str = "", **supported: tuple) -> None:
-    """ValueError unless each of these settings is absent or has one of the values given for it."""
+    """ValueError unless each of these settings is absent or has one of the values in `supported`."""
     for name, values in supported.items():
         if name in config and config[name] not in values:
             expected = " or ".join(repr(value) for value in values)
