@@ -16,7 +16,8 @@ from solomonic.compare.suites import QUICK
 from solomonic.evaluation.recall import recall
 from solomonic.probe.watch import MEMORIES, memories, watch
 from solomonic.tasks import task
-from solomonic.training.fit import TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 SAMPLES = 32
 

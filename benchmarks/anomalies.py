@@ -74,7 +74,7 @@ def labelled(folder: Path) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
     if not labels:
         raise SystemExit(f"{folder}: expected the labelled windows as {' or '.join(LABELS)}, got neither")
     paths = {path.name: path for path in folder.rglob("*.csv") if "results" not in path.relative_to(folder).parts}
-    found = {}
+    data = {}
     for name, spans in sorted(json.loads(labels.read_text()).items()):
         if path := paths.get(Path(name).name):
             series = read(path)
@@ -82,10 +82,10 @@ def labelled(folder: Path) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
                 (series.times.index(first[:19]), len(series.times) - 1 - series.times[::-1].index(last[:19]))
                 for first, last in spans
             ]
-            found[name.removesuffix(".csv")] = (series, rows)
-    if not found:
+            data[name.removesuffix(".csv")] = (series, rows)
+    if not data:
         raise SystemExit(f"{folder}: expected series that {labels.name} names, got none")
-    return found
+    return data
 
 
 def read(path: Path) -> Series:
@@ -99,7 +99,7 @@ def read(path: Path) -> Series:
 
 def planted(count: int = 36, rows: int = 3000, day: int = 96) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
     """Series with spikes, shifts, flat stretches, changes of scale and noise; windows a tenth of the rows together."""
-    found = {}
+    data = {}
     for seed in range(100, 100 + count):
         noise, t = np.random.default_rng(seed), np.arange(rows)
         shape = np.exp(noise.uniform(1, 3) * np.cos(2 * np.pi * (t / day - noise.uniform())))
@@ -137,8 +137,8 @@ def planted(count: int = 36, rows: int = 3000, day: int = 96) -> dict[str, tuple
                 x[at] += noise.uniform(1, 3, 6)
             windows.append((int(start), int(start + width)))
         values = x * noise.uniform(1, 1000) + noise.uniform(-100, 100)
-        found[f"planted {seed}"] = (Series("value", values, None, timedelta(days=1) / day, [], 2), windows)
-    return found
+        data[f"planted {seed}"] = (Series("value", values, None, timedelta(days=1) / day, [], 2), windows)
+    return data
 
 
 def main() -> None:
@@ -147,12 +147,12 @@ def main() -> None:
     parser.add_argument("--half", choices=("tuned", "judged"), help="of the 24 series that the docs report on")
     parser.add_argument("--threshold", type=float, help="of the residual stack, instead of its best one")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    chosen = parser.parse_args()
-    data, result = labelled(chosen.folder) if chosen.folder else planted(), {}
-    if chosen.half:
-        half = TUNED if chosen.half == "tuned" else JUDGED
+    args = parser.parse_args()
+    data, result = labelled(args.folder) if args.folder else planted(), {}
+    if args.half:
+        half = TUNED if args.half == "tuned" else JUDGED
         if missing := set(half) - data.keys():
-            raise SystemExit(f"{chosen.folder}: expected all of the {chosen.half} half, missing {sorted(missing)}")
+            raise SystemExit(f"{args.folder}: expected all of the {args.half} half, missing {sorted(missing)}")
         data = {name: data[name] for name in half}
     groups = {}
     for key in data:
@@ -161,7 +161,7 @@ def main() -> None:
         began = time.perf_counter()
         scored = {key: (detect(series), rows) for key, (series, rows) in data.items()}
         seconds = time.perf_counter() - began
-        fixed = chosen.threshold if name == "residual stack" else None
+        fixed = args.threshold if name == "residual stack" else None
         best = {profile: score(scored.values(), settings, fixed) for profile, settings in PROFILES.items()}
         standard = best["standard"]
         at = standard.threshold
@@ -177,15 +177,15 @@ def main() -> None:
     ]
     print(table(("detector", *PROFILES, "windows found", "false alarms", "threshold", "seconds"), lines))
     for kind, what in (("groups", "score"), ("series", "points")):
-        if len(data) > 1 and chosen.folder:
+        if len(data) > 1 and args.folder:
             print(f"\nstandard {what}, at the detector's one threshold of the standard profile; false alarms")
             lines = [
                 (key, *(f"{r[kind][key][what]:.3f}; {r[kind][key]['false_alarms']}" for r in result.values()))
                 for key in result["random"][kind]
             ]
             print(table((kind, *result), lines))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

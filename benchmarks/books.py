@@ -30,18 +30,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    settings = f"--steps {chosen.steps} --length {chosen.length} --batch-size 16 --lr 3e-3 --eval-every 100"
-    settings = f"{settings} --seed {chosen.seed}".split()
-    lengths = [times * chosen.length for times in TIMES]
+    args = parser.parse_args()
+    settings = f"--steps {args.steps} --length {args.length} --batch-size 16 --lr 3e-3 --eval-every 100"
+    settings = f"{settings} --seed {args.seed}".split()
+    lengths = [times * args.length for times in TIMES]
     titles = " | ".join(f"at {length:,} ({times}x)" for length, times in zip(lengths, TIMES))
     lines = [
         f"| | parameters | {titles} | second half of {lengths[-1]:,} | state at {lengths[-1]:,} |",
         "|---" * (len(lengths) + 4) + "|",
     ]
-    for arch in chosen.arch:
-        out = chosen.out / arch
-        command = ["train", *chosen.paths, "--model", arch, "--out", str(out), *settings, "--resume"]
+    for arch in args.arch:
+        out = args.out / arch
+        command = ["train", *args.paths, "--model", arch, "--out", str(out), *settings, "--resume"]
         subprocess.run([sys.executable, "-m", "solomonic", *command, "--eval-tokens", "32768"], check=True)
         model, tokenizer = load(out)
         text = spans(read(out / "run").held_out.documents(), lengths[-1], sys.maxsize)

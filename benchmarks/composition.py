@@ -24,7 +24,8 @@ from torch import Tensor
 from solomonic import LanguageModel, preset
 from solomonic.ops.composition import METHODS
 from solomonic.tasks.distractor_recall import DistractorRecall
-from solomonic.training.fit import TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 PAIRS, STEPS, ROWS = 8, 1600, 256
 CHUNKS = (2, 4, 8)

@@ -39,7 +39,8 @@ from solomonic.ops.memory_attention.state import memory_positions
 from solomonic.retrieval.attach import Attached, layout
 from solomonic.retrieval.hedge import Hedged
 from solomonic.tasks.base import Batch, Task
-from solomonic.training.fit import TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 NEWEST = 256  # tokens that a hedged reader of what is new finds
 BLOCK = 16  # of the model: its window, and an entry of the store

@@ -19,7 +19,9 @@ import torch
 from tqdm import tqdm
 
 from solomonic import LanguageModel, __version__, preset
-from solomonic.inference.generation import Sampling, Session, read, stream
+from solomonic.inference.generation import read, stream
+from solomonic.inference.sampling import Sampling
+from solomonic.inference.sessions import Session
 
 LENGTHS, CHUNK, ROUNDS, TOKENS = (1_000, 10_000, 100_000), 512, 60, 8
 SAMPLING = Sampling(temperature=1.0)

@@ -146,8 +146,8 @@ def case(architecture: str, bases: list[type]) -> type[unittest.TestCase]:
         self.assertEqual({tensor.shape[0] for tensor in past_key_values.tensors()}, {batch_size})
 
     def check_caches_are_equal(self, cache1, cache2):
-        for one, other in zip(cache1.tensors(), cache2.tensors(), strict=True):
-            torch.testing.assert_close(one, other)
+        for tensor, other in zip(cache1.tensors(), cache2.tensors(), strict=True):
+            torch.testing.assert_close(tensor, other)
 
     body = dict(
         setUp=setUp,
@@ -211,16 +211,16 @@ def main() -> int:
     parser.add_argument("transformers", type=Path)
     parser.add_argument("architectures", nargs="*", default=["bmojo", "mamba2", "transformer"])
     parser.add_argument("-k", default="", help="only tests with this in their name")
-    chosen = parser.parse_args()
+    args = parser.parse_args()
     for model, names in CLASSES.items():
         names["solomonic"] = model.__name__
-    bases = mixins(chosen.transformers)
+    bases = mixins(args.transformers)
     count_models()
     outcomes = {}
-    for architecture in chosen.architectures:
+    for architecture in args.architectures:
         tests = unittest.defaultTestLoader.loadTestsFromTestCase(case(architecture, bases))
         result = Result()
-        unittest.TestSuite(test for test in tests if chosen.k in test._testMethodName).run(result)
+        unittest.TestSuite(test for test in tests if args.k in test._testMethodName).run(result)
         outcomes[architecture] = result.outcome
     print(f"\ntransformers {transformers.__version__}, torch {torch.__version__}\n")
     print("| architecture | passed | skipped | failed |\n|---|---|---|---|")

@@ -33,14 +33,14 @@ import solomonic.cli._commands
 import solomonic.compare.run
 import solomonic.memory
 import solomonic.retrieval.remember
-import solomonic.training.run  # noqa: F401
+import solomonic.training.text  # noqa: F401
 from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import load, save
 from solomonic.cli import main as solomonic_main
 from solomonic.compare import suites
 from solomonic.compare.suites import Run, Suite
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.inference.generation import SessionFile
+from solomonic.inference.sessions import SessionFile
 
 SIZES = {"d_model": 16, "n_layers": 2, "window": 8, "capacity": 4, "state_size": 4}
 TINY = [

@@ -26,7 +26,8 @@ from solomonic.memory import open_store
 from solomonic.model import map_state
 from solomonic.retrieval.attach import Attached, layout
 from solomonic.tasks.base import IGNORE, Batch, Task
-from solomonic.training.fit import TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 WORDS, NAMES, NUMBERS = 500, 256, 32
 FIRST_NAME = WORDS

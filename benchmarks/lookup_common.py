@@ -8,7 +8,8 @@ from statistics import median
 import tokenizers
 
 from solomonic import ModelConfig
-from solomonic.inference.generation import Session, stream
+from solomonic.inference.generation import stream
+from solomonic.inference.sessions import Session
 
 
 def bpe(texts: Iterable[str], size: int) -> tokenizers.Tokenizer:

@@ -26,7 +26,7 @@ from solomonic import preset
 from solomonic.checkpoints.folder import load
 from solomonic.evaluation.score import continuations
 from solomonic.evaluation.text import bits_per_byte, spans
-from solomonic.inference.generation import Session
+from solomonic.inference.sessions import Session
 from solomonic.memory import open_store
 from solomonic.retrieval.attach import Attached, layout
 from solomonic.retrieval.hedge import Hedged

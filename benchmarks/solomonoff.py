@@ -38,14 +38,17 @@ def timed(call):
 
 def main(length: int = 12) -> None:
     compiled.ready()
-    print("every program to length 8, 200 steps each: the reference and the compiled search, in turn")
+    print("every program to length 8, 200 steps each: the reference and the compiled search")
     for name in ("01 repeated", "all zeros", "counter in unary"):
         data, limits = tuple(map(int, SEQUENCES[name])), uniform(8, 200)
         slow, seconds = timed(lambda: reference.search(data, limits))
         fast, each = timed(lambda: [compiled.search(data, limits) for _ in range(20)])
-        found = fast[0]
-        equal = (slow.counts == found.counts).all() and (slow.programs, slow.steps) == (found.programs, found.steps)
-        equal = equal and slow.shortest == found.shortest and slow.least == found.least
+        outcomes = fast[0]
+        equal = (slow.counts == outcomes.counts).all() and (slow.programs, slow.steps) == (
+            outcomes.programs,
+            outcomes.steps,
+        )
+        equal = equal and slow.shortest == outcomes.shortest and slow.least == outcomes.least
         print(
             f"  {name:<18} {'equal' if equal else 'NOT EQUAL'}: {slow.programs:,} programs, "
             f"{slow.programs / seconds / 1e3:.0f} thousand/s and {20 * slow.programs / each / 1e6:.0f} million/s, "
@@ -56,16 +59,16 @@ def main(length: int = 12) -> None:
         data = tuple(map(int, bits))
         rates = []
         for _ in range(3):
-            found, seconds = timed(lambda: compiled.search(data, uniform(length - 2, 1000)))
-            rates.append(found.programs / seconds / 1e6)
-        found, seconds = timed(lambda: compiled.search(data, uniform(length, 1000)))
+            outcomes, seconds = timed(lambda: compiled.search(data, uniform(length - 2, 1000)))
+            rates.append(outcomes.programs / seconds / 1e6)
+        outcomes, seconds = timed(lambda: compiled.search(data, uniform(length, 1000)))
         print(
             f"  {name:<18} {bits}\n    {statistics.median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}) million/s; "
-            f"to {length}: {found.programs:,} programs, {found.steps:,} steps, {seconds:.1f} s, "
-            f"{found.programs / seconds / 1e6:.0f} million/s"
+            f"to {length}: {outcomes.programs:,} programs, {outcomes.steps:,} steps, {seconds:.1f} s, "
+            f"{outcomes.programs / seconds / 1e6:.0f} million/s"
         )
-        print(f"    -log2 M <= {-log2_of(found.printed):.2f}, undecided {float(found.undecided):.3f}")
-        for hit in found.shortest[:2]:
+        print(f"    -log2 M <= {-log2_of(outcomes.printed):.2f}, undecided {float(outcomes.undecided):.3f}")
+        for hit in outcomes.shortest[:2]:
             on, why = reference.continuation(hit.program, len(data) + 24)
             print(
                 f"    {reference.layout(hit.program)}  {hit.steps} steps, Kt {hit.kt:.2f}, goes on {on[len(data) :]} {why}"

@@ -18,7 +18,7 @@ import torch
 from lookup_common import decoded
 
 from solomonic import LanguageModel, preset
-from solomonic.inference.generation import Session
+from solomonic.inference.sessions import Session
 from solomonic.memory import LayerLayout, Layout, Tokens, open_store
 from solomonic.memory.search.exact import ExactIndex, Keys
 from solomonic.retrieval.attach import Attached, layout

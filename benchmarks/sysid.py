@@ -52,9 +52,9 @@ def nfoursid(y, u, rows, order):
     outputs, inputs = [f"y{i}" for i in range(y.shape[1])], [f"u{i}" for i in range(u.shape[1])]
     frame = pd.DataFrame(np.concatenate([y, u], 1)[:rows], columns=outputs + inputs)
     for blocks in (10, 20):
-        found = NFourSID(frame, output_columns=outputs, input_columns=inputs, num_block_rows=blocks)
-        found.subspace_identification()
-        space, noise = found.system_identification(rank=order)
+        identified = NFourSID(frame, output_columns=outputs, input_columns=inputs, num_block_rows=blocks)
+        identified.subspace_identification()
+        space, noise = identified.system_identification(rank=order)
         p = y.shape[1]
         K, R = gain(Markov(space.a, space.c, noise[p:, p:], noise[p:, :p], noise[:p, :p]))
         yield f"nfoursid, {blocks} rows", scores(Linear(space.a, space.b, space.c, space.d, K, R), y, u, rows)
@@ -66,13 +66,13 @@ def sippy(y, u, rows, order):
     for method in ("N4SID", "MOESP", "CVA", "PARSIM-K", "PARSIM-S", "PARSIM-P"):
         try:
             with redirect_stdout(StringIO()):
-                found = system_identification(
+                identified = system_identification(
                     y[:rows].T, u[:rows].T, method, SS_fixed_order=order, SS_f=20, SS_p=20, SS_D_required=True
                 )
         except np.linalg.LinAlgError as error:
             print(f"sippy {method}, order {order}: {error}", file=sys.stderr)
             continue
-        model = Linear(*(np.asarray(getattr(found, name), float) for name in "ABCDK"), np.eye(y.shape[1]))
+        model = Linear(*(np.asarray(getattr(identified, name), float) for name in "ABCDK"), np.eye(y.shape[1]))
         yield f"sippy {method}", scores(model, y, u, rows)
 
 
@@ -80,8 +80,8 @@ def statsmodels(y, u, rows, order):
     """Maximum likelihood: ARMAX with `order` states for one output, else VARX of the lags that `order` allows."""
     p = y.shape[1]
     if p == 1:
-        found = _armax(y[:rows], u[:rows], order)
-        whole = found.model.clone(y, u=u).smooth(found.params)
+        fitted = _armax(y[:rows], u[:rows], order)
+        smoothed = fitted.model.clone(y, u=u).smooth(fitted.params)
         name = "statsmodels ARMAX"
     elif order >= p:
         from statsmodels.tsa.statespace.varmax import VARMAX
@@ -89,14 +89,14 @@ def statsmodels(y, u, rows, order):
         lagged = np.concatenate([np.roll(u, k, 0) for k in range(order // p + 1)], 1)
         lagged[: order // p] = 0
         model = VARMAX(y[:rows], exog=lagged[:rows], order=(order // p, 0), trend="n")
-        found = model.fit(maxiter=30, disp=False, cov_type="none")
-        whole = model.clone(y, exog=lagged).smooth(found.params, cov_type="none")
+        fitted = model.fit(maxiter=30, disp=False, cov_type="none")
+        smoothed = model.clone(y, exog=lagged).smooth(fitted.params, cov_type="none")
         name = f"statsmodels VARX({order // p})"
     else:
         return
-    one = np.reshape(whole.predict(), y.shape)[rows:]
-    alone = np.reshape(whole.predict(start=rows, end=len(y) - 1, dynamic=0), one.shape)
-    yield name, (fit(y[rows:], one).mean(), fit(y[rows:], alone).mean())
+    ahead = np.reshape(smoothed.predict(), y.shape)[rows:]
+    alone = np.reshape(smoothed.predict(start=rows, end=len(y) - 1, dynamic=0), ahead.shape)
+    yield name, (fit(y[rows:], ahead).mean(), fit(y[rows:], alone).mean())
 
 
 def _armax(y, u, n):
@@ -152,20 +152,20 @@ def main(folder: str, *orders: str) -> None:
         rows = len(y) // 2
         u, y = ((z - z[:rows].mean(0)) / z[:rows].std(0) for z in (u, y))
         for order in map(int, orders or (2, 4, 6)):
-            found = {}
+            results = {}
             for method in (ours, nfoursid, sippy, statsmodels):
                 try:
-                    found |= dict(method(y, u, rows, order))
+                    results |= dict(method(y, u, rows, order))
                 except ModuleNotFoundError as error:
                     print(f"{method.__name__}: {error.name} is not installed", file=sys.stderr)
                 except (np.linalg.LinAlgError, ValueError, IndexError) as error:
                     print(f"{method.__name__} failed at {name}, order {order}: {error}", file=sys.stderr)
             print(f"\n{name}, order {order}: fit one step ahead, simulated")
-            for method, values in found.items():
+            for method, values in results.items():
                 shown = (f"{value:8.1f}" if value > -100 else f"{'-':>8}" for value in np.nan_to_num(values, nan=-1e9))
                 print(f"  {method:28}", *shown, flush=True)
             for i, what in enumerate(("one step ahead", "simulated")):
-                scored = {method: np.nan_to_num(values, nan=-1e9)[i] for method, values in found.items()}
+                scored = {method: np.nan_to_num(values, nan=-1e9)[i] for method, values in results.items()}
                 mine = scored[f"solomonic, for {('prediction', 'simulation')[i]}"]
                 best = max(((v, k) for k, v in scored.items() if not k.startswith("solomonic")), default=None)
                 if best and max(best[0], mine) > -100:

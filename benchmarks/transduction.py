@@ -34,9 +34,10 @@ from solomonic.checkpoints import folder
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.retrieval.neighbours import Neighbours
 from solomonic.tasks.base import IGNORE
-from solomonic.training.fit import TrainConfig, build_optimizer
+from solomonic.training.config import TrainConfig
 from solomonic.training.lookup import LookupRows
-from solomonic.training.rows import Rows, Tokens
+from solomonic.training.optimizer import build_optimizer
+from solomonic.training.rows import Rows, TokenizedText
 
 BOOKS = {"bleak-house": "bleak house", "ulysses": "ulysses", "war-and-peace": "war and peace"}
 SHORT = {file: name.split()[0] for file, name in BOOKS.items()}
@@ -131,7 +132,7 @@ def model(chosen: argparse.Namespace) -> None:
     net = LanguageModel(looking(config, LOOKS))
     train = TrainConfig(chosen.steps, 1, 6e-3, fading_dropout=1.0)
     optimizer = build_optimizer(net, train)
-    plain = Rows(Tokens(episodes.plain, np.array([0]), len(text)), 384, 12, seed=0)
+    plain = Rows(TokenizedText(episodes.plain, np.array([0]), len(text)), 384, 12, seed=0)
     copying = LookupRows(plain, 0.5, 10 * WARM, VOCABULARY, tokenizer.end)
     began, right = time.monotonic(), []
     for step in range(chosen.steps):

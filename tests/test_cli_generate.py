@@ -16,7 +16,9 @@ from solomonic.checkpoints.folder import CHAT, load, save
 from solomonic.cli import main
 from solomonic.cli._turns import Turns
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.inference.generation import Sampling, Session, SessionFile, generate, stream
+from solomonic.inference.generation import generate, stream
+from solomonic.inference.sampling import Sampling
+from solomonic.inference.sessions import Session, SessionFile
 
 BYTES = Tokenizer.for_bytes()
 

@@ -13,7 +13,7 @@ from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import save
 from solomonic.cli import main
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.inference.generation import SessionFile
+from solomonic.inference.sessions import SessionFile
 
 COMMAND = [sys.executable, "-m", "solomonic"]
 

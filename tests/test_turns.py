@@ -9,9 +9,11 @@ from solomonic.checkpoints.folder import CHAT
 from solomonic.cli._turns import Turns
 from solomonic.cli.chat import answer
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.inference.generation import Sampling, Session, read
+from solomonic.inference.generation import read
+from solomonic.inference.sampling import Sampling
+from solomonic.inference.sessions import Session
 
-from .test_tokenizer import byte_bpe
+from .data.test_tokenizer import byte_bpe
 
 BYTES = Tokenizer.for_bytes()
 CHATML = (

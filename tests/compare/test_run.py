@@ -106,7 +106,9 @@ def test_a_task_is_known_by_its_options_and_its_data(tmp_path):
 def test_the_checkpoint_of_another_run_ends_the_comparison_and_stays(tmp_path):
     """In a process of its own; nothing is trained over it."""
     from solomonic.compare.matrix import build_model
-    from solomonic.training.fit import Interrupted, TrainConfig, fit
+    from solomonic.training.config import TrainConfig
+    from solomonic.training.history import Interrupted
+    from solomonic.training.tasks import fit
 
     suite = replace(TINY, archs=("bmojo",))
     (cell,) = cells_of(suite)
@@ -138,7 +140,7 @@ def test_a_task_that_cannot_be_built_leaves_no_folder(tmp_path):
 
 def test_divergence_is_a_line_without_scores(tmp_path, monkeypatch):
     from solomonic.compare import matrix
-    from solomonic.training.fit import Diverged
+    from solomonic.training.history import Diverged
 
     def fail(*arguments):
         raise Diverged("the loss is nan at step 3")

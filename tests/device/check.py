@@ -14,7 +14,9 @@ from solomonic.cli._device import device as device_of
 from solomonic.evaluation.tasks import evaluate
 from solomonic.model import map_state
 from solomonic.tasks.distractor_recall import DistractorRecall
-from solomonic.training.fit import TrainConfig, build_optimizer, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.optimizer import build_optimizer
+from solomonic.training.tasks import fit
 
 from ..laws.cases import assert_close, assert_same_gradients, assert_same_state, gradients_of, leaves, model_of, tokens
 from . import register

@@ -5,7 +5,8 @@ import pytest
 
 from solomonic.evaluation.recall import named, recall
 from solomonic.evaluation.tasks import evaluate
-from solomonic.training.fit import TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 from .models import small
 

@@ -77,7 +77,7 @@ class Reached(ValueError):
 @pytest.fixture(scope="module", autouse=True)
 def cut_short(tmp_path_factory):
     """Work that takes long is not begun; what it checks first is."""
-    from solomonic.training import run
+    from solomonic.training import text
     from solomonic.training.rows import Rows
 
     def train(accelerator, model, tokenizer, data, config, *rest):
@@ -89,7 +89,7 @@ def cut_short(tmp_path_factory):
         raise Reached("begun")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "train", train)
+        patch.setattr(text, "train", train)
         patch.setattr("solomonic.cli.compare.compare", reached)
         patch.setattr("solomonic.probe.study.study", reached)
         patch.setattr("solomonic.bench.run.rows", reached)

@@ -64,8 +64,8 @@ def runs(tmp_path_factory):
 
 def _stopped(out):
     """Trains until the first checkpoint, and no further."""
-    import solomonic.training.run as run
-    from solomonic.training.fit import Interrupted
+    from solomonic.training import text as training
+    from solomonic.training.history import Interrupted
 
     def stop(path, tensors, progress):
         save(path, tensors, progress)
@@ -73,7 +73,7 @@ def _stopped(out):
 
     save = checkpoint.save
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.checkpoint, "save", stop)
+        patch.setattr(training.checkpoints, "save", stop)
         return command_code(*WORDS, out) == 130
 
 

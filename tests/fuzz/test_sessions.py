@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from solomonic import LanguageModel, preset
 from solomonic.checkpoints.tensors import digest, map_tensors, read_tensors, write_tensors
-from solomonic.inference.generation import KEY, Sampling, Session, SessionFile, _digest, stream
+from solomonic.inference.generation import stream
+from solomonic.inference.sampling import Sampling
+from solomonic.inference.sessions import KEY, Session, SessionFile
 from solomonic.model import state_tensors
 
 from . import cases, no_hang
@@ -102,7 +104,7 @@ def test_forged_states(tmp_path):
         else:
             tensors[key] = torch.full_like(tensors[key], data.draw(st.sampled_from([torch.nan, torch.inf, 3e38])))
         file = SessionFile(path, model(name))
-        about = {"version": 1, "model": file.fingerprint, "contents": _digest(tensors)}
+        about = {"version": 1, "model": file.fingerprint, "contents": digest(tensors)}
         write_tensors(path, tensors, {KEY: json.dumps(about)})
         what, _ = goes_on(name, path)
         assert what == "refused" or (how == "value" and what == "goes on") or (how == "empty" and key == "pending")

@@ -8,7 +8,8 @@ import torch
 
 from solomonic import LanguageModel, preset
 from solomonic.evaluation.score import continuations
-from solomonic.inference.generation import Session, generate, stream
+from solomonic.inference.generation import generate, stream
+from solomonic.inference.sessions import Session
 from solomonic.memory import open_store
 from solomonic.model import map_state, state_tensors
 from solomonic.retrieval.attach import Attached, layout

@@ -12,7 +12,8 @@ from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import CHAT
 from solomonic.cli._turns import Turns
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.inference.generation import Sampling, generate
+from solomonic.inference.generation import generate
+from solomonic.inference.sampling import Sampling
 from solomonic.serve import Limits, Served, Worker, application
 
 BYTES = Tokenizer.for_bytes()

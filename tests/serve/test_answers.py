@@ -7,7 +7,7 @@ from solomonic.data.tokenizer import Tokenizer
 from solomonic.serve import Limits, Served
 from solomonic.serve.questions import completion
 
-from ..test_tokenizer import byte_bpe
+from ..data.test_tokenizer import byte_bpe
 from .helpers import BYTES, HELLO, SEEDED, ask, events, generated, refused, serving, texts
 
 

@@ -6,7 +6,7 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.data.tokenizer import Tokenizer
 
-from ..test_tokenizer import byte_bpe
+from ..data.test_tokenizer import byte_bpe
 from .helpers import ask, events, generated, refused, serving, texts
 
 

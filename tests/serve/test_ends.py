@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from solomonic.inference.generation import Sampling, generate
+from solomonic.inference.generation import generate
+from solomonic.inference.sampling import Sampling
 from solomonic.serve.answers import Until
 
 from .helpers import HELLO, Gated, a_model, ask, events, generated, serving, texts

@@ -42,7 +42,7 @@ def test_content_and_places_are_uniform():
 
 @pytest.mark.parametrize("options", [dict(vocab_size=2), dict(length=64), dict(length=1), dict(lengths=(63, 65))])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("compression", **options)
-    with pytest.raises(ValueError, match="length: expected at most 63, came 65; .*take a longer training length"):
+    with pytest.raises(ValueError, match="length: expected at most 63, got 65; .*take a longer training length"):
         tasks.task("compression").test_batch(1, 65, rng())

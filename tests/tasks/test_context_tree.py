@@ -84,5 +84,5 @@ def test_comparison_gives_the_regret():
 
 @pytest.mark.parametrize("options", [dict(depth=0), dict(depth=13), dict(length=0), dict(depth=2.5)])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*"):
+    with pytest.raises(ValueError, match="expected .* got .*"):
         tasks.task("context_tree", **options)

@@ -71,9 +71,9 @@ def test_values_are_uniform_and_order_is_random():
     ],
 )
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("distractor_recall", **options)
-    with pytest.raises(ValueError, match="at least 64, came 63"):
+    with pytest.raises(ValueError, match="at least 64, got 63"):
         tasks.task("distractor_recall").test_batch(1, 63, rng())
 
 

@@ -115,5 +115,5 @@ def test_probe_is_set_in_anywhere():
     ],
 )
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("fuzzy_recall", **options)

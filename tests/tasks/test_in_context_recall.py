@@ -34,5 +34,5 @@ def test_training_targets_are_the_next_tokens():
 
 @pytest.mark.parametrize("options", [dict(vocab_size=2), dict(length=127), dict(lengths=(2,)), dict(train_targets="a")])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("in_context_recall", **options)

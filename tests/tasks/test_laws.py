@@ -128,7 +128,7 @@ def test_wrong_logits_do_not(name):
 @every_task
 @pytest.mark.parametrize("length", [0, -4, 12.5, "64"])
 def test_impossible_length(name, length):
-    with pytest.raises(ValueError, match="length: expected .* came"):
+    with pytest.raises(ValueError, match="length: expected .* got"):
         made(name).test_batch(1, length, rng())
 
 
@@ -136,16 +136,16 @@ def test_impossible_length(name, length):
 @pytest.mark.parametrize("size", [0, -1, 2.5])
 def test_impossible_size(name, size):
     task = made(name)
-    with pytest.raises(ValueError, match="size: expected .* came"):
+    with pytest.raises(ValueError, match="size: expected .* got"):
         task.train_batch(size, rng())
-    with pytest.raises(ValueError, match="size: expected .* came"):
+    with pytest.raises(ValueError, match="size: expected .* got"):
         task.test_batch(size, task.lengths[0], rng())
 
 
 @every_task
 @pytest.mark.parametrize("lengths", [(), (256, 128), (128, 128), 128, "128", (0, 64), (64.5,)])
 def test_impossible_lengths(name, lengths):
-    with pytest.raises(ValueError, match="lengths: expected .* came"):
+    with pytest.raises(ValueError, match="lengths: expected .* got"):
         tasks.task(name, lengths=lengths)
 
 

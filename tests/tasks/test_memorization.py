@@ -56,5 +56,5 @@ BAD = [dict(vocab_size=3), dict(examples=0), dict(seed=-1), dict(length=31), dic
 
 @pytest.mark.parametrize("options", BAD)
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("memorization", **options)

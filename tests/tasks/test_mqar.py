@@ -98,7 +98,7 @@ def test_defaults_and_smaller():
     ],
 )
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("mqar", **options)
     with pytest.raises(ValueError, match="length: expected an even number of at most 16382"):
         tasks.task("mqar").test_batch(1, 16384, rng())

@@ -77,9 +77,9 @@ def test_shares():
     ],
 )
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("noisy_recall", **options)
-    with pytest.raises(ValueError, match="length: expected an even number, came 9"):
+    with pytest.raises(ValueError, match="length: expected an even number, got 9"):
         tasks.task("noisy_recall").test_batch(1, 9, rng())
 
 

@@ -53,7 +53,7 @@ BAD = [dict(vocab_size=3), dict(tokens_to_copy=0), dict(length=33), dict(lengths
 
 @pytest.mark.parametrize("options", BAD)
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("selective_copying", **options)
 
 

@@ -107,7 +107,7 @@ def test_default_lengths_stop_where_documents_do(folder):
     task = tasks.task("text", data=folder, length=99, held_out=0.3)
     reach = max(task._test.sizes) - 1
     assert task.lengths == tuple(n for n in (99, 198, 396, 792) if n <= reach) and 198 in task.lengths
-    with pytest.raises(ValueError, match=f"length: expected at most {reach}, .* came {reach + 1}; "):
+    with pytest.raises(ValueError, match=f"length: expected at most {reach}, .* got {reach + 1}; "):
         task.test_batch(1, int(reach) + 1, rng())
     with pytest.raises(ValueError, match="lengths: expected at most"):
         tasks.task("text", data=folder, length=99, lengths=(99, 5000))
@@ -186,8 +186,8 @@ def test_bad_data(tmp_path):
         with pytest.raises(ValueError, match=match):
             tasks.task("text", data=data, **options)
 
-    refused(tmp_path / "nowhere", "data: expected a file or folder, came .*nowhere.* does not exist; pass another")
-    refused(tmp_path, "data: expected text, came .* holds none; pass")
+    refused(tmp_path / "nowhere", "data: expected a file or folder, got .*nowhere.* does not exist; pass another")
+    refused(tmp_path, "data: expected text, got .* holds none; pass")
     (tmp_path / "binary").write_bytes(b"\0" * 5000)
     refused(tmp_path, "holds none")
     refused(tmp_path / "binary", "holds none")
@@ -202,5 +202,5 @@ BAD = [dict(length=0), dict(held_out=0), dict(held_out=1), dict(held_out="a"), d
 
 @pytest.mark.parametrize("options", BAD)
 def test_bad_options(folder, options):
-    with pytest.raises(ValueError, match="expected .* came .*; "):
+    with pytest.raises(ValueError, match="expected .* got .*; "):
         tasks.task("text", data=folder, **options)

@@ -73,5 +73,5 @@ def test_needs_no_compiler():
 
 @pytest.mark.parametrize("options", [dict(length=0), dict(length=2.5)])
 def test_bad_options(options):
-    with pytest.raises(ValueError, match="expected .* came .*"):
+    with pytest.raises(ValueError, match="expected .* got .*"):
         tasks.task("universal", **options)

@@ -53,16 +53,16 @@ def test_what_runs_away_or_stands_still_is_said_and_drawn(tmp_path):
     """A simulation that leaves the picture is drawn up to there; rows that stand still have no fit."""
     from matplotlib.figure import Figure
 
-    from solomonic.theory.realization.draw import _fit, _rows
+    from solomonic.theory.realization.draw import draw_rows, fit_label
 
     y = np.sin(np.arange(60.0))
     for away in (1.5 ** np.arange(60), np.where(np.arange(60) < 30, y, np.inf), np.full(60, np.nan)):
         axes = Figure().add_subplot()
-        _rows(axes, y, y, away, slice(20, None))
+        draw_rows(axes, y, y, away, slice(20, None))
         last = axes.lines[-1]
         first = int(np.argmax(~(np.abs(away[20:]) < 6)))
         assert len(last.get_xdata()) == first and last.get_label() == f"simulated, runs away from row {21 + first}"
-    assert _fit(np.ones(9), np.zeros(9)) == "no fit (nothing moves)"
+    assert fit_label(np.ones(9), np.zeros(9)) == "no fit (nothing moves)"
 
 
 def test_a_fit_is_no_number_where_nothing_moves_and_none_where_the_model_overflows():

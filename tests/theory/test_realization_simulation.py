@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from solomonic.theory.realization import Linear, fit, identify
-from solomonic.theory.realization.identify import _simulators
+from solomonic.theory.realization.identify import simulators
 from solomonic.theory.realization.prediction_error import errors
 from solomonic.theory.realization.subspace import hankel
 
@@ -57,7 +57,7 @@ def test_each_fit_simulates_its_rows_no_worse_than_the_one_before(name, order):
     y, u = y / y.std(), u / u.std()
     sizes = [
         (errors(parts | {"K": np.zeros_like(parts["K"])}, y, u)[0] ** 2).mean()
-        for parts in _simulators(hankel(y, u, 6).state, y, u, order, 6, 0)
+        for parts in simulators(hankel(y, u, 6).state, y, u, order, 6, 0)
     ]
     assert sizes[1] <= sizes[0] * (1 + 1e-9) and sizes[2] <= sizes[1] * (1 + 1e-9)
 

@@ -98,11 +98,11 @@ def test_stopped_search_goes_on_where_it_was():
     before = 1
     while not parts.done:
         parts.advance(1000)
-        now = parts.found()
+        now = parts.outcomes()
         assert now.undecided <= before and now.complete == parts.done
         assert now.printed <= whole.printed <= now.printed + now.undecided
         before = now.undecided
-    same(parts.found(), whole)
+    same(parts.outcomes(), whole)
 
 
 def test_bounds_close_in_on_what_longer_searches_find():
@@ -130,10 +130,10 @@ def test_mass_agrees_with_random_programs():
 def test_levin_phases():
     answer = infer(bits("01" * 8), last=25)
     assert answer.stopped == "" and [phase.k for phase in answer.phases] == list(range(1, 26))
-    assert answer.found.shortest[0] == Hit("~[~.~.]", 41)
+    assert answer.outcomes.shortest[0] == Hit("~[~.~.]", 41)
     assert answer.kt == (7 * BITS + log2(41),) * 2
     before = infer(bits("01" * 8), last=int(answer.kt[0]))
-    assert before.found.least is None and before.kt[0] == int(answer.kt[0]) < before.kt[1]
+    assert before.outcomes.least is None and before.kt[0] == int(answer.kt[0]) < before.kt[1]
     for k in (1, 10, 30):
         limits = levin(k)
         assert all(limit == 2**k // 6**n for n, limit in enumerate(limits[:-1])) and limits[-1] == 0
@@ -144,7 +144,7 @@ def test_budgets():
     assert answer.stopped == "budget" and 50_000 <= answer.steps < 51_000
     assert infer(bits("0110"), steps=50_000).programs == answer.programs
     assert infer(bits("0110"), seconds=1e-9).stopped == "budget"
-    assert infer(bits("0110"), length=4, each=10).found.complete
+    assert infer(bits("0110"), length=4, each=10).outcomes.complete
 
 
 def test_interrupted_search_keeps_what_it_found():
@@ -153,7 +153,7 @@ def test_interrupted_search_keeps_what_it_found():
             raise KeyboardInterrupt
 
     answer = infer(bits("01" * 8), last=40, progress=interrupt)
-    assert answer.stopped == "interrupted" and answer.found.shortest[0].program == "~[~.~.]"
+    assert answer.stopped == "interrupted" and answer.outcomes.shortest[0].program == "~[~.~.]"
 
 
 def test_literal_program_prints_the_data():
@@ -186,7 +186,7 @@ def test_not_bits(data):
     "budget", [{"seconds": 0}, {"steps": -1}, {"last": 0}, {"length": 0}, {"length": 3, "each": 0}]
 )
 def test_nothing_to_spend(budget):
-    with pytest.raises(ValueError, match="expected more than 0, came"):
+    with pytest.raises(ValueError, match="expected more than 0, got"):
         infer((0, 1), **budget)
     with pytest.raises(ValueError, match="expected a budget"):
         infer((0, 1))

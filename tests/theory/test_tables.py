@@ -148,7 +148,7 @@ def test_read_as_it_is_meant(tmp_path, name):
         table.notes
     )
     assert (step or time) is None or times is not None
-    assert step is None or times.said(times.step) == step
+    assert step is None or times.with_unit(times.step) == step
     assert time is None or times.name == time.split(":")[0]
     for column, values in expected.items():
         assert table.numbers(column).tolist() == values

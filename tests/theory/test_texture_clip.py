@@ -10,7 +10,7 @@ import pytest
 from solomonic.cli import main
 from solomonic.theory import texture
 from solomonic.theory.texture import model
-from solomonic.theory.texture.clip import _even
+from solomonic.theory.texture.clip import even_times
 
 
 def pictures(frames=20, height=24, width=32, seed=0):
@@ -124,7 +124,7 @@ def test_frames_that_were_dropped_are_shown_longer(tmp_path):
 
 def even(times, *rates):
     remarks = []
-    order, rate = _even(list(times), list(rates), 1000, remarks)
+    order, rate = even_times(list(times), list(rates), 1000, remarks)
     return order.tolist(), rate, remarks
 
 

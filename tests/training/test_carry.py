@@ -9,6 +9,7 @@ from solomonic.cli import main
 
 SIZES = ["--d-model", "32", "--n-layers", "1", "--window", "8", "--capacity", "16", "--state-size", "8", "--cpu"]
 RUN = ["--length", "64", "--batch-size", "4", "--steps", "300", "--lr", "1e-2", "--eval-tokens", "8192"]
+RUN += ["--eval-every", "300", "--save-every", "300", "--log-every", "300"]
 
 
 @pytest.mark.parametrize("model", ["bmojo", "bmojo_published"])

@@ -6,7 +6,7 @@ import tokenizers
 
 from solomonic.data.corpus import Document
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.training.rows import LONG, Rows, Tokens, prepare, read
+from solomonic.training.rows import LONG, Rows, TokenizedText, prepare, read
 
 BYTES = Tokenizer.for_bytes()
 TEXTS = [b"first", b"the second document", b"third, which is longer than the others by some", b"4", b"fifth of five"]
@@ -72,7 +72,7 @@ def test_carried_rows_go_on_where_they_ended(tmp_path):
 def test_carried_rows_begin_at_another_place_in_time(tmp_path):
     """After `carry` steps or fewer, in a segment of its own; elsewhere a row goes on where it ended."""
     values = np.arange(4000)
-    rows = Rows(Tokens(values, np.array([0]), 4000), 8, 3, seed=0, carry=5)
+    rows = Rows(TokenizedText(values, np.array([0]), 4000), 8, 3, seed=0, carry=5)
     first = np.stack([rows.batch(step).tokens[:, 0] for step in range(rows.epoch)], 1)
     segment = np.stack([rows.batch(step).segments[:, 0] for step in range(rows.epoch)], 1)
     on = np.diff(first) == 8

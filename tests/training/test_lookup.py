@@ -9,9 +9,8 @@ from solomonic.cli import main
 from solomonic.memory import open_store
 from solomonic.retrieval.attach import Attached, layout
 from solomonic.retrieval.neighbours import Neighbours
-from solomonic.training.lookup import IGNORE, LookupRows
-from solomonic.training.rows import Rows, Tokens
-from solomonic.training.run import _lookers
+from solomonic.training.lookup import IGNORE, LookupRows, lookup_layers
+from solomonic.training.rows import Rows, TokenizedText
 
 from .texts import SHORT, SMALL, losses_of, write_text
 
@@ -30,14 +29,14 @@ def model():
 
 
 def stores(model, may_see, k=3):
-    return [Neighbours(may_see, k, admit) for admit in _lookers(model)]
+    return [Neighbours(may_see, k, admit) for admit in lookup_layers(model)]
 
 
 def rows(seed=0, length=64, batch_size=6, share=0.5, steps=600, count=3000):
     values = np.random.default_rng(7).integers(0, END, count)
     starts = np.array([0, 700, 2100])
     values[starts] = END
-    text = Rows(Tokens(values, starts, count), length, batch_size, seed, carry=False)
+    text = Rows(TokenizedText(values, starts, count), length, batch_size, seed, carry=False)
     return LookupRows(text, share, steps, V, END)
 
 
@@ -127,12 +126,12 @@ def run(text, out, *words) -> int:
 def test_a_run_learns_so_and_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     from contextlib import nullcontext
 
-    import solomonic.training.run as module
+    import solomonic.training.text as module
 
     text = write_text(tmp_path / "text.jsonl")
     assert run(text, tmp_path / "whole") == 0
     steps = iter(range(100))
-    monkeypatch.setattr(module, "_asked_to_stop", lambda: nullcontext(lambda: next(steps) == 3))
+    monkeypatch.setattr(module, "asked_to_stop", lambda: nullcontext(lambda: next(steps) == 3))
     assert run(text, tmp_path / "parts") == 130
     monkeypatch.undo()
     assert run(text, tmp_path / "parts", "--resume") == 0

@@ -63,7 +63,8 @@ def test_sharded_means_sharded():
 import torch
 from torch.distributed.tensor import DTensor
 from solomonic import LanguageModel, preset
-from solomonic.training.run import RunConfig, build_accelerator, spread
+from solomonic.training.config import RunConfig
+from solomonic.training.text import build_accelerator, spread
 config = RunConfig(steps=1, batch_size=2, lr=1e-3, fsdp=True)
 accelerator = build_accelerator(config, ".", cpu=True)
 model = LanguageModel(preset("bmojo", vocab_size=16, d_model=16, n_layers=1))

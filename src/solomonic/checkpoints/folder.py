@@ -28,7 +28,7 @@ CHAT = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-"""How the turns of a chat become text, in Jinja, where a model brings no template of its own."""
+"""The chat template, in Jinja, of a model that has none of its own."""
 
 SPECIAL = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Tokens of which tokenizer_config.json tells the names."""
@@ -89,7 +89,7 @@ def load(
 
 
 def template(folder: str | Path) -> tuple[str, dict[str, str]]:
-    """How the turns of a chat become text, in Jinja: the folder's own template, or `CHAT`; and its special tokens.
+    """The chat template, in Jinja: the folder's own, or `CHAT`; and the special tokens of the folder.
 
     Those are by the names that templates use: `bos_token`, `eos_token` and the others that there are. ValueError for
     files that cannot be read, and for several templates without a default.
@@ -104,15 +104,15 @@ def template(folder: str | Path) -> tuple[str, dict[str, str]]:
             if "default" not in named:
                 raise ValueError(f"{path}: expected a template named default in chat_template, got {', '.join(named)}")
             text = named["default"]
-        tokens = {name: config.get(name) for name in SPECIAL}
-        tokens = {name: t["content"] if isinstance(t, dict) else t for name, t in tokens.items()}
+        settings = {name: config.get(name) for name in SPECIAL}
+        named_tokens = {name: t["content"] if isinstance(t, dict) else t for name, t in settings.items()}
     except UnicodeDecodeError as error:
         raise ValueError(f"{own}: expected a template in UTF-8, got what is none ({error})") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: expected the settings of a tokenizer, got what cannot be read ({error})") from None
     text = CHAT if text is None else text
-    tokens = {name: t or "" for name, t in tokens.items() if t or name in SPECIAL[:2]}
-    if not all(isinstance(t, str) for t in (text, *tokens.values())):
+    tokens: dict[str, str] = {name: t or "" for name, t in named_tokens.items() if t or name in SPECIAL[:2]}
+    if not isinstance(text, str) or not all(isinstance(t, str) for t in tokens.values()):
         raise ValueError(f"{path}: expected chat_template, bos_token, eos_token and the other tokens to be text")
     return text, tokens
 
@@ -122,7 +122,7 @@ def fingerprint(model: LanguageModel) -> str:
     digest = hashlib.blake2b(json.dumps(model.config.to_dict(), sort_keys=True).encode(), digest_size=16)
     for name, tensor in _tensors(model).items():
         digest.update(name.encode() + str(tensor.dtype).encode())
-        digest.update(tensor.cpu().view(torch.uint8).numpy())
+        digest.update(tensor.cpu().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -1,9 +1,10 @@
-"""Tensors with text beside them as one safetensors file, there whole or not at all; nothing in it is executed."""
+"""Tensors and text beside them in one safetensors file, written whole or not at all; nothing in it is executed."""
 
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,10 +34,9 @@ KINDS = {
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """`tensors`, none a view of another. OSError, as of any file, when it cannot be written; what was there stays."""
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    order = sorted(
-        own, key=lambda name: (-own[name].element_size(), name)
-    )  # so that each begins at a multiple of its size
-    header, end = {"__metadata__": dict(metadata) | {DIGEST: digest(own, metadata)}}, 0
+    order = sorted(own, key=lambda name: (-own[name].element_size(), name))  # each begins at a multiple of its size
+    header: dict[str, dict[str, Any]] = {"__metadata__": dict(metadata) | {DIGEST: digest(own, metadata)}}
+    end = 0
     for name in order:
         begin, end = end, end + own[name].numel() * own[name].element_size()
         header[name] = {"dtype": KINDS[own[name].dtype], "shape": list(own[name].shape), "data_offsets": [begin, end]}
@@ -89,14 +89,16 @@ def check_digest(path: str | Path, tensors: Mapping[str, Tensor], metadata: dict
         )
 
 
-def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """32 hexadecimal digits of the names, types, shapes and contents, and of the text beside them."""
-    found = blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
+def digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """32 hexadecimal digits of the names, types, shapes and contents, and of the text beside them, where it is passed."""
+    text = b"" if metadata is None else json.dumps(sorted(metadata.items())).encode()
+    total = blake2b(text, digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode("utf-8", "surrogatepass"))
-        found.update(tensor.flatten().view(torch.uint8).numpy() if tensor.numel() else b"")
-    return found.hexdigest()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode("utf-8", "surrogatepass"))
+        if tensor.numel():
+            total.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:

@@ -1,4 +1,4 @@
-"""A run in one file: weights, optimizer, and what the run adds. JSON and tensors only, from which nothing is executed.
+"""The checkpoint of a run in one file: weights, optimizer, and what the run adds. Nothing in it is executed.
 
 Whole tensors are kept, however the run is spread over processes, so that it can go on with another number of them. A
 checkpoint says what run it is of, and goes on as that run alone: another one's, or a damaged one, is refused and stays.
@@ -33,13 +33,17 @@ class Damaged(ValueError):
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """On the CPU of the main process; elsewhere it may be empty. All processes have to call it."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    tensors: dict[str, Any] = get_model_state_dict(
+        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
+    )
+    return tensors
 
 
 def collect(model: nn.Module, optimizer: Optimizer, rest: dict[str, Tensor]) -> dict[str, Tensor]:
     """All tensors of a run by name, `rest` what else it needs, on the main process. All processes have to call it."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    moments = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})
+    optimizer_state: dict[str, Any] = get_optimizer_state_dict(model, optimizer, options=options)
+    moments = optimizer_state.get("state", {})
     tensors, kept = {}, set()
     for name, tensor in weights(model).items():
         if tensor.data_ptr() not in kept:  # a tied head is its embeddings
@@ -58,7 +62,7 @@ def save(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> Non
 
 
 def load(path: Path, identity: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and content of a checkpoint, which has to be of the run `identity`, where that is given.
+    """Tensors and content of a checkpoint, which has to be of the run `identity`, unless that is None.
 
     ValueError for one of another run, which says what differs; Damaged for a file that is no checkpoint or was damaged.
     """
@@ -74,39 +78,46 @@ def load(path: Path, identity: dict[str, Any] | None = None) -> tuple[dict[str, 
     return tensors, content
 
 
-def restore(model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """Weights and optimizer as `collect` found them; gives the rest. Every process calls it with the same tensors.
+def broken(path: Path, error: Exception) -> Damaged:
+    """The error for a checkpoint with content that no run wrote, at which `error` was raised."""
+    return Damaged(f"{path}: expected the checkpoint of a run, got a broken one ({error!r}); use a copy")
 
-    Damaged for tensors of another model, or not all of them; nothing is changed then.
+
+def restore(
+    path: Path, model: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor], tied: bool
+) -> dict[str, Tensor]:
+    """Set weights and optimizer to what `collect` took; returns its `rest`. All processes call it with the same tensors.
+
+    Damaged, which names `path`, for tensors of another model, or not all of them; nothing is changed then.
     """
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         prefix: {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
         for prefix in (MODEL, OPTIMIZER, REST)
     }
-    whole = StateDictOptions(full_state_dict=True)
-    if tied:
-        parts[MODEL]["head.weight"] = parts[MODEL].get("embedding.weight")
+    full = StateDictOptions(full_state_dict=True)
+    if tied and "embedding.weight" in parts[MODEL]:
+        parts[MODEL]["head.weight"] = parts[MODEL]["embedding.weight"]
     expected = {name: x.shape for name, x in model.state_dict().items()}
     for name in sorted(expected.keys() | parts[MODEL].keys()):
-        came = parts[MODEL].get(name)
-        if came is None or came.shape != expected.get(name):
+        tensor = parts[MODEL].get(name)
+        if tensor is None or tensor.shape != expected.get(name):
             raise Damaged(
-                f"expected a checkpoint with {name} of shape {_shape(expected.get(name))}, got {_shape(came)}; use a copy"
+                f"{path}: expected a checkpoint with {name} of shape {_shape(expected.get(name))}, got {_shape(tensor)}; use a copy"
             )
-    moments: dict[str, dict[str, Tensor]] = {}
+    moments: dict[str, Any] = {}
     for name, tensor in parts[OPTIMIZER].items():
         key, _, parameter = name.partition(".")
         moments.setdefault(parameter, {})[key] = tensor
-    kinds = {kind for found in moments.values() for kind in found}
+    kinds = {kind for state in moments.values() for kind in state}
     for name, _ in model.named_parameters():
         if missing := kinds - moments.get(name, {}).keys():
-            raise Damaged(f"expected a checkpoint with {min(missing)} of {name}, got none; use a copy")
+            raise Damaged(f"{path}: expected a checkpoint with {min(missing)} of {name}, got none; use a copy")
     if not kinds:
-        raise Damaged("expected a checkpoint with the state of its optimizer, got none; use a copy")
-    set_model_state_dict(model, parts[MODEL], options=whole)
+        raise Damaged(f"{path}: expected a checkpoint with the state of its optimizer, got none; use a copy")
+    set_model_state_dict(model, parts[MODEL], options=full)
     optimizer.zero_grad()  # beside gradients no moments are taken
-    groups = get_optimizer_state_dict(model, optimizer, options=whole)["param_groups"]
-    set_optimizer_state_dict(model, optimizer, {"state": moments, "param_groups": groups}, options=whole)
+    groups = get_optimizer_state_dict(model, optimizer, options=full)["param_groups"]
+    set_optimizer_state_dict(model, optimizer, {"state": moments, "param_groups": groups}, options=full)
     return parts[REST]
 
 
@@ -126,4 +137,4 @@ def _shape(x: Any) -> str:
     return "none" if x is None else str(tuple(getattr(x, "shape", x)))
 
 
-__all__ = ["Damaged", "collect", "load", "restore", "save", "weights"]
+__all__ = ["Damaged", "broken", "collect", "load", "restore", "save", "weights"]

@@ -19,7 +19,7 @@ from .. import __version__
 from .._utils.machine import busy
 from .._utils.progress import compiling_said, notice
 from .._utils.spelling import hint, message_of, paragraph, unknown, warn
-from ..training.fit import Diverged, Interrupted
+from ..training.history import Diverged, Interrupted
 from ._device import threads
 from ._passages import visible
 from ._paths import guard

@@ -11,7 +11,7 @@ from .._utils.files import locked
 from .._utils.machine import check_fits
 from ..checkpoints.folder import load
 from ..data.tokenizer import Tokenizer
-from ..inference.generation import Sampling
+from ..inference.sampling import Sampling
 from ..mixers.bmojo import BMojoConfig
 from ..model import LanguageModel
 from ._device import device, dtype

@@ -12,7 +12,9 @@ from dataclasses import replace
 from .._utils.spelling import counted, paragraph, unknown
 from ..checkpoints.folder import template
 from ..data.tokenizer import Tokenizer
-from ..inference.generation import Sampling, Session, SessionFile, read, stream
+from ..inference.generation import read, stream
+from ..inference.sampling import Sampling
+from ..inference.sessions import Session, SessionFile
 from ..model import LanguageModel
 from ._generation import add_options, held_session, opened, remembering
 from ._turns import Turns

@@ -19,7 +19,8 @@ from .._utils.files import locked
 from .._utils.progress import Progress
 from .._utils.spelling import aside, counted
 from ..data.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
-from ..inference.generation import CHUNK, Session, SessionFile, generate, read, stream
+from ..inference.generation import CHUNK, generate, read, stream
+from ..inference.sessions import Session, SessionFile
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
 

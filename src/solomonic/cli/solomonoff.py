@@ -153,7 +153,7 @@ def in_context(folder: Path, data: tuple[int, ...], device: str | None) -> dict[
 def _numbers(answer, again, model: dict[str, Any] | None, bits_on: int) -> dict[str, Any]:
     from ..theory.solomonoff.reference import continuation, layout
 
-    found, n = answer.found, len(answer.data)
+    found, n = answer.outcomes, len(answer.data)
     mixed, shares = answer.mixture()
     literal = answer.literal
 

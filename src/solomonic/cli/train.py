@@ -170,7 +170,8 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     from ..data.corpus import Document, documents, library
     from ..training import rows as text
     from ..training.card import card
-    from ..training.run import RunConfig, build_accelerator, train
+    from ..training.config import RunConfig
+    from ..training.text import build_accelerator, train
 
     if not str(args.out).isprintable():
         raise ValueError(f"--out: expected a name that can be printed, as TensorBoard takes it, got {str(args.out)!r}")

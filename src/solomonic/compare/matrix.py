@@ -18,7 +18,10 @@ from ..ops.memory_attention.state import has_slots, kept_positions, ring_scores,
 from ..presets import preset
 from ..tasks import Task, task
 from ..tasks.base import IGNORE
-from ..training.fit import Diverged, TrainConfig, fit, of_task
+from ..training.config import TrainConfig
+from ..training.history import Diverged
+from ..training.identity import of_task
+from ..training.tasks import fit
 from .suites import Run, Suite
 
 

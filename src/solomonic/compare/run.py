@@ -17,7 +17,7 @@ from .._utils.files import locked, owned, write
 from .._utils.machine import cores
 from .._utils.progress import Progress, on_compiling
 from .._utils.spelling import counted, paragraph, warn
-from ..training.fit import Interrupted
+from ..training.history import Interrupted
 from .folder import append_line, open_folder
 from .matrix import Cell, build_task, cell_of, cells_of, costs, digest, run_cell
 from .report import write_report

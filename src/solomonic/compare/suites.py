@@ -22,7 +22,7 @@ class Run:
     dials: dict[str, Any] = field(default_factory=dict)  # of the presets
     lrs: tuple[float, ...] = (3e-3,)  # the grid of every architecture ...
     best_lr: dict[str, float] = field(default_factory=dict)  # ... or the best rate of one, measured before
-    train: dict[str, Any] = field(default_factory=dict)  # other settings of `train.TrainConfig`
+    train: dict[str, Any] = field(default_factory=dict)  # other settings of `training.config.TrainConfig`
 
     def rates(self, arch: str) -> tuple[float, ...]:
         return (self.best_lr[arch],) if arch in self.best_lr else self.lrs

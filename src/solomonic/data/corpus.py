@@ -1,4 +1,4 @@
-"""Text where people keep it: files, folders, JSON and parquet, as documents with their place in their file.
+"""Documents of text, with their place in their file, from files, folders, JSON, tables and parquet.
 
 `.jsonl`, `.ndjson` and `.json` hold a document a record (`records`), `.parquet` a document a row, in the field or column
 `text` or another that is asked for; so do `.csv` and `.tsv` with a column of that name. Any other file is one document.
@@ -36,7 +36,7 @@ LIBRARY_LEAVES_OUT = {"site-packages", "dist-packages", "test", "tests", "idleli
 
 @dataclass(frozen=True)
 class Document:
-    """`text` UTF-8 or nearly; `source` the file as it was named; `start` its first byte, line or row there."""
+    """`text` in UTF-8 or nearly so; `source`, the path of the file; `start`, its first byte, line or row there."""
 
     source: str
     start: int
@@ -61,11 +61,11 @@ def documents(paths: Iterable[str | Path], field: str = FIELD) -> Iterator[Docum
 
 def files(root: Path) -> list[Path]:
     """Every file under `root` that is not hidden, in the order of the paths."""
-    found = []
+    paths = []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [path for name in names if not name.startswith(".") and (path := Path(folder, name)).is_file()]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+        paths += [path for name in names if not name.startswith(".") and (path := Path(folder, name)).is_file()]
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 def library() -> list[Path]:
@@ -74,16 +74,16 @@ def library() -> list[Path]:
     Without empty files, what was installed beside it, tests, IDLE, the encodings' tables, which are near copies of
     one another, and `_sysconfigdata*`, which is made at build time and differs between machines.
     """
-    root, found = Path(sysconfig.get_paths()["stdlib"]), []
+    root, paths = Path(sysconfig.get_paths()["stdlib"]), []
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if name not in LIBRARY_LEAVES_OUT]
         sources = (name for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata"))
-        found += [path for name in sources if (path := Path(folder, name)).stat().st_size]
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+        paths += [path for name in sources if (path := Path(folder, name)).stat().st_size]
+    return sorted(paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 def of_file(path: Path, field: str = FIELD, named: bool = True) -> Iterator[Document]:
-    """The documents of one file. named: by a person, so that it is an error if it holds none, and not passed over."""
+    """The documents of one file. named: a person named it, so that a file without any is an error and not passed over."""
     suffix = path.suffix.lower()
     if suffix == PARQUET:
         for _, row, of in of_parquet(path, [field]):
@@ -99,29 +99,29 @@ def of_file(path: Path, field: str = FIELD, named: bool = True) -> Iterator[Docu
             yield from _texts(path, of_lines(path, file), field)
             return
         content = file.read()
-    found = None
+    records: Iterable[Record] | None = None
     if suffix == LIST:
-        found = _of_json(path, content, field, named)
+        records = _of_json(path, content, field, named)
     elif suffix in TABLES and (field != FIELD or has_columns(path, content, [field])):
-        found = of_table(path, content, [field])
-    if found is None:
+        records = of_table(path, content, [field])
+    if records is None:
         yield Document(str(path), 0, content.removeprefix(BOM_UTF8))
     else:
-        yield from _texts(path, found, field)
+        yield from _texts(path, records, field)
 
 
 def _of_json(path: Path, content: bytes, field: str, named: bool) -> list[Record] | None:
-    """None where it is a text as any other: in a folder what holds no records, as the settings of a program."""
+    """The records of a `.json`; None where it is a plain text: in a folder one without records, as the settings of a program."""
     try:
-        found = list(of_json(path, content))
+        records = list(of_json(path, content))
     except ValueError:
         if named:
             raise
         return None
-    if named or any(isinstance(one.value, dict) and field in one.value for one in found):
-        return found
-    several = len(found) > 1 or content.removeprefix(BOM_UTF8).lstrip().startswith(b"[")
-    return found if several and any(isinstance(one.value, (dict, str)) for one in found) else None
+    if named or any(isinstance(record.value, dict) and field in record.value for record in records):
+        return records
+    several = len(records) > 1 or content.removeprefix(BOM_UTF8).lstrip().startswith(b"[")
+    return records if several and any(isinstance(record.value, (dict, str)) for record in records) else None
 
 
 def _texts(path: Path, records: Iterable[Record], field: str) -> Iterator[Document]:

@@ -14,8 +14,8 @@ def rows(
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row from 0, values by column), a batch in memory at a time. A number that is none, as NaN, is None.
 
-    texts: columns of strings. more: others, of text, numbers or truth; None for all of those that there are.
-    content: of the file, where it was read already.
+    texts: columns of strings. more: others, of text, numbers or booleans; None for all of them.
+    content: that of the file, where it was read already.
     ValueError for a file that cannot be read, or lacks a column.
     """
     try:

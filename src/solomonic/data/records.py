@@ -1,4 +1,4 @@
-"""Records of a file, one reader for all that takes them: JSON lines, JSON lists, tables of text.
+"""Records of a file, by one reader for every command: JSON lines, JSON lists, tables of text.
 
 A line of `.jsonl` and `.ndjson` ends at a line feed and nowhere else; an empty one is passed over. `.json` is a list of
 records, or one record, or JSON lines by another name. The first row of `.csv` and `.tsv` names the columns. The case of
@@ -22,7 +22,7 @@ LOOKED_AT = 8192  # bytes of a file that decide whether it is binary
 
 
 class Record(NamedTuple):
-    """`where` as an error names it, "x.jsonl, line 3"; `number` from 1; `value`, a dictionary or what else JSON says."""
+    """`where` as an error names it, "x.jsonl, line 3"; `number` from 1; `value`, a dictionary or another value of JSON."""
 
     where: str
     number: int
@@ -37,10 +37,10 @@ def records(
     infinite: bool = False,
     form: str | None = None,
 ) -> Iterator[Record]:
-    """By the extension of `path`, or `form`, one of `FORMS`.
+    """The records of a file in the format of its extension, or in `form`, one of `FORMS`.
 
     texts, more: columns that a table or parquet has to have, of strings and others; `more` None for all others.
-    infinite: NaN and Infinity, which are no JSON, are taken. ValueError for what cannot be read.
+    infinite: NaN and Infinity, which are no JSON, are accepted. ValueError for a file that cannot be read.
     """
     form = form or path.suffix.lower()
     if form == PARQUET:
@@ -55,7 +55,7 @@ def records(
 def of_parquet(
     path: Path, texts: Sequence[str], more: Sequence[str] | None = (), content: bytes | None = None
 ) -> Iterator[Record]:
-    """Numbers are from 0. ValueError for what is none, for columns that are not there, and where pyarrow is not."""
+    """The rows of a parquet file, numbered from 0. ValueError for another file, for missing columns, and without pyarrow."""
     try:
         from .parquet import rows
     except ModuleNotFoundError as error:
@@ -65,13 +65,13 @@ def of_parquet(
 
 
 def of_lines(path: Path, lines: Iterable[bytes], infinite: bool = True) -> Iterator[Record]:
-    """ValueError, by line, for what is no JSON."""
+    """The records of JSON lines. ValueError, by line, for what is no JSON."""
     for number, value in jsontext.lines(path, lines, infinite):
         yield Record(f"{path}, line {number}", number, value)
 
 
 def of_json(path: Path, content: bytes, infinite: bool = True) -> Iterator[Record]:
-    """Of a list, one record, or lines. ValueError for what is no JSON."""
+    """The records of a JSON list, of one record, or of JSON lines. ValueError for what is no JSON."""
     lines = content.split(b"\n")
     try:
         value = jsontext.parse(content, str(path), infinite=infinite)
@@ -80,18 +80,18 @@ def of_json(path: Path, content: bytes, infinite: bool = True) -> Iterator[Recor
             raise
         yield from of_lines(path, lines, infinite)
         return
-    for number, one in enumerate(value if isinstance(value, list) else [value], 1):
-        yield Record(f"{path}, entry {number}", number, one)
+    for number, record in enumerate(value if isinstance(value, list) else [value], 1):
+        yield Record(f"{path}, entry {number}", number, record)
 
 
 def of_table(path: Path, content: bytes, columns: Sequence[str]) -> Iterator[Record]:
-    """Of a table that has `columns`. ValueError for one that has not, and, by line, for a row that is torn."""
+    """The records of a table that has `columns`. ValueError for one without, and, by line, for a row of another length."""
     lines, separator = _lines(path, content)
     names, separator = _header(path, lines, separator, columns)
     for column in (*columns, *filter(None, names)):
         if names.count(column) != 1:
-            came = "twice" if column in names else ", ".join(names)
-            raise ValueError(f"{path}: expected a first row that names the column {column!r} once, got {came}")
+            got = "twice" if column in names else ", ".join(names)
+            raise ValueError(f"{path}: expected a first row that names the column {column!r} once, got {got}")
     rows = _rows(path, lines, separator)
     next(rows)
     for line, cells in rows:
@@ -121,7 +121,7 @@ def text_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def utf8(text: str) -> bytes:
-    """What JSON can say and UTF-8 cannot, half of a pair, is U+FFFD."""
+    """The text in UTF-8; a lone surrogate, which JSON can have, becomes U+FFFD."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -137,7 +137,7 @@ def is_binary(beginning: bytes) -> bool:
 
 
 def unfit(beginning: bytes) -> str | None:
-    """What a file that begins so is, if it is no text in UTF-8 and no bytes that are nearly that."""
+    """Why a file that begins so is no text in UTF-8 or nearly so; None where it is one."""
     if not beginning.removeprefix(BOM_UTF8).strip():
         return "empty"
     if beginning.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
@@ -153,7 +153,7 @@ def _is_record(line: bytes) -> bool:
 
 
 def _lines(path: Path, content: bytes) -> tuple[list[str], str | None]:
-    """And the separator that a first line `sep=;` names."""
+    """The lines, and the separator that a first line `sep=;` names."""
     try:
         lines = [line + "\n" for line in content.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:

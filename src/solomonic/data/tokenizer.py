@@ -22,7 +22,7 @@ ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", 
 
 
 PANIC = "PanicException"
-"""What a library written in Rust raises where it gave up; it is no Exception, and has no name to import."""
+"""What a library written in Rust raises when it panics; it is no Exception, and has no name to import."""
 
 HELD = 16
 """Tokens after which a stream no longer waits for the rest of a character: four make one, in any tokenizer."""
@@ -36,17 +36,17 @@ class Tokenizer:
     """
 
     def __init__(self, inner: tokenizers.Tokenizer, ends: Sequence[int | str] = (), most: int | None = None):
-        """`ends`: tokens that end a text, as whoever made the model says, by id; by name, of special tokens.
+        """`ends`: tokens that end a text, as the settings of the model name them: by id, or special tokens by name.
 
-        Where nobody says it, and there is none of `ENDS`, `<|end|>` is one more token, if that makes `most` at most.
+        Without `ends`, and without any of `ENDS`, `<|end|>` is added, unless that makes more than `most` tokens.
         """
         inner.encode_special_tokens = True
         inner.no_padding()
         inner.no_truncation()
         size = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        said = [inner.token_to_id(one) if isinstance(one, str) else one for one in ends]
-        said = [one for one in said if one is not None and one >= 0]
-        names = [name for one in said if one < size and (name := inner.id_to_token(one)) is not None]
+        ids = [inner.token_to_id(end) if isinstance(end, str) else end for end in ends]
+        end_ids = [i for i in ids if i is not None and i >= 0]
+        names = [name for i in end_ids if i < size and (name := inner.id_to_token(i)) is not None]
         known = {t.content for t in inner.get_added_tokens_decoder().values() if t.special}
         named = [name for name in names if name in ends]
         candidates = [
@@ -60,7 +60,7 @@ class Tokenizer:
         self.inner = inner
         self.end_name: str | None = next(iter([*candidates, *names]), None)
         self.end: int | None = None if self.end_name is None else inner.token_to_id(self.end_name)
-        self.ends = frozenset(one for one in (self.end, *said) if one is not None)
+        self.ends = frozenset(i for i in (self.end, *end_ids) if i is not None)
         self.vocab_size = max(inner.get_vocab(with_added_tokens=True).values()) + 1
         self.specials = {t.content: i for i, t in inner.get_added_tokens_decoder().items() if t.special}
         self.is_bytes = _is_bytes(inner)
@@ -78,18 +78,18 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path, most: int | None = None) -> "Tokenizer":
-        """From a `tokenizer.json`, with `said_ends` of its folder. ValueError for anything else."""
+        """From a `tokenizer.json`, with `end_tokens` of its folder. ValueError for anything else."""
         path = Path(path)
         if path.is_dir():
             path = path / "tokenizer.json"
-        came = None if path.is_file() else "it is no file" if path.exists() else "it is not there"
+        problem = None if path.is_file() else "it is no file" if path.exists() else "it is not there"
         try:
-            content = "" if came else path.read_text(encoding="utf-8")
+            content = "" if problem else path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            came = "it is not text"
-        if came:
-            raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {came}")
-        return cls.from_json(content, str(path), said_ends(path.parent), most)
+            problem = "it is not text"
+        if problem:
+            raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {problem}")
+        return cls.from_json(content, str(path), end_tokens(path.parent), most)
 
     @classmethod
     def from_json(
@@ -107,7 +107,7 @@ class Tokenizer:
         return json.dumps(json.loads(self.inner.to_str()), ensure_ascii=False, indent=1)
 
     def encode(self, text: str | bytes) -> np.ndarray:
-        """(N,) int64. Bytes that are not UTF-8 stay as they are in a tokenizer of bytes, and are replaced in others."""
+        """Token ids (N,) int64. Bytes that are not UTF-8 keep their value in a tokenizer of bytes, and are replaced in others."""
         data = _utf8(text) if isinstance(text, str) else text
         if self.is_bytes:
             return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
@@ -117,7 +117,7 @@ class Tokenizer:
         return np.array(ids, dtype=np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Special tokens give nothing; bytes that are not UTF-8 give U+FFFD."""
+        """The text of the tokens: without special tokens, and with U+FFFD for bytes that are not UTF-8."""
         if self.is_bytes:
             return bytes(t for t in map(int, tokens) if t < 256).decode("utf-8", "replace")
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=True)
@@ -131,7 +131,7 @@ class Tokenizer:
         return self.inner.decode([int(t) for t in tokens], skip_special_tokens=False)
 
     def piece(self, token: int) -> bytes | None:
-        """What a token gives inside a text, in UTF-8: it may be a part of a character. None for one that gives none."""
+        """The bytes of a token inside a text, in UTF-8, which may be a part of a character; None for one without text."""
         if self.is_bytes:
             return bytes([token]) if token < 256 else None
         name = self.inner.id_to_token(token)
@@ -146,28 +146,29 @@ class Tokenizer:
         return None if not text or "\ufffd" in text else text.encode()
 
     def stream(self) -> Callable[[int | None], str]:
-        """A function from the next token to the text that is certain by now: "" inside a character.
+        """A function from the next token to the text that it completes: "" inside a character.
 
-        None ends the text and gives what is left. Together it is what `decode` gives, but where the library's decoder
-        goes back on text that came before.
+        None ends the text and returns the rest. Together this is the text of `decode`, but where the library's decoder
+        changes text that came before.
         """
         if self.is_bytes:
             decoder = codecs.getincrementaldecoder("utf-8")("replace")
             return lambda token: decoder.decode(
                 bytes([token] if token is not None and token < 256 else []), final=token is None
             )
-        tokens: list[int] = []  # of the text given last, which decide about a space before the next; then those held
-        given = 0
+        # those of the text returned last, which decide about a space before the next; then those held back
+        tokens: list[int] = []
+        returned = 0
         specials = set(self.specials.values())
 
         def step(token: int | None) -> str:
-            nonlocal tokens, given
+            nonlocal tokens, returned
             tokens += [] if token is None or token in specials else [int(token)]
-            text = self.decode(tokens)[len(self.decode(tokens[:given])) :]
-            inside = text.endswith("\ufffd") and len(tokens) - given < HELD
+            text = self.decode(tokens)[len(self.decode(tokens[:returned])) :]
+            inside = text.endswith("\ufffd") and len(tokens) - returned < HELD
             if not text or (inside and token is not None):
                 return ""
-            tokens, given = tokens[given:], len(tokens) - given
+            tokens, returned = tokens[returned:], len(tokens) - returned
             return text
 
         return step
@@ -176,16 +177,16 @@ class Tokenizer:
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def _spelt(self) -> dict[int, list[int]]:
-        """Special tokens that the library's model itself may find in a text, as Unigram does, by their pieces.
+        """The pieces of special tokens, which the library's model itself may find in a text, as Unigram does.
 
-        But not the token for what is unknown.
+        The token for unknown text is left out.
         """
         pieces = {i: [*self._ids(name[:1]), *self._ids(name[1:])] for name, i in self.specials.items()}
         unknown = set(self._ids("\U0010fffd"))
         return {token: spelt for token, spelt in pieces.items() if token not in unknown}
 
 
-def said_ends(folder: str | Path) -> list[int | str]:
+def end_tokens(folder: str | Path) -> list[int | str]:
     """The tokens at which texts of the model in `folder` end: the ids `eos_token_id`, and the name `eos_token`.
 
     The ids, one or a list, are those of generation_config.json, or of config.json where that has none; the name, of a
@@ -193,10 +194,10 @@ def said_ends(folder: str | Path) -> list[int | str]:
     """
     ends: list[int | str] = []
     for file in ("generation_config.json", "config.json"):
-        said = _setting(Path(folder) / file, "eos_token_id")
-        ids = said if isinstance(said, list) else [] if said is None else [said]
-        if not all(type(one) is int for one in ids):
-            raise ValueError(f"{folder}/{file}: expected eos_token_id to be token ids, got {repr(said)[:99]}")
+        setting = _setting(Path(folder) / file, "eos_token_id")
+        ids = setting if isinstance(setting, list) else [] if setting is None else [setting]
+        if not all(type(i) is int for i in ids):
+            raise ValueError(f"{folder}/{file}: expected eos_token_id to be token ids, got {repr(setting)[:99]}")
         ends = ends or ids
     name = _setting(Path(folder) / "tokenizer_config.json", "eos_token")
     name = name.get("content") if isinstance(name, dict) else name
@@ -204,7 +205,7 @@ def said_ends(folder: str | Path) -> list[int | str]:
 
 
 def _setting(path: Path, name: str) -> Any:
-    """None where the file is not there, or does not say it."""
+    """None where there is no file, or no such setting in it."""
     return jsontext.read(path, dict, infinite=True).get(name) if path.is_file() else None
 
 
@@ -217,7 +218,7 @@ def _utf8(text: str) -> bytes:
 
 
 def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
-    """Whether it does what byte-level BPE without merges does, whatever it does to whole texts or for pretty output."""
+    """Whether it encodes and decodes as byte-level BPE without merges, whatever its post-processor adds."""
     if inner.get_vocab() != _byte_vocab():
         return False
     parts = json.loads(inner.to_str())
@@ -227,7 +228,7 @@ def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
 
 
 def _byte_vocab() -> dict[str, int]:
-    """What byte-level BPE calls each byte: printable Latin-1 characters themselves, the others U+0100 and on."""
+    """The names of the bytes in byte-level BPE: printable Latin-1 characters themselves, U+0100 and on for the others."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     names = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -239,4 +240,4 @@ def _byte_values() -> dict[str, int]:
     return {name: byte for name, byte in _byte_vocab().items() if name != END}
 
 
-__all__ = ["END", "Tokenizer", "said_ends"]
+__all__ = ["END", "Tokenizer", "end_tokens"]

@@ -43,8 +43,8 @@ AUTO = 16  # the batch size that "auto" means
 class Solomonic(TemplateLM):
     """`pretrained`: a folder that `folder.load` reads, or a (model, tokenizer) in memory.
 
-    What the tokenizer's own post-processor puts before a text (a beginning-of-text token, in Llama) comes first; where
-    it puts nothing, the token that ends a document stands before a text without a context. Decoding is greedy.
+    A text begins with what the tokenizer's post-processor puts before it (in Llama a beginning-of-text token). Where that is
+    nothing, the token that ends a document precedes a text without a context. Decoding is greedy.
     `batch_size` rows are read at a time, `chunk` tokens of each; neither changes a result beyond rounding.
     ValueError for a folder that cannot be loaded, or a request to sample.
     """
@@ -69,8 +69,8 @@ class Solomonic(TemplateLM):
         if self.batch_size < 1 or chunk < 1:
             raise ValueError(f"expected batch_size >= 1 and chunk >= 1, got {batch_size} and {chunk}")
         self.chunk, self._quiet = chunk, False
-        plain, whole = (self._tokenizer.inner.encode("a", add_special_tokens=added).ids for added in (False, True))
-        self.beginning: list[int] = whole[: whole.index(plain[0])] if plain else []
+        plain, framed = (self._tokenizer.inner.encode("a", add_special_tokens=added).ids for added in (False, True))
+        self.beginning: list[int] = framed[: framed.index(plain[0])] if plain else []
 
     @property
     def eot_token_id(self) -> int | None:
@@ -99,10 +99,10 @@ class Solomonic(TemplateLM):
         groups: dict[tuple, list[int]] = {}
         for i, (_, context, _) in enumerate(requests):
             groups.setdefault(tuple(context) or (self.prefix_token_id,), []).append(i)
-        found = self._score([(c, [requests[i][2] for i in those]) for c, those in groups.items()], self._quiet)
+        scores = self._score([(c, [requests[i][2] for i in members]) for c, members in groups.items()], self._quiet)
         results: list = [None] * len(requests)
-        for those, scores in zip(groups.values(), found):
-            for i, score in zip(those, scores):
+        for members, group_scores in zip(groups.values(), scores):
+            for i, score in zip(members, group_scores):
                 results[i] = score
                 self.cache_hook.add_partial("loglikelihood", requests[i][0], score)
         return results
@@ -137,7 +137,8 @@ class Solomonic(TemplateLM):
 
     def _generate(self, wanted: Sequence[tuple[list[int], "Stop", int, int]]) -> list[str]:
         """Greedy text after each context, up to the first of its `until`, a token that ends a text, or `most`."""
-        texts, tokens = [""] * len(wanted), [[] for _ in wanted]
+        texts = [""] * len(wanted)
+        tokens: list[list[int]] = [[] for _ in wanted]
         with reading(self.model) as device:
             state = read(self.model, [np.array(context[:-1], dtype=np.int64) for context, *_ in wanted], self.chunk)
             last = torch.tensor([[context[-1]] for context, *_ in wanted], device=device)
@@ -180,11 +181,11 @@ class Stop:
     def cut(self, tokens: Sequence[int]) -> tuple[str, bool]:
         """The text up to the first stop in it, and whether there is one."""
         text = self.tokenizer.decode(tokens)
-        found = [at for stop in self.until if (at := text.find(stop)) >= 0]
+        ends = [at for stop in self.until if (at := text.find(stop)) >= 0]
         if self.spelt:
             names = self.tokenizer.spelt(tokens)
-            found += [text.rfind(bare) if bare else len(text) for stop, bare in self.spelt.items() if stop in names]
-        return text[: min(found)] if found else text, bool(found)
+            ends += [text.rfind(bare) if bare else len(text) for stop, bare in self.spelt.items() if stop in names]
+        return text[: min(ends)] if ends else text, bool(ends)
 
 
 def _without(text: str, names: Collection[str]) -> str:
@@ -196,7 +197,7 @@ def _without(text: str, names: Collection[str]) -> str:
 def known(tasks: Sequence[str], include: str | None = None) -> tuple[TaskManager, list[str]]:
     """The harness's tasks, and those of the folder `include`; the names that `tasks`, which may have *, stand for.
 
-    ValueError for one that stands for nothing, or a folder that is not there.
+    ValueError for a pattern that matches no task, or a folder that is not there.
     """
     if include is not None and not Path(include).is_dir():
         raise ValueError(f"{include}: expected a folder of tasks; it is not there")
@@ -216,7 +217,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """What the harness finds on the tasks of `known`, on `limit` documents of each at most: plain JSON values.
+    """The harness's results on the tasks of `known`, on `limit` documents of each at most: plain JSON values.
 
     ValueError for a task whose templates do not fit its documents.
     """
@@ -235,7 +236,7 @@ def shown(results: dict[str, Any]) -> str:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name; or the best there is, with a warning: the harness names one itself where nobody chose."""
+    """The device of that name; or, with a warning, the best that there is: the harness names one where the user did not."""
     best = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if name is None or torch.device(name).type in (best.type, "cpu"):
         return torch.device(name or best)
@@ -244,7 +245,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _settings(settings: dict[str, Any]) -> tuple[list[str], int]:
-    """Where a generation stops: texts, and a number of tokens."""
+    """Of a request: the texts at which its generation stops, and the most tokens of it."""
     sample, temperature = settings.get("do_sample"), settings.get("temperature")
     if temperature != 0 and (sample or (sample is None and temperature is not None)):
         raise ValueError(f"expected do_sample=False, for decoding here is greedy, got {settings}; pass --gen_kwargs")

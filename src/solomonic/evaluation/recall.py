@@ -1,11 +1,12 @@
-"""The tasks of `solomonic.tasks`, asked of a model on disk. A task's tokens are ids: the model's tokenizer has no part.
+"""The tasks of `solomonic.tasks`, asked of a model on disk. A task draws token ids: the model's tokenizer has no part.
 
-Only a model that was trained on a task answers it: `train.fit`, then `folder.save`.
+Only a model that was trained on a task answers it: `training.tasks.fit`, then `folder.save`.
 """
 
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def named(words: str) -> Task:
     ValueError for a task or an option that is not there.
     """
     name, _, rest = words.partition(":")
-    options = {}
+    options: dict[str, Any] = {}
     try:
         # as the arguments of a call, so that a comma inside a tuple is part of it
         call = ast.parse(f"task({rest})", mode="eval").body
@@ -40,6 +41,7 @@ def named(words: str) -> Task:
     except (SyntaxError, ValueError, AssertionError):
         raise ValueError(f"--task: expected NAME or NAME:option=value,option=value, got {words!r}") from None
     for word in call.keywords:
+        assert word.arg is not None
         try:
             options[word.arg] = ast.literal_eval(word.value)
         except ValueError:
@@ -51,7 +53,7 @@ def named(words: str) -> Task:
 
 
 def fits(model: LanguageModel, problem: Task) -> None:
-    """ValueError when the task has tokens that the model has not."""
+    """ValueError for a task with more tokens than the model."""
     if problem.vocab_size > model.config.vocab_size:
         raise ValueError(
             f"task {problem.name}: expected a model of {problem.vocab_size} tokens or more, as the task draws them, got "
@@ -80,7 +82,7 @@ def recall(
 
 
 def _check_logits(model: LanguageModel, problem: Task, length: int) -> None:
-    """ValueError for logits that are no numbers, of which the largest would be taken for an answer."""
+    """ValueError for logits that are not finite, whose largest would count as an answer."""
     batch = problem.test_batch(1, length, np.random.default_rng(0))
     with reading(model) as device:
         state = None

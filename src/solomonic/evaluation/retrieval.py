@@ -1,4 +1,4 @@
-"""Retrieval: a number is said once in a long text, at some depth, and asked for at the end.
+"""Retrieval: a number stands once in a long text, at some depth, and is asked for at the end.
 
     passkey   in sentences that repeat. "... A cart stands by the gate. The pass key is 71432. Remember it: ... What is
               the pass key? The pass key is" must go on with " 71432"
@@ -11,13 +11,13 @@ tokenized one by one, so that lengths and places are exact.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from .._utils.spelling import unknown
 from ..data.tokenizer import Tokenizer
-from ..model import LanguageModel
-from .score import continuations
+from .score import ScoredModel, continuations
 
 KINDS = ("passkey", "needle")
 FILLER = (
@@ -38,9 +38,11 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """`exact`: share of prompts that greedy decoding continues with the number. `chosen`: share where the number is
-    the likeliest of CHOICES random ones of as many digits; chance is 1 / CHOICES."""
+class DepthScore:
+    """Of the prompts of one length and depth. `exact`: the share that greedy decoding continues with the number.
+
+    `chosen`: the share where the number is the likeliest of CHOICES random ones of as many digits; chance is 1 / CHOICES.
+    """
 
     length: int
     depth: float
@@ -50,7 +52,7 @@ class Cell:
 
 
 def shortest(kind: str, tokenizer: Tokenizer) -> int:
-    """Tokens of a prompt without filler, at most."""
+    """The most tokens of a prompt without filler."""
     name, place = (max(words, key=lambda word: len(tokenizer.encode(" " + word))) for words in (NAMES, PLACES))
     return sum(len(tokenizer.encode(part)) for part in _parts(kind, name, place, "88888")) + 8
 
@@ -65,7 +67,7 @@ def prompt(
 ) -> Prompt:
     """A prompt of `length` tokens. The same state of `rng` gives the same one at every depth, but for the place.
 
-    `documents`, tokens, are the filler of "needle". ValueError for a kind nobody knows, a depth out of [0, 1], a
+    `documents`, tokens, are the filler of "needle". ValueError for an unknown kind, a depth out of [0, 1], a
     length under `shortest`, or a needle without documents.
     """
     if not 0 <= depth <= 1:
@@ -84,7 +86,7 @@ def prompt(
 
 
 def retrieval(
-    model: LanguageModel,
+    model: ScoredModel,
     tokenizer: Tokenizer,
     kind: str,
     lengths: Sequence[int],
@@ -95,24 +97,28 @@ def retrieval(
     batch: int = 8,
     chunk: int = 2048,
     report: Callable[[int], None] = lambda tokens: None,
-) -> Iterator[Cell]:
-    """A cell for each length and depth, as they are done. The same seed asks every model of a tokenizer the same.
+) -> Iterator[DepthScore]:
+    """A score for each length and depth, as they are done. The same seed asks every model of a tokenizer the same.
 
-    Prompts are read in chunks that pass the state on, `batch` at a time; `report` is told the tokens read.
+    Prompts are read in chunks that pass the state on, `batch` at a time; `report` gets the number of tokens read.
     """
     for length in lengths:
         for depth in depths:
             rngs = (np.random.default_rng([seed, length, sample, *kind.encode()]) for sample in range(samples))
             prompts = [prompt(kind, tokenizer, length, depth, rng, documents) for rng in rngs]
-            groups = [(one.tokens, one.answers) for one in prompts]
-            scores = continuations(model, groups, batch, chunk, lambda done, length=length: report(done * length))
-            exact = [found[one.right][1] for one, found in zip(prompts, scores)]
-            chosen = [np.argmax([log_p for log_p, _ in s]) == one.right for one, s in zip(prompts, scores)]
-            yield Cell(length, depth, samples, float(np.mean(exact)), float(np.mean(chosen)))
+            groups = [(p.tokens, p.answers) for p in prompts]
+            scores = continuations(model, groups, batch, chunk, partial(_report_tokens, report, length))
+            exact = [answers[p.right][1] for p, answers in zip(prompts, scores)]
+            chosen = [np.argmax([log_p for log_p, _ in answers]) == p.right for p, answers in zip(prompts, scores)]
+            yield DepthScore(length, depth, samples, float(np.mean(exact)), float(np.mean(chosen)))
+
+
+def _report_tokens(report: Callable[[int], None], length: int, prompts: int) -> None:
+    report(prompts * length)
 
 
 def _parts(kind: str, name: str, place: str, number: str) -> tuple[str, str, str]:
-    """What stands first, the sentence with the number, the question."""
+    """The beginning, the sentence with the number, and the question."""
     if kind == "passkey":
         return (
             "One number is hidden in this text. Find it and keep it in mind.\n",
@@ -137,4 +143,4 @@ def _stretch(documents: Sequence[np.ndarray], room: int, rng: np.random.Generato
     return np.concatenate(pieces)
 
 
-__all__ = ["CHOICES", "KINDS", "Cell", "Prompt", "prompt", "retrieval", "shortest"]
+__all__ = ["CHOICES", "KINDS", "DepthScore", "Prompt", "prompt", "retrieval", "shortest"]

@@ -2,17 +2,30 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..model import LanguageModel, State, map_state
+from ..model import CausalModel, State, map_state
+
+
+class ScoredModel(CausalModel, Protocol):
+    """A model that can be set to evaluation mode and back."""
+
+    training: bool
+
+    def eval(self) -> Any: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 @contextmanager
-def reading(model: LanguageModel) -> Iterator[torch.device]:
+def reading(model: ScoredModel) -> Iterator[torch.device]:
     """The model's device; inside, the model is in evaluation mode and no gradients are kept."""
     training = model.training
     model.eval()
@@ -28,7 +41,7 @@ def take(state: State, rows: Tensor) -> State:
     return map_state(lambda tensor: tensor[rows], state)
 
 
-def read(model: LanguageModel, rows: Sequence[np.ndarray], chunk: int = 2048) -> State | None:
+def read(model: ScoredModel, rows: Sequence[np.ndarray], chunk: int = 2048) -> State | None:
     """The state after each row of tokens, of any lengths, read in chunks; None where all rows are empty."""
     state, (tokens, mask) = None, _padded(rows, next(model.parameters()).device)
     for part in _parts(tokens.shape[1], chunk):
@@ -37,7 +50,7 @@ def read(model: LanguageModel, rows: Sequence[np.ndarray], chunk: int = 2048) ->
 
 
 def continuations(
-    model: LanguageModel,
+    model: ScoredModel,
     groups: Sequence[tuple[np.ndarray, Sequence[np.ndarray]]],
     batch: int = 8,
     chunk: int = 2048,
@@ -46,36 +59,37 @@ def continuations(
     """For each (context, its continuations): log p of each continuation, in nats, and whether greedy decoding gives it.
 
     A context has one token or more. `batch` rows of `chunk` tokens a call at most, which changes no result beyond
-    rounding; `report` is told how many groups are finished. An empty continuation has log p 0 and is greedy.
+    rounding; `report` gets the number of groups that are done since its last call. An empty continuation has log p 0 and is
+    greedy.
     """
-    found: list[list] = [[None] * len(after) for _, after in groups]
+    scores: list[list[tuple[float, bool]]] = [[(0.0, True)] * len(after) for _, after in groups]
     order = sorted(range(len(groups)), key=lambda i: len(groups[i][0]), reverse=True)
     with reading(model) as device:
         for first in range(0, len(order), batch):
-            some = order[first : first + batch]
-            state = read(model, [groups[i][0][:-1] for i in some], chunk)
-            wanted = [(row, i, j) for row, i in enumerate(some) for j in range(len(groups[i][1]))]
+            members = order[first : first + batch]
+            state = read(model, [groups[i][0][:-1] for i in members], chunk)
+            wanted = [(row, i, j) for row, i in enumerate(members) for j in range(len(groups[i][1]))]
             wanted.sort(key=lambda place: len(groups[place[1]][1][place[2]]), reverse=True)
             for begin in range(0, len(wanted), batch):
                 part = wanted[begin : begin + batch]
                 rows = torch.tensor([row for row, _, _ in part], device=device)
                 before = [groups[i][0][-1:] for _, i, _ in part]
                 after = [groups[i][1][j] for _, i, j in part]
-                scores = _score(model, None if state is None else take(state, rows), before, after, chunk)
-                for (_, i, j), score in zip(part, scores):
-                    found[i][j] = score
-            report(len(some))
-    return found
+                part_scores = _score(model, None if state is None else take(state, rows), before, after, chunk)
+                for (_, i, j), score in zip(part, part_scores):
+                    scores[i][j] = score
+            report(len(members))
+    return scores
 
 
 def _score(
-    model: LanguageModel,
+    model: ScoredModel,
     state: State | None,
     before: Sequence[np.ndarray],
     after: Sequence[np.ndarray],
     chunk: int,
 ) -> list[tuple[float, bool]]:
-    """`before` is the one token that is read ahead of each row of `after`."""
+    """log p and greediness of each row of `after`, whose one token `before` is read first, from `state`."""
     device = next(model.parameters()).device
     inputs, mask = _padded([np.concatenate([a, b])[:-1] for a, b in zip(before, after)], device)
     targets, _ = _padded(after, device)
@@ -100,7 +114,7 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _padded(rows: Sequence[np.ndarray], device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Rows as one tensor, zeros on the right, and the mask of what is real; no mask where all are of one length."""
+    """The rows as one tensor, padded on the right, and the mask, False at padding; None where all are of one length."""
     sizes = np.array([len(row) for row in rows])
     mask = np.arange(sizes.max()) < sizes[:, None]
     tokens = np.zeros(mask.shape, dtype=np.int64)
@@ -113,4 +127,4 @@ def _parts(length: int, chunk: int) -> Iterator[slice]:
     return (slice(start, min(start + chunk, length)) for start in range(0, length, chunk))
 
 
-__all__ = ["continuations", "nats", "read", "reading", "take"]
+__all__ = ["ScoredModel", "continuations", "nats", "read", "reading", "take"]

@@ -1,4 +1,4 @@
-"""Bits per byte of held-out text, against the length of what the model has read."""
+"""Bits per byte of held-out text, by the number of tokens that the model has read."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,12 @@ import numpy as np
 import torch
 
 from ..data.tokenizer import Tokenizer
-from ..model import LanguageModel
-from .score import nats, reading
+from .score import ScoredModel, nats, reading
 
 
 @dataclass(frozen=True)
 class Bits:
-    """Of one length: `mean` bits a byte over all of the text, and `by_position`, (length,) float64 bits a byte.
+    """Bits a byte of rows of one length: `mean` over all of the text, and `by_position`, (length,) float64.
 
     By position, a token counts as many bytes as a token of this text has on average.
     """
@@ -24,7 +23,7 @@ class Bits:
 
 
 def spans(documents: Sequence[np.ndarray], longest: int, most: int) -> np.ndarray:
-    """(n, longest + 1) tokens: at most `most` pieces of the documents, evenly from all there are that do not overlap.
+    """(n, longest + 1) tokens: at most `most` pieces of the documents, evenly from all that do not overlap.
 
     ValueError when no document has longest + 1 tokens.
     """
@@ -36,12 +35,12 @@ def spans(documents: Sequence[np.ndarray], longest: int, most: int) -> np.ndarra
             f"expected a document of {size} tokens or more to score lengths up to {longest}, the longest has {reach}; "
             "take a smaller length, or longer documents"
         )
-    chosen = [places[i * len(places) // min(most, len(places))] for i in range(min(most, len(places)))]
-    return np.stack([documents[i][start : start + size] for i, start in chosen]).astype(np.int64)
+    evenly = [places[i * len(places) // min(most, len(places))] for i in range(min(most, len(places)))]
+    return np.stack([documents[i][start : start + size] for i, start in evenly]).astype(np.int64)
 
 
 def bits_per_byte(
-    model: LanguageModel,
+    model: ScoredModel,
     tokenizer: Tokenizer,
     text: np.ndarray,
     length: int,
@@ -52,15 +51,15 @@ def bits_per_byte(
     """`text` (n, longest + 1) tokens of `spans`, read in rows of `length`, each from nothing.
 
     Every length that divides `longest` is scored on the same bytes, so that lengths can be compared. Rows are read in
-    chunks that pass the state on, `batch_tokens` tokens a call at most; `report` is told the tokens of each.
+    chunks that pass the state on, `batch_tokens` tokens a call at most; `report` gets the number of tokens of each call.
     ValueError for a length that is not in [1, longest], and for text of nothing but special tokens.
     """
     longest = text.shape[1] - 1
     if not 1 <= length <= longest:
         raise ValueError(f"length: expected 1 to {longest}, as the pieces of text are long, got {length}")
-    whole = longest // length * length
-    inputs, targets = (text[:, first : first + whole].reshape(-1, length) for first in (0, 1))
-    size = _bytes(tokenizer, text[:, 1 : 1 + whole])
+    scored = longest // length * length
+    inputs, targets = (text[:, first : first + scored].reshape(-1, length) for first in (0, 1))
+    size = _bytes(tokenizer, text[:, 1 : 1 + scored])
     if not size:
         raise ValueError("expected text, got pieces that hold nothing but special tokens")
     total = np.zeros(length)

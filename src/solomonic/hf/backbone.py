@@ -1,6 +1,6 @@
 """`LanguageModel` up to its head, with the arguments of transformers."""
 
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from transformers.utils import TransformersKwargs
 from .._utils.spelling import unknown
 from ..model import Block, LanguageModel
 from .cache import SolomonicCache
-from .packing import KEYS, segments
+from .packing import KEYS, Ends, segments
 
 OF_THE_LOSS = ("num_items_in_batch", "shift_labels", "ignore_index")
 IDLE = ("return_dict", "tokenizer")  # the second is `generate`'s own, which it passes on when a server calls it
@@ -23,11 +23,11 @@ class SolomonicBlock(GradientCheckpointingLayer, Block):
 
 
 class Backbone(LanguageModel):
-    """What every model of `hf.model` wraps; arguments are those of `SolomonicForCausalLM.forward`."""
+    """The model inside every model of `hf.model`; arguments are those of `SolomonicForCausalLM.forward`."""
 
     Block = SolomonicBlock
 
-    def forward(
+    def forward(  # type: ignore[override]  # the arguments are those of transformers
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -37,13 +37,14 @@ class Backbone(LanguageModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         seq_idx: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """last_hidden_state (B, T, d_model) is what the head takes."""
+        """last_hidden_state (B, T, d_model) is the input of the head."""
         _refuse(kwargs)
-        if (input_ids is None) == (inputs_embeds is None):
+        inputs = inputs_embeds if input_ids is None else input_ids
+        if inputs is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("expected input_ids or inputs_embeds, one of them, got both or none")
-        columns = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+        columns = inputs.shape[:2]
         if len(columns) < 2 or 0 in columns:
             raise ValueError(f"expected (B, T) tokens, at least one of them, got {tuple(columns)}; give a prompt")
         cache = past_key_values
@@ -55,14 +56,15 @@ class Backbone(LanguageModel):
             cache = SolomonicCache()
         state, before, last = (None, 0, {}) if cache is None else (cache.state, cache.columns, cache.documents)
         mask = _mask(attention_mask, columns, before)
-        ends = {key: kwargs.get(key) for key in KEYS}
-        documents, last = segments(columns, mask, state, last, position_ids, seq_idx, **ends)
-        x = self.embed(input_ids.long(), mask) if inputs_embeds is None else inputs_embeds
-        trace = [] if output_hidden_states else None
+        ends = Ends(**{key: kwargs.get(key) for key in KEYS})
+        documents, last = segments(columns, mask, state, last, position_ids, seq_idx, ends)
+        x = self.embed(inputs.long(), mask) if inputs_embeds is None else inputs
+        trace: list[Tensor] | None = [] if output_hidden_states else None
         x, state = self.hidden(x, state, mask=mask, segments=documents, trace=trace)
         if cache is not None and cache.last is not None and mask is not None:
             x = torch.where((mask.cumsum(1) == 0)[..., None], cache.last[:, None], x)
         if use_cache:
+            assert cache is not None
             cache.store(state, x[:, -1].clone(), columns[1], last)
         return BaseModelOutputWithPast(
             last_hidden_state=x,
@@ -89,11 +91,11 @@ def _mask(attention_mask: Tensor | None, columns: torch.Size, before: int) -> Te
         raise ValueError(
             f"attention_mask: expected {(B, T)} or {(B, before + T)}, got {shape}; 0 at padding, 1 elsewhere"
         )
-    given = attention_mask[:, -T:]
-    mask = given.bool()
+    columns_mask = attention_mask[:, -T:]
+    mask = columns_mask.bool()
     if torch.compiler.is_compiling():
         return mask
-    if not torch.equal(mask.to(given.dtype), given):
+    if not torch.equal(mask.to(columns_mask.dtype), columns_mask):
         raise ValueError(
             "attention_mask: expected 0 at padding and 1 elsewhere, got others; pass seq_idx for documents"
         )

@@ -1,4 +1,4 @@
-"""What `generate` carries from token to token: our state, in the place of keys and values."""
+"""The cache of `generate`: the state of a model, in the place of keys and values."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,11 +10,11 @@ from ..model import map_state, state_tensors
 
 
 class SolomonicCache(Cache):
-    """The state of a `LanguageModel`, of all memories of all layers, that one call leaves to the next.
+    """The state of a `LanguageModel`, of all memories of all layers, that one call passes to the next.
 
-    `state` None: nothing was read. `last` (B, d_model) is what the head saw last of each row: rows that end in padding
-    go on from there. `documents`: (B,) of each form in which the last call was told of packed documents (`packing`).
-    A fading memory cannot take back a token, so the cache cannot be cropped.
+    `state` None: nothing was read. `last` (B, d_model) is the last input of the head in each row, from which rows that end
+    in padding go on. `documents`: (B,) for each argument by which the last call marked packed documents (`packing`). A
+    fading memory cannot take back a token, so the cache cannot be cropped.
     """
 
     is_croppable = False
@@ -32,7 +32,7 @@ class SolomonicCache(Cache):
         self.documents: dict[str, Tensor] = {}
 
     def store(self, state: State, last: Tensor, columns: int, documents: dict[str, Tensor]) -> None:
-        """Keep what a call of so many columns, padding among them, left."""
+        """Keep the state, and the rest, after a call of `columns` columns, padding among them."""
         self.state, self.last, self.documents = state, last, documents
         self.columns += columns
 
@@ -89,6 +89,7 @@ class SolomonicCache(Cache):
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
         if self.state is not None:
+            assert self.last is not None
             self.state, self.last = map_state(change, self.state), change(self.last)
             self.documents = {name: change(tensor) for name, tensor in self.documents.items()}
 

@@ -1,12 +1,11 @@
 """Classifiers on top of a model: of whole texts, reward models among them, and of tokens. C labels."""
 
-from typing import Unpack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast, TokenClassifierOutput
-from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from .cache import SolomonicCache
@@ -48,14 +47,14 @@ class SolomonicForSequenceClassification(Classifier):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         seq_idx: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> SequenceClassifierOutputWithPast:
         """logits (B, C); arguments as those of `SolomonicForCausalLM`, labels (B,) or (B, C) as `problem_type` says.
 
         The last token of a row is the last that attention_mask has; without one, the last that is no padding.
         """
-        given = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
-        out = self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
+        inputs = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        out = self.read(*inputs, use_cache, output_hidden_states, seq_idx, **kwargs)
         x, padding = out.last_hidden_state, self.config.pad_token_id
         if attention_mask is None and input_ids is not None and padding is not None:
             at = torch.arange(x.shape[1], device=x.device) * (input_ids != padding)
@@ -85,11 +84,11 @@ class SolomonicForTokenClassification(Classifier):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         seq_idx: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> TokenClassifierOutput:
         """logits (B, T, C); arguments as those of `SolomonicForCausalLM`, labels (B, T), -100 where none counts."""
-        given = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
-        out = self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
+        inputs = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        out = self.read(*inputs, use_cache, output_hidden_states, seq_idx, **kwargs)
         logits, loss = self.score(out.last_hidden_state), None
         if labels is not None:
             details = {key: kwargs[key] for key in self.of_the_loss if kwargs.get(key) is not None}

@@ -1,7 +1,7 @@
 """`ModelConfig` as a configuration of transformers: config.json is what `formats.solomonic.describe` writes."""
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -22,7 +22,7 @@ class SolomonicConfig(PreTrainedConfig):
     model_type = TYPE
     has_no_defaults_at_init = True
     keys_to_ignore_at_inference = ["past_key_values"]
-    auto_map = {}  # no code of a folder's own: TRL asks
+    auto_map: ClassVar[dict[str, str]] = {}  # TRL asks for it: folders hold no code of their own
 
     def __init__(self, model: ModelConfig | dict[str, Any] | None = None, use_cache: bool = True, **settings):
         if not isinstance(model, (ModelConfig, dict)):

@@ -1,6 +1,6 @@
 """`LanguageModel` as models of transformers: without a head, and as a causal language model."""
 
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar
 
 import torch
 from safetensors import SafetensorError
@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from ..model import LanguageModel
@@ -32,11 +31,11 @@ class SolomonicPreTrainedModel(PreTrainedModel):
     _input_embed_layer = "embedding"
     _no_split_modules = ["SolomonicBlock"]
     _skip_keys_device_placement = ["past_key_values"]
-    _keys_to_ignore_on_load_unexpected = [r"^model\.head\.", r"^score\."]  # heads of the others
+    _keys_to_ignore_on_load_unexpected: list[str] | None = [r"^model\.head\.", r"^score\."]  # heads of the others
     drawn: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of names that a checkpoint may lack: transformers says so, and that they are to be trained."""
+    """Prefixes of tensors that a checkpoint may lack: transformers draws them, and warns that they are to be trained."""
     of_the_loss: ClassVar[tuple[str, ...]] = ()
-    """Arguments of a call that its loss takes; others of the kind are refused."""
+    """Those of `OF_THE_LOSS` that the loss of this model takes; it refuses the others."""
 
     def __init__(self, config: SolomonicConfig):
         super().__init__(config)
@@ -44,8 +43,8 @@ class SolomonicPreTrainedModel(PreTrainedModel):
         self._finish()
 
     def _finish(self) -> None:
-        """Give the model its own head, in the place of that for tokens."""
-        self.model.head = None
+        """Replace the head for tokens by the head of this model."""
+        self.model.register_module("head", None)
         self.post_init()
 
     @classmethod
@@ -86,7 +85,7 @@ class SolomonicPreTrainedModel(PreTrainedModel):
         seq_idx: Tensor | None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """What the backbone makes of the call, with what the configuration says where the call does not."""
+        """The outputs of the backbone; the configuration has the settings that the call leaves at None."""
         for key in OF_THE_LOSS:
             if kwargs.get(key) is not None and key not in self.of_the_loss:
                 raise ValueError(f"{key}: expected None, as {type(self).__name__}'s loss does without it; leave it out")
@@ -116,7 +115,7 @@ class SolomonicPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Our initial values for what a checkpoint does not have: those of another model of the configuration."""
+        """Initial values for tensors that a checkpoint lacks: those of a new model of the configuration."""
         if isinstance(module, LanguageModel):
             ours = dict(module.named_parameters(remove_duplicate=False))
             if not all(getattr(parameter, "_is_hf_initialized", False) for parameter in ours.values()):
@@ -127,12 +126,12 @@ class SolomonicPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.weight, std=module.embedding_dim**-0.5)
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        """For code outside transformers it would skip modules without parameters of their own: those above."""
+        """As in transformers, which for code outside it would skip modules without parameters of their own."""
         super()._initialize_weights(module)
 
 
 class SolomonicModel(SolomonicPreTrainedModel):
-    """What the head takes, (B, T, d_model): `AutoModel`'s."""
+    """The model without a head, `AutoModel`'s: its outputs are (B, T, d_model)."""
 
     @can_return_tuple
     def forward(
@@ -145,11 +144,11 @@ class SolomonicModel(SolomonicPreTrainedModel):
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         seq_idx: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """last_hidden_state (B, T, d_model); arguments as those of `SolomonicForCausalLM`."""
-        given = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
-        return self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
+        inputs = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        return self.read(*inputs, use_cache, output_hidden_states, seq_idx, **kwargs)
 
 
 class SolomonicForCausalLM(SolomonicPreTrainedModel, GenerationMixin):
@@ -176,7 +175,7 @@ class SolomonicForCausalLM(SolomonicPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         output_hidden_states: bool | None = None,
         seq_idx: Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """input_ids (B, T), or inputs_embeds (B, T, d_model) as the embedding gives them; logits (B, T, V).
 
@@ -189,8 +188,8 @@ class SolomonicForCausalLM(SolomonicPreTrainedModel, GenerationMixin):
         labels (B, T): the mean cross-entropy of each token given those before it, -100 where it does not count.
         use_cache None: as the configuration says, but not in training. ValueError for anything else, or unknown.
         """
-        given = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
-        out = self.read(*given, use_cache, output_hidden_states, seq_idx, **kwargs)
+        inputs = (input_ids, attention_mask, position_ids, past_key_values, inputs_embeds)
+        out = self.read(*inputs, use_cache, output_hidden_states, seq_idx, **kwargs)
         logits = self.model.head(slice_logits_to_keep(out.last_hidden_state, logits_to_keep))
         loss, details = None, {key: kwargs[key] for key in OF_THE_LOSS if kwargs.get(key) is not None}
         if labels is not None or "shift_labels" in details:

@@ -1,16 +1,28 @@
-"""Where documents begin in packed rows: the forms in which transformers' collators say it, as numbers of documents.
+"""Where documents begin in packed rows: the arguments of transformers' collators become numbers of documents.
 
 B rows, T columns. Three forms, any of which begins a document: positions that restart (`position_ids`), numbers of the
 documents (`seq_idx`), and the ends of the documents in all rows, one after the other (`cu_seq_lens_q`).
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..mixers import State
 
-KEYS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
-"""What FlashAttention is given: the first two say the same, and the last two how long the longest document is."""
+
+class Ends(NamedTuple):
+    """FlashAttention's arguments: the ends of the documents, twice, and the length of the longest document, twice."""
+
+    cu_seq_lens_q: Tensor | None = None
+    cu_seq_lens_k: Tensor | None = None
+    max_length_q: Tensor | int | None = None
+    max_length_k: Tensor | int | None = None
+
+
+KEYS = Ends._fields
+NONE = Ends()
 
 
 def segments(
@@ -20,12 +32,12 @@ def segments(
     last: dict[str, Tensor],
     position_ids: Tensor | None = None,
     seq_idx: Tensor | None = None,
-    **ends: Tensor | int | None,
+    ends: Ends = NONE,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """(B, T) numbers of documents that go on from `state`'s, None where none begins; and `last` for the next call.
 
-    real (B, T) bool, None where nothing is padding. last: (B,) of each form that a call before gave, at its last real
-    token. `ends` are of `KEYS`. ValueError for another shape than (B, T), and for ends that do not fit it.
+    real (B, T) bool, None where nothing is padding. last: (B,) for each argument of the call before, at its last real
+    token. ValueError for another shape than (B, T), and for ends that do not fit it.
     """
     begins, after = None, {}
     if position_ids is not None:
@@ -46,8 +58,8 @@ def segments(
         differs = s != torch.where(inside, before, known[:, None])
         begins = differs if begins is None else begins | differs
         after["seq_idx"] = _final(s, real, known)
-    if any(ends.get(key) is not None for key in KEYS):
-        n = _numbered(columns, state, **ends)
+    if any(end is not None for end in ends):
+        n = _numbered(columns, state, ends)
         differs = n != _before(n, real)[0]
         begins = differs if begins is None else begins | differs
     if begins is None:
@@ -60,11 +72,11 @@ def segments(
     return number if state is None else number + state["segment"][:, None], after
 
 
-def _numbered(columns: torch.Size, state: State | None, **ends: Tensor | int | None) -> Tensor:
+def _numbered(columns: torch.Size, state: State | None, ends: Ends) -> Tensor:
     """(B, T) numbers of documents by their ends in all rows, one after the other: 0, then the end of each."""
     B, T = columns
-    given = [ends[key] for key in KEYS[:2] if ends.get(key) is not None]
-    if not given:
+    starts = [cuts.long() for cuts in (ends.cu_seq_lens_q, ends.cu_seq_lens_k) if cuts is not None]
+    if not starts:
         raise ValueError(
             f"{KEYS[2]}: expected {KEYS[0]} beside it, the ends of the documents; leave it out, or pass seq_idx"
         )
@@ -72,18 +84,19 @@ def _numbered(columns: torch.Size, state: State | None, **ends: Tensor | int | N
         raise ValueError(
             f"{KEYS[0]}: expected a call without a cache; pass seq_idx, which says where a document goes on"
         )
-    cuts = given[0].long()
+    cuts = starts[0]
     if cuts.dim() != 1 or len(cuts) < 2:
         raise ValueError(f"{KEYS[0]}: expected (documents + 1,) whole numbers, got {tuple(cuts.shape)}")
     if not torch.compiler.is_compiling():
         sizes = cuts.diff()
         if cuts[0] != 0 or cuts[-1] != B * T or (sizes < 0).any():
             raise ValueError(f"{KEYS[0]}: expected numbers from 0 to {B * T}, all columns, got {cuts[0]} to {cuts[-1]}")
-        if not all(torch.equal(cuts, other.long()) for other in given[1:]):
+        if not all(torch.equal(cuts, other) for other in starts[1:]):
             raise ValueError(f"{KEYS[1]}: expected {KEYS[0]}, as documents are read whole, got others")
-        for key in KEYS[2:]:
-            if ends.get(key) is not None and int(ends[key]) < int(sizes.max()):
-                raise ValueError(f"{key}: expected the longest document, {int(sizes.max())}, got {int(ends[key])}")
+        longest = int(sizes.max())
+        for key, length in zip(KEYS[2:], (ends.max_length_q, ends.max_length_k)):
+            if length is not None and int(length) < longest:
+                raise ValueError(f"{key}: expected the longest document, {longest}, got {int(length)}")
     return torch.searchsorted(cuts[1:], torch.arange(B * T, device=cuts.device), right=True).view(B, T)
 
 
@@ -115,4 +128,4 @@ def _final(x: Tensor, real: Tensor | None, known: Tensor) -> Tensor:
     return torch.where(at[:, 0] >= 0, x.gather(1, at.clamp_min(0))[:, 0], known)
 
 
-__all__ = ["KEYS", "segments"]
+__all__ = ["KEYS", "Ends", "segments"]

@@ -14,7 +14,10 @@ cannot do: the layer's own dynamics depend on its inputs.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cholesky, solve_triangular, svd
+from scipy.linalg import svd
+
+from ..theory.realization.linear import recursion
+from ..theory.realization.subspace import canonical_variates, lagged
 
 AHEAD = 8  # rows of the future that the past is asked about
 RIDGE = 1e-4  # of the mean square of what is regressed on
@@ -78,26 +81,23 @@ def fit(
     y, kept_y = _principal(y, directions, half)
 
     def stacked(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = np.arange(first + lags, last - AHEAD)
-        future_u, future_y = (np.hstack([x[rows + i] for i in range(AHEAD)]) for x in (u, y))
-        return np.hstack([u[rows - i] for i in range(1, lags + 1)]), future_u, future_y
+        begin, end = first + lags, last - AHEAD
+        ahead = range(0, -AHEAD, -1)
+        return lagged(u, range(1, lags + 1), begin, end), lagged(u, ahead, begin, end), lagged(y, ahead, begin, end)
 
     past, future_u, future_y = stacked(0, half)
     of_past, of_future = _regress(future_u, past), _regress(future_u, future_y)
     past, future = past - future_u @ of_past, future_y - future_u @ of_future
-    L, M = _factor(past), _factor(future)
-    cross = solve_triangular(L, past.T @ future / len(past), lower=True)
-    left, _, right = svd(solve_triangular(M, cross.T, lower=True).T, full_matrices=False)
-    weights = solve_triangular(L, left, lower=True, trans="T")  # of the past, for states of variance 1
-    readout = solve_triangular(M, right.T, lower=True, trans="T")
+    _, weights, readout = canonical_variates(past, future, RIDGE)
     past, future_u, future_y = stacked(half, len(u))
-    past, future = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
-    correlations = (past * future).sum(0) / np.sqrt(np.square(past).sum(0) * np.square(future).sum(0)).clip(1e-300)
-    rows = np.arange(lags, half)
-    states = np.hstack([u[rows - i] for i in range(1, lags + 1)]) @ weights
-    most = min(weights.shape[1], len(rows) // 4)
-    systems = [linear_system(states[:, :order], u, y, lags, half) for order in orders if order <= most]
-    return Fit(np.clip(correlations, 0, 1), systems, kept_u, kept_y)
+    seen, came = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
+    correlations = (seen * came).sum(0) / np.sqrt(np.square(seen).sum(0) * np.square(came).sum(0)).clip(1e-300)
+    found = []
+    states = lagged(u, range(1, lags + 1), lags, half) @ weights
+    for order in orders:
+        if order <= min(weights.shape[1], (half - lags) // 4):
+            found.append(linear_system(states[:, :order], u, y, lags, half))
+    return Fit(np.clip(correlations, 0, 1), found, kept_u, kept_y)
 
 
 def linear_system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -> Order:
@@ -108,10 +108,7 @@ def linear_system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: 
     radius = float(np.abs(np.linalg.eigvals(A)).max()) if n else 0.0
     if pulled_in := radius > STABLE:
         A = A * (STABLE / radius)
-    state, states = np.zeros(n), np.empty((len(u), n))
-    for t, driven in enumerate(u @ B):
-        states[t] = state
-        state = state @ A + driven
+    states = recursion(A.T, u @ B, np.zeros(n))[:-1]
     regressors = np.hstack([states, u])
     error = y[half:] - regressors[half:] @ _regress(regressors[lags:half], y[lags:half])
     explained = 1 - float(np.square(error).sum() / np.square(y[half:] - y[half:].mean(0)).sum())
@@ -134,9 +131,3 @@ def _regress(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.zeros((0, y.shape[1]))
     ridge = RIDGE * np.trace(square) / len(square)
     return np.linalg.solve(square + ridge * np.eye(len(square)), x.T @ y)
-
-
-def _factor(x: np.ndarray) -> np.ndarray:
-    covariance = x.T @ x / len(x)
-    ridge = RIDGE * np.trace(covariance) / len(covariance)
-    return cholesky(covariance + ridge * np.eye(len(covariance)), lower=True)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from ..data.tokenizer import Tokenizer
-from ..inference.generation import LOGITS, Session, read, steps
+from ..inference.generation import LOGITS, read, steps
+from ..inference.sessions import Session
 from ..model import LanguageModel
 from .questions import Question
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ..data.tokenizer import Tokenizer
-from ..inference.generation import Sampling
+from ..inference.sampling import Sampling
 from ..model import LanguageModel
 from .fields import Fields, expected
 from .refused import Refused

@@ -21,8 +21,8 @@ __all__ = ["IGNORE", "Batch", "Task", "names", "summaries", "task"]
 
 def names() -> list[str]:
     """The tasks there are, in alphabetical order."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in found if name != "base" and not name.startswith("_"))
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in modules if name != "base" and not name.startswith("_"))
 
 
 def task(name: str, **options) -> Task:
@@ -44,7 +44,7 @@ def summaries() -> dict[str, str]:
 
 def _class(name: str) -> type[Task]:
     module = importlib.import_module(f"{__name__}.{name}")
-    found = [
+    tasks = [
         value
         for attribute, value in vars(module).items()
         if inspect.isclass(value)
@@ -52,6 +52,6 @@ def _class(name: str) -> type[Task]:
         and value.__module__ == module.__name__
         and not attribute.startswith("_")
     ]
-    assert len(found) == 1, f"{module.__name__} defines {len(found)} public tasks, one is wanted"
-    assert found[0].name == name, f"{module.__name__} holds a task named {found[0].name!r}"
-    return found[0]
+    assert len(tasks) == 1, f"{module.__name__} defines {len(tasks)} public tasks, one is wanted"
+    assert tasks[0].name == name, f"{module.__name__} holds a task named {tasks[0].name!r}"
+    return tasks[0]

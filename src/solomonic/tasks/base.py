@@ -25,7 +25,7 @@ class Batch:
 
 
 class Task(ABC):
-    """Draws samples; says how right the logits are.
+    """Draws samples, and scores logits.
 
     Laws, tested on every task there is (`tests/tasks/test_laws.py`):
 

@@ -60,13 +60,13 @@ class Compression(Task):
     def _odd(self, name: str, length: int) -> int:
         _check.whole(name, length, 3, "a row holds a token, the compression token and a place")
         if length % 2 == 0:
-            raise ValueError(f"{name}: expected an odd number, came {length}; take {length - 1} or {length + 1}")
+            raise ValueError(f"{name}: expected an odd number, got {length}; take {length - 1} or {length + 1}")
         return int(length)
 
     def _possible(self, name: str, length: int) -> int:
         if self._odd(name, length) > self.length:
             raise ValueError(
-                f"{name}: expected at most {self.length}, came {length}; places further on have no token: "
+                f"{name}: expected at most {self.length}, got {length}; places further on have no token: "
                 "take a longer training length"
             )
         return int(length)

@@ -44,9 +44,7 @@ class ContextTree(Task):
     def __init__(self, *, depth: int = 5, length: int = 128, lengths: Iterable[int] | None = None):
         self.depth = _check.whole("depth", depth, 1, "a source looks back one bit or more")
         if self.depth > DEEPEST:
-            raise ValueError(
-                f"depth: expected at most {DEEPEST}, came {depth}; a row holds 2^depth chances: take fewer"
-            )
+            raise ValueError(f"depth: expected at most {DEEPEST}, got {depth}; a row holds 2^depth chances: take fewer")
         self.length = _check.whole("length", length, 1, "a row has one bit or more")
         lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
         self.lengths = _check.increasing("lengths", lengths)

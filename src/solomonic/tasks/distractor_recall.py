@@ -55,7 +55,7 @@ class DistractorRecall(Task):
         self.vocab_size = self.keys + self.values
         self.chance = 1 / self.values
         if not 0 <= easy <= 1:
-            raise ValueError(f"easy: expected a share in [0, 1], came {easy}; pass 0 for rows of full size only")
+            raise ValueError(f"easy: expected a share in [0, 1], got {easy}; pass 0 for rows of full size only")
         self.easy = easy
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths

@@ -67,7 +67,7 @@ class FuzzyRecall(Task):
         self.pad = self.vocab_size - 1
         if (self.keys + 1) ** self.key_motif >= 2**63:
             raise ValueError(
-                f"key_motif: expected at most 2^63 motifs of {self.keys} tokens, came a largest size of {key_motif}; "
+                f"key_motif: expected at most 2^63 motifs of {self.keys} tokens, got a largest size of {key_motif}; "
                 "take shorter motifs"
             )
         self.train_targets = _check.one_of("train_targets", train_targets, ("next", "recall"))
@@ -120,8 +120,8 @@ class FuzzyRecall(Task):
         _, _, start = layout()
         last = (start < end[:, None]).sum(axis=1) - 1
         at = np.minimum((start < place[:, None]).sum(axis=1), last)
-        came = ((code[:, :-1] == probe) & (np.arange(pairs) < at[:, None])).any(axis=1)
-        put, at = row[~came], at[~came]
+        seen = ((code[:, :-1] == probe) & (np.arange(pairs) < at[:, None])).any(axis=1)
+        put, at = row[~seen], at[~seen]
         code[put, at], key[put, at], key_size[put, at] = code[put, -1], key[put, -1], key_size[put, -1]
         owner, tokens, start = layout()
 

@@ -74,7 +74,7 @@ class Memorization(Task):
     def _possible(self, name: str, length: int) -> int:
         _check.whole(name, length, 2, "a row holds a key or more, and room for its value")
         if length % 2:
-            raise ValueError(f"{name}: expected an even number, came {length}; take {length - 1} or {length + 1}")
+            raise ValueError(f"{name}: expected an even number, got {length}; take {length - 1} or {length + 1}")
         return int(length)
 
     def _rows(self, keys: np.ndarray) -> Batch:

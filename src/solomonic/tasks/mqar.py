@@ -25,6 +25,7 @@ Source of the definition: `zoology/data/multiquery_ar.py` of github.com/HazyRese
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Mqar(Task):
             lengths = [length for length in lengths if length // 4 < self.vocab_size // 2]
             if not lengths:
                 raise ValueError(
-                    f"lengths: expected one of T // 4 < {self.vocab_size // 2} keys or fewer, came None, with cases of "
+                    f"lengths: expected one of T // 4 < {self.vocab_size // 2} keys or fewer, got None, with cases of "
                     f"{self.length} and less; pass lengths, or a larger vocab_size"
                 )
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
@@ -88,7 +89,8 @@ class Mqar(Task):
 
     def _possible_cases(self, cases: Iterable[tuple[int, int, float]]) -> tuple[tuple[int, int, float], ...]:
         most, checked = self.vocab_size // 2 - 1, []
-        for case in tuple(cases) or (None,):
+        entries: tuple[Any, ...] = tuple(cases) or (None,)
+        for case in entries:
             try:
                 length, pairs, weight = case
                 good = int(length) == length and int(pairs) == pairs and 4 <= 4 * pairs <= length and length % 2 == 0
@@ -98,7 +100,7 @@ class Mqar(Task):
             if not good:
                 raise ValueError(
                     f"cases: expected (T, pairs, weight) with T even, 1 <= pairs <= T / 4, at most {most} pairs and a "
-                    f"weight above 0; came {case!r}; pass cases such as ((64, 4, 1.0),)"
+                    f"weight above 0; got {case!r}; pass cases such as ((64, 4, 1.0),)"
                 )
             checked.append((int(length), int(pairs), float(weight)))
         return tuple(checked)
@@ -109,7 +111,7 @@ class Mqar(Task):
         if length % 2 or length > most:
             raise ValueError(
                 f"{name}: expected an even number of at most {most} (T // 4 pairs, distinct keys below "
-                f"{self.vocab_size // 2}), came {length}; take an even one, or a larger vocab_size"
+                f"{self.vocab_size // 2}), got {length}; take an even one, or a larger vocab_size"
             )
         return int(length)
 

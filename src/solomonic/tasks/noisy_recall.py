@@ -88,7 +88,7 @@ class NoisyRecall(Task):
     def _possible(self, name: str, length: int) -> int:
         _check.whole(name, length, 4, "a row holds two pairs or more")
         if length % 2:
-            raise ValueError(f"{name}: expected an even number, came {length}; take {length - 1} or {length + 1}")
+            raise ValueError(f"{name}: expected an even number, got {length}; take {length - 1} or {length + 1}")
         return int(length)
 
     def _rows(self, size: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -99,9 +99,9 @@ class NoisyRecall(Task):
         noisy[row, rng.integers(slots - 1, size=rows)] = False
         noisy[:, -1] = False
 
-        came = np.zeros((rows, self.keys + 1), dtype=bool)  # the last column takes the noise
-        came[row[:, None], np.where(noisy, self.keys, keys)[:, :-1]] = True
-        keys[:, -1] = np.where(came[:, :-1], rng.random((rows, self.keys)), -1).argmax(axis=1)
+        seen = np.zeros((rows, self.keys + 1), dtype=bool)  # the last column takes the noise
+        seen[row[:, None], np.where(noisy, self.keys, keys)[:, :-1]] = True
+        keys[:, -1] = np.where(seen[:, :-1], rng.random((rows, self.keys)), -1).argmax(axis=1)
         values = np.take_along_axis(rng.integers(self.keys, self.keys + self.values, size=(rows, self.keys)), keys, 1)
         known = _draw.first_of(np.where(noisy, self.keys + slot, keys)) < slot
 

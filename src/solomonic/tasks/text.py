@@ -84,7 +84,7 @@ class Text(Task):
         documents = _without_repeats(documents)
         longest = max((len(text) for _, text in documents), default=0)
         if not documents:
-            raise ValueError(f"data: expected text, came {root}, which holds none; pass a file or folder with text")
+            raise ValueError(f"data: expected text, got {root}, which holds none; pass a file or folder with text")
         documents = [(path, text) for path, text in documents if len(text) > self.length]
         if len(documents) == 1:
             documents = _without_repeats(_pieces(documents[0][1], self.length, max(asked or (self.length,))))
@@ -92,7 +92,7 @@ class Text(Task):
         if len(documents) < 2:
             raise ValueError(
                 f"data: expected two different documents of {self.length + 1} bytes or more, one to train on and one "
-                f"to test on; came {root} with {longest} bytes in its longest; pass more text, or a smaller length"
+                f"to test on; got {root} with {longest} bytes in its longest; pass more text, or a smaller length"
             )
         train, test = _split(documents, held_out)
         self._train, self._test = _Corpus(train), _Corpus(test)
@@ -128,7 +128,7 @@ class Text(Task):
         reach = int(self._test.sizes.max()) - 1
         if _check.whole(name, length, 1, "a row has one byte or more") > reach:
             raise ValueError(
-                f"{name}: expected at most {reach}, the longest held-out document less one byte, came {length}; "
+                f"{name}: expected at most {reach}, the longest held-out document less one byte, got {length}; "
                 "take a smaller length, or longer documents"
             )
         return int(length)
@@ -151,11 +151,12 @@ def _documents(data: str | Path | None) -> tuple[Path, list[tuple[str, bytes]]]:
     """Where the text is, and its documents: (path relative to it, bytes), in the order of the paths."""
     root = Path(sysconfig.get_paths()["stdlib"] if data is None else data)
     if not root.exists():
-        raise ValueError(f"data: expected a file or folder, came {root}, which does not exist; pass another path")
-    found = library() if data is None else every_file(root) if root.is_dir() else [root]
-    files = [(path.relative_to(root).as_posix() if root.is_dir() else root.name, path) for path in found]
+        raise ValueError(f"data: expected a file or folder, got {root}, which does not exist; pass another path")
+    paths = library() if data is None else every_file(root) if root.is_dir() else [root]
+    files = [(path.relative_to(root).as_posix() if root.is_dir() else root.name, path) for path in paths]
 
-    documents, left = [], LARGEST
+    documents: list[tuple[str, bytes]] = []
+    left = LARGEST
     for name, path in files:
         for part, text in _read(name, path, left, named=path == root):
             if len(text) > left:
@@ -186,7 +187,7 @@ def _read(name: str, path: Path, most: int, named: bool) -> Iterator[tuple[str, 
 
 
 def _without_repeats(documents: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    first = {}
+    first: dict[bytes, tuple[str, bytes]] = {}
     for path, text in documents:
         first.setdefault(hashlib.blake2b(text).digest(), (path, text))
     return list(first.values())
@@ -210,7 +211,7 @@ def _pieces(text: bytes, length: int, longest: int) -> list[tuple[str, bytes]]:
 def _split(documents: list[tuple[str, bytes]], held_out: float) -> tuple[list, list]:
     """Training and held-out documents, at least one of each."""
     place = {path: _place(path) for path, _ in documents}
-    ranked = sorted(place, key=place.get)
+    ranked = sorted(place, key=lambda path: place[path])
     border = sum(value < held_out for value in place.values())
     tested = set(ranked[: min(max(border, 1), len(ranked) - 1)])
     return [d for d in documents if d[0] not in tested], [d for d in documents if d[0] in tested]

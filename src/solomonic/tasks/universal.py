@@ -17,7 +17,7 @@ a regret above 0 is what a model loses beyond what that mixture guarantees. M it
 programs print the same: the regret may be negative.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from math import log2
 
@@ -65,17 +65,20 @@ class Universal(Task):
         likewise; and the programs."""
         size = _check.batch_size(size)
         length = _check.whole("length", length, 1, "a row has one bit or more")
-        found = []
-        while len(found) < size:
-            machine, row = Machine(_instructions(rng).__next__), []
+        rows: list[list[tuple[int, int]]] = []
+        programs: list[str] = []
+        while len(rows) < size:
+            machine = Machine(_instructions(rng).__next__)
+            row: list[tuple[int, int]] = []
             try:
                 for bit in islice(machine.outputs(STEPS * length), length):
                     row.append((bit, len(machine.program)))
             except Stopped:
                 continue
-            found.append((row, machine.program))
-        table = np.array([row for row, _ in found], dtype=np.int64)
-        return table[..., 0], table[..., 1], [program for _, program in found]
+            rows.append(row)
+            programs.append(machine.program)
+        table = np.array(rows, dtype=np.int64)
+        return table[..., 0], table[..., 1], programs
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, T, V), (B, T) -> (B, T) float32: -log2 p(target), bits; NaN where IGNORE."""
@@ -85,7 +88,7 @@ class Universal(Task):
         return _bits.label(token)
 
 
-def _instructions(rng: np.random.Generator):
+def _instructions(rng: np.random.Generator) -> Iterator[str]:
     while True:
         for index in rng.integers(6, size=32).tolist():
             yield INSTRUCTIONS[index]

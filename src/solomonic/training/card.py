@@ -8,8 +8,9 @@ from .. import __version__
 from .._utils.spelling import counted
 from ..data.tokenizer import Tokenizer
 from ..model import LanguageModel
+from .config import RunConfig
+from .history import TextHistory
 from .rows import Data
-from .run import Progress, RunConfig
 
 
 def card(
@@ -19,10 +20,10 @@ def card(
     data: Data,
     sources: list[str],
     config: RunConfig,
-    progress: Progress,
+    history: TextHistory,
     command: str,
 ) -> str:
-    """README.md of a model folder; `sources` are the paths of the data, `name` what a person calls the model."""
+    """README.md of a model folder; `sources` are the paths of the data, `name` is the title."""
     parameters = sum(p.numel() for p in model.parameters())
     mixers = ", ".join(f"{n} x {mixer}" for mixer, n in Counter(x.name for x in model.config.layers).items())
     tokens = config.steps * config.batch_size * config.length
@@ -31,8 +32,7 @@ def card(
     unit = "bytes" if tokenizer.is_bytes else f"a vocabulary of {tokenizer.vocab_size:,}"
     carried = ", the state carried from step to step" if config.carry else ""
     scores = "\n".join(
-        f"| {int(length):,} ({int(length) // config.length}x) | {bits:.3f} |"
-        for length, bits in progress.scores.items()
+        f"| {int(length):,} ({int(length) // config.length}x) | {bits:.3f} |" for length, bits in history.scores.items()
     )
     measured = (
         f"Bits per byte of held-out text, each row of it read from nothing, all rows the same text (a sample of at\n"
@@ -63,8 +63,8 @@ A language model of {parameters:,} parameters on {unit}: {counted(len(model.conf
 ## Training
 
 {counted(config.steps, "step")} of {config.batch_size} x {config.length} tokens ({tokens:,} in all){carried}; AdamW, highest
-learning rate {config.lr:g}, seed {config.seed}. {progress.seconds / 60:.1f} minutes. Last loss
-{progress.losses[-1]:.4f} nats a token. solomonic {__version__}, torch {torch.__version__}.
+learning rate {config.lr:g}, seed {config.seed}. {history.seconds / 60:.1f} minutes. Last loss
+{history.losses[-1]:.4f} nats a token. solomonic {__version__}, torch {torch.__version__}.
 
     {command}
 

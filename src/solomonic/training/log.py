@@ -1,4 +1,4 @@
-"""TensorBoard's log of a run, in which every step stands once, however often the run was killed and begun again."""
+"""TensorBoard's log of a run, in which every step is once, however often the run was killed and resumed."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ NAME = "logs"
 
 
 def begin(accelerator: Accelerator, step: int) -> None:
-    """Log what comes after `step`, from which the run goes on; what was logged beyond it is taken out."""
+    """Log the steps after `step`, from which the run goes on; entries of later steps are removed."""
     if accelerator.is_main_process:
         _cut(Path(accelerator.logging_dir) / NAME, step)
     accelerator.init_trackers(NAME)
 
 
 def flush(accelerator: Accelerator) -> None:
-    """To the disk, so that a checkpoint that is written next is not ahead of the log."""
+    """Write the log to the disk, so that a checkpoint that is written next is not ahead of it."""
     for tracker in accelerator.trackers:
         tracker.tracker.flush()
 

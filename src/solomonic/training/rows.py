@@ -21,12 +21,14 @@ from ..data.corpus import Document
 from ..data.tokenizer import Tokenizer
 
 LONG = 64 * 1024
-"""Bytes from which a document gives its own end to be held out; shorter ones are held out as a whole, by a hash."""
+"""Bytes from which the end of a document is held out; of shorter ones all or nothing is, by a hash."""
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """`values` (N,) of all documents, each after an end token; `starts` (D,) int64 of those; `size` in bytes of text."""
+class TokenizedText:
+    """`values` (N,), the token ids of all documents, each after an end token; `starts` (D,) int64, the places of these end
+    tokens; `size`, bytes of text.
+    """
 
     values: np.ndarray
     starts: np.ndarray
@@ -39,8 +41,8 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Data:
-    train: Tokens
-    held_out: Tokens
+    train: TokenizedText
+    held_out: TokenizedText
     digest: str  # of every token
 
 
@@ -52,7 +54,9 @@ def prepare(
     tokenizer: Tokenizer,
     origin: Any = None,
 ) -> None:
-    """Write the tokens to `folder`, for `read`, and plain values that say what they are of, for `origin`; `held_out` None: `share` of `documents`.
+    """Write the tokens to `folder`, for `read`. `origin`, plain values, identifies the text that they are of.
+
+    held_out: the documents to score; None: `share` of `documents` is held out.
 
     Of a document of `LONG` bytes or more the last `share` is held out; of shorter ones those whose hash falls under
     it, wherever they lie, so that copies stay on one side; of every document the end, where a side would be empty.
@@ -63,7 +67,7 @@ def prepare(
             "expected a tokenizer with a token that ends a document, got one that has none, nor room for one"
         )
     for long in (LONG, 0):
-        index = {"train": [], "held_out": []}
+        index: dict[str, list[tuple[int, int]]] = {"train": [], "held_out": []}
         digest = hashlib.blake2b(tokenizer.to_json().encode(), digest_size=16)
         contents = {side: hashlib.blake2b(digest_size=16) for side in index}
         with (
@@ -75,7 +79,7 @@ def prepare(
             files = {"train": a, "held_out": b}
 
             def put(side: str, text: bytes) -> None:
-                values = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
+                values: np.ndarray = np.concatenate([[tokenizer.end], tokenizer.encode(text)]).astype(_dtype(tokenizer))
                 files[side].write(values.tobytes())
                 digest.update(values.tobytes())
                 contents[side].update(values.tobytes())
@@ -93,12 +97,12 @@ def prepare(
             (folder / f"{side}.tokens").unlink()
         raise ValueError("expected text to train on, got none: the files named are empty or binary")
     content = {"origin": origin, "digest": digest.hexdigest(), "dtype": _dtype(tokenizer).__name__, **index}
-    content["contents"] = {side: one.hexdigest() for side, one in contents.items()}
+    content["contents"] = {side: side_digest.hexdigest() for side, side_digest in contents.items()}
     write(folder / "tokens.json", json.dumps(content | {"seal": jsontext.digest(content)}))
 
 
 def origin(folder: Path) -> Any:
-    """What the tokens in `folder` are of, as `prepare` was told; None where there are none, or damaged ones, which it says.
+    """The `origin` that `prepare` wrote to `folder`; None where there is none, or, with a warning, where tokens are damaged.
 
     Every token is read: `read` need not do so again.
     """
@@ -113,20 +117,22 @@ def origin(folder: Path) -> Any:
 
 
 def read(folder: Path, check: bool = True) -> Data:
-    """What `prepare` wrote, mapped from the disk. ValueError where it is damaged.
+    """The tokens that `prepare` wrote, mapped from the disk. ValueError where they are damaged.
 
-    Without `check` its contents are not compared with what was written: `prepare` or `origin` has just seen them.
+    Without `check` the contents are not compared with their digest: `prepare` or `origin` has just done so.
     """
-    content, sides = _content(folder), []
-    for side in ("train", "held_out"):
+    content = _content(folder)
+
+    def side_of(side: str) -> TokenizedText:
         sizes = np.array(content[side], dtype=np.int64).reshape(-1, 2)
         path = folder / f"{side}.tokens"
         dtype = np.dtype(content["dtype"])
         if check and _digest(path) != content["contents"][side]:
             raise ValueError(f"{path}: expected the tokens that were written, got others: the file is damaged")
-        values = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
-        sides.append(Tokens(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum())))
-    return Data(*sides, content["digest"])
+        values: np.ndarray = np.memmap(path, dtype, "r") if len(sizes) else np.zeros(0, dtype)
+        return TokenizedText(values, sizes[:, 0].cumsum() - sizes[:, 0], int(sizes[:, 1].sum()))
+
+    return Data(side_of("train"), side_of("held_out"), content["digest"])
 
 
 def _digest(path: Path) -> str:
@@ -142,8 +148,8 @@ def _content(folder: Path) -> dict[str, Any]:
     return content
 
 
-class Batch(NamedTuple):
-    """tokens, targets, segments (B, T) int64; may_see (B, B) bool: which rows each finds tokens of, None for none."""
+class RowBatch(NamedTuple):
+    """tokens, targets, segments (B, T) int64; may_see[i, j] (B, B) bool: whether row i finds tokens of row j, None for none."""
 
     tokens: np.ndarray
     targets: np.ndarray
@@ -152,15 +158,15 @@ class Batch(NamedTuple):
 
 
 class Rows:
-    """What each step reads: B rows of T tokens, and the tokens after each of them.
+    """The batch of each step: B rows of T tokens, and the tokens after each of them.
 
-    Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from that
-    and shuffled. With it, row b goes on at step s + 1 where it ended at step s, so that a state can be carried, for
-    that many steps; then it begins at another place. The first step of an epoch begins anew. Segments number the
-    documents, and what is read of them after another place, and grow along a row: a state is carried no further.
+    Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from it and
+    shuffled. With `carry`, row b of step s + 1 goes on where row b of step s ended, for that many steps, so that a state
+    can be carried; then it begins at another position. The first step of an epoch begins anew. Segments, which grow along
+    a row, number the documents and their parts after such a jump: a state is carried no further.
     """
 
-    def __init__(self, tokens: Tokens, length: int, batch_size: int, seed: int, carry: int = 0):
+    def __init__(self, tokens: TokenizedText, length: int, batch_size: int, seed: int, carry: int = 0):
         self.tokens, self.length, self.batch_size, self.seed, self.carry = tokens, length, batch_size, seed, carry
         count = len(tokens.values)
         self.epoch = (count - length) // (batch_size * length)  # steps
@@ -173,26 +179,27 @@ class Rows:
         self._order = lru_cache(2)(self._draw)
 
     def begins(self, step: int) -> bool:
-        """Whether the rows of this step go on from nothing."""
+        """Whether no row of this step goes on from the step before."""
         return not self.carry or step % self.epoch == 0
 
-    def batch(self, step: int, rows: slice = slice(None)) -> Batch:
-        """Of some of the rows of step 0, 1, ..."""
+    def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
+        """The rows `rows` of the batch of step 0, 1, ..."""
         documents, offsets, shift, row, stretch = self._order(step // self.epoch)
         step %= self.epoch
-        chosen = np.arange(self.batch_size)[rows]
-        index = chosen * self.epoch + step if self.carry else step * self.batch_size + chosen
-        place = shift + row[index, None] * self.length + np.arange(self.length + 1)
-        document = offsets.searchsorted(place, side="right") - 1
-        tokens = self.tokens.values[self.tokens.starts[documents[document]] + place - offsets[document]].astype(
+        numbers = np.arange(self.batch_size)[rows]
+        index = numbers * self.epoch + step if self.carry else step * self.batch_size + numbers
+        position = shift + row[index, None] * self.length + np.arange(self.length + 1)
+        document = offsets.searchsorted(position, side="right") - 1
+        tokens = self.tokens.values[self.tokens.starts[documents[document]] + position - offsets[document]].astype(
             np.int64
         )
         segment = stretch[index, None] * len(documents) + document
-        return Batch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
+        return RowBatch(tokens[:, :-1], tokens[:, 1:], segment[:, :-1])
 
     def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]:
-        """Of an epoch: the order of the documents, where each begins in it, where rows begin, the order of rows, and
-        how often it has gone to another place before each of them."""
+        """Of an epoch: the order of the documents, the start of each in it, the offset of the rows, the order of the rows, and
+        the number of jumps before each row.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         documents = rng.permutation(len(self.sizes))
         sizes = self.sizes[documents]
@@ -220,4 +227,4 @@ def _dtype(tokenizer: Tokenizer) -> type:
     return np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
 
 
-__all__ = ["Batch", "Data", "Rows", "Tokens", "origin", "prepare", "read"]
+__all__ = ["Data", "RowBatch", "Rows", "TokenizedText", "origin", "prepare", "read"]

@@ -26,7 +26,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 def read_folder(folder: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The model in `folder`: `LanguageModel(config).load_state_dict(tensors)` takes what this gives.
 
-    ValueError for a format nobody here knows, a pickled or broken file, a setting or a tensor that cannot be honoured, and
+    ValueError for an unknown format, a pickled or broken file, a setting or a tensor that cannot be honoured, and
     for weights that are damaged: not finite or, in a folder of ours, not those that were saved with these settings.
     """
     folder = Path(folder)
@@ -100,7 +100,7 @@ def _shards(folder: Path) -> dict[str, Tensor]:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """By the sum, which is not finite where a number is not; it may overflow where all are."""
+    """Whether all numbers are finite: by their sum first, which may overflow, then one by one."""
     return bool(tensor.sum(dtype=tensor.dtype if tensor.dtype.itemsize > 4 else float32).isfinite()) or bool(
         tensor.isfinite().all()
     )

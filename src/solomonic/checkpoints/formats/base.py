@@ -18,9 +18,8 @@ USUAL = 256  # layers that are cheap to write down, whatever tensors there are
 
 
 def number(config: Mapping[str, Any], name: str, default: float | None = None, kind: type = float) -> Any:
-    """`config[name]` as `kind`, int or float; ValueError where it is missing without a default, or something else.
-
-    Something else is a whole number beyond `LARGEST` and one that is not finite, too.
+    """`config[name]` as `kind`, int or float; ValueError where it is missing without a default, or no such
+    number, or a whole number beyond `LARGEST`, or not finite.
     """
     value = default if config.get(name) is None else config[name]
     if value is None:
@@ -33,7 +32,7 @@ def number(config: Mapping[str, Any], name: str, default: float | None = None, k
 
 
 def layer_count(config: Mapping[str, Any], name: str, tensors: Mapping[str, Tensor]) -> int:
-    """`config[name]`, a number of layers, as `check_layers` lets pass."""
+    """`config[name]`, a number of layers that passes `check_layers`."""
     count = number(config, name, kind=int)
     check_layers(name, count, tensors)
     return count
@@ -65,7 +64,7 @@ def entry(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def require(config: Mapping[str, Any], prefix: str = "", **supported: tuple) -> None:
-    """ValueError unless each of these settings is absent or has one of the values given for it."""
+    """ValueError unless each of these settings is absent or has one of the values in `supported`."""
     for name, values in supported.items():
         if name in config and config[name] not in values:
             expected = " or ".join(repr(value) for value in values)
@@ -81,11 +80,11 @@ def limit(pair: Any) -> tuple[float, float | None] | None:
     JSON has no infinity: it comes as Python writes it, or as transformers 5 does, {"__float__": "Infinity"}.
     """
     try:
-        least, most = (float(x["__float__"] if isinstance(x, dict) else x) for x in pair)
+        least, largest = (float(x["__float__"] if isinstance(x, dict) else x) for x in pair)
     except (TypeError, ValueError, KeyError, OverflowError):
         raise ValueError(f"config.json: expected the time step limit to be two numbers, got {pair!r}") from None
-    most = None if most == float("inf") else most
-    return None if (least, most) == (0, None) else (least, most)
+    most = None if largest == float("inf") else largest
+    return None if least == 0 and most is None else (least, most)
 
 
 def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,7 +100,8 @@ def renamed(config: ModelConfig, parts: Mapping[str, str], tensors: Mapping[str,
             expected = LanguageModel(config).state_dict()
     except (RuntimeError, TypeError, OverflowError):
         raise ValueError(f"config.json: expected sizes that a tensor can have, got {_sizes(config)}") from None
-    placed, left = {}, dict(tensors)
+    placed: dict[str, Tensor] = {}
+    left = dict(tensors)
     for name, like in expected.items():
         theirs = _theirs(name, parts)
         tied = config.tie_embeddings and name == "head.weight"

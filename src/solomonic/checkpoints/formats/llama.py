@@ -113,12 +113,13 @@ def _rotary(config: dict) -> tuple[float, tuple[float, float, float, float] | No
     require(rope, f"{name}.", partial_rotary_factor=(1.0, None))
     scaling = None
     if kind in ("linear", "llama3"):
-        scaling = (number(rope, "factor"), 0.0, 1.0, 0.0)
+        factor = number(rope, "factor")
+        scaling = (factor, 0.0, 1.0, 0.0)
         keys |= {"factor", "original_max_position_embeddings"}
     if kind == "llama3":
         trained = number(config, "max_position_embeddings", 2048)
         length = number(rope | config, "original_max_position_embeddings", trained)
-        scaling = (scaling[0], number(rope, "low_freq_factor"), number(rope, "high_freq_factor"), length)
+        scaling = (factor, number(rope, "low_freq_factor"), number(rope, "high_freq_factor"), length)
         keys |= {"low_freq_factor", "high_freq_factor"}
     if kind not in ("default", "linear", "llama3") or rope.keys() - keys:
         raise ValueError(

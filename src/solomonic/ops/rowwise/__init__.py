@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from types import ModuleType
-from types import ModuleType
 from typing import Protocol
 
 import torch

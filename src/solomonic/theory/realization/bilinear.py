@@ -31,8 +31,8 @@ class Bilinear:
         object.__setattr__(self, "N", N)
 
     def predict(self, y: Array, u: Array, x0: Array | None = None) -> tuple[Array, Array]:
-        """One-step predictions (T, p) and states (T, n). Without `x0` from the linear part's first state."""
-        y, u = self.linear._centred(y, u)
+        """One-step predictions (T, p) and states (T, n). `x0` None: they begin at the linear part's first state."""
+        y, u = self.linear.centred(y, u)
         x0 = initial(self.linear, y, u) if x0 is None else x0
         e, states = errors(self.parts(x0), y, u)
         return y - e + self.linear.y_mean, states
@@ -40,7 +40,7 @@ class Bilinear:
     def simulate(self, u: Array, x0: Array | None = None, rng: np.random.Generator | None = None) -> Array:
         """Outputs (T, p) for the inputs alone; `rng` adds the noise."""
         rows = len(u)
-        _, u = self.linear._centred(np.zeros((rows, len(self.linear.C))), u)
+        _, u = self.linear.centred(np.zeros((rows, len(self.linear.C))), u)
         M, x = self.linear, np.zeros(self.linear.order) if x0 is None else x0
         e = np.zeros((rows, len(M.C))) if rng is None else rng.standard_normal((rows, len(M.C))) @ root(M.R).T
         states = recursion(M.A + np.tensordot(u, self.N, 1), u @ M.B.T + e @ M.K.T, x)[:-1]

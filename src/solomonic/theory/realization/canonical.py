@@ -10,7 +10,7 @@ Array = np.ndarray
 
 
 def balanced(model: Linear) -> tuple[Linear, Array]:
-    """As controllable as observable (Moore 1981), and the Hankel singular values s (n,), largest first.
+    """The balanced form, as controllable as observable (Moore 1981), and the Hankel singular values s (n,), largest first.
 
     W = A W A^T + B B^T + K R K^T (unit white inputs, and the noise), M = A^T M A + C^T C: both are diag(s) after it.
     ValueError for an unstable model.
@@ -24,7 +24,7 @@ def balanced(model: Linear) -> tuple[Linear, Array]:
 
 
 def stochastically_balanced(model: Linear) -> tuple[Linear, Array]:
-    """P = Pbar = diag(s), s the canonical correlations of past and future (Desai and Pal 1984)."""
+    """The form in which P = Pbar = diag(s), and s, the canonical correlations of past and future (Desai and Pal 1984)."""
     T, s = _balance(*innovation_covariances(model))
     return model.transformed(T), s
 
@@ -37,7 +37,8 @@ def controllable(model: Linear) -> Linear:
     """
     drive = model.B if model.B.shape[1] else model.K
     n, m = drive.shape
-    chosen, lengths, reached = {}, [0] * m, np.zeros((n, 0))
+    basis: dict[tuple[int, int], Array] = {}  # A^k b_i that reach a new state, by (i, k)
+    lengths, reached = [0] * m, np.zeros((n, 0))
     size = np.linalg.norm(drive, axis=0)
     alive = [i for i in range(m) if size[i] > 0]
     vectors = {i: drive[:, i] for i in alive}
@@ -45,10 +46,10 @@ def controllable(model: Linear) -> Linear:
         for i in list(alive):
             v = vectors[i]
             rest = v - reached @ np.linalg.lstsq(reached, v, rcond=None)[0] if reached.shape[1] else v
-            if reached.shape[1] == n or np.linalg.norm(rest) <= 1e-9 * max(np.linalg.norm(v), 1e-300):
+            if reached.shape[1] == n or np.linalg.norm(rest) <= 1e-9 * max(float(np.linalg.norm(v)), 1e-300):
                 alive.remove(i)
                 continue
-            chosen[i, lengths[i]] = v
+            basis[i, lengths[i]] = v
             lengths[i] += 1
             reached = np.column_stack([reached, v])
             vectors[i] = model.A @ v
@@ -58,8 +59,9 @@ def controllable(model: Linear) -> Linear:
         )
     order = [(i, k) for i in range(m) for k in range(lengths[i])]
     ends = np.cumsum([length for length in lengths if length])
-    inverse = np.linalg.inv(np.column_stack([chosen[key] for key in order]))
-    rows, start = [], 0
+    inverse = np.linalg.inv(np.column_stack([basis[key] for key in order]))
+    rows: list[Array] = []
+    start = 0
     for end in ends:
         row, block = inverse[end - 1], []
         for _ in range(end - start):

@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 def sample_covariances(y: Array, lags: int) -> Array:
-    """L_0 ... L_lags (lags + 1, p, p) of a series (T, p), its mean taken off, each divided by T."""
+    """The covariances L_0 ... L_lags (lags + 1, p, p) of a series (T, p) about its mean, each sum divided by T."""
     y = np.asarray(y, dtype=float)
     y = y - y.mean(0)
     return np.array([y[k:].T @ y[: len(y) - k] / len(y) for k in range(lags + 1)])
@@ -56,24 +56,24 @@ def realize_covariances(L: Array, order: int) -> Linear:
 def from_lags(A: Array, C: Array, G: Array, L0: Array) -> Linear:
     """The innovations form of the covariances L_0, C A^(k-1) G. P = A P A^T + (G - A P C^T) D^-1 (.)^T, D = L_0 - C P C^T."""
     K, R = gain(Markov(A, C, np.zeros_like(A), -G, -symmetric(L0)), floor=0.0)
-    found = Linear(A, None, C, None, K, -R)
+    model = Linear(A, None, C, None, K, -R)
     size = np.sqrt(np.diag(L0))  # each output in its own unit
     if spectral_radius(A) < 1 and np.linalg.eigvalsh(-R / np.outer(size, size)).min() > 0:
         G, L0 = G / size, L0 / np.outer(size, size)
-        there = found.noise.next_output / size, found.noise.covariances(0)[0] / np.outer(size, size)
-        if all(np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()) for a, b in zip(there, (G, L0))):
-            return found
+        realized = model.noise.next_output / size, model.noise.covariances(0)[0] / np.outer(size, size)
+        if all(np.allclose(a, b, rtol=1e-6, atol=1e-6 * np.abs(b).max()) for a, b in zip(realized, (G, L0))):
+            return model
     raise ValueError("expected covariances of a stationary model, got some that none has: another order or more data")
 
 
 def innovations_form(model: Markov) -> Linear:
-    """The same covariances, driven by the innovations alone."""
+    """The model of the same covariances that is driven by its innovations alone."""
     K, R = gain(model)
     return Linear(model.A, None, model.C, None, K, R)
 
 
 def canonical_correlations(model: Linear) -> Array:
-    """Of the whole past and the whole future of a stationary model's noise part (n,), largest first.
+    """The canonical correlations (n,) of the whole past and the whole future of a stationary model's noise, largest first.
 
     s_i^2 are the eigenvalues of P Pbar: P the covariance of the state in the forward innovations form, Pbar in the
     backward one, in dual bases.
@@ -84,7 +84,7 @@ def canonical_correlations(model: Linear) -> Array:
 
 
 def innovation_covariances(model: Linear) -> tuple[Array, Array]:
-    """P and Pbar (n, n): what the past, and the future, say about the state."""
+    """P and Pbar (n, n): the covariances of the state that the past, and the future, predict."""
     noise = model.noise
     P = noise.state_covariance
     L0 = noise.covariances(0)[0]
@@ -93,7 +93,7 @@ def innovation_covariances(model: Linear) -> tuple[Array, Array]:
 
 
 def information(model: Linear) -> float:
-    """Of the whole past about the whole future, in nats: -1/2 sum log(1 - s_i^2)."""
+    """Mutual information of the whole past and the whole future, in nats: -1/2 sum log(1 - s_i^2)."""
     return float(-0.5 * np.log1p(-(np.minimum(canonical_correlations(model), 1 - 1e-15) ** 2)).sum())
 
 

@@ -30,7 +30,7 @@ class Dependence:
         M = self.M
         return parts | {"C": M @ parts["C"], "D": M @ parts["D"] + self.N, "K": K, "c": M @ parts["c"]}
 
-    def said(self, outputs: Sequence[str], inputs: Sequence[str], y_unit: Array, u_unit: Array) -> tuple[str, ...]:
+    def equations(self, outputs: Sequence[str], inputs: Sequence[str], y_unit: Array, u_unit: Array) -> tuple[str, ...]:
         """Each dependent output as an equation of names, in the data's units."""
         names = [*inputs, *(outputs[i] for i in self.independent)]
         units = np.concatenate([u_unit, y_unit[self.independent]])
@@ -40,12 +40,14 @@ class Dependence:
 
 
 def outputs_by_others(y: Array, u: Array) -> Dependence:
-    """Of y (T, p) and u (T, m), centred, of like size, the columns of u independent.
+    """Which outputs are combinations of others and of inputs. y (T, p) and u (T, m) are centred and of like size.
 
-    Of outputs that depend on each other the first ones stay. One output always does, whatever the inputs say.
+    The columns of u are independent. Of outputs that depend on one another the first ones count as independent, and at least
+    one output always does.
     """
     p, m = y.shape[1], u.shape[1]
-    independent, rules = [], {}
+    independent: list[int] = []
+    rules: dict[int, Array] = {}
     for j in range(p):
         known = np.concatenate([u, y[:, independent]], 1)
         rule = combination(known, y[:, j]) if independent or j < p - 1 else None

@@ -27,7 +27,7 @@ FIRST = 20  # steps from each start, before the best is followed to its end
 
 @dataclass(frozen=True, eq=False)
 class Identified:
-    """A model and what is to be known about it. Arrays are over the rows it was fitted to."""
+    """A model and the diagnostics of its fit. Arrays are over the rows that it was fitted to."""
 
     model: Linear
     x0: Array  # its first state
@@ -66,7 +66,7 @@ def identify(
     Each channel is centred and divided by its spread. The least squared prediction errors are sought from three starts,
     canonical variates, a long and a short autoregression, and the best result is taken. `criterion` "fit" weighs each output
     by its spread, "likelihood" by the noise. `focus` "simulation" chooses A, B, C, D so that the inputs alone predict
-    best, and K after it. `bilinear` fits a bilinear model from the linear one. `report` is told each stage.
+    best, and K after it. `bilinear` fits a bilinear model from the linear one. `report` is called with each stage.
 
     Outputs that are linear combinations of others and of inputs in the same row are left out of the fit and put back: the
     model has all outputs, and an R without noise of their own.
@@ -98,46 +98,46 @@ def identify(
         return scale.model(dependence.all_outputs(parts), all_y, u, outputs, inputs)
 
     report("order")
-    found = subspace.hankel(y, u, lags)
-    scores = subspace.scores(found, y, u, most)
+    hankel = subspace.hankel(y, u, lags)
+    scores = subspace.scores(hankel, y, u, most)
     n = int(np.argmin(scores)) if order is None else order
     report(f"prediction errors, order {n}")
     if not n:
         parts = _static(y, u)
     elif focus == "simulation":
-        parts = _simulating(found.state, y, u, n, lags, rounds)
+        parts = _simulating(hankel.state, y, u, n, lags, rounds)
     else:
-        few = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(found.state, y, u, n, lags)]
-        parts = refine(_least(few, y, u, rounds), y, u, EVERYTHING, rounds)
+        begun = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(hankel.state, y, u, n, lags)]
+        parts = refine(_least(begun, y, u, rounds), y, u, EVERYTHING, rounds)
     stable = None
     if spectral_radius(parts["A"]) >= 1:
         report("nearest stable model")
-        inside = parts | {"A": nearest_stable(parts["A"], _slowest(y))}
-        stable = model(refine(inside, y, u, ("B", "C", "D", "K", "x0", "c"), rounds))
-    more = None
+        moved = parts | {"A": nearest_stable(parts["A"], _slowest(y))}
+        stable = model(refine(moved, y, u, ("B", "C", "D", "K", "x0", "c"), rounds))
+    bilinear_model = None
     if bilinear and n:
         report("bilinear model")
         both = refine(parts | {"N": np.zeros((m, n, n))}, y, u, (*EVERYTHING, "N"), rounds)
-        more = Bilinear(model(both), both["N"] / scale.u[:, None, None])
+        bilinear_model = Bilinear(model(both), both["N"] / scale.u[:, None, None])
     e, _ = errors(parts, y, u)
     tested = max(2 * n // p + 2, min(20, len(y) // 5))
     return Identified(
         model(parts),
         parts["x0"],
         e @ dependence.M.T * scale.y,
-        found.correlations,
+        hankel.correlations,
         scores,
         lags,
         whiteness.portmanteau(e, tested, 0 if m else 2 * n * p),  # inputs, not the noise, tell most of the parameters
         whiteness.independence(e, u, min(tested, len(y) // (4 * m))) if m else None,
         stable,
-        more,
-        dependence.said(outputs, inputs, scale.y, scale.u),
+        bilinear_model,
+        dependence.equations(outputs, inputs, scale.y, scale.u),
     )
 
 
 def _lags(y: Array, u: Array, order: int | None, lags: int | None) -> tuple[int, int]:
-    """Rows of past, and the highest order that is tried."""
+    """The number of lags, and the highest order to try. ValueError for what the rows cannot carry."""
     (T, p), m = y.shape, u.shape[1]
     longest = (T + 1) // (2 + 2 * (p + 2 * m))  # twice as many rows as columns to regress on
     if longest < 2:
@@ -157,7 +157,7 @@ def _lags(y: Array, u: Array, order: int | None, lags: int | None) -> tuple[int,
 
 
 def _starts(state: Array, y: Array, u: Array, n: int, lags: int) -> list[dict]:
-    """From canonical variates, whose `subspace.hankel` gave `state`, a long and a short autoregression."""
+    """Three first estimates: of canonical variates (`state`, of `subspace.hankel`), of a long and of a short autoregression."""
     starts = [subspace.realize(state, lags, y, u, n)[0]]
     for length in sorted({lags, max(2, -(-n // y.shape[1]))}):
         starts.append(subspace.realize(subspace.predictor_state(y, u, length), length, y, u, n)[0])
@@ -165,26 +165,26 @@ def _starts(state: Array, y: Array, u: Array, n: int, lags: int) -> list[dict]:
 
 
 def _simulating(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
-    """Of `_simulators` the kind that simulates the last third best when it sees the rest, fitted to all rows.
+    """The fit of `simulators` that, fitted to two thirds of the rows, simulates the last third best; fitted to all rows.
 
-    Where the model cannot hold the system, the least simulation error is that of slow poles and gains that fit these rows
-    alone, and fewer numbers fitted to the simulation do better on others.
+    A model of too low an order reaches the least simulation error with slow poles and gains that fit these rows alone. Then
+    a fit with fewer free numbers simulates other rows better.
     """
     held, kind = 2 * len(y) // 3, SIMULATORS - 1
     if np.ptp(y[:held], 0).all() and np.ptp(u[:held], 0).all():
         y_mean, u_mean = y[:held].mean(0), u[:held].mean(0)
         y_held, u_held = y[:held] - y_mean, u[:held] - u_mean
-        models = _simulators(subspace.hankel(y_held, u_held, lags).state, y_held, u_held, n, lags, rounds)
+        models = simulators(subspace.hankel(y_held, u_held, lags).state, y_held, u_held, n, lags, rounds)
         kind = int(np.argmin([_size_ahead(parts, y - y_mean, u - u_mean, held, rounds) for parts in models]))
-    return next(islice(_simulators(state, y, u, n, lags, rounds), kind, None))
+    return next(islice(simulators(state, y, u, n, lags, rounds), kind, None))
 
 
-def _simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
-    """Three fits, the later ones more to the simulation: none simulates these rows worse than the one before.
+def simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
+    """Three fits, of which none simulates these rows worse than the one before.
 
-    The least prediction errors; the same A and C with B, D, the first state and the offset of the least simulation errors;
-    the least simulation errors (output error) that are reached from there and from each start. K, which a simulation does
-    not use, is fitted last. Where the first is not stable, the second is in its place.
+    The first has the least prediction errors. The second has its A and C, and B, D, first state and offset of the least
+    simulation errors. The third has the least simulation errors (output error) that are reached from the second and from
+    each start. K, which a simulation does not use, is fitted last. The second replaces a first that is not stable.
     """
     closed = [_closed(parts, y, u, rounds) for parts in _starts(state, y, u, n, lags)]
     least = refine(_least(closed, y, u, rounds), y, u, EVERYTHING, rounds)
@@ -203,13 +203,13 @@ def _inputs_fitted(parts: dict, y: Array, u: Array) -> dict:
 
 
 def _size_ahead(parts: dict, y: Array, u: Array, row: int, rounds: int) -> float:
-    """Of the errors of a simulation of the rows from `row` on, from the predictor's state there."""
+    """The size of the errors of a simulation of the rows from `row` on, which begins at the predictor's state there."""
     x0 = errors(parts, y[: row + 1], u[: row + 1])[1][row]
     return _size(parts | {"K": np.zeros_like(parts["K"]), "x0": x0}, y[row:], u[row:], rounds)
 
 
 def _slowest(y: Array) -> float:
-    """A pole slower than the record is long cannot be told from one that never fades."""
+    """The largest modulus of a pole that T rows can tell from 1: 1 - 1 / T."""
     return 1 - 1 / len(y)
 
 
@@ -219,8 +219,8 @@ def _closed(parts: dict, y: Array, u: Array, rounds: int, steps: int = 60) -> di
     return refine(parts, y, u, EVERYTHING, rounds, steps)
 
 
-def _least(found: list[dict], y: Array, u: Array, rounds: int) -> dict:
-    return min(found, key=lambda parts: _size(parts, y, u, rounds))
+def _least(candidates: list[dict], y: Array, u: Array, rounds: int) -> dict:
+    return min(candidates, key=lambda parts: _size(parts, y, u, rounds))
 
 
 def _size(parts: dict, y: Array, u: Array, rounds: int) -> float:
@@ -231,7 +231,7 @@ def _size(parts: dict, y: Array, u: Array, rounds: int) -> float:
 
 
 def _static(y: Array, u: Array) -> dict:
-    """Order 0: what the input says at once."""
+    """The model of order 0: outputs from the inputs of the same row."""
     p, m = y.shape[1], u.shape[1]
     D = np.linalg.lstsq(u, y, rcond=None)[0].T if m else np.zeros((p, 0))
     empty = {"A": (0, 0), "B": (0, m), "C": (p, 0), "K": (0, p), "N": (0, 0, 0), "x0": (0,)}

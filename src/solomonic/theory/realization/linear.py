@@ -8,7 +8,8 @@ n states, m inputs, p outputs, T rows: x (T, n), u (T, m), y (T, p), e (T, p); r
 This is the innovations form: e_t is what the past did not say about y_t, K is the Kalman gain.
 """
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
@@ -18,39 +19,58 @@ FADED = 1e-12  # of the first state's share in the outputs at first: what comes 
 FINEST = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Linear:
     """A model in innovations form. y and u in its methods are in the data's units: the means are taken off and put back.
 
-    `B` and `D` may be left out (no inputs), `K` (output error) and the means too (zero). Errors: ValueError when the
-    shapes do not fit together.
+    `B` and `D` may be None (no inputs), and so may `K` (output error) and the means (zero). ValueError for shapes that do
+    not fit together.
     """
 
     A: Array
-    B: Array | None
+    B: Array
     C: Array
-    D: Array | None
-    K: Array | None
+    D: Array
+    K: Array
     R: Array
-    y_mean: Array | None = None  # (p,)
-    u_mean: Array | None = None  # (m,)
-    outputs: tuple[str, ...] = field(default=(), kw_only=True)
-    inputs: tuple[str, ...] = field(default=(), kw_only=True)
+    y_mean: Array  # (p,)
+    u_mean: Array  # (m,)
+    outputs: tuple[str, ...]
+    inputs: tuple[str, ...]
 
-    def __post_init__(self):
-        n, p = np.shape(self.A)[0], np.shape(self.C)[0]
-        m = next((np.shape(M)[1] for M in (self.B, self.D) if M is not None), 0)
-        shapes = {"A": (n, n), "B": (n, m), "C": (p, n), "D": (p, m), "K": (n, p), "R": (p, p)}
-        for name, shape in (shapes | {"y_mean": (p,), "u_mean": (m,)}).items():
-            given = getattr(self, name)
-            value = np.zeros(shape) if given is None else np.array(given, dtype=float)
+    def __init__(
+        self,
+        A: Array,
+        B: Array | None,
+        C: Array,
+        D: Array | None,
+        K: Array | None,
+        R: Array,
+        y_mean: Array | None = None,
+        u_mean: Array | None = None,
+        *,
+        outputs: Sequence[str] = (),
+        inputs: Sequence[str] = (),
+    ):
+        n, p = np.shape(A)[0], np.shape(C)[0]
+        m = next((np.shape(M)[1] for M in (B, D) if M is not None), 0)
+        arrays: dict[str, tuple[Array | None, tuple[int, ...]]] = {
+            "A": (A, (n, n)),
+            "B": (B, (n, m)),
+            "C": (C, (p, n)),
+            "D": (D, (p, m)),
+            "K": (K, (n, p)),
+            "R": (R, (p, p)),
+            "y_mean": (y_mean, (p,)),
+            "u_mean": (u_mean, (m,)),
+        }
+        for name, (array, shape) in arrays.items():
+            value = np.zeros(shape) if array is None else np.array(array, dtype=float)
             if value.shape != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {value.shape}")
             object.__setattr__(self, name, value)
-        for name, count in (("outputs", p), ("inputs", m)):
-            names = tuple(getattr(self, name)) or tuple(
-                f"{name[0]}{i + 1}".replace("o", "y").replace("i", "u") for i in range(count)
-            )
+        for name, names, letter, count in (("outputs", outputs, "y", p), ("inputs", inputs, "u", m)):
+            names = tuple(names) or tuple(f"{letter}{i + 1}" for i in range(count))
             if len(names) != count:
                 raise ValueError(f"{name}: expected {count} names, got {len(names)}")
             object.__setattr__(self, name, names)
@@ -71,7 +91,7 @@ class Linear:
 
     @property
     def noise(self) -> "Markov":
-        """The part that no input explains."""
+        """The model of the part of the outputs that no input explains."""
         return Markov(self.A, self.C, self.K @ self.R @ self.K.T, self.K @ self.R, self.R)
 
     def transformed(self, T: Array) -> "Linear":
@@ -80,35 +100,36 @@ class Linear:
         return replace(self, A=back @ self.A @ T, B=back @ self.B, C=self.C @ T, K=back @ self.K)
 
     def predict(self, y: Array, u: Array | None = None, x0: Array | None = None) -> tuple[Array, Array]:
-        """One-step predictions of y_t from everything before t and u_t (T, p); the states, one more than rows (T + 1, n).
+        """One-step predictions (T, p) of y_t from u_t and everything before t, and the states (T + 1, n).
 
-        Without `x0` the first state is the one that makes the squared errors least, each output's in its noise.
+        `x0` None: the first state is `initial_state`, which makes the squared errors least.
         """
-        return filtered(self, *self._centred(y, u), x0, self.y_mean)
+        y, u = self.centred(y, u)
+        return filtered(self, y, u, x0, self.y_mean)
 
     def innovations(self, y: Array, u: Array | None = None, x0: Array | None = None) -> Array:
         """y minus its one-step predictions (T, p)."""
         return np.atleast_2d(y) - self.predict(y, u, x0)[0]
 
     def ahead(self, y: Array, u: Array | None = None, steps: int = 1, x0: Array | None = None) -> Array:
-        """Predictions of y_t from y to t - steps and u to t (T, p); rows before `steps` start from the first state."""
+        """Predictions (T, p) of y_t from y up to t - steps and u up to t; those of the first `steps` rows simulate."""
         if steps < 1:
             raise ValueError(f"steps: expected a whole number >= 1, got {steps}")
-        y, u = self._centred(y, u)
+        y, u = self.centred(y, u)
         _, states = filtered(self, y, u, x0)
-        found = np.empty_like(y)
+        predicted = np.empty_like(y)
         start = min(steps, len(y))
-        found[:start] = simulated(self, states[0], u[:start])[0]
+        predicted[:start] = simulated(self, states[0], u[:start])[0]
         x = states[1 : len(y) - steps + 1]  # what is known before row t, for each t at once
         for k in range(steps - 1):
             x = x @ self.A.T + u[1 + k : 1 + k + len(x)] @ self.B.T
-        found[steps:] = x @ self.C.T + u[steps:] @ self.D.T
-        return found + self.y_mean
+        predicted[steps:] = x @ self.C.T + u[steps:] @ self.D.T
+        return predicted + self.y_mean
 
     def simulate(self, u: Array | int, x0: Array | None = None, rng: np.random.Generator | None = None) -> Array:
-        """Outputs (T, p) for the inputs alone, or for a number of rows where there are none; `rng` adds the noise.
+        """Outputs (T, p) from the inputs u (T, m), or, without inputs, for `u` rows; `rng` adds the noise.
 
-        Without `x0` the first state is zero, or with `rng` one of the stationary ones if there are no inputs.
+        `x0` None: the first state is zero, or, with `rng` and without inputs, drawn from the stationary distribution.
         """
         rows = u if isinstance(u, (int, np.integer)) else len(u)
         centred = np.zeros((rows, 0)) if isinstance(u, (int, np.integer)) else columns(u, "u") - self.u_mean
@@ -123,9 +144,10 @@ class Linear:
 
     def initial_state(self, y: Array, u: Array | None = None) -> Array:
         """The first state (n,) that makes the squared one-step errors least, each output's in units of its noise."""
-        return initial(self, *self._centred(y, u))
+        return initial(self, *self.centred(y, u))
 
-    def _centred(self, y, u):
+    def centred(self, y: Array, u: Array | None = None) -> tuple[Array, Array]:
+        """y and u, zeros (T, 0) for None, less their means. ValueError for other shapes than the model has."""
         y = columns(y, "y")
         u = np.zeros((len(y), 0)) if u is None else columns(u, "u")
         if u.shape != (len(y), self.B.shape[1]) or y.shape[1] != len(self.C):
@@ -165,11 +187,11 @@ class Markov:
 
     def covariances(self, lags: int) -> Array:
         """L_k = E y_{t+k} y_t^T for k = 0 ... lags (lags + 1, p, p): L_0 = C Sigma C^T + R, L_k = C A^(k-1) G."""
-        found, x = [symmetric(self.C @ self.state_covariance @ self.C.T + self.R)], self.next_output
+        covariances, x = [symmetric(self.C @ self.state_covariance @ self.C.T + self.R)], self.next_output
         for _ in range(lags):
-            found.append(self.C @ x)
+            covariances.append(self.C @ x)
             x = self.A @ x
-        return np.array(found)
+        return np.array(covariances)
 
     def sample(self, rows: int, rng: np.random.Generator, x0: Array | None = None) -> Array:
         """Outputs (rows, p) from the stationary state, or from `x0`."""
@@ -183,7 +205,7 @@ class Markov:
         return states @ self.C.T + noise[:, n:]
 
 
-def filtered(model, y: Array, u: Array, x0: Array | None, offset: Array | float = 0.0) -> tuple[Array, Array]:
+def filtered(model: Linear, y: Array, u: Array, x0: Array | None, offset: Array | float = 0.0) -> tuple[Array, Array]:
     """The predictor x_{t+1} = A x_t + B u_t + K (y_t - C x_t - D u_t) over centred data."""
     x = initial(model, y, u) if x0 is None else np.asarray(x0, dtype=float)
     closed = model.A - model.K @ model.C
@@ -192,17 +214,17 @@ def filtered(model, y: Array, u: Array, x0: Array | None, offset: Array | float 
     return states[:-1] @ model.C.T + u @ model.D.T + offset, states
 
 
-def simulated(model, x0: Array, u: Array, e: Array | None = None) -> tuple[Array, Array]:
-    """Outputs and states for centred inputs and, if given, innovations."""
+def simulated(model: Linear, x0: Array, u: Array, e: Array | None = None) -> tuple[Array, Array]:
+    """Outputs and states for centred inputs and, where there are any, innovations e."""
     drive = u @ model.B.T + (0 if e is None else e @ model.K.T)
     states = recursion(model.A, drive, np.asarray(x0, dtype=float))
     return states[:-1] @ model.C.T + u @ model.D.T + (0 if e is None else e), states
 
 
-def initial(model, y: Array, u: Array) -> Array:
+def initial(model: Linear, y: Array, u: Array) -> Array:
     """The least-squares first state: errors are linear in it, with C (A - K C)^t as coefficients.
 
-    Each output's errors count in its own noise, the root of R's diagonal, and no finer than FINEST of what is to be told.
+    Errors of an output are divided by the deviation of its noise, R's diagonal, but by FINEST of the largest error at least.
     """
     predicted, _ = filtered(model, y, u, np.zeros(model.order))
     left = y - predicted
@@ -248,13 +270,13 @@ def symmetric(M: Array) -> Array:
 
 
 def root(M: Array) -> Array:
-    """L with L L^T = M for a positive semidefinite M, which rounding may have made a little less."""
+    """L with L L^T = M for a positive semidefinite M; negative eigenvalues, of rounding, count as zero."""
     values, vectors = np.linalg.eigh(symmetric(M))
     return vectors * np.sqrt(np.clip(values, 0, None))
 
 
 def power_of_two(size: Array) -> Array:
-    """e with 2^(e-1) <= size < 2^e: a unit in which squares neither overflow nor vanish, and that rounds nothing."""
+    """e with 2^(e-1) <= size < 2^e. Division by 2^e rounds nothing, and squares then neither overflow nor vanish."""
     return np.frexp(size)[1]
 
 
@@ -267,7 +289,7 @@ def spread(values: Array) -> Array:
 def fit(y: Array, predicted: Array) -> Array:
     """100 (1 - ||y - predicted|| / ||y - mean||) of each column (p,): 100 is perfect, 0 no better than the mean.
 
-    NaN of a column that stands still, where nothing is to be explained; -inf of a prediction that overflows.
+    NaN of a constant column, where there is nothing to explain; -inf of a prediction that overflows.
     """
     y, predicted = columns(y, "y"), columns(predicted, "predicted")
     moves = np.ptp(y, 0) > 1e-12 * np.abs(y).max(0)

@@ -67,7 +67,7 @@ def sensitivities(parts: dict[str, Array], free: Sequence[str], e: Array, states
 def refine(
     parts: dict[str, Array], y: Array, u: Array, free: Sequence[str], rounds: int = 0, steps: int = 60
 ) -> dict[str, Array]:
-    """The matrices with the least squared errors, from those given; `free` names what may change.
+    """The matrices with the least squared errors, starting from `parts`; `free` names those that may change.
 
     `y` (T, p) and `u` (T, m) are centred; columns should be of like size. In each of the `rounds` that follow, errors
     are weighted by R^(-1/2) of the round before: the limit is the maximum of a Gaussian likelihood, which is the best
@@ -89,8 +89,8 @@ def refine(
     def jacobian(theta, weight):
         now = at(theta)
         e, states = errors(now, y, u)
-        found = np.einsum("tpk,pq->tqk", sensitivities(now, free, e, states, u), weight)
-        return np.nan_to_num(found, nan=0.0, posinf=HUGE, neginf=-HUGE).reshape(-1, len(theta))
+        weighted = np.einsum("tpk,pq->tqk", sensitivities(now, free, e, states, u), weight)
+        return np.nan_to_num(weighted, nan=0.0, posinf=HUGE, neginf=-HUGE).reshape(-1, len(theta))
 
     theta, weight = np.concatenate([parts[name].ravel() for name in free]), np.eye(y.shape[1])
     method = "lm" if y.size >= len(theta) else "trf"

@@ -1,4 +1,4 @@
-"""What can be wrong with a series, said by row."""
+"""Checks of a series; errors name the row."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 def check(values: Array, names: Sequence[str]) -> Array:
-    """(T, k) floats. ValueError for what is no number, for infinities and gaps (by row) and for constant columns."""
+    """`values` as floats (T, k). ValueError for what is no number, for infinities and gaps (by row) and for constant columns."""
     values = columns(values, "series")
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
@@ -38,8 +38,8 @@ def check_time(times: Times, where: Callable[[int], str]) -> None:
     if len(wrong) or not step > 0:
         row = int(wrong[0]) if len(wrong) else 0
         raise ValueError(
-            f"expected evenly spaced times in {times.name!r}, got a step of {times.said(steps[row].item())} from"
-            f" {where(row)} to {where(row + 1)} where most are {times.said(step)} ({_count(len(wrong), 'such step')});"
+            f"expected evenly spaced times in {times.name!r}, got a step of {times.with_unit(steps[row].item())} from"
+            f" {where(row)} to {where(row + 1)} where most are {times.with_unit(step)} ({_count(len(wrong), 'such step')});"
             " resample, or give a part without gaps"
         )
 

@@ -1,4 +1,4 @@
-"""The state as what the past says about the future: canonical variate analysis (Akaike 1975, Larimore 1990).
+"""The state as the part of the past that predicts the future: canonical variate analysis (Akaike 1975, Larimore 1990).
 
 past   z_t = (y_{t-1}, u_{t-1}, ..., y_{t-l}, u_{t-l})        future  f_t = (y_t, ..., y_{t+l-1})
 
@@ -7,6 +7,7 @@ L_f^-1 E[f z^T] L_z^-T = U S V^T are the canonical correlations. The state is x_
 entries; regressing (x_{t+1}, y_t) on (x_t, u_t) gives the matrices, the residuals the noise.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,24 +17,44 @@ from .linear import Markov, power_of_two, symmetric
 from .prediction_error import errors
 
 Array = np.ndarray
+RIDGE = 1e-10  # of the mean variance of past and of future
 
 
 @dataclass(frozen=True, eq=False)
 class Hankel:
-    """What the past of a series says about its future."""
+    """The canonical variates of the past and the future of a series."""
 
     correlations: Array  # canonical, largest first
-    state: Array  # (rows, candidates): x_t for t = lags, lags + 1, ..., the best told entries first
+    state: Array  # (rows, candidates): x_t for t = lags, lags + 1, ..., entries of the highest correlation first
     lags: int
 
 
+def lagged(z: Array, lags: Iterable[int], first: int, last: int) -> Array:
+    """The rows t = first ... last - 1 of z_{t-k} for each lag k, side by side: z (T, k) -> (last - first, k lags)."""
+    return np.concatenate([z[first - k : last - k] for k in lags], 1)
+
+
+def canonical_variates(past: Array, future: Array, ridge: float) -> tuple[Array, Array, Array]:
+    """Canonical correlations (n,) of past (T, k) and future (T, l), and the combinations J (k, n) and M (l, n) that have them.
+
+    past J and future M have the covariance of the identity. Covariances are raised by `ridge` of their mean diagonal, so
+    that collinear columns can be told apart.
+    """
+    rows = len(past)
+    Lz, Lf = factor(past / np.sqrt(rows), ridge), factor(future / np.sqrt(rows), ridge)
+    H = future.T @ past / rows
+    U, s, Vt = np.linalg.svd(solve_triangular(Lf, solve_triangular(Lz, H.T, lower=True).T, lower=True))
+    of_past = solve_triangular(Lz, Vt[: len(s)].T, lower=True, trans="T")
+    return s, of_past, solve_triangular(Lf, U[:, : len(s)], lower=True, trans="T")
+
+
 def lags_of(y: Array, u: Array, most: int) -> int:
-    """Rows of past to look at: twice the length of the autoregression with the least AIC, between 2 and `most`."""
+    """The number of lags: twice the length of the autoregression with the least AIC, between 2 and `most`."""
     (T, p), width = y.shape, y.shape[1] + u.shape[1]
     z = np.concatenate([y, u], 1)
     scores = []
     for length in range(1, max(2, most // 2 + 1)):
-        Z = np.concatenate([z[most - k : T - k] for k in range(1, length + 1)] + [u[most:]], 1)
+        Z = np.concatenate([lagged(z, range(1, length + 1), most, T), u[most:]], 1)
         e = y[most:] - Z @ np.linalg.lstsq(Z, y[most:], rcond=None)[0]
         R = e.T @ e / len(e)
         scores.append(len(e) * np.linalg.slogdet(R + least(y))[1] + 2 * p * width * length)
@@ -44,36 +65,31 @@ def hankel(y: Array, u: Array, lags: int) -> Hankel:
     """Canonical correlations and state of centred series y (T, p), u (T, m), their columns of like size."""
     T, m = len(y), u.shape[1]
     z = np.concatenate([y, u], 1)
-    past = np.concatenate([z[lags - k : T - lags + 1 - k] for k in range(1, lags + 1)], 1)
-    future = np.concatenate([y[lags + k : T - lags + 1 + k] for k in range(lags)], 1)
-    rows = len(past)
+    past = lagged(z, range(1, lags + 1), lags, T - lags + 1)
+    future = lagged(y, range(0, -lags, -1), lags, T - lags + 1)
     left_past, left_future = past, future
     if m:
-        inputs = np.concatenate([u[lags + k : T - lags + 1 + k] for k in range(lags)], 1)
+        inputs = lagged(u, range(0, -lags, -1), lags, T - lags + 1)
         Q, _, _ = qr(inputs, mode="economic", pivoting=True)
         left_past, left_future = past - Q @ (Q.T @ past), future - Q @ (Q.T @ future)
-    Lz, Lf = _factor(left_past / np.sqrt(rows)), _factor(left_future / np.sqrt(rows))
-    H = left_future.T @ left_past / rows
-    _, s, Vt = np.linalg.svd(solve_triangular(Lf, solve_triangular(Lz, H.T, lower=True).T, lower=True))
-    J = solve_triangular(Lz, Vt[: len(s)].T, lower=True, trans="T") * np.sqrt(s)
-    return Hankel(np.clip(s, 0, 1), past @ J, lags)
+    s, J, _ = canonical_variates(left_past, left_future, RIDGE)
+    return Hankel(np.clip(s, 0, 1), past @ (J * np.sqrt(s)), lags)
 
 
 def predictor_state(y: Array, u: Array, lags: int) -> Array:
-    """The state by what a long autoregression says (PBSID, Chiuso 2007): (rows, candidates), as in `Hankel`.
+    """The state by a long autoregression (PBSID, Chiuso 2007): (rows, candidates), as in `Hankel`.
 
     y_t = sum_k M_k (y, u)_{t-k} + D u_t + e_t; row block i of the Hankel matrix holds M_{i+1}, M_{i+2}, ..., so H z_t is
-    what the past alone says about the future. Needs no white inputs and no open loop.
+    the future as the past alone predicts it. It needs neither white inputs nor an open loop.
     """
     (T, p), width = y.shape, y.shape[1] + u.shape[1]
     z = np.concatenate([y, u], 1)
-    past = np.concatenate([z[lags - k : T - lags + 1 - k] for k in range(1, lags + 1)], 1)
-    all_past = np.concatenate([z[lags - k : T - k] for k in range(1, lags + 1)], 1)
+    past, all_past = (lagged(z, range(1, lags + 1), lags, last) for last in (T - lags + 1, T))
     M = np.linalg.lstsq(np.concatenate([all_past, u[lags:]], 1), y[lags:], rcond=None)[0].T[:, : lags * width]
     H = np.zeros((lags * p, lags * width))
     for i in range(lags):
         H[i * p : (i + 1) * p, : (lags - i) * width] = M[:, i * width :]
-    Lz = _factor(past / np.sqrt(len(past)))
+    Lz = factor(past / np.sqrt(len(past)), RIDGE)
     _, s, Vt = np.linalg.svd(H @ Lz, full_matrices=False)
     return past @ (solve_triangular(Lz, Vt.T, lower=True, trans="T") * np.sqrt(s))
 
@@ -91,25 +107,25 @@ def realize(state: Array, lags: int, y: Array, u: Array, n: int) -> tuple[dict[s
     return parts, R
 
 
-def scores(found: Hankel, y: Array, u: Array, most: int) -> Array:
+def scores(hankel: Hankel, y: Array, u: Array, most: int) -> Array:
     """BIC of the orders 0 ... most (most + 1,): T log det R + n (2 p + m) log T, the least is the order to take.
 
     The state of order n is the first n canonical variates, R the covariance of the errors of its predictor. An order
     whose predictor is not stable scores infinity.
     """
-    p, m, found_scores = y.shape[1], u.shape[1], []
-    for n in range(min(most, found.state.shape[1]) + 1):
-        e, _ = errors(realize(found.state, found.lags, y, u, n)[0], y, u)
-        e = e[found.lags :]
+    p, m, bic = y.shape[1], u.shape[1], []
+    for n in range(min(most, hankel.state.shape[1]) + 1):
+        e, _ = errors(realize(hankel.state, hankel.lags, y, u, n)[0], y, u)
+        e = e[hankel.lags :]
         with np.errstate(over="ignore", invalid="ignore"):
             R = e.T @ e / len(e) + least(y)
-        score = len(e) * np.linalg.slogdet(R)[1] + n * (2 * p + m) * np.log(len(e)) if np.isfinite(R).all() else np.inf
-        found_scores.append(score)
-    return np.array(found_scores)
+        finite = np.isfinite(R).all()
+        bic.append(len(e) * np.linalg.slogdet(R)[1] + n * (2 * p + m) * np.log(len(e)) if finite else np.inf)
+    return np.array(bic)
 
 
 def least(y: Array) -> Array:
-    """What no covariance of errors (p, p) is taken to be below: 1e-12 of the outputs' variances."""
+    """The floor that is added to a covariance of errors (p, p): 1e-12 of the outputs' variances."""
     return np.diag(1e-12 * y.var(0))
 
 
@@ -151,14 +167,24 @@ def _units(noise: Markov) -> tuple[Array, Array]:
 
 
 def _over(M: Array, covariance: Array) -> Array:
-    """M covariance^-1, on the directions in which the covariance is above rounding."""
+    """M covariance^-1, in the directions in which the covariance is above rounding."""
     return np.linalg.lstsq(covariance, M.T, rcond=None)[0].T
 
 
-def _factor(M: Array) -> Array:
-    """The Cholesky factor of M^T M, lower; what is collinear is held apart by a little."""
+def factor(M: Array, ridge: float) -> Array:
+    """The lower Cholesky factor of M^T M, its diagonal raised by `ridge` of its mean."""
     covariance = M.T @ M
-    return cholesky(covariance + 1e-10 * np.trace(covariance) / len(covariance) * np.eye(len(covariance)), lower=True)
+    return cholesky(covariance + ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance)), lower=True)
 
 
-__all__ = ["Hankel", "gain", "hankel", "lags_of", "predictor_state", "realize", "scores"]
+__all__ = [
+    "Hankel",
+    "canonical_variates",
+    "gain",
+    "hankel",
+    "lagged",
+    "lags_of",
+    "predictor_state",
+    "realize",
+    "scores",
+]

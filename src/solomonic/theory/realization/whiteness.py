@@ -1,4 +1,4 @@
-"""Are the residuals white, and free of what the inputs said? Portmanteau tests."""
+"""Portmanteau tests: whether residuals are white, and whether past inputs predict them."""
 
 from dataclasses import dataclass
 
@@ -6,10 +6,11 @@ import numpy as np
 from scipy.stats import chi2
 
 from .linear import columns, spread
+from .subspace import lagged
 
 Array = np.ndarray
 LEVEL = 0.05
-"""A test that residuals as they should be would fail with less than this chance has failed."""
+"""A test fails where p is below this."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def correlations(e: Array, lags: int) -> Array:
 
 
 def largest(e: Array, lags: int) -> tuple[float, int]:
-    """The correlation of lags 1 ... lags, of one output with its own past or another's, that is farthest from 0; its lag."""
+    """The correlation farthest from 0 of one output with the past of any, at lags 1 ... lags; and its lag."""
     r = correlations(e, lags)[1:].reshape(lags, -1)
     lag, pair = divmod(int(np.abs(r).argmax()), r.shape[1])
     return float(r[lag, pair]), lag + 1
@@ -65,12 +66,12 @@ def portmanteau(e: Array, lags: int, parameters: int = 0) -> Test:
 
 
 def independence(e: Array, u: Array, lags: int) -> Test:
-    """Do past inputs say anything about the residuals? T times the multiple R^2 of e_t on u_{t-1} ... u_{t-lags}.
+    """Whether past inputs predict the residuals: T times the multiple R^2 of e_t on u_{t-1} ... u_{t-lags}.
 
-    p m lags degrees of freedom. A fit has made some of them zero already, so the test is cautious.
+    It has p m lags degrees of freedom. A fit has made some of the correlations zero, so the test is conservative.
     """
     e, u = columns(e, "e"), columns(u, "u")
-    U = np.concatenate([u[lags - k : len(u) - k] for k in range(1, lags + 1)], 1)
+    U = lagged(u, range(1, lags + 1), lags, len(u))
     U, later = U - U.mean(0), e[lags:] - e[lags:].mean(0)
     U, later = (v / np.where(size > 0, size, 1.0) for v, size in ((U, spread(U)), (later, spread(later))))
     Q, s, _ = np.linalg.svd(U, full_matrices=False)

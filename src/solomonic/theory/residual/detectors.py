@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 
 def windowed_gaussian(x: np.ndarray, window: int = 1000) -> np.ndarray:
-    """1 - Q(z), z the distance from the mean of the last `window` rows in their standard deviations, whatever its sign.
+    """1 - Q(|z|), z the distance of a row from the mean of the `window` rows before it, in their standard deviations.
 
     The Numenta Anomaly Benchmark's baseline, with the window that it was tuned to.
     """
@@ -26,10 +26,10 @@ def windowed_gaussian(x: np.ndarray, window: int = 1000) -> np.ndarray:
 def relative_entropy(
     x: np.ndarray, window: int = 52, bins: int = 5, significance: float = 0.01, often: int = 1
 ) -> np.ndarray:
-    """1 where the histogram of the last `window` rows is like none before, else 0 (Wang et al. 2011, figure 1).
+    """1 where the histogram of the last `window` rows agrees with none before, else 0 (Wang et al. 2011, figure 1).
 
-    Alike: 2 W KL(now, before) below the chi-squared quantile. Histograms unlike all before are kept as hypotheses, and
-    one that at most `often` windows agreed with is still an anomaly. Settings as the benchmark tuned them.
+    Two agree where 2 W KL(now, before) is below the chi-squared quantile. A histogram that agrees with none is kept as a
+    hypothesis; one that at most `often` windows agreed with still counts as an anomaly. The benchmark tuned the settings.
     """
     x = np.asarray(x, float)
     scores = np.zeros(len(x))
@@ -39,7 +39,8 @@ def relative_entropy(
     at = np.clip(np.ceil((x - low) / step).astype(int), 0, bins)
     at = np.minimum(at, bins - 1)  # the last bin of a histogram over [0, bins] has both its edges
     limit = chi2.isf(significance, bins - 1)
-    hypotheses, agreed = np.empty((0, bins)), []
+    hypotheses = np.empty((0, bins))
+    agreed: list[int] = []
     for t in range(window - 1, len(x)):
         now = np.bincount(at[t - window + 1 : t + 1], minlength=bins) / window
         statistic = 2 * window * rel_entr(now, hypotheses).sum(1)

@@ -28,17 +28,20 @@ State = dict[str, Any]
 def measured(
     step: Callable[[np.ndarray, State | None], tuple[np.ndarray, State]], x: np.ndarray, state: State | None
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], State]:
-    """`step` on x (rows, ...) in a unit near its size, 2^e for each column: (what it gives, e) of each part, the state.
+    """`step` on x (rows, ...) divided by 2^e near its size, for each column: (output, e) of each part, and the state.
 
-    The first number that is not 0 sets the unit. One of more than 2^WIDER units is an outlier, and counts as so many;
-    after OUTLIERS of them what came before was none of this series, and `step` begins anew.
+    The first number that is not 0 sets e. Numbers above 2^WIDER units are outliers, and are clipped to that; after OUTLIERS
+    of them the rows before count as another series, and `step` begins anew.
     """
     x = np.asarray(x, float)
-    unit, beyond, inner = (state["unit"], state["beyond"], state) if state else (None, None, None)
-    if unit is None:
+    inner = state
+    if state:
+        unit, beyond = state["unit"], state["beyond"]
+    else:
         unit, beyond = np.full(x.shape[1:], NONE), np.zeros(x.shape[1:], int)
     size = np.where(x == 0, NONE, np.frexp(x)[1])
-    parts, start = [], 0
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    start = 0
     while start < len(x) or not parts:
         far = size[start:] > unit + WIDER
         count = beyond + far.cumsum(0)
@@ -55,12 +58,13 @@ def measured(
         parts.append((part, unit))
         beyond = count[stop - start - 1] if stop > start else beyond
         start = stop
+    assert inner is not None
     return parts, inner | {"unit": unit, "beyond": beyond}
 
 
 class Layer(ABC):
     def run(self, x: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
-        """(rows,) and the state before -> predictions (rows,), each from the rows before it, and the state after."""
+        """x (rows,) and the state before it -> predictions (rows,), each from the rows before, and the state after."""
         parts, state = measured(self.step, x, state)
         return np.concatenate([np.ldexp(part, by) for part, by in parts]), state
 
@@ -94,20 +98,20 @@ class Level(Layer):
 
 @dataclass(frozen=True)
 class Width(Layer):
-    """The mean absolute value of the rows up to this one, outliers clipped: no prediction, but a size to compare with."""
+    """The mean absolute value of the rows up to this one, outliers clipped: a scale, and no prediction."""
 
     def step(self, x: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         rows, size = (state["rows"], state["size"]) if state else (0, 0.0)
-        found = np.empty(len(x))
+        sizes = np.empty(len(x))
         for t, value in enumerate(x.tolist()):
-            found[t] = size = _clipped(value, size, 0.0, rows)[1]
+            sizes[t] = size = _clipped(value, size, 0.0, rows)[1]
             rows += 1
-        return found, {"rows": rows, "size": size}
+        return sizes, {"rows": rows, "size": size}
 
 
 @dataclass(frozen=True)
 class Seasonal(Layer):
-    """What stood at the same phase in the periods before, as a fading mean over `span` periods: one state a phase.
+    """A fading mean, over `span` periods, of the rows at the same phase: one state a phase.
 
     A period is a ring, a shift whose eigenvalues are the roots of one: without the mean it is verbatim memory.
     """
@@ -124,10 +128,10 @@ class Seasonal(Layer):
         ring = state["ring"].copy() if state else np.zeros(self.period)
         prediction = np.empty(len(x))
         for t, value in enumerate(x.tolist()):
-            phase, turn = rows % self.period, rows // self.period
+            phase, periods = rows % self.period, rows // self.period
             prediction[t] = ring[phase]
             surprise, size = _clipped(value - ring[phase], size, 1 / (self.span * self.period), rows)
-            ring[phase] += max(1 / (turn + 1), 1 / self.span) * surprise
+            ring[phase] += max(1 / (periods + 1), 1 / self.span) * surprise
             rows += 1
         return prediction, {"rows": rows, "ring": ring, "size": size}
 
@@ -171,7 +175,7 @@ class Linear(Layer):
 
 
 def _clipped(surprise: float, size: float, gain: float, rows: int) -> tuple[float, float]:
-    """The surprise within CLIP fading mean absolute ones, and that mean with it in."""
+    """The surprise, clipped to CLIP times `size`, the fading mean of its absolute value; and the updated mean."""
     most = CLIP * size
     clipped = surprise if rows < 10 or size == 0 else min(max(surprise, -most), most)
     return clipped, size + max(gain, 1 / (rows + 1)) * (abs(clipped) - size)

@@ -20,7 +20,7 @@ PROBATION, LONGEST_PROBATION = 0.15, 750
 
 @dataclass(frozen=True)
 class Profile:
-    """What a detected window earns, what a detection outside costs, and what a missed window costs."""
+    """The gain of a detected window, and the costs of a detection outside and of a missed window."""
 
     hit: float = 1.0
     false_alarm: float = 0.11
@@ -54,7 +54,7 @@ def probation(rows: int) -> int:
 
 
 def weights(rows: int, windows: Sequence[Window], profile: Profile) -> np.ndarray:
-    """What a detection at each row is worth, (rows,): positive inside windows, mostly negative outside.
+    """The score (rows,) of a detection at each row: positive inside windows, mostly negative outside.
 
     ValueError for windows that are out of order, that overlap, or that are not within the series.
     """
@@ -77,7 +77,9 @@ def score(
     profile: Profile = PROFILES["standard"],
     threshold: float | None = None,
 ) -> Result:
-    """Of anomaly scores (rows,) and labelled windows of each series; `threshold` None: the one that scores highest.
+    """The benchmark's score of anomaly scores (rows,) and labelled windows of each series.
+
+    `threshold` None: the one that scores highest.
 
     ValueError for scores that are not finite, or where no series has a window and no threshold is given.
     """
@@ -99,7 +101,7 @@ def score(
     value, worth, owner = np.concatenate(values), np.concatenate(worths), np.concatenate(owners)
     best = np.full(count, -profile.miss)
     total, alarms = best.sum(), 0
-    chosen = (total, np.inf, 0, 0)
+    best_scored = (total, np.inf, 0, 0)
     order = np.argsort(-value, kind="stable")
     for at, row in enumerate(order):
         if threshold is not None and value[row] < threshold:
@@ -109,10 +111,10 @@ def score(
         elif worth[row] > best[owner[row]]:
             total, best[owner[row]] = total + worth[row] - best[owner[row]], worth[row]
         last = at + 1 == len(order) or value[order[at + 1]] != value[row]
-        if last and (threshold is not None or total > chosen[0]):
-            chosen = (total, value[row], int((best > -profile.miss).sum()), alarms)
+        if last and (threshold is not None or total > best_scored[0]):
+            best_scored = (total, value[row], int((best > -profile.miss).sum()), alarms)
     nothing = -profile.miss * count
-    total, reached, hits, alarms = chosen
+    total, reached, hits, alarms = best_scored
     normalised = 100 * (total - nothing) / (profile.hit * count - nothing) if count else np.nan
     reached = reached if threshold is None else threshold
     return Result(float(normalised), float(total), float(reached), hits, count, alarms)

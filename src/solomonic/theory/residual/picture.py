@@ -20,7 +20,7 @@ def draw(
     expected: np.ndarray,
     residuals: np.ndarray,
     surprise: np.ndarray,
-    found: Sequence[Stretch],
+    stretches: Sequence[Stretch],
 ) -> bytes:
     """PNG: the series over what was expected, the residuals of the layers `names` (rows, layers), surprise and stretches.
 
@@ -35,7 +35,7 @@ def draw(
     top, middle, bottom = figure.subplots(3, sharex=True, height_ratios=(2, 1.4, 1.2))
     row, unit = np.arange(len(surprise)), _short(series.name)
     of_axis = f"{unit}\n/ 1e{power}" if abs(power) > FAR else unit
-    many = f"{len(found)} stretch{'es' * (len(found) != 1)}"
+    many = f"{len(stretches)} stretch{'es' * (len(stretches) != 1)}"
     top.set_title(f"{unit}: {len(row):,} rows, {many} least like what came before (shaded)", fontsize=10, loc="left")
     top.plot(row, expected, color="#bbb", linewidth=0.8, label="expected")
     top.plot(row, values, color=INK, linewidth=0.5, label="measured")
@@ -49,7 +49,7 @@ def draw(
             line.set_linewidth(2)
     bottom.plot(row, surprise, color=INK, linewidth=0.6)
     bottom.set_ylabel("surprise, nats")
-    for stretch in found:
+    for stretch in stretches:
         bottom.plot(stretch.peak, stretch.score, "v", color=MARK, markersize=6)
         for axes in (top, middle, bottom):
             axes.axvspan(stretch.first - 1, stretch.last + 1, color=MARK, alpha=0.25, linewidth=0)

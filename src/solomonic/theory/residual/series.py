@@ -17,7 +17,7 @@ class Series:
     """`values` (rows,), oldest first; `times` as the file has them, or None; `first` the line of row 0 in the file.
 
     `step` is the most frequent time between rows, None without times; `irregular` the rows that come at another.
-    `notes` is what is to be known about how the file was read.
+    `notes` say how the file was read.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Series:
     notes: tuple[str, ...] = ()
 
     def when(self, row: int) -> str:
-        """The row's time, or where it stands."""
+        """The time of the row, or else its number."""
         return self.times[row] if self.times else f"row {row}"
 
     def periods(self) -> tuple[int, ...]:
@@ -50,34 +50,34 @@ def read(path: str | Path, column: str | None = None) -> Series:
     number (by line), times out of order, a series of fewer than LEAST rows, or one that never changes.
     """
     table = tables.read(path)
-    chosen = table.choose(column)
-    if column is not None and len(chosen) != 1:
+    names = table.choose(column)
+    if column is not None and len(names) != 1:
         raise ValueError(f"--column: expected one column of {', '.join(table.columns)}, got {column!r}")
-    table, times = table.time(but=chosen)
-    if not chosen:
+    table, times = table.time(but=names)
+    if not names:
         able = table.of_kind("number", but=[times.name] if times else [])
         counts = table.counts()
-        chosen = able if len(able) == 1 else [name for name in able if name not in counts]
-        if len(chosen) != 1:
+        names = able if len(able) == 1 else [name for name in able if name not in counts]
+        if len(names) != 1:
             raise ValueError(
-                f"{path}: expected one column of numbers, got {', '.join(chosen or able) or 'none'}"
+                f"{path}: expected one column of numbers, got {', '.join(names or able) or 'none'}"
                 + ("; choose one with --column" if able else "")
             )
-    values = table.numbers(chosen[0])
+    values = table.numbers(names[0])
     if len(values) < LEAST:
         raise ValueError(f"{path}: expected {LEAST} rows or more, got {len(values)}: too short to know what is normal")
     if np.ptp(values) == 0:
-        raise ValueError(f"{path}: expected a series that changes, column {chosen[0]!r} is {values[0]:g} throughout")
+        raise ValueError(f"{path}: expected a series that changes, column {names[0]!r} is {values[0]:g} throughout")
     first = table.lines[0] if table.lines is not None else 1
     if times is None:
-        return Series(chosen[0], values, None, None, [], first, table.notes)
+        return Series(names[0], values, None, None, [], first, table.notes)
     notes = list(table.notes)
     for row in times.uneven[:3]:
-        step = times.said((times.at[row] - times.at[row - 1]).item())
+        step = times.with_unit((times.at[row] - times.at[row - 1]).item())
         notes.append(
             f"{times.shown[row - 1]} to {times.shown[row]} (row {row}, {table.where(row)}) is {step},"
-            f" not the usual {times.said(times.step)}; rows are read as if evenly spaced"
+            f" not the usual {times.with_unit(times.step)}; rows are read as if evenly spaced"
         )
     if len(times.uneven) > 3:
         notes.append(f"{len(times.uneven) - 3} more such rows")
-    return Series(chosen[0], values, times.shown, times.length, times.uneven, first, tuple(notes))
+    return Series(names[0], values, times.shown, times.length, times.uneven, first, tuple(notes))

@@ -36,9 +36,9 @@ WITHIN = 2.0
 
 @dataclass(frozen=True)
 class Gated(Layer):
-    """A layer whose prediction is multiplied by how well it did: regression through the origin, in [0, 1], fading.
+    """A layer whose prediction is multiplied by its fading regression coefficient through the origin, clipped to [0, 1].
 
-    A layer that the series has no use for, a season where there is none, fades out instead of adding its noise.
+    So a layer that does not fit the series, such as a season where there is none, adds no noise.
     """
 
     layer: Layer
@@ -79,9 +79,9 @@ class Seasons(Layer):
 
 @dataclass(frozen=True)
 class Novelty:
-    """The eidetic layer: summaries of the last `recent` rows of each stage that were like nothing kept.
+    """The eidetic layer: it keeps summaries of the last `recent` rows of each stage that were unlike all that it kept.
 
-    `admit`: how new in nats a summary is that is kept; `capacity` at most, the one longest without a match goes.
+    `admit`: the novelty, in nats, from which a summary is kept. At `capacity` of them the least recently matched is dropped.
     """
 
     recent: int = 12
@@ -131,9 +131,9 @@ class Novelty:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Of rows: the prediction of each layer and the residual after it, (rows, layers); the surprise in nats (rows,).
+    """The prediction of each layer and the residual after it, (rows, layers), and the surprise in nats (rows,).
 
-    `scores` (rows,) are the surprise where an event reaches its highest so far, and 0 elsewhere: what to alarm by.
+    `scores` (rows,), for alarms, are the surprise where an event reaches its highest so far, and 0 elsewhere.
     """
 
     names: tuple[str, ...]
@@ -155,7 +155,7 @@ class Stack:
     novelty: Novelty = field(default_factory=Novelty)
     surprise: Surprise = field(default_factory=Surprise)
 
-    def run(self, x: np.ndarray, state: State | None = None) -> tuple[Decomposition, State]:
+    def run(self, x: np.ndarray, state: State | None = None) -> tuple[Decomposition, State | None]:
         """x (rows,) and the state of the rows before it. ValueError for NaN or infinity, by row of this call."""
         x = np.asarray(x, float)
         if x.ndim != 1:
@@ -192,7 +192,7 @@ class Stack:
 
 
 def stack(periods: tuple[int, ...] = (), recent: int = 12) -> Stack:
-    """The stack for a series with seasons of these periods in rows, rising; none: level and linear system."""
+    """The stack for a series with seasons of these `periods`, rising numbers of rows; without, a level and a linear system."""
     if any(type(period) is not int or period < 2 for period in periods) or list(periods) != sorted(set(periods)):
         raise ValueError(f"periods: expected whole numbers of rows >= 2, rising, got {periods}")
     if type(recent) is not int or recent < 2:
@@ -216,10 +216,10 @@ class Stretch:
 
 
 def stretches(surprise: np.ndarray, most: int, apart: int, gap: int = 24) -> list[Stretch]:
-    """The `most` highest peaks, highest first, each more than `apart` rows from a higher one.
+    """The stretches around the `most` highest peaks, highest first, each more than `apart` rows from a higher one.
 
-    A stretch is what is within WITHIN nats of the peak around it, and a third of it or more, with at most `gap` rows in
-    between that are not.
+    A stretch has the rows around its peak that are within WITHIN nats of it and at least a third of it; at most `gap` rows
+    in between are not.
     """
     return list(islice(_peaks(np.asarray(surprise, float), apart, gap), most))
 

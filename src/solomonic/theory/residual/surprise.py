@@ -27,14 +27,14 @@ APART = 100
 
 @dataclass(frozen=True)
 class Surprise:
-    """-log of the mean of p, 2 log(mean of 1 / sqrt(p)), in nats, at most log(span + 1)."""
+    """-log of the power mean of p, which is 2 log(mean of 1 / sqrt(p)), in nats, at most log(span + 1)."""
 
     span: int = 8640
 
     def run(self, values: np.ndarray, state: State | None = None) -> tuple[np.ndarray, State]:
         """(rows, statistics) >= 0 -> nats (rows,) >= 0, and the state after: the last `span` rows.
 
-        0 is never surprising. NaN is no value: it is neither judged nor remembered.
+        0 is never surprising. NaN is neither judged nor remembered.
         """
         past = state["past"] if state else np.empty((0, values.shape[1]))
         odds = np.ones(values.shape)
@@ -57,13 +57,13 @@ def first_of_events(nats: np.ndarray, state: State | None = None) -> tuple[np.nd
     """The nats (rows,) of rows that surprise more than the APART rows before each, 0 for all others; the state after."""
     before = state["nats"] if state else np.empty(0)
     highest: deque[tuple[int, float]] = deque()  # falling, of the last APART rows
-    found = np.zeros(len(nats))
+    scores = np.zeros(len(nats))
     for t, value in enumerate(np.concatenate([before, nats]).tolist(), -len(before)):
         while highest and highest[0][0] < t - APART:
             highest.popleft()
         if t >= 0 and value > (highest[0][1] if highest else 0.0):
-            found[t] = value
+            scores[t] = value
         while highest and highest[-1][1] <= value:
             highest.pop()
         highest.append((t, value))
-    return found, {"nats": np.concatenate([before, nats])[-APART:].copy()}
+    return scores, {"nats": np.concatenate([before, nats])[-APART:].copy()}

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from ..._utils.progress import watch_numba
-from .outcomes import AFTER, BITS, DEPARTS, HIT, LONG, ONE, ROWS, SILENT, SLOW, WIDE, ZERO, Found, Hit
+from .outcomes import AFTER, BITS, DEPARTS, HIT, LONG, ONE, ROWS, SILENT, SLOW, WIDE, ZERO, Hit, Limits, Outcomes
 from .reference import CELLS, INSTRUCTIONS
 
 watch_numba()
@@ -21,13 +21,13 @@ SLICE = 20_000_000  # steps between two looks at the clock
 
 
 class Search:
-    """One search, that goes on by `advance` until `done`; `found` at any time.
+    """One search, that goes on by `advance` until `done`; `outcomes` at any time.
 
     data    bits, at least one
     limits  steps of a program of n instructions, not growing with n; the last is 0
     """
 
-    def __init__(self, data: Sequence[int], limits: Sequence[int], keep: int = 5):
+    def __init__(self, data: Sequence[int], limits: Limits, keep: int = 5):
         self.data = np.array(data, dtype=np.int8)
         self.limits = np.asarray(limits, dtype=np.int64)
         most = len(self.limits)
@@ -55,12 +55,12 @@ class Search:
         return int(self._at[2])
 
     def advance(self, steps: int = SLICE) -> None:
-        """Go on for about so many steps of the machine."""
+        """Go on for about `steps` steps of the machine."""
         _advance(
             self.data, self.limits, self.steps + steps, self._at, self._frames, self._program, self._counts, self._best
         )
 
-    def found(self) -> Found:
+    def outcomes(self) -> Outcomes:
         hits = [
             Hit("".join(INSTRUCTIONS[i] for i in row[2 : 2 + row[0]]), int(row[1]))
             for row in self._best
@@ -68,15 +68,15 @@ class Search:
         ]
         least = hits.pop() if hits else None
         data = tuple(self.data.tolist())
-        return Found(data, self._counts.copy(), self.limits, self.programs, self.steps, hits, least, self.done)
+        return Outcomes(data, self._counts.copy(), self.limits, self.programs, self.steps, hits, least, self.done)
 
 
-def search(data: Sequence[int], limits: Sequence[int], keep: int = 5) -> Found:
+def search(data: Sequence[int], limits: Limits, keep: int = 5) -> Outcomes:
     """`reference.search`, compiled."""
     going = Search(data, limits, keep)
     while not going.done:
         going.advance()
-    return going.found()
+    return going.outcomes()
 
 
 def ready() -> None:

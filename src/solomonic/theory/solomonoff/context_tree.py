@@ -56,20 +56,20 @@ def code_lengths(rows: np.ndarray, depth: int) -> np.ndarray:
     """(B, T) bits -> (B, T) float64: -log2 of the mixture's probability of each, all rows side by side."""
     size, length = rows.shape
     counts, b = np.zeros((size, 2 ** (depth + 1), 2)), np.zeros((size, 2 ** (depth + 1)))
-    context, found, row = np.zeros(size, dtype=np.int64), np.empty((size, length)), np.arange(size)
+    context, lengths, row = np.zeros(size, dtype=np.int64), np.empty((size, length)), np.arange(size)
     for t in range(length):
-        bit, mixed = rows[:, t].astype(np.int64), None
+        bit, mixed = rows[:, t].astype(np.int64), np.empty(size)
         for d in range(depth, -1, -1):
             node = (1 << d) + (context & ((1 << d) - 1))
             seen = counts[row, node]
             own = (seen[row, bit] + 0.5) / (seen.sum(1) + 1)  # of the bit that came
-            if mixed is None:
+            if d == depth:
                 mixed = own
             else:
                 before, b_here = mixed, b[row, node]
                 mixed = before + (own - before) / (1 + np.exp(-np.clip(b_here, -700, 700)))
                 b[row, node] = b_here + np.log(own) - np.log(before)
             counts[row, node, bit] += 1
-        found[:, t] = -np.log2(mixed)
+        lengths[:, t] = -np.log2(mixed)
         context = (context << 1 | bit) & ((1 << depth) - 1)
-    return found
+    return lengths

@@ -1,4 +1,4 @@
-"""Solomonoff inference under a budget: Levin's phases, and what to say where no program is found.
+"""Solomonoff inference under a budget: Levin's phases, and a mixture for data that no program explains.
 
 In phase k every program p has 2^(k - |p|) steps, |p| = n log2 6 bits (Levin 1973): a phase costs 2^k steps at most, and
 a program of |p| + log2 t <= k is found in it. Nothing is kept between phases but what was found.
@@ -15,11 +15,11 @@ import numpy as np
 
 from .compiled import SLICE, Search
 from .context_tree import ContextTree
-from .outcomes import ONE, ZERO, Found, Hit
+from .outcomes import ONE, ZERO, Hit, Outcomes
 
 LAST_PHASE = 62
 Progress = Callable[[int, int, int], None]
-"""Told after every slice of work: the phase (0: the only one), programs and steps of all phases so far."""
+"""Called after every slice of work with the phase (0: the only one), and programs and steps of all phases so far."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Phase:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is known of `data` after the search.
+    """The result of a search for programs that print `data`.
 
-    found        the phase that decided most
+    outcomes     those of the phase that decided most
     phases       the work of each
-    stopped      why no more was done: "budget", "interrupted", or "" where all that was asked for was
+    stopped      why the search ended: "budget", "interrupted", or "" where it was complete
     tree, tree_bits, xz_bits   context-tree weighting's chance of a 1 next and its code length, and xz's
     """
 
     data: tuple[int, ...]
-    found: Found
+    outcomes: Outcomes
     phases: list[Phase]
     stopped: str
     tree: float
@@ -68,28 +68,32 @@ class Answer:
 
     @property
     def complexity(self) -> tuple[float, float]:
-        """Between what -log2 M(x) lies, bits. Without a hit, the literal program alone bounds it from above."""
-        printed = max(self.found.printed, Fraction(1, 6 ** len(self.literal.program)))
-        return -log2_of(self.found.printed + self.found.undecided), -log2_of(printed)
+        """Lower and upper bound of -log2 M(x), bits. Without a hit the literal program alone gives the upper one."""
+        printed = max(self.outcomes.printed, Fraction(1, 6 ** len(self.literal.program)))
+        return -log2_of(self.outcomes.printed + self.outcomes.undecided), -log2_of(printed)
 
     @property
     def kt(self) -> tuple[float, float]:
-        """Between what Levin's Kt(x) = min |p| + log2 t lies, bits: equal once its phase is done. Of programs that keep
-        within CELLS of the tape."""
-        most = min(hit.kt for hit in (self.found.least, self.literal) if hit)
+        """Lower and upper bound of Levin's Kt(x) = min |p| + log2 t, bits; they are equal once its phase is done.
+
+        They are bounds over programs that stay within CELLS of the tape.
+        """
+        most = min(hit.kt for hit in (self.outcomes.least, self.literal) if hit)
         done = max((phase.k for phase in self.phases if phase.complete), default=0)
         return min(float(done), most), most
 
     def mixture(self) -> tuple[float, dict[str, float]]:
-        """The chance of a 1 by 1/2 the programs found, 1/4 context trees, 1/4 fair coins (the literal program), and
-        the share that each has in it after x. So data that no program explains is predicted all the same."""
+        """The chance of a 1 by a mixture of programs (1/2), context trees (1/4) and fair coins (1/4, the literal program).
+
+        And the share of each in it after x. So data that no program explains is predicted, too.
+        """
         n = len(self.data)
         # log2 of each one's weight times its probability of x, x0 and x1
         coins = (-2.0 - n, -3.0 - n, -3.0 - n)
         trees = -2.0 - self.tree_bits
         parts = {
             "programs": tuple(
-                log2_of(mass) - 1 for mass in (self.found.printed, self.found.mass(ZERO), self.found.mass(ONE))
+                log2_of(mass) - 1 for mass in (self.outcomes.printed, self.outcomes.mass(ZERO), self.outcomes.mass(ONE))
             ),
             "context trees": (trees, trees + log2(1 - self.tree), trees + log2(self.tree)),
             "coins": coins,
@@ -112,7 +116,7 @@ def infer(
     keep: int = 5,
     progress: Progress = lambda phase, programs, steps: None,
 ) -> Answer:
-    """Search until the budget is spent, or until Ctrl-C, which ends the search and not what was found.
+    """Search until the budget is spent, or until Ctrl-C, which ends the search and keeps its results.
 
     data            bits, at least one
     seconds, steps  the budget, of the clock and of the machine; None: no end
@@ -124,18 +128,18 @@ def infer(
     """
     data = tuple(data)
     if not data or any(bit not in (0, 1) for bit in data):
-        raise ValueError(f"data: expected bits, one or more, came {data[:8]!r}; pass 0 and 1 alone")
+        raise ValueError(f"data: expected bits, one or more, got {data[:8]!r}; pass 0 and 1 alone")
     budget = {"seconds": seconds, "steps": steps, "last": last, "length": length, "each": each, "depth": depth}
     for name, value in budget.items():
         if value is not None and not value > 0:
-            raise ValueError(f"{name}: expected more than 0, came {value!r}; give the search something to spend")
+            raise ValueError(f"{name}: expected more than 0, got {value!r}; give the search something to spend")
     if seconds is steps is last is length is None:
-        raise ValueError("expected a budget, came none; pass seconds, steps, last or length")
+        raise ValueError("expected a budget, got none; pass seconds, steps, last or length")
     tree, packed = ContextTree(depth), xz_bits(data)
     for bit in data:
         tree.update(bit)
     begin, spent = time.perf_counter(), [0, 0]
-    founds: list[Found] = []
+    outcomes: list[Outcomes] = []
     phases: list[Phase] = []
     stopped = ""
     plan = _phases(min(last or LAST_PHASE, LAST_PHASE)) if length is None else iter([(0, uniform(length, each))])
@@ -152,11 +156,11 @@ def infer(
         except KeyboardInterrupt:
             stopped = "interrupted"
         spent = [spent[0] + going.programs, spent[1] + going.steps]
-        founds.append(going.found())
+        outcomes.append(going.outcomes())
         phases.append(Phase(k, going.programs, going.steps, time.perf_counter() - start, going.done))
         if stopped:
             break
-    return Answer(data, _best(founds, keep), phases, stopped, tree.probability(), tree.bits, packed)
+    return Answer(data, _best(outcomes, keep), phases, stopped, tree.probability(), tree.bits, packed)
 
 
 def uniform(length: int, steps: int) -> np.ndarray:
@@ -183,7 +187,7 @@ def literal(data: Sequence[int]) -> Hit:
 
 
 def xz_bits(data: Sequence[int]) -> int:
-    """Of the bits packed into bytes, with all that xz puts around them."""
+    """The size in bits of what xz makes of the data, packed into bytes."""
     return 8 * len(lzma.compress(np.packbits(np.array(data, dtype=np.uint8)).tobytes(), preset=9 | lzma.PRESET_EXTREME))
 
 
@@ -196,13 +200,13 @@ def _phases(last: int) -> Iterator[tuple[int, np.ndarray]]:
         yield k, levin(k)
 
 
-def _best(founds: list[Found], keep: int) -> Found:
-    """Of the last two, the later unless it was stopped before it had decided as much; with the hits of both."""
-    *_, before, last = [None, *founds]
+def _best(outcomes: list[Outcomes], keep: int) -> Outcomes:
+    """The later of the last two, or the earlier one where that decided more; with the hits of both."""
+    *_, before, last = [None, *outcomes]
     if before is None:
         return last
     best = min(before, last, key=lambda found: (found.undecided + found.undecided_after, found is before))
     hits = {hit.program: hit for hit in [*before.shortest, *last.shortest]}.values()
     shortest = sorted(hits, key=lambda hit: (len(hit.program), hit.steps))[:keep]
     least = min((found.least for found in (before, last) if found.least), key=lambda hit: hit.kt, default=None)
-    return Found(best.data, best.counts, best.limits, best.programs, best.steps, shortest, least, best.complete)
+    return Outcomes(best.data, best.counts, best.limits, best.programs, best.steps, shortest, least, best.complete)

@@ -1,9 +1,10 @@
-"""What became of every program of a search, and what it says about the next bit.
+"""How every program of a search ended, and the bounds that follow for the next bit.
 
 Programs end in different ways and at different lengths. A program of n instructions weighs 6^-n; the weights of all
-that ended, those that were given up among them, sum to 1.
+that ended, those that ran out of steps among them, sum to 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import log2
@@ -17,6 +18,10 @@ cells. The last four happen before the data is printed, or, AFTER rows further d
 AFTER = 4
 ROWS = 12
 BITS = log2(6)  # of an instruction
+
+
+Limits = Sequence[int] | np.ndarray
+"""Steps of a program of n instructions, for n = 0, 1, ...; they do not grow with n, and the last is 0."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +43,14 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
+class Outcomes:
     """A search for programs that print `data`.
 
-    counts    (ROWS, N + 1) int64: programs that ended so, by the number of their instructions
-    limits    (N + 2,) int64: steps that a program of n instructions was given
+    counts    (ROWS, N + 1) int64: programs by the way they ended and the number of their instructions
+    limits    (N + 2,) int64: the limit of steps of a program of n instructions
     programs  nodes of the tree of programs that were run; steps: the machine's, all together
     shortest  hits of fewest instructions, then steps; least: of the smallest |p| + log2 t
-    complete  False when the search was stopped: what it had not reached is undecided
+    complete  False for a search that was stopped: programs that it did not reach are undecided
     """
 
     data: tuple[int, ...]
@@ -64,23 +69,23 @@ class Found:
 
     @property
     def printed(self) -> Fraction:
-        """Of the programs found to print the data: a lower bound of M(x)."""
+        """The weight of the programs that printed the data: a lower bound of M(x)."""
         return self.mass(HIT)
 
     @property
     def undecided(self) -> Fraction:
-        """Of programs that may print the data yet: M(x) is at most `printed + undecided`."""
+        """The weight of programs that may still print the data: M(x) is at most `printed + undecided`."""
         return 1 - self.mass(HIT, DEPARTS, SILENT)
 
     @property
     def undecided_after(self) -> Fraction:
-        """Of programs that printed the data, and then may print either bit or none."""
+        """The weight of programs that printed the data, and may still print either bit or none."""
         return self.mass(HIT) - self.mass(ZERO, ONE, SILENT + AFTER)
 
     def bounds(self, bit: int) -> tuple[Fraction, Fraction]:
-        """Of M(x bit) / M(x), whatever the undecided programs do; (0, 1) where nothing is known.
+        """Lower and upper bound of M(x bit) / M(x), whatever the undecided programs do; (0, 1) where nothing is known.
 
-        Least: the undecided all print x and then something else. Most: they all print x and then the bit.
+        At the lower bound they all print x and then something else, at the upper one x and then the bit.
         """
         printed, undecided = self.printed, self.undecided
         if printed + undecided == 0:
@@ -89,6 +94,6 @@ class Found:
         return known / (printed + undecided), (known + self.undecided_after + undecided) / (printed + undecided)
 
     def estimate(self, bit: int) -> float | None:
-        """The bit's share of the programs that printed x and then a bit; None where there is none."""
+        """The share of this bit among the programs that printed x and then a bit; None where there are none."""
         both = self.mass(ZERO, ONE)
         return float(self.mass(ONE if bit else ZERO) / both) if both else None

@@ -15,12 +15,12 @@ and a program is the string of its instructions in the order in which they were 
 After BrainPhoque of "Learning Universal Predictors" (arXiv 2401.14953); there `[` never skips, and this one does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
 
-from .outcomes import AFTER, DEPARTS, HIT, LONG, ONE, ROWS, SILENT, SLOW, WIDE, ZERO, Found, Hit
+from .outcomes import AFTER, DEPARTS, HIT, LONG, ONE, ROWS, SILENT, SLOW, WIDE, ZERO, Hit, Limits, Outcomes
 
 INSTRUCTIONS = "~<>[]."
 CELLS = 61
@@ -28,7 +28,7 @@ CELLS = 61
 
 
 class Stopped(Exception):
-    """Why a run goes no further: "asks", "silent", "slow" or "wide"."""
+    """Why a run ended: "asks", "silent", "slow" or "wide"."""
 
 
 class Machine:
@@ -37,14 +37,18 @@ class Machine:
     `steps` counts instructions carried out, `program` is what was drawn so far.
     """
 
-    def __init__(self, draw):
+    def __init__(self, draw: Callable[[], str | None]):
         self.draw = draw
         self.program, self.steps = "", 0
         self.left = self.right = 0  # the tape as two stacks of bits; the lowest of `right` is under the head
-        self.after, self.body, self.loop = [], [], []  # of every instruction: what is written where, and in which loop
+        # of every instruction: the place of the next one, of its body's first one, and of the loop that it is in
+        self.after: list[int | None] = []
+        self.body: list[int | None] = []
+        self.loop: list[int | None] = []
+        self._watch()
 
     def outputs(self, limit: int) -> Iterator[int]:
-        """The bits it prints. Raises Stopped after `limit` steps, or when there will be no more."""
+        """The bits that it prints. Raises Stopped after `limit` steps, and when it will print no more."""
         place = self._write(None)
         self._watch()
         while True:
@@ -74,30 +78,34 @@ class Machine:
                 case ".":
                     yield bit
                     self._watch()
-            if places[of] is None:
-                places[of] = self._write(loop)
+            following = places[of]
+            if following is None:
+                following = places[of] = self._write(loop)
                 self._watch()
-            place = places[of]
+            place = following
 
     def _write(self, loop: int | None) -> int:
-        """Ask for an instruction; its place."""
+        """Ask for an instruction and write it; returns its place."""
         instruction = self.draw()
         if instruction is None:
             raise Stopped("asks")
         self.program += instruction
-        self.after.append(None), self.body.append(None), self.loop.append(loop)
+        self.after.append(None)
+        self.body.append(None)
+        self.loop.append(loop)
         return len(self.program) - 1
 
     def _watch(self) -> None:
-        self._seen, self._turns, self._next = None, 0, 1
+        self._seen: tuple[int, int, int] | None = None
+        self._iterations, self._next = 0, 1
 
     def _repeats(self, loop: int) -> None:
-        """Raises Stopped when this place and tape were there before with nothing printed or drawn since (Brent 1980)."""
+        """Raises Stopped where place and tape come again with nothing printed or drawn in between (Brent 1980)."""
         here = loop, self.left, self.right
         if here == self._seen:
             raise Stopped("silent")
-        self._turns += 1
-        if self._turns == self._next:
+        self._iterations += 1
+        if self._iterations == self._next:
             self._seen, self._next = here, 2 * self._next
 
 
@@ -115,16 +123,18 @@ def layout(program: str) -> str:
     def text(place: int | None) -> str:
         if place is None:
             return "_"
-        said = machine.program[place]
-        if said == "[":
+        instruction = machine.program[place]
+        if instruction == "[":
             return f"[{text(machine.body[place])}]{text(machine.after[place])}"
-        return "" if said == "]" and machine.loop[place] is not None else said + text(machine.after[place])
+        return (
+            "" if instruction == "]" and machine.loop[place] is not None else instruction + text(machine.after[place])
+        )
 
     return text(0 if machine.program else None).rstrip("_")
 
 
 def continuation(program: str, bits: int, steps: int = 100_000) -> tuple[str, str]:
-    """What the program prints, `bits` at most, and why no more: "", "asks", "silent", "slow" or "wide"."""
+    """The output of the program, at most `bits` bits, and why it ended: "", "asks", "silent", "slow" or "wide"."""
     draw, out = iter(program), ""
     try:
         for bit in islice(Machine(lambda: next(draw, None)).outputs(steps), bits):
@@ -134,24 +144,27 @@ def continuation(program: str, bits: int, steps: int = 100_000) -> tuple[str, st
     return out, ""
 
 
-def search(data: Sequence[int], limits: Sequence[int], keep: int = 5) -> Found:
-    """Every program of n < len(limits) - 1 instructions in limits[n] steps, each run from its beginning.
+def search(data: Sequence[int], limits: Limits, keep: int = 5) -> Outcomes:
+    """Run every program of n < len(limits) - 1 instructions for limits[n] steps, each from its beginning.
 
     data    bits, at least one
     limits  steps of a program of n instructions, not growing with n; the last is 0
     """
-    data, limits = tuple(data), np.asarray(limits, dtype=np.int64)
-    counts = np.zeros((ROWS, len(limits)), dtype=np.int64)
-    hits, programs, steps = [], 0, 0
+    data, step_limits = tuple(data), np.asarray(limits, dtype=np.int64)
+    counts = np.zeros((ROWS, len(step_limits)), dtype=np.int64)
+    hits: list[Hit] = []
+    programs = steps = 0
 
     def visit(program: str, before: int) -> None:
-        """`before`: steps after which the last instruction was asked for."""
+        """Run `program`, whose last instruction was drawn after `before` steps, and those that begin with it."""
         nonlocal programs, steps
-        n, draw, printed, hit = len(program), iter(program), 0, None
+        n, draw, printed = len(program), iter(program), 0
+        hit: int | None = None
+        row: int | None = None
         machine = Machine(lambda: next(draw, None))
         programs += 1
         try:
-            for bit in machine.outputs(int(limits[n])):
+            for bit in machine.outputs(int(step_limits[n])):
                 if printed == len(data):
                     row = ONE if bit else ZERO
                     break
@@ -170,16 +183,17 @@ def search(data: Sequence[int], limits: Sequence[int], keep: int = 5) -> Found:
             hits.append(Hit(program, hit))
         if row is not None:
             counts[row, n] += 1
-        elif machine.steps >= limits[n + 1]:
+        elif machine.steps >= step_limits[n + 1]:
             counts[LONG + after, n] += 1
         else:
             for instruction in INSTRUCTIONS:
                 visit(program + instruction, machine.steps)
 
-    if limits[1] > 0:
+    if step_limits[1] > 0:
         for instruction in INSTRUCTIONS:
             visit(instruction, 0)
     else:
         counts[LONG, 0] = 1
     ranked = sorted(hits, key=lambda hit: (len(hit.program), hit.steps))
-    return Found(data, counts, limits, programs, steps, ranked[:keep], min(hits, key=lambda hit: hit.kt, default=None))
+    least = min(hits, key=lambda hit: hit.kt, default=None)
+    return Outcomes(data, counts, step_limits, programs, steps, ranked[:keep], least)

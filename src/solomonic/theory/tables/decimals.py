@@ -43,7 +43,7 @@ def ways(cell: str) -> str:
 
 
 def value(cell: str, decimal: str) -> float:
-    """NaN for a gap and for what is no number so written."""
+    """The number in the cell, NaN for a gap and for what is no number with this decimal sign."""
     cell = cell.replace("\u2212", "-")
     if is_gap(cell) or not PATTERNS[decimal].fullmatch(cell):
         return np.nan
@@ -62,14 +62,15 @@ def fast(cells: Sequence[str]) -> np.ndarray | None:
 
 
 class Signs:
-    """What the cells of one column say about its decimal sign. `point`, `comma`: the row that is only so a number.
+    """Evidence of the decimal sign in the cells of a column. `point`, `comma`: a row that is a number with that sign alone.
 
     `groups` has a row of the form `1,234` (by its sign), which can be thousands as well as a decimal sign.
     `counts` says that rows below 1,000 stand without a sign, and none above, as where thousands are set apart.
     """
 
     def __init__(self, cells: Iterable[str]) -> None:
-        self.point = self.comma = None
+        self.point: int | None = None
+        self.comma: int | None = None
         self.groups: dict[str, int] = {}
         short = long = False
         for row, cell in enumerate(cells):
@@ -88,13 +89,14 @@ class Signs:
 
 
 def decimal(mine: Signs, others: Sequence[Signs], delimiter: str | None) -> str | tuple[int, int | None]:
-    """The decimal sign of a column beside others; or the row, or the two rows, that leave it open."""
+    """The decimal sign of a column beside `others`; or the one or two rows that leave it undecided."""
     if mine.point is not None and mine.comma is not None:
         return mine.point, mine.comma
     if mine.point is not None or mine.comma is not None or not mine.groups:
         return "," if mine.comma is not None else "."
     if len(mine.groups) == 2:
-        return tuple(mine.groups.values())
+        first, second = mine.groups.values()
+        return first, second
     points, commas = any(s.point is not None for s in others), any(s.comma is not None for s in others)
     (sign, row), *_ = mine.groups.items()
     if sign == ".":

@@ -20,7 +20,8 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ValueError(f"{path}: expected a .mat file of version 7 or before; save it with -v7") from None
     except Exception as error:
         raise ValueError(f"{path}: expected a .mat file, got what cannot be read as one ({error})") from None
-    arrays, left_out = {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    left_out: dict[str, str] = {}
     for name, value in content.items():
         if name.startswith("__"):
             continue
@@ -31,12 +32,12 @@ def read(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if len({len(value) for value in arrays.values()}) != 1:
         shapes = ", ".join(f"{name} {value.shape}" for name, value in arrays.items())
         others = ", ".join(f"{name}: {why}" for name, why in left_out.items())
-        came = "; ".join(filter(None, (shapes, others))) or "none"
-        raise ValueError(f"{path}: expected real matrices of one number of rows, got {came}")
+        matrices = "; ".join(filter(None, (shapes, others))) or "none"
+        raise ValueError(f"{path}: expected real matrices of one number of rows, got {matrices}")
     if len(arrays) == 1 and next(iter(arrays.values())).shape[1] > 1:
         (values,) = arrays.values()
         return {str(i + 1): column for i, column in enumerate(values.T)}, left_out
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for name, value in arrays.items():
         columns |= {name if value.shape[1] == 1 else f"{name}:{i + 1}": column for i, column in enumerate(value.T)}
     return columns, left_out

@@ -32,7 +32,9 @@ class Rows:
 
 
 def rows(path: str, lines: Lines) -> Rows:
-    """ValueError, by line, for a quote that is not closed, for a short or a long row, for what is parted in two ways."""
+    """The rows of a table. ValueError, by line, for a quote that is not closed, for a short or a long row, and for lines that
+    can be split in two ways.
+    """
     if lines.separator:
         return _checked(path, lines, lines.separator)
     looked = lines.kept[:LOOK]
@@ -60,12 +62,14 @@ def rows(path: str, lines: Lines) -> Rows:
 
 
 def _split(lines: Sequence[tuple[int, str]], sign: str) -> tuple[list[list[str]], list[int], str | None]:
-    """Cells and lines of the rows, and what broke them off after the last one."""
+    """The cells and the lines of the rows, and the error that ended them, if any."""
     text = [line + "\n" for _, line in lines]
     if sign == " ":
         text = [line.replace("\t", " ").strip() + "\n" for line in text]
     reader = csv.reader(text, delimiter=sign, strict=True, skipinitialspace=True)
-    cells, starts, start = [], [], 0
+    cells: list[list[str]] = []
+    starts: list[int] = []
+    start = 0
     try:
         for row in reader:
             row = [cell.strip() for cell in row]
@@ -89,7 +93,7 @@ def _holds_rows(row: list[str]) -> bool:
 
 
 def _trimmed(row: list[str], width: int) -> list[str]:
-    """Without the empty cells that signs at the end of a line make."""
+    """The row without the empty cells that signs at the end of a line make."""
     last = len(row)
     while last > width and not row[last - 1]:
         last -= 1
@@ -104,15 +108,15 @@ def _rating(cells: list[list[str]], width: int) -> float:
     body = cells[1:] or cells
     right = [row for row in (_trimmed(row, width) for row in body) if len(row) == width]
     filled = [cell for row in right for cell in row if not decimals.is_gap(cell)]
-    found = [decimals.is_number(cell) for cell in filled]
-    if not any(found):
+    numeric = [decimals.is_number(cell) for cell in filled]
+    if not any(numeric):
         return 0
-    known = sum(found) + sum(not f and (times.is_moment(c) or times.is_clock(c)) for f, c in zip(found, filled))
+    known = sum(numeric) + sum(not n and (times.is_moment(c) or times.is_clock(c)) for n, c in zip(numeric, filled))
     return len(right) / len(body) * known / len(filled)
 
 
 def _width(cells: list[list[str]], sign: str) -> int:
-    """Of the rows, by the first one."""
+    """The number of cells of a row, by the first one."""
     first = cells[0]
     if not first[-1]:
         return min(len(first), max(len(_trimmed(row, 1)) for row in cells))
@@ -158,13 +162,13 @@ def _checked(path: str, lines: Lines, sign: str) -> Rows:
     if below and below[0][0] != width and below[0][1] > 0.9 * (len(cells) - 1) and len(cells) > 3:
         raise ValueError(
             f"{path}, line {starts[0]}: expected a name for each of the {below[0][0]} values that the lines below have,"
-            f" got {len(cells[0])}{named}; put # before a title, and quotes around a value with {_said(sign)} in it"
+            f" got {len(cells[0])}{named}; put # before a title, and quotes around a value with {_sign_name(sign)} in it"
         )
     for row, line in zip(cells[1:], starts[1:]):
         if len(row) != width:
             raise ValueError(
                 f"{path}, line {line}: expected {width} values{named}, got {len(row)}; "
-                + (f"put quotes around a value with {_said(sign)} in it" if len(row) > width else "fill it up")
+                + (f"put quotes around a value with {_sign_name(sign)} in it" if len(row) > width else "fill it up")
                 + ", or # before a line that is no row"
             )
     while len(cells) > 1 and not any(cells[-1]):  # what spreadsheets leave below a table
@@ -215,7 +219,7 @@ def _counts(cells: list[str]) -> bool:
     )
 
 
-def _said(sign: str) -> str:
+def _sign_name(sign: str) -> str:
     return NAMED.get(sign, f"a {sign}")
 
 

@@ -1,8 +1,9 @@
 """A table: named columns of cells, and what its first lines are."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -26,11 +27,11 @@ class Table:
     """Columns of equally many rows, by their names or, where there are none, their numbers from 1.
 
     A column is cells as the file has them, or numbers. `lines` has each row's line in the file, None where it has none.
-    `notes` is what the reader should know about how the file was read, `left_out` why a variable of it is no column.
+    `notes` say how the file was read, `left_out` why a variable of it is no column.
     """
 
     path: str
-    columns: dict[str, Cells]
+    columns: Mapping[str, Cells]
     lines: Sequence[int] | None = None
     sign: str = NONE
     notes: tuple[str, ...] = ()
@@ -49,17 +50,17 @@ class Table:
         """Names of the columns that are "number", "date", "clock", "text" or "empty"."""
         return [name for name in self.columns if self.kinds[name] == kind and name not in but]
 
-    def choose(self, given: str | None) -> list[str]:
-        """The columns that a person names, with commas: by name, in quotes where it has a comma, or by number.
+    def choose(self, text: str | None) -> list[str]:
+        """The columns that `text` names, with commas between: by name, in quotes where it has a comma, or by number.
 
         ValueError for an unknown or doubled name.
         """
-        if not given or not given.strip():
+        if not text or not text.strip():
             return []
-        asked = [given.strip()]
+        asked = [text.strip()]
         if asked[0] not in self.columns:
-            asked = [name.strip() for name in next(csv.reader([given], skipinitialspace=True)) if name.strip()]
-        names, chosen = list(self.columns), []
+            asked = [name.strip() for name in next(csv.reader([text], skipinitialspace=True)) if name.strip()]
+        names, columns = list(self.columns), []
         for name in asked:
             if name in self.doubled:
                 among = ", ".join(str(i) for i, each in enumerate(names, 1) if each.rpartition(":")[0] == name)
@@ -72,10 +73,10 @@ class Table:
                 name = names[int(name) - 1]
             if name not in self.columns:
                 raise unknown(f"column of {self.path}", name, names)
-            if name in chosen:
+            if name in columns:
                 raise ValueError(f"expected each column once, got {name!r} twice")
-            chosen.append(name)
-        return chosen
+            columns.append(name)
+        return columns
 
     def numbers(self, name: str) -> np.ndarray:
         """(rows,) finite floats. ValueError, by line, for gaps, for what is no number, and for what may be two."""
@@ -103,36 +104,36 @@ class Table:
         return {name: decimals.Signs(self.columns[name]) for name in self.of_kind("number")}
 
     def guessed(self) -> list[str]:
-        """Notes on columns that nothing but the semicolons between them says to have decimal commas."""
+        """Notes on columns that are read with decimal commas only because semicolons separate them."""
         if not self.has_commas or any(signs.comma is not None for signs in self._signs.values()):
             return []
         return [
             f"{self.where(signs.groups[','])}: {self.columns[name][signs.groups[',']]!r} of {name!r} is read with a decimal comma"
             for name, signs in self._signs.items()
-            if "," in signs.groups and self._found(name) == ","
+            if "," in signs.groups and self._signs_of(name) == ","
         ]
 
-    def _found(self, name: str) -> str | tuple[int, int | None]:
+    def _signs_of(self, name: str) -> str | tuple[int, int | None]:
         mine = self._signs.get(name) or decimals.Signs(self.columns[name])
         return decimals.decimal(mine, [signs for n, signs in self._signs.items() if n != name], self.sign)
 
     def _decimal(self, name: str) -> str:
-        found = self._found(name)
-        if isinstance(found, str):
-            return found
-        one, other = found
-        cell, cells = self.columns[name][one], self.columns[name]
-        came = f"got {cell!r}" if other is None else f"got {cell!r} and, in {self.where(other)}, {cells[other]!r}"
+        sign = self._signs_of(name)
+        if isinstance(sign, str):
+            return sign
+        row, other = sign
+        cell, cells = self.columns[name][row], self.columns[name]
+        got = f"got {cell!r}" if other is None else f"got {cell!r} and, in {self.where(other)}, {cells[other]!r}"
         raise ValueError(
-            f"{self.path}, {self.where(one)}: expected to know the decimal sign of {name!r}, {came};"
+            f"{self.path}, {self.where(row)}: expected to know the decimal sign of {name!r}, {got};"
             " write thousands without a sign, and decimals with a point"
         )
 
     def time(self, asked: str | None = None, but: Sequence[str] = ()) -> tuple["Table", Times | None]:
         """The table, oldest row first, and its times: of the column `asked`, or of one that shows that it holds them.
 
-        A date beside a clock are one time. Not asked for, times are the first column of dates, else of clock times, else a
-        column of rising numbers that is named for times, or counts rows. ValueError, by line, for cells that are no times and
+        A date and a clock beside it are one time. `asked` None: times are the first column of dates, else of clock times, else
+        of rising numbers that is named for times or counts rows. ValueError, by line, for cells that are no times and
         rows out of order.
         """
         for name in [asked] if asked else self._timed(but):
@@ -176,20 +177,27 @@ class Table:
     def _timed(self, but: Sequence[str]) -> list[str]:
         named = [n for n in self.of_kind("number", but) if times.is_named(n) and self._rises(n, evenly=False)]
         counts = self.counts(but) if len(self.of_kind("number")) > 1 else []
-        found = [*self.of_kind("date", but), *self.of_kind("clock", but), *named, *counts]
-        return found[:1]
+        return [*self.of_kind("date", but), *self.of_kind("clock", but), *named, *counts][:1]
 
-    def _moments(self, name: str, but: Sequence[str]) -> tuple[np.ndarray, list[str], object]:
-        cells, kind = self.columns[name], self.kinds[name]
+    def _text(self, name: str) -> Sequence[str]:
+        cells = self.columns[name]
+        assert not isinstance(cells, np.ndarray)
+        return cells
+
+    def _moments(self, name: str, but: Sequence[str]) -> tuple[np.ndarray, list[str], timedelta | str]:
+        """Times of the rows of a column, as numbers and as cells, and the unit of the numbers."""
+        kind = self.kinds[name]
+        if kind == "number":
+            numbers = self.columns[name]
+            dated = times.is_named(name) or name.isdigit() or name.startswith("column ")
+            at, unit = times.numbers(self.numbers(name), () if isinstance(numbers, np.ndarray) else numbers, dated)
+            return at, list(times.shown(numbers)) if isinstance(numbers, np.ndarray) else list(numbers), unit
+        cells = self._text(name)
         if kind == "clock":
             return times.clocks(cells, over=True), list(cells), times.MICRO
-        if kind == "number":
-            dated = times.is_named(name) or name.isdigit() or name.startswith("column ")
-            at, unit = times.numbers(self.numbers(name), () if isinstance(cells, np.ndarray) else cells, dated)
-            return at, list(times.shown(cells)) if isinstance(cells, np.ndarray) else list(cells), unit
         clock = next(iter(self.of_kind("clock", but)), None) if not any(":" in cell for cell in cells) else None
         if kind == "date" and clock:
-            beside = self.columns[clock]
+            beside = self._text(clock)
             return (
                 times.dates(cells, times.clocks(beside, over=False)),
                 [*map(" ".join, zip(cells, beside))],
@@ -198,7 +206,7 @@ class Table:
         return times.dates(cells), list(cells), times.MICRO
 
     def _rises(self, name: str, evenly: bool) -> bool:
-        """Evenly; or else so that it is meant to: nearly all steps go one way, or are even once rows are sorted.
+        """Whether a column rises: evenly, or else with nearly all steps in one direction or, once rows are sorted, even ones.
 
         False for a column with gaps, or too short to show it.
         """
@@ -235,14 +243,14 @@ def read(path: str | Path) -> Table:
     parted = rows(str(path), text)
     notes, head, body, starts = list(text.notes), parted.cells[0], parted.cells[1:], parted.lines[1:]
     head = [""] * (parted.width - len(head)) + head
-    kinds = [_kind(column) for column in zip(*body)] or ["empty"] * parted.width
-    if not _is_header(str(path), parted.lines[0], head, kinds, body):
+    kind_of = [_kind(column) for column in zip(*body)] or ["empty"] * parted.width
+    if not _is_header(str(path), parted.lines[0], head, kind_of, body):
         body, starts = [head, *body], parted.lines
         head = _commented(text.comment, parted) or [""] * parted.width
-        kinds = [_kind(column) for column in zip(*body)]
+        kind_of = [_kind(column) for column in zip(*body)]
         if any(head):
             notes.append(f"the comment above the rows is read as their names: {', '.join(head)}")
-    while len(body) > 1 and starts[0] <= parted.lines[0] + UNITS and any(head) and _is_units(body[0], kinds):
+    while len(body) > 1 and starts[0] <= parted.lines[0] + UNITS and any(head) and _is_units(body[0], kind_of):
         notes.append(f"line {starts[0]} is read as units: {', '.join(filter(None, body[0]))}")
         if any(unit and not name for unit, name in zip(body[0], head)):
             raise ValueError(
@@ -250,21 +258,21 @@ def read(path: str | Path) -> Table:
                 " put # before what is no name"
             )
         body, starts = body[1:], starts[1:]
-        kinds = [_kind(column) for column in zip(*body)]
+        kind_of = [_kind(column) for column in zip(*body)]
     if parted.width == 1:
         refuse_empty(str(path), text, starts)
     if not body:
         raise ValueError(f"{path}: expected rows of values below the names, got none")
-    used = [i for i in range(parted.width) if head[i] or kinds[i] != "empty"]
+    used = [i for i in range(parted.width) if head[i] or kind_of[i] != "empty"]
     names, doubled = _names([" ".join(head[i].split()) for i in used], used)
-    columns = dict(zip(names, (tuple(row[i] for row in body) for i in used)))
-    kinds = dict(zip(names, (kinds[i] for i in used)))
-    table = Table(str(path), columns, starts, parted.sign, tuple(notes), doubled, kinds=kinds)
+    cells = {name: tuple(row[i] for row in body) for name, i in zip(names, used)}
+    kinds = {name: kind_of[i] for name, i in zip(names, used)}
+    table = Table(str(path), cells, starts, parted.sign, tuple(notes), doubled, kinds=kinds)
     return replace(table, notes=(*notes, *table.guessed()))
 
 
 def _kind(cells: Sequence[str]) -> str:
-    """What at least half of the cells are that are no gaps, of MANY cells as far apart as can be."""
+    """The kind of at least half of the cells that are no gaps, of a sample of MANY cells evenly apart."""
     filled = [cell for cell in cells[:: 1 + len(cells) // MANY] if not decimals.is_gap(cell)]
     filled = filled or [cell for cell in cells if not decimals.is_gap(cell)]
     for kind, test in (("number", decimals.is_number), ("date", times.is_moment), ("clock", times.is_clock)):
@@ -327,7 +335,11 @@ def _like_names(own: list[str], kinds: list[str], first: list[str], body: list[l
 def _is_units(row: list[str], kinds: list[str]) -> bool:
     """Whether no column of numbers or times has one in the first row below the names, but something else: V, [s], °C."""
     cells = [(cell, kind) for cell, kind in zip(row, kinds) if kind in ("number", "date", "clock")]
-    return bool(cells) and not any(_is_a(*one) for one in cells) and any(not decimals.is_gap(cell) for cell, _ in cells)
+    return (
+        bool(cells)
+        and not any(_is_a(cell, kind) for cell, kind in cells)
+        and any(not decimals.is_gap(cell) for cell, _ in cells)
+    )
 
 
 def _commented(comment: str | None, parted: Rows) -> list[str] | None:
@@ -341,10 +353,10 @@ def _commented(comment: str | None, parted: Rows) -> list[str] | None:
     return names if fits and len(set(names)) == len(names) else None
 
 
-def _names(given: list[str], at: list[int]) -> tuple[list[str], frozenset[str]]:
-    """Each column's own name, the number from 1 where it has none, with one beside it where others are named so."""
-    doubled = frozenset(name for name in given if name and given.count(name) > 1)
-    names = [f"{name}:{i + 1}" if name in doubled else name for name, i in zip(given, at)]
+def _names(names: list[str], at: list[int]) -> tuple[list[str], frozenset[str]]:
+    """A unique name for each column: its number from 1 where it has none, and with its number where others share the name."""
+    doubled = frozenset(name for name in names if name and names.count(name) > 1)
+    own = [f"{name}:{i + 1}" if name in doubled else name for name, i in zip(names, at)]
     for place, i in enumerate(at):
-        names[place] = names[place] or (str(i + 1) if str(i + 1) not in names else f"column {i + 1}")
-    return names, doubled
+        own[place] = own[place] or (str(i + 1) if str(i + 1) not in own else f"column {i + 1}")
+    return own, doubled

@@ -1,4 +1,4 @@
-"""The text of a file that people call a table, whatever program wrote it, as numbered lines."""
+"""The text of a table, whatever program wrote it, as numbered lines."""
 
 import codecs
 import re
@@ -46,13 +46,16 @@ class Lines:
 
 
 def lines(path: str | Path) -> Lines:
-    """ValueError for what is no text, or has nothing in it; OSError for what cannot be read."""
+    """The lines of a file. ValueError for a file that is no text, or empty; OSError for one that cannot be read."""
     data = Path(path).read_bytes()
     for magic, what in NO_TEXT:
         if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(magic):
             raise ValueError(f"{path}: expected a table as text, got {what}; save it as CSV")
     text, notes = _decoded(path, data)
-    kept, empty, comment, separator = [], [], None, None
+    kept: list[tuple[int, str]] = []
+    empty: list[int] = []
+    comment: str | None = None
+    separator: str | None = None
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         if COMMENT.match(line):
             comment = comment if kept else line.strip().lstrip("#%").strip()

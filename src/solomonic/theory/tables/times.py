@@ -17,8 +17,10 @@ DAY = timedelta(days=1) // MICRO
 HOUR = timedelta(hours=1) // MICRO
 UNITS = {1.0: "seconds", 1e3: "milliseconds", 1e6: "microseconds", 1e9: "nanoseconds"}
 FROM, TO = 3e8, 4.2e9  # seconds that are taken for a time since 1970: from 1979 to 2103
-MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec"
-MONTHS = {name: i for i, name in enumerate(MONTHS.split(), 1)}
+MONTHS = {
+    name: i
+    for i, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"], 1)
+}
 
 _CLOCK = r"(?P<h>\d{1,3}):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:[.,:](?P<f>\d{1,9}))?)?(?:\s*(?P<half>[ap])\.?\s?m\.?)?"
 _ZONE = r"(?:\s*(?P<zone>z|utc|gmt|[+-]\d{2}:?\d{2}))?"
@@ -31,9 +33,9 @@ _DAYS = (
 DATES = [re.compile(rf"(?:[a-z]{{3,9}},? )?{day}(?:[t ,]+{_CLOCK})?{_ZONE}", re.IGNORECASE | re.ASCII) for day in _DAYS]
 CLOCK = re.compile(_CLOCK + _ZONE, re.IGNORECASE | re.ASCII)
 COMPACT = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-NAMES = "time times timestamp datetime date t ts epoch unixtime elapsed second seconds sec minute minutes hour hours day days year"
-NAMES += " zeit zeitstempel datum uhrzeit temps heure fecha hora tempo"
-NAMES = set(NAMES.split())
+ENGLISH = "time times timestamp datetime date t ts epoch unixtime elapsed second seconds sec minute minutes hour hours day days year"
+OTHERS = "zeit zeitstempel datum uhrzeit temps heure fecha hora tempo"
+NAMES = {*ENGLISH.split(), *OTHERS.split()}
 
 Orders = dict[str, tuple[int, bool] | None]
 """For each order of day, month and year: microseconds since 1970, and whether they have a zone; None: no such date."""
@@ -58,7 +60,7 @@ class Times:
         """The step, where it is one that a clock knows."""
         return self.step * self.unit if isinstance(self.unit, timedelta) else None
 
-    def said(self, step: float) -> str:
+    def with_unit(self, step: float) -> str:
         """A step, with its unit."""
         if isinstance(self.unit, timedelta):
             sign = "-" if step < 0 else ""
@@ -81,7 +83,7 @@ def is_clock(cell: str) -> bool:
 
 
 def orders(cell: str) -> Orders:
-    """What a cell with a date says, by the order of its parts; {} for one that has none. Digits alone are a number."""
+    """The moment that a cell names, for each order of day, month and year; {} without a date. Digits alone are a number."""
     try:
         if not cell.isdigit():
             moment = datetime.fromisoformat(cell)
@@ -113,9 +115,9 @@ def _parsed(match: re.Match, order: str) -> tuple[int, bool] | None:
         by = dict(zip(order, (parts["a"], parts["b"], parts["c"])))
         day, month, year = by["d"], by["m"], by["y"]
     try:
-        month = int(month) if month.isdigit() else MONTHS[month[:3].lower()]
-        year = int(year) if len(year) == 4 else int(year) + (1900 if int(year) >= 69 else 2000) if len(year) == 2 else 0
-        at = (datetime(year, month, int(day)) - EPOCH) // MICRO + _clock(match, 24)
+        m = int(month) if month.isdigit() else MONTHS[month[:3].lower()]
+        y = int(year) if len(year) == 4 else int(year) + (1900 if int(year) >= 69 else 2000) if len(year) == 2 else 0
+        at = (datetime(y, m, int(day)) - EPOCH) // MICRO + _clock(match, 24)
     except (ValueError, KeyError, OverflowError):
         return None
     zone = (match["zone"] or "").lower()
@@ -123,7 +125,7 @@ def _parsed(match: re.Match, order: str) -> tuple[int, bool] | None:
 
 
 def _clock(match: re.Match, hours: int = 999) -> int:
-    """Microseconds since midnight. ValueError for what no clock of so many hours shows."""
+    """Microseconds since midnight. ValueError for an hour above `hours`."""
     if match["h"] is None:
         return 0
     hour = int(match["h"])
@@ -150,7 +152,7 @@ def _micro(moment: datetime) -> tuple[int, bool]:
 
 
 class Unread(ValueError):
-    """What keeps a column from being read as times, the `row` where that shows, and what to do."""
+    """Why a column cannot be read as times, and what to do; `row` shows it."""
 
     def __init__(self, message: str, row: int) -> None:
         super().__init__(message)
@@ -173,16 +175,20 @@ def dates(cells: Sequence[str], clock: np.ndarray | int = 0) -> np.ndarray:
         if not any(each.get(order) for order in able):
             raise Unread(f"expected a date in the order of those before, {cells[0]!r}, got {cells[row]!r}", row)
         able = [order for order in able if each.get(order)]
-    found = {order: np.array([each[order][0] for each in read], dtype=np.int64) + clock for order in able}
-    order = min(able, key=lambda order: len(_uneven(found[order])[1]))
-    least = len(_uneven(found[order])[1])
+    moments = {order: [moment for each in read if (moment := each[order]) is not None] for order in able}
+    micros = {order: np.array([at for at, _ in moments[order]], dtype=np.int64) + clock for order in able}
+    order = min(able, key=lambda order: len(_uneven(micros[order])[1]))
+    least = len(_uneven(micros[order])[1])
     for other in able:
-        if not (np.diff(found[other]) == np.diff(found[order])).all() and len(_uneven(found[other])[1]) < 2 * least + 1:
+        if (
+            not (np.diff(micros[other]) == np.diff(micros[order])).all()
+            and len(_uneven(micros[other])[1]) < 2 * least + 1
+        ):
             raise Unread(f"expected dates of one meaning, got {cells[0]!r}: day or month? write them as 2024-01-31", 0)
-    zones = [each[order][1] for each in read]
+    zones = [zoned for _, zoned in moments[order]]
     if len(set(zones)) > 1:
         raise Unread("expected times all with a zone or all without, got both", zones.index(not zones[0]))
-    return found[order]
+    return micros[order]
 
 
 def _iso(cells: Sequence[str]) -> np.ndarray | None:
@@ -197,18 +203,20 @@ def _iso(cells: Sequence[str]) -> np.ndarray | None:
 
 
 def clocks(cells: Sequence[str], over: bool) -> np.ndarray:
-    """Microseconds since midnight (rows,) or, `over` midnights, since the first one. Unread where a cell is no time."""
+    """Microseconds (rows,) since midnight, or since the first midnight with `over`. Unread where a cell is no time."""
     at = np.empty(len(cells), dtype=np.int64)
     for row, cell in enumerate(cells):
         match = CLOCK.fullmatch(cell)
         try:
+            if match is None:
+                raise ValueError
             at[row] = _clock(match) - _offset((match["zone"] or "").lower())
-        except (TypeError, ValueError):
+        except ValueError:
             raise Unread(f"expected a time, got {cell or 'nothing'!r}; write times as 23:59:00", row) from None
     if over and len(at) > 1:
         down = np.median(np.diff(at)) < 0
-        turns = np.diff(at) > DAY // 2 if down else np.diff(at) < -DAY // 2
-        at[1:] += (-DAY if down else DAY) * np.cumsum(turns)
+        midnights = np.diff(at) > DAY // 2 if down else np.diff(at) < -DAY // 2
+        at[1:] += (-DAY if down else DAY) * np.cumsum(midnights)
     return at
 
 
@@ -232,7 +240,7 @@ def numbers(values: np.ndarray, cells: Sequence[str], dated: bool) -> tuple[np.n
 
 
 def times(name: str, at: np.ndarray, shown: list[str], unit: timedelta | str) -> Times:
-    """Of what does not fall. Equal days of many months are counted in months."""
+    """The `Times` of rising `at`; the same day of successive months is counted in months."""
     if unit == MICRO and (months := _months(at)) is not None:
         at, unit = months, "months"
     step, uneven = _uneven(at)
@@ -289,5 +297,5 @@ def disorder(at: np.ndarray, unit: timedelta | str) -> tuple[int, str] | None:
     return None
 
 
-def shown(values: Sequence[float]) -> Iterator[str]:
+def shown(values: np.ndarray) -> Iterator[str]:
     return (f"{value:.10g}" for value in values)

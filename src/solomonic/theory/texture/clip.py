@@ -1,7 +1,7 @@
-"""A clip as a person sees it played: frames upright, with square pixels, evenly spaced in time.
+"""A clip as a player shows it: frames upright, with square pixels, evenly spaced in time.
 
-Phones film sideways and say so beside the picture, drop a frame when it is dark, and older cameras have pixels that are
-wider than high. What is said there is applied to the frames; nothing downstream knows of it.
+Phones film sideways and write the rotation beside the picture, drop a frame when it is dark, and older cameras have pixels
+that are wider than high. Rotation, times and aspect are applied to the frames; nothing downstream knows of them.
 """
 
 import re
@@ -30,23 +30,27 @@ class Clip:
 
 
 def read(path: str | Path, most: int, width: int | None = None, rate: float | None = None) -> Clip:
-    """At most so many frames of a video, or of a folder of pictures in the order of their names, numbers by value.
+    """At most `most` frames of a video, or of a folder of pictures in the order of their names, numbers by value.
 
     `width` scales them down; `rate` is that of a folder (25). Rotation, mirroring and the shape of pixels are applied;
     uneven frame times are made even by leaving out and repeating frames. ValueError when it cannot be decoded, or when
     its frames are not of one size.
     """
-    path, remarks, times = Path(path), [], []
+    path = Path(path)
+    remarks: list[str] = []
+    times: list[float | None] = []
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
+    rates: list[float] = []
     if path.is_dir():
-        source, rates = _of_folder(path), [rate or FOLDER_RATE]
+        source = _of_folder(path)
+        rates.append(rate or FOLDER_RATE)
     elif rate is not None:
         raise ValueError(f"rate: expected a folder of frames, whose files do not say how fast they are; {path} is none")
     else:
-        rates = []
         source = _of_video(path, rates, remarks)
-    content, shape = bytearray(), None
+    content = bytearray()
+    shape: tuple[int, ...] = ()
     for name, frame, aspect in islice(source, most):
         pixels = _upright(frame, aspect, width, remarks)
         shape = shape or pixels.shape
@@ -60,12 +64,12 @@ def read(path: str | Path, most: int, width: int | None = None, rate: float | No
         times.append(frame.time)
     if not times:
         raise ValueError(f"{path}: expected a video, got no frame")
-    order, rate = _even(times, rates, most, remarks)
+    order, rate = even_times(times, rates, most, remarks)
     return Clip(_taken(content, order, shape), rate, tuple(dict.fromkeys(remarks)))
 
 
-def _taken(content: bytearray, order: Array, shape: tuple[int, int, int]) -> Array:
-    """The frames `order`, which never goes down, of `content`: in place, as the clip may be all that there is room for."""
+def _taken(content: bytearray, order: Array, shape: tuple[int, ...]) -> Array:
+    """The frames `order` (T,), non-decreasing, of `content`, moved in place: there may be no memory for a second clip."""
     size = int(np.prod(shape))
     kept, rank = np.unique(order, return_inverse=True)
     with memoryview(content) as frames:
@@ -75,15 +79,15 @@ def _taken(content: bytearray, order: Array, shape: tuple[int, int, int]) -> Arr
     del content[len(kept) * size :]
     for _ in range(len(order) - len(kept)):
         content += bytes(size)
-    frames = np.frombuffer(content, np.uint8).reshape(-1, *shape)
+    pixels: Array = np.frombuffer(content, np.uint8).reshape(-1, *shape)
     for i in range(len(order) - 1, -1, -1):
         if rank[i] != i:
-            frames[i] = frames[rank[i]]
-    return frames
+            pixels[i] = pixels[rank[i]]
+    return pixels
 
 
 def _of_video(path: Path, rates: list, remarks: list, kind: str = "a video") -> Iterator:
-    """What it is called, a frame, and the width of a pixel by its height. `rates` gets what the file says of itself."""
+    """The name of each frame, the frame, and the width of a pixel by its height; the rates of the file go to `rates`."""
     import av
 
     number, frame = 0, None
@@ -111,40 +115,40 @@ def _of_video(path: Path, rates: list, remarks: list, kind: str = "a video") -> 
 
 def _of_folder(path: Path) -> Iterator:
     """The first frame of every picture."""
-    names = [one for one in path.iterdir() if one.suffix.lower() in PICTURES and not one.name.startswith(".")]
-    if not names:
+    pictures = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
+    if not pictures:
         raise ValueError(f"{path}: expected a video, or a folder of pictures ({', '.join(PICTURES)}), got none in it")
-    for one in sorted(names, key=_natural):
-        for _, frame, aspect in islice(_of_video(one, [], [], "a picture"), 1):
+    for picture in sorted(pictures, key=_natural):
+        for _, frame, aspect in islice(_of_video(picture, [], [], "a picture"), 1):
             frame.pts = None
-            yield one.name, frame, aspect
+            yield picture.name, frame, aspect
 
 
 def _natural(path: Path) -> list:
-    """frame2 before frame10."""
+    """The key of an order in which frame2 is before frame10."""
     parts = re.split(r"([0-9]+)", path.name)
     return [(int(part), part) if i % 2 else (0, part) for i, part in enumerate(parts)]
 
 
 def _upright(frame, aspect, width: int | None, remarks: list) -> Array:
-    """A frame as it is to be seen (height, width, 3)."""
+    """The pixels (height, width, 3) of a frame as it is to be seen."""
     wide, high = frame.width, frame.height
     aspect = float(aspect or 1)
     wide, high = (round(wide * aspect), high) if aspect >= 1 else (wide, round(high / aspect))
-    turned, down, across = _orientation(frame, remarks)
-    seen = high if turned else wide
+    transposed, down, across = _orientation(frame, remarks)
+    seen = high if transposed else wide
     if width and width < seen:
         wide, high = (max(round(n * width / seen), 1) for n in (wide, high))
     wide, high = max(wide, 2), max(high, 2)
     check_fits(3 * wide * high, f"a frame of {wide} x {high}")
     pixels = frame.to_ndarray(format="rgb24", width=wide, height=high)
-    pixels = pixels.swapaxes(0, 1) if turned else pixels
+    pixels = pixels.swapaxes(0, 1) if transposed else pixels
     pixels = pixels[:: -1 if down else 1, :: -1 if across else 1]
     return np.ascontiguousarray(pixels[: len(pixels) // 2 * 2, : pixels.shape[1] // 2 * 2])
 
 
 def _orientation(frame, remarks: list) -> tuple[bool, bool, bool]:
-    """Whether rows become columns, then the rows run upwards, the columns leftwards.
+    """Whether rows become columns, whether the rows then run upwards, and whether the columns run leftwards.
 
     From the display matrix [[a, b, u], [c, d, v], [x, y, w]] of FFmpeg: (x, y) is seen at (a x + c y, b x + d y).
     """
@@ -164,24 +168,24 @@ def _orientation(frame, remarks: list) -> tuple[bool, bool, bool]:
     return bool(b), b + d < 0, a + c < 0
 
 
-def _even(times: list, rates: list, most: int, remarks: list) -> tuple[Array, float]:
-    """Which frame is seen at each tick of an even clock, and its ticks a second.
+def even_times(times: list[float | None], rates: list[float], most: int, remarks: list[str]) -> tuple[Array, float]:
+    """The frame that is seen at each tick of an even clock, and its ticks a second.
 
-    Of the rates that the file names, that of the mean step and that of steps counted in medians, the one at whose ticks
-    frames are nearest and fewest are left out.
+    Candidates are the rates that the file names, that of the mean step, and that of steps counted in medians. The rate is
+    the one at whose ticks frames are nearest and fewest frames are left out.
     """
     if any(time is None for time in times) or len(times) < 2:
         return np.arange(len(times)), rates[0] if rates else FOLDER_RATE
-    times = np.array(times, float)
-    if np.abs(np.argsort(times, kind="stable") - np.arange(len(times))).max() <= REORDERED:
-        times = np.sort(times)
-    steps = np.diff(times)
+    clock = np.array(times, float)
+    if np.abs(np.argsort(clock, kind="stable") - np.arange(len(clock))).max() <= REORDERED:
+        clock = np.sort(clock)
+    steps = np.diff(clock)
     usual = np.median(steps[steps > 0]) if (steps > 0).any() else 1 / (rates[0] if rates else FOLDER_RATE)
     pauses = steps > max(10 * usual, 1)
     if pauses.any():
         remarks.append(f"stands still for {steps[pauses].sum():.3g} seconds in all, which are left out")
     at = np.r_[0, np.cumsum(np.where((steps > 0) & ~pauses, steps, usual))]  # a clock that goes back is no clock
-    best = None
+    best: tuple[float, Array, float] | None = None
     counted = np.maximum(np.rint(np.diff(at) / usual), 1).sum()
     for rate in [rate for rate in rates if rate * usual < 2] + [len(steps) / at[-1], counted / at[-1]]:
         ticks = np.arange(min(round(at[-1] * rate) + 1, most)) / rate
@@ -189,6 +193,7 @@ def _even(times: list, rates: list, most: int, remarks: list) -> tuple[Array, fl
         off = np.abs(at[order] - ticks).mean() * rate + 1 - len(set(order)) / (order[-1] + 1)
         if best is None or off < best[0] - 0.02:  # of a tick: clocks in the file are rounded
             best = off, order, rate
+    assert best is not None
     _, order, rate = best
     shown = len(set(order))
     repeated, left_out = len(order) - shown, order[-1] + 1 - shown

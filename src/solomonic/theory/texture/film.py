@@ -23,8 +23,10 @@ MOST = {".gif": 50.0}  # frames a second: its clock has hundredths, and viewers 
 
 
 def write(path: str | Path, suffix: str, frames: Iterable[Array], rate: float) -> tuple[int, bool]:
-    """Frames as they come into the file `path`, coded as `suffix` says; how many, and whether an interrupt (Ctrl-C)
-    ended them. The file is whole either way. ValueError for frames or a rate that the codec does not take.
+    """Write `frames` as they come to the file `path`, in the codec of `suffix`.
+
+    Returns their number, and whether an interrupt (Ctrl-C) ended them; the file is whole either way. ValueError for frames
+    or a rate that the codec does not take.
     """
     import av
 
@@ -63,7 +65,7 @@ def write(path: str | Path, suffix: str, frames: Iterable[Array], rate: float) -
 
 
 def _fraction(rate: float) -> Fraction:
-    """With a numerator and a denominator that MPEG-4 can write."""
+    """The rate with a numerator and a denominator that MPEG-4 can write."""
     if rate < 1:
         return 1 / _fraction(1 / rate)
     return Fraction(rate).limit_denominator(max(1, min(1001, int(65535 / rate))))
@@ -78,7 +80,7 @@ def picture(clip: Sequence[Array], made: Sequence[Array]) -> Array:
 
 
 def write_png(path: str | Path, pixels: Array) -> None:
-    """One picture (height, width, 3)."""
+    """Write one picture (height, width, 3)."""
     import av
 
     encoder = av.CodecContext.create("png", "w")

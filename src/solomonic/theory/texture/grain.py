@@ -1,4 +1,4 @@
-"""Grain: what the states leave of the frames, as a Gaussian field with the clip's correlations.
+"""Grain: the residuals of the states, as a Gaussian field with the clip's correlations.
 
 Residuals of filmed clips are no white noise: neighbouring pixels, colours and frames go together. At every pixel x of a
 residual frame, red follows green and blue both, as they did in the clip; what each has of its own is a field u_i that is
@@ -40,7 +40,7 @@ LEAST = 0.05  # of the correlation with the next frame, its real part: less cann
 
 @dataclass(frozen=True, eq=False)
 class Grain:
-    """What was learnt. The three fields are what green has, red beside it, and blue beside both."""
+    """A fitted model of grain. The three fields are those of green, of red beside it, and of blue beside both."""
 
     spread: Array  # (height, width, 3), of the fields, standard deviations
     loads: Array  # (height, width, 3): of green's in red, of green's in blue, of red's in blue
@@ -118,9 +118,9 @@ def colours(e: Array) -> tuple[Array, Array]:
 
 
 def fit(residual: Callable[[int], Array], frames: int, spread: Array, loads: Array) -> Grain:
-    """From the residuals of a frame and the next, residual(t) (2, height, width, 3), of a clip of so many frames.
+    """Fit grain to residual(t) (2, height, width, 3), the residuals of frames t and t + 1 of a clip of `frames` frames.
 
-    `spread` and `loads` (height, width, 3) are those of all its residuals.
+    `spread` and `loads` (height, width, 3) are those of all its residuals (`colours`).
     """
     height, width, _ = spread.shape
 
@@ -149,7 +149,7 @@ def fit(residual: Callable[[int], Array], frames: int, spread: Array, loads: Arr
 
 
 class _Step:
-    """U and V, the velocity, one step on: their new values are M (U, V) and noise of covariance I - M M^*."""
+    """One step of U and V, its velocity: the new values are M (U, V) and noise of covariance I - M M^*."""
 
     def __init__(self, x: Array, theta: Array):
         fall, turn = np.exp(-x), np.exp(1j * theta)

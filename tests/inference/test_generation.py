@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from solomonic import PRESETS
-from solomonic.inference.generation import Sampling, Session, SessionFile, generate, read, stream
+from solomonic.inference.generation import generate, read, stream
+from solomonic.inference.sampling import Sampling
+from solomonic.inference.sessions import Session, SessionFile
 
-from .laws.cases import VOCABULARY, language_model, leaves, tokens
+from ..laws.cases import VOCABULARY, language_model, leaves, tokens
 
 presets = pytest.mark.parametrize("name", PRESETS)
 WAYS = {"greedy": Sampling(), "sampled": Sampling(1.3, top_k=30, top_p=0.95, seed=5)}

@@ -1,8 +1,10 @@
 """A run: the same losses interrupted, in micro-batches, with a carried state; a folder at its end."""
 
+import hashlib
 import json
 import re
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from solomonic.checkpoints.folder import load
 from solomonic.checkpoints.tensors import read_tensors, write_tensors
 from solomonic.checkpoints.training import load as load_checkpoint
 from solomonic.cli import main
-from solomonic.training.run import RunConfig
+from solomonic.training.config import RunConfig
 
 from .texts import SHORT, SMALL, checkpoint, losses_of, same, write_text
 
@@ -44,11 +46,11 @@ def test_ends_in_a_folder_with_card_and_scores(text, tmp_path, capsys):
 
 @pytest.mark.parametrize("words", [[], ["--carry"], ["--model", "transformer"]])
 def test_stopped_and_resumed_equals_uninterrupted(text, tmp_path, words, monkeypatch):
-    import solomonic.training.run as module
+    import solomonic.training.text as module
 
     assert train(text, tmp_path / "whole", *words) == 0
     steps = iter(range(100))
-    monkeypatch.setattr(module, "_asked_to_stop", lambda: _context(lambda: next(steps) == 4))
+    monkeypatch.setattr(module, "asked_to_stop", lambda: _context(lambda: next(steps) == 4))
     assert train(text, tmp_path / "parts", *words) == 130
     monkeypatch.undo()
     assert len(checkpoint(tmp_path / "parts")[0]["run.losses"]) == 5
@@ -72,7 +74,7 @@ def logged(out):
 @pytest.mark.parametrize("saved", ["4", "100"])
 def test_a_crash_leaves_every_step_in_the_log_once(text, tmp_path, monkeypatch, saved):
     """After the sixth step of eight: two steps beyond the checkpoint, or before there is one; a record is cut off."""
-    import solomonic.training.run as module
+    import solomonic.training.text as module
 
     real, calls, words = module.cross_entropy, [], ["--save-every", saved, "--log-every", "1", "--eval-every", "2"]
 
@@ -124,10 +126,8 @@ def test_weights_of_another_folder_are_another_run(text, tmp_path, capsys):
 
 
 def test_tokens_are_compared_once_where_a_run_goes_on(text, tmp_path, monkeypatch):
-    from solomonic.training import rows as data
-
-    real, seen = data._digest, []
-    monkeypatch.setattr(data, "_digest", lambda path: seen.append(path.name) or real(path))
+    real, seen = hashlib.file_digest, []
+    monkeypatch.setattr(hashlib, "file_digest", lambda file, *a: seen.append(Path(file.name).name) or real(file, *a))
     assert train(text, tmp_path / "out") == 0
     assert seen == []  # they have just been written
     (tmp_path / "out" / "training.json").unlink()
@@ -199,7 +199,7 @@ def test_no_checkpoint_is_written_of_weights_that_have_blown_up(text, tmp_path, 
 @pytest.mark.parametrize("bad", [8, 12])
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(text, tmp_path, capsys, monkeypatch, bad):
     """In the third step after a checkpoint, and in the step that the next one would be written after."""
-    import solomonic.training.run as module
+    import solomonic.training.text as module
 
     real, calls = module.cross_entropy, []
 

@@ -8,9 +8,11 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from solomonic.inference.generation import Sampling, Session, SessionFile, stream
+from solomonic.inference.generation import stream
+from solomonic.inference.sampling import Sampling
+from solomonic.inference.sessions import Session, SessionFile
 
-from .laws.cases import language_model, leaves
+from ..laws.cases import language_model, leaves
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from solomonic import PRESETS, LanguageModel, ModelConfig, preset
 from solomonic.checkpoints.folder import CHAT, fingerprint, load, save, template
 from solomonic.data.tokenizer import Tokenizer
 
-from .laws.cases import MIXER_CASES, assert_same_state
+from ..laws.cases import MIXER_CASES, assert_same_state
 
 BYTES = Tokenizer.for_bytes()
 FILES = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "generation_config.json"}

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from solomonic.data.tokenizer import END, ENDS, Tokenizer, _byte_vocab, said_ends
+from solomonic.data.tokenizer import END, ENDS, Tokenizer, _byte_vocab, end_tokens
 
 SAMPLES = [
     "",
@@ -206,7 +206,7 @@ def test_ends_that_nobody_says():
 def test_where_a_folder_says_them(tmp_path, files, expected):
     for name, content in files.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    assert said_ends(tmp_path) == expected
+    assert end_tokens(tmp_path) == expected
     (tmp_path / "tokenizer.json").write_text(closed("<b>", "<a>").to_str())
     tokenizer = Tokenizer.load(tmp_path)
     ends = {one if isinstance(one, int) else 4 for one in expected}

@@ -7,7 +7,9 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.evaluation.tasks import evaluate
 from solomonic.tasks import task
-from solomonic.training.fit import Diverged, Interrupted, TrainConfig, fit
+from solomonic.training.config import TrainConfig
+from solomonic.training.history import Diverged, Interrupted
+from solomonic.training.tasks import fit
 
 RECALL = task("distractor_recall", pairs=2, keys=4, values=4, length=12)
 CONFIG = TrainConfig(steps=3, batch_size=4, lr=1e-2)
