@@ -8,13 +8,13 @@
     y_i = Wo (g_i softmax over these) + f_i         where `readout` has the direct one; g a gate a head, see `combine`
 
 The canonical form of a linear system is a direct sum of a nilpotent part, which is eidetic, and an invertible one, which
-fades, and both are read out: y = C_e x_e + C_f x_f. So is the default. In the published layer (`readout` "softmax") f is
+fades, and both are read out: y = C_e x_e + C_f x_f. The default does so. In the published layer (`readout` "softmax") f is
 read as keys and values of tokens that have left the window alone, and the token that is predicted does not read it.
 
 Queries and keys are RMS-normed a head and, but for the eidetic and stored groups, rotated. `tied` shares Wq, Wk, Wv
 between x and f (the published layer); untied, the fading memory has its own three. With `conv`, x is what entered the
-layer plus a short convolution of it (arXiv 2512.17351), so that a key tells what came before its token: what a later
-query looks for, if it is to find what followed (docs/log.md measures it).
+layer plus a short convolution of it (arXiv 2512.17351), so that the key of a token also depends on the tokens before it,
+by which a later query can find what followed them (docs/log.md measures it).
 
 Special cases: without capacity the layer is B'MOJO-F; without a fading memory too, sliding-window attention; without a
 window, the SSM.
@@ -63,12 +63,12 @@ OF_FADING = ("norm", "cosine", "delta", "write")
 EXACT = ("random", "recent")  # scores that are compared as they are, and never lose weight
 
 SLOT_DECAY = 0.002
-"""What a score loses while the slowest head of the fading memory forgets by a factor of e: of two tokens of one score the
-younger stays, and one whose score is higher by 1 gives way when that head has forgotten by a factor of e^500."""
+"""What a score loses while the slowest head of the fading memory forgets by a factor of e. Of two tokens with equal scores
+the later one stays; one whose score is higher by 1 is replaced once that head has forgotten by a factor of e^500."""
 
 ADMIT_STD = 0.004
-"""Initial size of the admission weights. Only the order of scores counts at first, so that a small start loses
-nothing; but what no gradient ever reaches stays, as noise that ranks the best of many distractors above a poor pair."""
+"""Initial size of the admission weights. At first only the order of scores counts, so a small size loses nothing; a larger
+one would leave noise where no gradient arrives, which ranks the best of many distractors above a poor pair."""
 
 FADING_SIZE = 0.1
 """Share of its usual size at which the fading memory's projection starts where it is read beside attention. At full size
@@ -136,7 +136,7 @@ class BMojoConfig(MixerConfig):
 
     @classmethod
     def complete(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Without a readout the settings are of the time when there was one only, the softmax."""
+        """Settings without a readout are from a version whose only readout was the softmax."""
         if "readout" in settings or settings.get("fading") is None:
             return settings
         return settings | {"readout": "softmax", "slot_decay": 0}
@@ -151,7 +151,7 @@ class BMojoConfig(MixerConfig):
 
     @property
     def fading_clock(self) -> bool:
-        """Whether there is a clock that scores could lose weight by: that of a fading memory."""
+        """Whether scores could decay by a clock: that of a fading memory."""
         return self.capacity > 0 and self.fading is not None and not self.exact
 
     @property
@@ -175,12 +175,12 @@ class BMojoConfig(MixerConfig):
 
     @property
     def combination(self) -> str | None:
-        """How two branches become one; None where there is one only."""
+        """How attention and fading memory are combined; None where the layer reads one of them only."""
         return (self.combine or "gate") if self.attends and self.reads_direct else None
 
     @property
     def fading_span(self) -> int:
-        """Rows of the fading memory's outputs that the softmax runs over."""
+        """Rows of the fading memory's outputs in the softmax."""
         if not self.reads_softmax:
             return 0
         return self.window if self.span is None else self.span
