@@ -108,7 +108,7 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
     try:
         guard(args, args.file_of_command)
         with threads(getattr(args, "threads", None)), _warnings(), compiling_said():
-            notice(_busy() if "threads" in args else None)
+            notice(busy_message() if "threads" in args else None)
             code = args.run(args, arguments)
         flush()
         return code
@@ -145,7 +145,7 @@ def parser() -> Parser:
     return top
 
 
-def _busy() -> str | None:
+def busy_message() -> str | None:
     """A message for a busy machine, with what to do about it; None for one that is not."""
     load = busy()
     if load is None or torch.get_num_threads() == 1:

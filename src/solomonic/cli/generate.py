@@ -123,7 +123,7 @@ def _prompt(args: argparse.Namespace) -> str | bytes:
 def _batch(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size: expected a whole number >= 1, got {args.batch_size}")
-    prompts = list(_records(args.batch))
+    prompts = list(read_prompts(args.batch))
     if not prompts:
         raise ValueError(f"{args.batch}: expected prompts, got none")
     model, tokenizer, sampling = opened(args)
@@ -178,7 +178,7 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _records(path: Path) -> Iterator[tuple[dict, bytes]]:
+def read_prompts(path: Path) -> Iterator[tuple[dict, bytes]]:
     """Of each prompt of a file what the answer has of it, whatever else a record says too, and the prompt's bytes."""
     content = _content(path)
     if path.suffix.lower() not in FORMS:
