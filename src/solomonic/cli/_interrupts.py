@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType, FrameType
 
 IMPORTS = "<frozen importlib._bootstrap>"
 AGAIN = 0.05  # seconds
@@ -28,7 +29,7 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
         nonlocal begun
         begun = True
 
-    def interrupt(number, frame) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         if not _imports(frame):
             raise KeyboardInterrupt
         if not begun:
@@ -40,7 +41,9 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
         again.daemon = True
         again.start()
 
-    def end(number, frame, leave=os._exit) -> None:  # all output is written; an exception would be printed
+    def end(
+        number: int, frame: FrameType | None, leave: Callable[[int], None] = os._exit
+    ) -> None:  # all output is written; an exception would be printed
         leave(130)
 
     try:
@@ -56,7 +59,7 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, end if ends else signal.default_int_handler)
 
 
-def _imports(frame) -> bool:
+def _imports(frame: FrameType | None) -> bool:
     """Whether an import is going on in `frame`, begun by the command line."""
     while frame is not None and frame.f_code is not _main():
         if frame.f_code.co_filename == IMPORTS:
@@ -65,5 +68,5 @@ def _imports(frame) -> bool:
     return False
 
 
-def _main():
+def _main() -> CodeType:
     return sys.modules[__package__].main.__code__
