@@ -1,9 +1,8 @@
 """SIGINT at any moment, while modules are imported too.
 
-Python raises KeyboardInterrupt wherever it happens to be. In the middle of an import that may be a callback whose
-exceptions are printed and lost, or a library that takes it for a module that is missing. So nothing is raised there:
-while the command line is put together, before there is any work to lose, the process ends at once; later, SIGINT comes
-again when the import is done.
+Python raises KeyboardInterrupt on whatever line it runs. During an import that may be a callback, which prints and loses
+exceptions, or a library that mistakes it for a missing module. So imports raise nothing: before the work begins, the
+process ends at once; later, the signal is sent again until the import is done.
 """
 
 import os

@@ -89,7 +89,7 @@ def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, di
 
 
 def _kept(path: Path) -> dict[str, dict[str, list]]:
-    """What the file has; nothing, with a word, where it is damaged."""
+    """The content of the file; nothing, with a warning, where it is damaged."""
     if not path.exists():
         return {}
     try:
