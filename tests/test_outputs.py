@@ -145,7 +145,7 @@ def test_a_pipe_is_given_the_content_and_stays_a_pipe(there):
     reader = threading.Thread(target=lambda: read.append((there / "pipe").read_text()))
     reader.start()
     assert main(["anomalies", "x.csv", "--out", "pipe"]) == 0
-    reader.join(20)
+    reader.join(600)
     assert read[0].count("\n") == 301 and stat.S_ISFIFO(os.stat("pipe").st_mode)
 
 
@@ -177,8 +177,9 @@ def test_writers_of_one_file_never_tear_it(there):
         "import sys; from solomonic._utils.files import write\nfor _ in range(60): write('file', sys.argv[1] * 50_000)"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program, mark]) for mark in "abcd"]
-    seen = set()
-    while any(p.poll() is None for p in processes):
+    seen, running = set(), True
+    while running:
+        running = any(p.poll() is None for p in processes)
         if (there / "file").exists():
             text = (there / "file").read_text()
             assert len(text) == 50_000 and len(set(text)) == 1

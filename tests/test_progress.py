@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from solomonic._utils import progress
-from solomonic._utils.progress import COMPILING, Progress, compiling_said, notice, on_compiling
+from solomonic._utils.progress import COMPILING, Progress, compiling_begins, compiling_said, notice, on_compiling
 
 
 @pytest.fixture
@@ -122,19 +122,15 @@ def test_what_is_to_be_known_is_said_before_progress_or_at_once_on_a_terminal(ca
 
 
 def test_compiling_without_progress_is_said_once_on_a_terminal(capsys, monkeypatch):
-    def compiles():
-        for tell in tuple(progress._listeners):
-            tell()
-
     with compiling_said():
-        compiles()
+        compiling_begins()
     assert lines(capsys) == []
     monkeypatch.setattr(sys, "stderr", Terminal())
     with compiling_said():
         with Progress(3):
-            compiles()
+            compiling_begins()
         assert COMPILING in sys.stderr.getvalue() and "solomonic" not in sys.stderr.getvalue()
-        compiles(), compiles()
+        compiling_begins(), compiling_begins()
     assert sys.stderr.getvalue().count(f"solomonic: {COMPILING}\n") == 1
 
 
@@ -165,8 +161,8 @@ def test_numba_says_when_it_compiles_and_not_when_it_is_kept(tmp_path):
 def test_who_no_longer_listens_is_not_told():
     told = []
     with on_compiling(lambda: told.append(1)):
-        [tell() for tell in progress._listeners]
-    [tell() for tell in progress._listeners]
+        compiling_begins()
+    compiling_begins()
     assert told == [1]
 
 
@@ -174,12 +170,12 @@ def test_who_no_longer_listens_is_not_told():
 def test_a_busy_machine_is_said(load, threads, says, monkeypatch):
     import torch
 
-    from solomonic.cli._commands import _busy
+    from solomonic.cli._commands import busy_message
 
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0, 0), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    said = _busy()
+    said = busy_message()
     if says is None:
         assert said is None
     else:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from solomonic.cli.generate import _records as prompts
+from solomonic.cli.generate import read_prompts as prompts
 from solomonic.data.corpus import documents
 from solomonic.data.records import text_lines
 from solomonic.retrieval.transduce import Example, examples

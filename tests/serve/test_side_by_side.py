@@ -52,6 +52,7 @@ def test_a_short_request_does_not_wait_for_a_long_one():
         wait(lambda: client.worker.counts()["waiting"] == 1)
         model.shuts_at = 30
         model.gate.set()
+        wait(lambda: not model.gate.is_set())
         assert short.result(HUNG)["usage"]["completion_tokens"] == 2 and not long.done()
         model.gate.set()
         assert len(long.result(HUNG)["choices"][0]["text"]) == 300

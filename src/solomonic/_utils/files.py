@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and locks that end with their process."""
+"""Files that are replaced as a whole or not at all, and locks that end with their process."""
 
 import errno
 import os
@@ -23,11 +23,11 @@ PARTIAL, LOCK = ".partial", ".lock"
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path to write to. What is there when the block ends becomes `path`, on the disk before this returns.
 
-    It is an empty file beside `path`, of a name of its own, to be written to in place: so any number of processes may
-    write at once; the last that ends decides. After an error, a full disk among them, `path` is as it was and nothing
-    is left; what a process that was killed has left, the next call takes away. Who may read `path` stays as it was. A
-    link is followed: the file that it names is replaced. A device, a pipe and the file to which the process's own
-    output goes are given the whole content at the end. ValueError for no path and for a folder.
+    It is an empty file beside `path`, with a unique name, to be written to in place: any number of processes may write at
+    once, and the last that ends decides. After an error, such as a full disk, `path` is as it was and no file is left;
+    the next call removes the file of a process that was killed. Permissions of `path` stay as they were. A link is
+    followed: the file that it names is replaced. A device, a pipe and the file to which the process's own output goes get
+    the whole content at the end. ValueError for no path and for a folder.
     """
     target = destination(path)
     if _is_streamed(target):
@@ -107,7 +107,7 @@ def check_place(path: str | Path) -> None:
 
 
 def sweep(folder: str | Path, name: str | None = None) -> None:
-    """Take away what killed processes have left in `folder` of unfinished files, of all or of the file `name`."""
+    """Remove the unfinished files that killed processes left in `folder`: all, or those of the file `name`."""
     begin = "." if name is None else _partial(name)
     try:
         left = [entry.path for entry in os.scandir(folder) if entry.name.startswith(begin)]

@@ -31,13 +31,18 @@ def watch_numba() -> None:
 
     class Compiling(event.Listener):
         def on_start(self, event: event.Event) -> None:
-            for tell in tuple(_listeners):
-                tell()
+            compiling_begins()
 
         def on_end(self, event: event.Event) -> None:
             pass
 
     event.register("numba:compile", Compiling())
+
+
+def compiling_begins() -> None:
+    """Tell all that show progress that a function begins to be compiled."""
+    for tell in tuple(_listeners):
+        tell()
 
 
 @contextmanager
@@ -226,4 +231,4 @@ def _clock(seconds: float) -> str:
     return tqdm.format_interval(seconds)
 
 
-__all__ = ["Progress", "compiling_said", "notice", "on_compiling", "watch_numba"]
+__all__ = ["Progress", "compiling_begins", "compiling_said", "notice", "on_compiling", "watch_numba"]

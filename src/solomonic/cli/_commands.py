@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
@@ -43,14 +44,14 @@ class Help(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    def __init__(self, **options):
+    def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": Help} | options)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         line = f"{self.prog}: {_line(message)} (see {self.prog} --help)"
         self.exit(2, paragraph(line, file=sys.stderr) + "\n")
 
-    def parse_known_args(self, words=None, namespace=None):
+    def parse_known_args(self, words: Any = None, namespace: Any = None) -> Any:
         """A parser of commands prints its help for no words. An unknown option is reported before a missing argument.
 
         A positional argument that takes any number of words (a prompt, files) may stand between and after the options.
@@ -78,7 +79,7 @@ class Parser(argparse.ArgumentParser):
             setattr(args, many[-1], [*getattr(args, many[-1]), *rest])
         return args, []
 
-    def _unknown(self, word: str):
+    def _unknown(self, word: str) -> NoReturn:
         name = word.partition("=")[0]
         shown = {known for known, action in self._option_string_actions.items() if action.help != argparse.SUPPRESS}
         near = hint(name, sorted(known for known in shown if known.startswith("--")))
@@ -88,7 +89,7 @@ class Parser(argparse.ArgumentParser):
             near = "text that begins with - comes after --"
         self.error(f"unknown option {name!r}{'; ' * bool(near)}{near}")
 
-    def _check_value(self, action, value):
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
         """argparse's check of a choice, with the near one in its message."""
         if action.choices is not None and value not in action.choices:
             kind = "command" if isinstance(action, argparse._SubParsersAction) else action.option_strings[-1]
@@ -108,7 +109,7 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
     try:
         guard(args, args.file_of_command)
         with threads(getattr(args, "threads", None)), _warnings(), compiling_said():
-            notice(_busy() if "threads" in args else None)
+            notice(busy_message() if "threads" in args else None)
             code = args.run(args, arguments)
         flush()
         return code
@@ -145,7 +146,7 @@ def parser() -> Parser:
     return top
 
 
-def _busy() -> str | None:
+def busy_message() -> str | None:
     """A message for a busy machine, with what to do about it; None for one that is not."""
     load = busy()
     if load is None or torch.get_num_threads() == 1:
@@ -158,12 +159,14 @@ def _warnings() -> Iterator[None]:
     """A warning of this library is one line, as an error is; those of other libraries stay as they are."""
     plain = warnings.formatwarning
 
-    def line(message, category, filename, number, text=None):
+    def as_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
         if str(filename).startswith(HERE):
             return paragraph(f"solomonic: {_line(str(message))}", file=sys.stderr) + "\n"
-        return plain(message, category, filename, number, text)
+        return plain(message, category, filename, lineno, line)
 
-    warnings.formatwarning = line
+    warnings.formatwarning = as_line
     try:
         yield
     finally:

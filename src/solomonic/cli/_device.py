@@ -1,4 +1,4 @@
-"""The device, the threads and the type of numbers that a person names."""
+"""Devices, threads and types of numbers by their names on the command line."""
 
 import os
 from collections.abc import Iterator

@@ -1,9 +1,8 @@
 """SIGINT at any moment, while modules are imported too.
 
-Python raises KeyboardInterrupt wherever it happens to be. In the middle of an import that may be a callback whose
-exceptions are printed and lost, or a library that takes it for a module that is missing. So nothing is raised there:
-while the command line is put together, before there is any work to lose, the process ends at once; later, SIGINT comes
-again when the import is done.
+Python raises KeyboardInterrupt on whatever line it runs. During an import that may be a callback, which prints and loses
+exceptions, or a library that mistakes it for a missing module. So imports raise nothing: before the work begins, the
+process ends at once; later, the signal is sent again until the import is done.
 """
 
 import os
@@ -11,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType, FrameType
 
 IMPORTS = "<frozen importlib._bootstrap>"
 AGAIN = 0.05  # seconds
@@ -28,7 +28,7 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
         nonlocal begun
         begun = True
 
-    def interrupt(number, frame) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         if not _imports(frame):
             raise KeyboardInterrupt
         if not begun:
@@ -40,7 +40,9 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
         again.daemon = True
         again.start()
 
-    def end(number, frame, leave=os._exit) -> None:  # all output is written; an exception would be printed
+    def end(
+        number: int, frame: FrameType | None, leave: Callable[[int], None] = os._exit
+    ) -> None:  # all output is written; an exception would be printed
         leave(130)
 
     try:
@@ -56,7 +58,7 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
             signal.signal(signal.SIGINT, end if ends else signal.default_int_handler)
 
 
-def _imports(frame) -> bool:
+def _imports(frame: FrameType | None) -> bool:
     """Whether an import is going on in `frame`, begun by the command line."""
     while frame is not None and frame.f_code is not _main():
         if frame.f_code.co_filename == IMPORTS:
@@ -65,5 +67,5 @@ def _imports(frame) -> bool:
     return False
 
 
-def _main():
+def _main() -> CodeType:
     return sys.modules[__package__].main.__code__

@@ -1,6 +1,6 @@
-"""Numbers as options take them: what no run could take is refused where it stands, before anything of that size is begun.
+"""Types of numeric options: impossible values are refused when the command line is parsed.
 
-An option's lowest value is checked here or by the settings that it becomes, which say it by their own name.
+The least value of an option is checked here, or by the command with a message of its own.
 """
 
 import argparse

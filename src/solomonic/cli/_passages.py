@@ -71,7 +71,7 @@ def naming_damage() -> Iterator[None]:
     with warnings.catch_warnings():
         plain = warnings.showwarning
 
-        def show(message, category, *where, **more):
+        def show(message: Any, category: Any, *where: Any, **more: Any) -> None:
             nonlocal count
             if not issubclass(category, Damaged):
                 return plain(message, category, *where, **more)

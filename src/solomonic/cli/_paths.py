@@ -1,4 +1,4 @@
-"""What a command may write to: never what it reads, never another of its own outputs.
+"""Checks of the paths that a command writes: never a file that it reads, never another of its outputs.
 
 A command names its options that are paths: `READS`, `MODELS` (folders of models, which are read too), `WRITES` (files)
 and `MAKES` (folders).

@@ -6,10 +6,10 @@ import sys
 
 
 def open_streams() -> None:
-    """All three are there, and nothing that is read or printed fails for its encoding.
+    """Open those of the three that are closed, and let no character fail for its encoding.
 
-    One that was closed is the null device: else a file that is opened later would be taken for it. What the output's
-    encoding lacks is printed as in a Python text, \\u2019; bytes of the input that are no text are kept as they are.
+    A closed stream becomes the null device, since a file that is opened later would take its number. A character that
+    the output's encoding lacks is printed as an escape, \\u2019; input bytes that are not UTF-8 are kept as surrogates.
     """
     if None in (sys.stdin, sys.stdout, sys.stderr):
         while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -24,7 +24,7 @@ def open_streams() -> None:
 
 
 def flush() -> None:
-    """Write out what was printed. OSError where that fails, which is said once: what is left is dropped."""
+    """Write out the printed text. OSError where that fails; the rest is dropped, so that the error comes once."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -33,7 +33,7 @@ def flush() -> None:
 
 
 def drop() -> None:
-    """Nobody takes the output any more: what is still to be written goes nowhere."""
+    """Discard the rest of the output, which nobody reads."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())

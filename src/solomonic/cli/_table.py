@@ -13,8 +13,8 @@ NARROW = 12  # to which a column of text is narrowed before the table is cut int
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns two spaces apart: the first to the left, the others to the right. A float has three digits, None is -.
 
-    What is too wide: the words of the head come below one another, then those of texts; then the columns are in several
-    tables, each with the first.
+    A table that is too wide wraps its head, then its texts; if that is not enough, it becomes several tables, each with
+    the first column.
     """
     return _table([list(head)] + [[_cell(value) for value in row] for row in rows], columns())
 
@@ -27,15 +27,15 @@ def _table(lines: list[list[str]], width: int) -> str:
     (head, *rows), count = lines, len(lines[0])
     bodies = [[row[i] for row in rows] for i in range(count)]
     widths = [max(map(len, (name, *body))) for name, body in zip(head, bodies)]
-    whole = [max(map(len, (*name.split(), *body, ""))) for name, body in zip(head, bodies)]
+    unwrapped = [max(map(len, (*name.split(), *body, ""))) for name, body in zip(head, bodies)]
     least = [_least(name, body) for name, body in zip(head, bodies)]
-    for bounds in (whole, least):
+    for bounds in (unwrapped, least):
         while sum(widths) + GAP * (count - 1) > width and any(map(int.__gt__, widths, bounds)):
             _, i = max((wide, i) for i, (wide, bound) in enumerate(zip(widths, bounds)) if wide > bound)
             widths[i] -= 1
     if sum(widths) + GAP * (count - 1) > width and count > 2:
-        some = max(2, sum(sum(widths[:n]) + GAP * (n - 1) <= width for n in range(1, count)))
-        parts = [row[:some] for row in lines], [[row[0], *row[some:]] for row in lines]
+        fitting = max(2, sum(sum(widths[:n]) + GAP * (n - 1) <= width for n in range(1, count)))
+        parts = [row[:fitting] for row in lines], [[row[0], *row[fitting:]] for row in lines]
         return "\n\n".join(_table(part, width) for part in parts)
     if count == 2:
         widths[1] = max(1, min(widths[1], width - GAP - widths[0]))

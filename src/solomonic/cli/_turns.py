@@ -1,9 +1,9 @@
 """The turns of a chat as tokens, by a model's template, without the turns before.
 
-A template is rendered with a mark in the place of every message, so that nothing in a message is taken for a part of
-the template: a special token in the template becomes that token, one in a message stays text. What stands after
-an answer's mark is all that a later turn adds, so that it alone is read. Rendering has a process of its own (`_render`),
-which the system ends where it takes too long or too much.
+A template is rendered with a mark in the place of every message, so that no message is taken for a part of the
+template: a special token in the template becomes that token, one in a message stays text. The text after an answer's
+mark is all that a later turn adds, and all that the model reads for it. Rendering has a process of its own (`_render`),
+which the system ends where it takes too much time or memory.
 """
 
 import json
@@ -19,7 +19,7 @@ from ..data.tokenizer import Tokenizer
 
 RENDER = str(Path(__file__).with_name("_render.py"))
 SECONDS = 20  # by the clock; the processor's time is bounded there
-KEPT = 32  # renderings: they depend on the roles of the messages alone, but for the time of day
+CACHED = 32  # renderings: they depend on the roles of the messages alone, but for the time of day
 MARKS = [f"\ue000{i}\ue001" for i in range(3)]
 MARK = re.compile("(\ue000[0-9]+\ue001)")
 
@@ -37,7 +37,7 @@ class Turns:
         names = sorted(tokenizer.specials, key=len, reverse=True)
         self.special = re.compile("|".join(map(re.escape, names)) or "(?!)")  # which is nowhere
         self.template = template
-        self._of_roles = self._of_turns if "strftime_now" in template else lru_cache(KEPT)(self._of_turns)
+        self._of_roles = self._of_turns if "strftime_now" in template else lru_cache(CACHED)(self._of_turns)
         between = self._later().split(MARKS[2])[0]
         begins = self.special.match(between)
         self.ends = tokenizer.ends | ({tokenizer.specials[begins[0]]} if begins else set())

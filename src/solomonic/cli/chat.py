@@ -37,7 +37,9 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
         return _opened(args, model, tokenizer, turns, sampling)
 
 
-def _opened(args, model, tokenizer, turns, sampling) -> int:
+def _opened(
+    args: argparse.Namespace, model: LanguageModel, tokenizer: Tokenizer, turns: Turns, sampling: Sampling
+) -> int:
     saved = SessionFile(args.session, model) if args.session else None
     session = saved.load() if saved else Session()
     if args.system is not None and session.length:
@@ -46,7 +48,15 @@ def _opened(args, model, tokenizer, turns, sampling) -> int:
         return _talk(args, remembers, tokenizer, turns, session, saved, sampling)
 
 
-def _talk(args, model, tokenizer, turns, session, saved, sampling) -> int:
+def _talk(
+    args: argparse.Namespace,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    turns: Turns,
+    session: Session,
+    saved: SessionFile | None,
+    sampling: Sampling,
+) -> int:
     for line in _lines():
         if line == "/quit":
             return 0

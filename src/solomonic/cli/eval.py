@@ -15,6 +15,9 @@ from .. import __version__
 from .._utils import jsontext
 from .._utils.machine import check_fits
 from .._utils.spelling import counted, paragraph
+from ..data.tokenizer import Tokenizer
+from ..model import LanguageModel
+from ..tasks import Task
 from ..tasks import names as tasks
 from ._device import device, dtype
 from ._generation import add_memory, remembering
@@ -147,7 +150,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--depths is for --passkey and --needle; ask for one of them")
 
 
-def _plan(args, model, tokenizer, problems, trained: int | None, notes: list[str]) -> Plan:
+def _plan(
+    args: argparse.Namespace,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    problems: list[Task],
+    trained: int | None,
+    notes: list[str],
+) -> Plan:
     """What was chosen. ValueError for what cannot be done, before anything is."""
     from ..evaluation import recall
     from ..evaluation.retrieval import retrieval, shortest
@@ -175,7 +185,9 @@ def _plan(args, model, tokenizer, problems, trained: int | None, notes: list[str
         samples = args.samples or 10
         check_fits(16 * samples * max(those), f"{samples:,} prompts of {max(those):,} tokens")
 
-        def cells(report: Report, kind=kind, those=those, samples=samples) -> Iterator[dict[str, Any]]:
+        def cells(
+            report: Report, kind: str = kind, those: list[int] = those, samples: int = samples
+        ) -> Iterator[dict[str, Any]]:
             settings = (those, depths, samples, args.seed, documents, max(1, per_call // chunk), chunk, report)
             return map(asdict, retrieval(model, tokenizer, kind, *settings))
 
@@ -188,14 +200,16 @@ def _plan(args, model, tokenizer, problems, trained: int | None, notes: list[str
         for length in those:
             problem.test_batch(1, length, np.random.default_rng(0))
 
-        def scores(report: Report, problem=problem, those=those) -> Iterator[dict[str, Any]]:
+        def scores(report: Report, problem: Task = problem, those: list[int] = those) -> Iterator[dict[str, Any]]:
             return map(asdict, recall.recall(model, problem, those, samples, args.seed, report))
 
         plan[f"task {problem.name}"] = (sum(those) * samples, scores)
     return plan
 
 
-def _documents(args, tokenizer, lengths: list[int], notes: list[str]) -> list[np.ndarray]:
+def _documents(
+    args: argparse.Namespace, tokenizer: Tokenizer, lengths: list[int], notes: list[str]
+) -> list[np.ndarray]:
     """Tokens of the documents that are long enough to be of use, the first MOST_TEXT bytes of them."""
     from ..data.corpus import documents, library
 
@@ -221,7 +235,16 @@ def _documents(args, tokenizer, lengths: list[int], notes: list[str]) -> list[np
     return [tokenizer.encode(text) for text in texts]
 
 
-def _text(args, model, tokenizer, documents, lengths, per_call: int, chunk: int, notes: list[str]):
+def _text(
+    args: argparse.Namespace,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    documents: list[np.ndarray],
+    lengths: list[int],
+    per_call: int,
+    chunk: int,
+    notes: list[str],
+) -> tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]:
     from ..evaluation.text import bits_per_byte, buckets, spans
 
     reach = max(map(len, documents)) - 1

@@ -14,13 +14,17 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .._utils.files import locked
 from .._utils.progress import Progress
 from .._utils.spelling import aside, counted
 from ..data.records import FORMS, LOOKED_AT, records, text_lines, unfit, utf8
+from ..data.tokenizer import Tokenizer
 from ..inference.generation import CHUNK, generate, read, stream
+from ..inference.sampling import Sampling
 from ..inference.sessions import Session, SessionFile
+from ..model import LanguageModel
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
 
@@ -69,12 +73,20 @@ def _one(args: argparse.Namespace) -> int:
         return _written(args, prompt, model, remembers, tokenizer, sampling)
 
 
-def _written(args, prompt, model, remembers, tokenizer, sampling) -> int:
+def _written(
+    args: argparse.Namespace,
+    prompt: str | bytes,
+    model: LanguageModel,
+    remembers: LanguageModel,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+) -> int:
+    """remembers: the model with its store."""
     saved = SessionFile(args.session, model) if args.session else None
     session = saved.load() if saved else Session()
     if args.remember and session.length:
         raise ValueError("--remember: expected a new --session, for a document is written from its first token on")
-    before, session = session.tokens_read, session.then(tokenizer.encode(prompt))
+    before, session = session.tokens_read, session.then(tokenizer.encode(prompt).tolist())
     if not session.pending:
         raise ValueError("expected a prompt: as an argument, with --file, or piped in")
     text, count, began = tokenizer.stream(), 0, time.perf_counter()
@@ -124,7 +136,7 @@ def _prompt(args: argparse.Namespace) -> str | bytes:
 def _batch(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise ValueError(f"--batch-size: expected a whole number >= 1, got {args.batch_size}")
-    prompts = list(_records(args.batch))
+    prompts = list(read_prompts(args.batch))
     if not prompts:
         raise ValueError(f"{args.batch}: expected prompts, got none")
     model, tokenizer, sampling = opened(args)
@@ -132,13 +144,26 @@ def _batch(args: argparse.Namespace) -> int:
         return _answers(args, prompts, remembers, tokenizer, sampling)
 
 
-def _answers(args, prompts, model, tokenizer, sampling) -> int:
+def _answers(
+    args: argparse.Namespace,
+    prompts: list[tuple[dict[str, Any], bytes]],
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+) -> int:
     ids, records = [tokenizer.encode(prompt).tolist() for _, prompt in prompts], [record for record, _ in prompts]
     with locked(args.out, "writing answers there") if args.out else nullcontext():
         return _answered(args, records, ids, model, tokenizer, sampling)
 
 
-def _answered(args, records, prompts, model, tokenizer, sampling) -> int:
+def _answered(
+    args: argparse.Namespace,
+    records: list[dict[str, Any]],
+    prompts: list[list[int]],
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+) -> int:
     done = _done(args.out, records) if args.out else 0
     out = args.out.open("a", encoding="utf-8", errors=ESCAPED) if args.out else sys.stdout
     plain = (out.encoding or "utf-8").lower() not in ("utf-8", "utf8")
@@ -179,7 +204,7 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def _records(path: Path) -> Iterator[tuple[dict, bytes]]:
+def read_prompts(path: Path) -> Iterator[tuple[dict, bytes]]:
     """Of each prompt of a file what the answer has of it, whatever else a record says too, and the prompt's bytes."""
     content = _content(path)
     if path.suffix.lower() not in FORMS:

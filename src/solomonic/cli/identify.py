@@ -7,7 +7,7 @@ is named as one; nor is one of text.
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from ..theory.tables import Table, read
 from ._numbers import real, whole
 from ._options import add_json, add_threads, write_json
 from ._table import columns, table
+
+if TYPE_CHECKING:
+    from ..theory.realization import Bilinear, Identified, Linear
+    from ..theory.realization.whiteness import Test
 
 READS, WRITES, MAKES = ("data",), ("json",), ("out",)
 EXTRA = "theory"
@@ -178,7 +182,7 @@ def _columns(data: Table, args: argparse.Namespace) -> tuple[Table, list[str], l
     return data, outputs, inputs
 
 
-def _predictions(model, y: np.ndarray, u: np.ndarray, rows: int) -> dict[str, np.ndarray]:
+def _predictions(model: "Linear | Bilinear", y: np.ndarray, u: np.ndarray, rows: int) -> dict[str, np.ndarray]:
     """One step ahead; and simulated from the state at the end of the fitted rows, and from the first state in them."""
     ahead, states = model.predict(y, u)
     if not u.shape[1]:
@@ -189,7 +193,7 @@ def _predictions(model, y: np.ndarray, u: np.ndarray, rows: int) -> dict[str, np
     return {AHEAD: ahead, SIMULATED: np.concatenate(parts)}
 
 
-def _numbers(identified) -> dict:
+def _numbers(identified: "Identified") -> dict[str, Any]:
     """What `_print` says, as JSON has it."""
     model, tests = identified.model, {"white": identified.white, "free_of_past_inputs": identified.unexplained}
     poles = [{"real": p.real, "imaginary": p.imag, "modulus": abs(p), "angle": float(np.angle(p))} for p in model.poles]
@@ -212,7 +216,7 @@ def _fits(values: np.ndarray) -> list[str]:
     return ["stands still" if np.isnan(value) else f"{value:.1f}" if value > -1000 else "runs away" for value in values]
 
 
-def _print(identified, by_bic: bool) -> None:
+def _print(identified: "Identified", by_bic: bool) -> None:
     from ..theory.realization.whiteness import largest
 
     model, s = identified.model, identified.correlations
@@ -230,11 +234,11 @@ def _print(identified, by_bic: bool) -> None:
     size, lag = largest(identified.innovations, identified.white.lags)
     print(
         paragraph(
-            f"{_said('residuals white', identified.white)}; largest correlation {size:.2f} at lag {lag}", after="  "
+            f"{_passed('residuals white', identified.white)}; largest correlation {size:.2f} at lag {lag}", after="  "
         )
     )
     if identified.unexplained is not None:
-        print(paragraph(_said("residuals free of past inputs", identified.unexplained), after="  "))
+        print(paragraph(_passed("residuals free of past inputs", identified.unexplained), after="  "))
     if not model.stable:
         unstable = f"unstable: a pole of modulus {abs(model.poles[0]):.5f}"
         print(paragraph(f"{unstable}; stable.json has the nearest stable model, fitted again", after="  "))
@@ -249,7 +253,7 @@ def _memory(modulus: float) -> str:
     return "never" if modulus >= 1 else "0" if modulus < 1e-12 else f"{-1 / np.log(modulus):.1f}"
 
 
-def _split(model) -> str:
+def _split(model: "Linear") -> str:
     from ..theory.realization.split import split
 
     parts = split(model, 0.05)
@@ -257,6 +261,6 @@ def _split(model) -> str:
     return f"memory: {eidetic}, {model.order - parts.eidetic} fading"
 
 
-def _said(what: str, test) -> str:
+def _passed(what: str, test: "Test") -> str:
     answer = "yes" if test.passed else "no"
     return f"{what}: {answer} (chi-squared {test.statistic:.1f} on {test.freedom}, {test.chance})"

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._utils.spelling import counted, paragraph, warn
+from ..model import LanguageModel
 from ._device import device, dtype
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
 from ._options import STDOUT, add_device, add_dtype, add_field, add_json, add_k, write_json
 from ._passages import naming_damage, shown, visible
 from ._table import table
+
+if TYPE_CHECKING:
+    from ..memory import Layout, Store
 
 READS, MODELS, MAKES, WRITES = ("path",), ("model",), ("store", "out"), ("json",)
 KEEP = 0.1
@@ -245,7 +249,7 @@ def forget(args: argparse.Namespace) -> int:
     return 0
 
 
-def _layout(args: argparse.Namespace, model):
+def _layout(args: argparse.Namespace, model: LanguageModel) -> "Layout | None":
     """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
     from ..memory import Absent, open_store
     from ..retrieval.attach import layout
@@ -327,7 +331,7 @@ def _no_arguments(command: argparse.ArgumentParser) -> None:
     pass
 
 
-def _opened(args: argparse.Namespace, write: bool = False):
+def _opened(args: argparse.Namespace, write: bool = False) -> "Store":
     from ..memory import open_store
 
     return open_store(args.store, write=write)

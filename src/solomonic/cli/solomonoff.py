@@ -6,14 +6,19 @@ a trained model's prediction from the same bits.
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._utils.spelling import counted, paragraph
 from ._numbers import COUNT, whole
 from ._options import add_device, add_json, write_json
 from ._table import table
+
+if TYPE_CHECKING:
+    from ..theory.solomonoff.inference import Answer
+    from ..theory.solomonoff.outcomes import Hit
 
 READS, MODELS, WRITES = ("bits",), ("model",), ("json",)
 EXTRA = "theory"
@@ -150,30 +155,30 @@ def in_context(folder: Path, data: tuple[int, ...], device: str | None) -> dict[
     }
 
 
-def _numbers(answer, again, model: dict[str, Any] | None, bits_on: int) -> dict[str, Any]:
+def _numbers(answer: "Answer", again: "Answer | None", model: dict[str, Any] | None, bits_on: int) -> dict[str, Any]:
     from ..theory.solomonoff.reference import continuation, layout
 
     found, n = answer.outcomes, len(answer.data)
     mixed, shares = answer.mixture()
     literal = answer.literal
 
-    def hit(one) -> dict[str, Any]:
-        out, why = continuation(one.program, n + bits_on, one.steps + 100_000)
+    def hit(program: "Hit") -> dict[str, Any]:
+        out, why = continuation(program.program, n + bits_on, program.steps + 100_000)
         return {
-            "program": one.program,
-            "layout": layout(one.program),
-            "instructions": len(one.program),
-            "bits": one.length,
-            "steps": one.steps,
-            "kt": one.kt,
+            "program": program.program,
+            "layout": layout(program.program),
+            "instructions": len(program.program),
+            "bits": program.length,
+            "steps": program.steps,
+            "kt": program.kt,
             "goes_on": out[n:],
             "then": why,
         }
 
-    def work(one) -> dict[str, Any]:
-        phases = [vars(phase) for phase in one.phases]
-        total = {"programs": one.programs, "steps": one.steps, "seconds": one.seconds}
-        return total | {"programs_per_second": one.programs / max(one.seconds, 1e-9), "phases": phases}
+    def work(search: "Answer") -> dict[str, Any]:
+        phases = [vars(phase) for phase in search.phases]
+        total = {"programs": search.programs, "steps": search.steps, "seconds": search.seconds}
+        return total | {"programs_per_second": search.programs / max(search.seconds, 1e-9), "phases": phases}
 
     return {
         "version": __version__,
@@ -206,7 +211,7 @@ def _numbers(answer, again, model: dict[str, Any] | None, bits_on: int) -> dict[
     }
 
 
-def _shown(numbers: dict[str, Any]):
+def _shown(numbers: dict[str, Any]) -> Iterator[str]:
     bits, both = numbers["data"], numbers["next"]
     shown = bits if len(bits) <= 80 else bits[:60] + " ... " + bits[-15:]
     yield paragraph(f"{counted(len(bits), 'bit')}: {shown}")
@@ -250,7 +255,7 @@ def _shown(numbers: dict[str, Any]):
     yield "\n".join(map(paragraph, _work(numbers)))
 
 
-def _work(numbers: dict[str, Any]):
+def _work(numbers: dict[str, Any]) -> Iterator[str]:
     work, again = numbers["work"], numbers["again"]
     done = [phase["k"] for phase in work["phases"] if phase["complete"] and phase["k"]]
     where = f"phases 1 to {done[-1]}" if done else "every program" if not work["phases"][-1]["k"] else "no phase whole"

@@ -6,6 +6,7 @@ backwards in time by its backward model. Frames are written as they are made; Ct
 
 import argparse
 import itertools
+from collections.abc import Iterator
 from math import ceil, inf
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     del clip  # which may be large
     columns, shown = np.linspace(0, min(wanted or SHOWN, SHOWN) - 1, COLUMNS).astype(int), []
 
-    def frames():
+    def frames() -> Iterator[np.ndarray]:
         for i, frame in enumerate(itertools.islice(made, wanted)):
             shown.extend([frame] * (columns == i).sum())
             yield frame

@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import inspect
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import get_args
@@ -217,7 +217,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
             if before != origin:
                 with Progress(unit="byte", what="read", leave=False) as bar:
 
-                    def texts(paths) -> Iterator[Document]:
+                    def texts(paths: Sequence[str | Path]) -> Iterator[Document]:
                         for document in documents(paths, args.field):
                             yield document
                             bar.update(len(document.text))

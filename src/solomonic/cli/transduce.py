@@ -16,17 +16,21 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from .._utils import jsontext
 from .._utils.spelling import choose, counted, paragraph, warn
+from ..model import LanguageModel
 from ._device import device, dtype
 from ._generation import check_found
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
 from ._options import add_device, add_dtype, add_k, add_model
 from ._table import table
+
+if TYPE_CHECKING:
+    from ..memory import Store
 
 READS, MODELS, WRITES, MAKES = ("train", "test"), ("model",), ("json",), ("store",)
 WAYS = ("memory", "context", "tuning", "none", "vote")
@@ -167,7 +171,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     return 0
 
 
-def _store(uri: str, model):
+def _store(uri: str, model: LanguageModel) -> "Store":
     """The store at `uri` as it is, made where it is not there."""
     from ..memory import Absent, open_store
     from ..retrieval.attach import layout

@@ -29,7 +29,7 @@ CELL = frozenset(field.name for field in fields(Cell))  # what every line names
 def open_folder(
     folder: Path, suite: Suite, device: str, command: str, tasks: dict[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """Make or check the folder of a comparison, write `run.json`, and return the lines it has already.
+    """Make or check the folder of a comparison, write `run.json`, and return the lines that it has already.
 
     tasks: the digest of each run's task. Raises ValueError when the folder holds results of other settings or data.
     """
@@ -139,7 +139,7 @@ def _sound(text: str) -> dict[str, Any] | None:
 
 
 def _put_aside(results: Path) -> None:
-    """Damaged lines go to a file beside, with a word: their cells are trained again."""
+    """Move damaged lines to a file beside, with a message: their cells are trained again."""
     _, damaged = read_lines(results)
     if not damaged:
         return

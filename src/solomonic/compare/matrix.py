@@ -68,7 +68,7 @@ def run_cell(
 ) -> dict[str, Any]:
     """Train and score one cell; returns its line. A cell that diverges has no scores, and says where.
 
-    A damaged checkpoint is said, and its cell begins again; that of another run is a ValueError, and stays.
+    A damaged checkpoint gives a warning, and its cell begins again; one of another run is a ValueError, and stays.
     """
     from ..checkpoints.training import Damaged  # takes long to import
 

@@ -118,7 +118,7 @@ class Entry:
         """Variants of one architecture are of one family."""
         return self.arch.split("_")[0] if self.arch.startswith("bmojo") else self.arch
 
-    def stat(self, pick: Callable[..., float | None], *args) -> Stat | None:
+    def stat(self, pick: Callable[..., float | None], *args: Any) -> Stat | None:
         return stat(pick(cell, *args) for cell in self.cells)
 
 

@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +89,7 @@ def cost_table(suite: Suite, folder: Path, device: torch.device) -> dict[str, di
 
 
 def _kept(path: Path) -> dict[str, dict[str, list]]:
-    """What the file has; nothing, with a word, where it is damaged."""
+    """The content of the file; nothing, with a warning, where it is damaged."""
     if not path.exists():
         return {}
     try:
@@ -179,7 +181,9 @@ def run_cells(
             signal.signal(number, handler)
 
 
-def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, threads: int) -> None:
+def _work(
+    cells: Queue, news: Queue, stop: Event, runs: dict[str, Run], device: str, folder: Path, threads: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(threads)
@@ -218,7 +222,7 @@ def _work(cells, news, stop, runs: dict[str, Run], device: str, folder: Path, th
         news.cancel_join_thread()
 
 
-def _next(cells, stopping: Callable[[], bool]) -> Cell | None:
+def _next(cells: Queue, stopping: Callable[[], bool]) -> Cell | None:
     while not stopping():
         try:
             return cells.get(timeout=1.0)

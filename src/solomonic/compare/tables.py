@@ -1,4 +1,4 @@
-"""What a comparison found, in sentences and tables, and which tokens the eidetic memories kept."""
+"""Findings of a comparison in sentences and tables, and the tokens that the eidetic memories kept."""
 
 import json
 import math

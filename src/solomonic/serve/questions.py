@@ -86,7 +86,7 @@ class Limits:
     written: int = 4096
     read: int = 1 << 17
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.written, self.read) < 1:
             raise ValueError(f"limits of a request: expected numbers of tokens >= 1, got {self.written}, {self.read}")
 
@@ -182,7 +182,18 @@ def no_model(name: str, served: Served) -> Refused:
     return Refused(message, 404, "model", "model_not_found")
 
 
-def _question(fields, served, prompts, n, written, ends, stops, top, offsets) -> Question:
+def _question(
+    fields: Fields,
+    served: Served,
+    prompts: list[list[int]],
+    n: int,
+    written: int,
+    ends: Collection[int],
+    stops: tuple[str, ...],
+    top: int | None,
+    offsets: tuple[int, ...],
+) -> Question:
+    """written: tokens of an answer where the request does not say it."""
     name = "prompt" if "prompt" in fields.values else "messages"
     if not all(prompts):
         raise Refused(f"{name}: expected at least one token to go on from, got an empty text", field=name)

@@ -1,8 +1,11 @@
 """The port that a server listens at, and how it ends."""
 
+import asyncio
 import os
 import signal
 import socket
+from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -39,7 +42,7 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def listen(app: ASGIApp, worker: Worker, bound: socket.socket, ready=lambda url: None) -> None:
+def listen(app: ASGIApp, worker: Worker, bound: socket.socket, ready: Callable[[str], None] = lambda url: None) -> None:
     """Answer requests until SIGINT or SIGTERM, which end every answer at once. In the main thread alone.
 
     ready: called with the URL of the API once requests are taken. ValueError where another process has the port.
@@ -60,7 +63,7 @@ def listen(app: ASGIApp, worker: Worker, bound: socket.socket, ready=lambda url:
     )
     server = Server(config, worker)
 
-    def stop(number, frame) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -78,7 +81,7 @@ def listen(app: ASGIApp, worker: Worker, bound: socket.socket, ready=lambda url:
 
 
 class Protocol(H11Protocol):
-    def connection_made(self, transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in H11Protocol
         super().connection_made(transport)
         self._next_look = self.loop.call_later(SECONDS, self._look, None)
 
@@ -86,7 +89,7 @@ class Protocol(H11Protocol):
         self._next_look.cancel()
         super().connection_lost(exc)
 
-    def _look(self, ended) -> None:
+    def _look(self, ended: object) -> None:
         """Close it where no request came since the last look. ended: what had been answered last, at that look."""
         waits = self.cycle is None or self.cycle.response_complete
         if waits and self.cycle is ended:
