@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solomonic.probe.system import STABLE, _system, fit
+from solomonic.probe.system import STABLE, fit, linear_system
 
 
 def simulate(A, B, C, D, u, noise=0.0, seed=1):
@@ -56,7 +56,7 @@ def test_directions_that_do_not_move_are_left_out(data):
 def test_a_fit_that_grows_is_pulled_in():
     rng = np.random.default_rng(3)
     u, y = rng.standard_normal((20_000, 1)), rng.standard_normal((20_000, 1))
-    order = _system(1.02 ** np.arange(392)[:, None], u, y, lags=8, half=400)
+    order = linear_system(1.02 ** np.arange(392)[:, None], u, y, lags=8, half=400)
     assert order.radius == pytest.approx(1.02, abs=1e-3) and order.radius > STABLE and order.pulled_in
     assert np.isfinite(order.explained)
 
