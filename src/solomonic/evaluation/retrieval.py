@@ -2,7 +2,7 @@
 
     passkey   in sentences that repeat. "... A cart stands by the gate. The pass key is 71432. Remember it: ... What is
               the pass key? The pass key is" must go on with " 71432"
-    needle    in real text, said of a person in a place. "... The locker of Miriam in Lisbon opens with 48213. ..."
+    needle    in real text, of a person in a place. "... The locker of Miriam in Lisbon opens with 48213. ..."
 
 After the passkey of arXiv 2305.16300, with words of our own. `length` counts the tokens of the whole prompt, the
 question with it, and `depth` in [0, 1] is the share of the filler that stands before the number. The parts are
@@ -26,7 +26,7 @@ FILLER = (
 )
 NAMES = ("Miriam", "Olek", "Tariq", "Ines", "Bashir", "Noor", "Pavel", "Yuna", "Greta", "Samir", "Hanne", "Kofi")
 PLACES = ("Lisbon", "Turku", "Accra", "Quito", "Hanoi", "Split", "Cork", "Perth", "Oran", "Leeds", "Varna", "Osaka")
-CHOICES = 10  # numbers that an answer is chosen from; chance is one in so many
+CHOICES = 10  # numbers that an answer is one of; chance is 1 / CHOICES
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Prompt:
     tokens: np.ndarray  # (length,) int64
     place: int  # of the first token of the sentence with the number
     answers: list[np.ndarray]  # CHOICES numbers as tokens
-    right: int  # index of the one that was said
+    right: int  # index of the one in the prompt
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ class SolomonicPreTrainedModel(PreTrainedModel):
     ):
         """As in transformers, which draws what a checkpoint lacks; here a tensor too few or too many is a ValueError.
 
-        It is not with `output_loading_info`, which tells the caller, nor where a `state_dict` is given. Only safetensors
-        are read, unless `use_safetensors` says otherwise; ValueError for one that cannot be read.
+        Not so with `output_loading_info`, which returns them, or with a `state_dict`. Only safetensors are read, unless
+        `use_safetensors` is False; ValueError for a file that cannot be read.
         """
         name = pretrained_model_name_or_path
         kwargs = {"use_safetensors": True} | kwargs

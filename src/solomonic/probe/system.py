@@ -90,14 +90,12 @@ def fit(
     past, future = past - future_u @ of_past, future_y - future_u @ of_future
     _, weights, readout = canonical_variates(past, future, RIDGE)
     past, future_u, future_y = stacked(half, len(u))
-    seen, came = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
-    correlations = (seen * came).sum(0) / np.sqrt(np.square(seen).sum(0) * np.square(came).sum(0)).clip(1e-300)
-    found = []
+    past, future = (past - future_u @ of_past) @ weights, (future_y - future_u @ of_future) @ readout
+    correlations = (past * future).sum(0) / np.sqrt(np.square(past).sum(0) * np.square(future).sum(0)).clip(1e-300)
     states = lagged(u, range(1, lags + 1), lags, half) @ weights
-    for order in orders:
-        if order <= min(weights.shape[1], (half - lags) // 4):
-            found.append(linear_system(states[:, :order], u, y, lags, half))
-    return Fit(np.clip(correlations, 0, 1), found, kept_u, kept_y)
+    most = min(weights.shape[1], (half - lags) // 4)
+    systems = [linear_system(states[:, :order], u, y, lags, half) for order in orders if order <= most]
+    return Fit(np.clip(correlations, 0, 1), systems, kept_u, kept_y)
 
 
 def linear_system(x: np.ndarray, u: np.ndarray, y: np.ndarray, lags: int, half: int) -> Order:

@@ -10,8 +10,8 @@ drawn by splitting a node with chance 1/2, as far as `depth`; a chance is drawn 
 first count as 0. Token 2 begins a row. Every bit is scored by its code length.
 
 The bound of a test batch is the exact optimum: context-tree weighting (Willems, Shtarkov and Tjalkens 1995) is Bayes' rule for
-sources drawn so, and no predictor that is not told the source loses fewer bits on average. `draw` gives, beside the bits, the
-source's own chances: what one who is told loses. Sources after "Learning Universal Predictors" (arXiv 2401.14953).
+sources drawn so, and no predictor that does not know the source loses fewer bits on average. `draw` returns, beside the bits, the
+chances of the source, which give the loss of one who knows it. Sources after "Learning Universal Predictors" (arXiv 2401.14953).
 """
 
 from collections.abc import Iterable

@@ -54,7 +54,7 @@ class RunConfig(TrainConfig):
     length: int = 512
     accumulate: int = 1
     carry: int = 0  # steps that a row goes on for with its state (truncated backpropagation through time); 0: none
-    lookup: float = 0.0  # share of the rows that read again what others hold, found as in a store (`lookup`)
+    lookup: float = 0.0  # share of the rows with passages of others, which look them up as in a store (`lookup`)
     precision: str | None = None  # "no" or "bf16"; None: bf16 where the device has it
     fsdp: bool = False  # shard parameters, gradients and optimizer (FSDP2) instead of copying them (DDP)
     log_every: int = 10  # steps

@@ -1,4 +1,4 @@
-"""Outputs that are linear combinations of others and of inputs in the same row: found, left out of a fit and put back.
+"""Outputs that are linear combinations of others and of inputs in the same row: a fit leaves them out and adds them again.
 
     y_t,dependent = M y_t,independent + N u_t + c
 

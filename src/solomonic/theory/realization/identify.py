@@ -16,7 +16,7 @@ from .series import check
 from .stable import nearest_stable
 
 Array = np.ndarray
-LAGS, ORDERS = 20, 10  # looked at when nothing is said
+LAGS, ORDERS = 20, 10  # the most that are tried by default
 CRITERIA = {"fit": 0, "likelihood": 3}  # rounds of weighting
 FOCUS = ("prediction", "simulation")
 SIMULATORS = 3
@@ -33,7 +33,7 @@ class Identified:
     x0: Array  # its first state
     innovations: Array  # (T, p)
     correlations: Array  # canonical, of past and future (given the inputs), largest first
-    scores: Array  # BIC of the orders 0, 1, ...; the order is where it is least, unless it was given
+    scores: Array  # BIC of the orders 0, 1, ...; the order is where it is least, unless `order` set it
     lags: int
     white: whiteness.Test
     unexplained: whiteness.Test | None  # do past inputs still say something? None without inputs
@@ -84,7 +84,7 @@ def identify(
     rounds = choose("criterion", criterion, CRITERIA)
     choose("focus", focus, dict.fromkeys(FOCUS))
     if not m and (bilinear or focus == "simulation"):
-        raise ValueError("a bilinear model and the focus on simulation need inputs; none were given")
+        raise ValueError("a bilinear model and the focus on simulation need inputs, got none")
     y, u = np.ascontiguousarray(check(y, outputs)), np.ascontiguousarray(check(u, inputs))  # one order of summation
     scale = _Scale(y, u)
     all_y, u = (y - scale.y_mean) / scale.y, (u - scale.u_mean) / scale.u

@@ -1,7 +1,7 @@
 """Two published detectors by their definitions, to stand beside the residual stack.
 
 Both take a series (rows,) and give a score for each row in [0, 1] that depends on that row and those before it; the
-relative entropy detector is told the range of the whole series, as the benchmark tells it.
+relative entropy detector knows the range of the whole series, as in the benchmark.
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """Solomonoff inference under a budget: Levin's phases, and a mixture for data that no program explains.
 
 In phase k every program p has 2^(k - |p|) steps, |p| = n log2 6 bits (Levin 1973): a phase costs 2^k steps at most, and
-a program of |p| + log2 t <= k is found in it. Nothing is kept between phases but what was found.
+it finds every program of |p| + log2 t <= k. Nothing but the results is kept between phases.
 """
 
 import lzma
@@ -205,8 +205,8 @@ def _best(outcomes: list[Outcomes], keep: int) -> Outcomes:
     *_, before, last = [None, *outcomes]
     if before is None:
         return last
-    best = min(before, last, key=lambda found: (found.undecided + found.undecided_after, found is before))
+    best = min(before, last, key=lambda each: (each.undecided + each.undecided_after, each is before))
     hits = {hit.program: hit for hit in [*before.shortest, *last.shortest]}.values()
     shortest = sorted(hits, key=lambda hit: (len(hit.program), hit.steps))[:keep]
-    least = min((found.least for found in (before, last) if found.least), key=lambda hit: hit.kt, default=None)
+    least = min((each.least for each in (before, last) if each.least), key=lambda hit: hit.kt, default=None)
     return Outcomes(best.data, best.counts, best.limits, best.programs, best.steps, shortest, least, best.complete)

@@ -100,13 +100,13 @@ def _of_video(path: Path, rates: list, remarks: list, kind: str = "a video") -> 
             rates += [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
             for number, frame in enumerate(container.decode(stream), 1):
                 yield f"frame {number}", frame, stream.sample_aspect_ratio
-            says = stream.duration and float(stream.duration * stream.time_base)
-            if not says and len(container.streams) == 1 and container.duration:
-                says = container.duration / av.time_base
-            if says and frame is not None and frame.time is not None:
-                seen = (frame.time - (stream.start_time or 0) * float(stream.time_base)) * number / max(number - 1, 1)
-                if number > 1 and says - seen > 0.5 + 0.05 * says:
-                    remarks.append(f"says that it takes {says:.3g} seconds; its frames end after {seen:.3g}")
+            duration = stream.duration and float(stream.duration * stream.time_base)
+            if not duration and len(container.streams) == 1 and container.duration:
+                duration = container.duration / av.time_base
+            if duration and frame is not None and frame.time is not None:
+                shown = (frame.time - (stream.start_time or 0) * float(stream.time_base)) * number / max(number - 1, 1)
+                if number > 1 and duration - shown > 0.5 + 0.05 * duration:
+                    remarks.append(f"says that it takes {duration:.3g} seconds; its frames end after {shown:.3g}")
     except av.FFmpegError as error:
         if not number:
             raise ValueError(f"{path}: expected {kind}, got what cannot be decoded ({error.strerror})") from None

@@ -152,10 +152,10 @@ class _Step:
     """One step of U and V, its velocity: the new values are M (U, V) and noise of covariance I - M M^*."""
 
     def __init__(self, x: Array, theta: Array):
-        fall, turn = np.exp(-x), np.exp(1j * theta)
-        self.M = [(fall * m * turn).astype(np.complex64) for m in (1 + x, x, 1 - x)]
-        own = 1 - fall**2 * ((1 - x) ** 2 + x**2)  # the variance of V's noise, then that of U's, and between them
-        other, both = 1 - fall**2 * ((1 + x) ** 2 + x**2), 2 * (x * fall) ** 2
+        decay, rotation = np.exp(-x), np.exp(1j * theta)
+        self.M = [(decay * m * rotation).astype(np.complex64) for m in (1 + x, x, 1 - x)]
+        own = 1 - decay**2 * ((1 - x) ** 2 + x**2)  # the variance of V's noise, then that of U's, and between them
+        other, both = 1 - decay**2 * ((1 + x) ** 2 + x**2), 2 * (x * decay) ** 2
         shared = both / np.sqrt(np.maximum(own, 1e-30))
         rest = np.sqrt(np.maximum(other - shared**2, 0))
         self.noise = [z.astype(np.float32) for z in (np.sqrt(np.maximum(own, 0)), shared, rest)]
