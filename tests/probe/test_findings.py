@@ -23,7 +23,7 @@ def study(*rows, layers=2, softmax=("window", "eidetic"), **more):
 
 
 @pytest.mark.parametrize(
-    "more, error, said",
+    "more, error, sentence",
     [
         (0.64, 0.018, "is worth 0.640 ± 0.036 bits a token: without it the loss is 3.640."),
         (
@@ -35,12 +35,12 @@ def study(*rows, layers=2, softmax=("window", "eidetic"), **more):
         (-0.0028, 0.0009, "does harm on this text: without it the loss changes by -0.0028 ± 0.0018 bits a token."),
     ],
 )
-def test_each_memory_is_worth_something_nothing_or_less(more, error, sentences):
+def test_each_memory_is_worth_something_nothing_or_less(more, error, sentence):
     rows = ([0], "eidetic", 9.0, 0.1), ([0], "fading", more, error), ([0, 1], "eidetic", more, error)
     fading, eidetic, *_ = findings(study(*rows))
-    assert fading.startswith(f"The fading memory (layer 0) {sentences}")
-    assert eidetic.startswith(f"The eidetic memory (both layers) {sentences}")
-    nothing = "worth nothing" in sentences
+    assert fading.startswith(f"The fading memory (layer 0) {sentence}")
+    assert eidetic.startswith(f"The eidetic memory (both layers) {sentence}")
+    nothing = "worth nothing" in sentence
     assert ("though 25 % of the attention falls on it" in eidetic) == nothing and "attention" not in fading
 
 
@@ -59,11 +59,11 @@ def test_layers_have_names():
 
 
 @pytest.mark.parametrize(
-    "value, error, said",
+    "value, error, expected",
     [(1, 0.3, "1.000 ± 0.600"), (0.5, 1e-9, "0.500000 ± 0.000000"), (-1e-9, 0.001, "0.0000 ± 0.0020"), (30, 9, "30.000 ± 18.000")],
 )  # fmt: skip
-def test_digits_are_those_of_the_error(value, error, sentences):
-    assert uncertain(value, error) == sentences
+def test_digits_are_those_of_the_error(value, error, expected):
+    assert uncertain(value, error) == expected
 
 
 def test_what_changes_in_generation():
