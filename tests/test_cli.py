@@ -49,6 +49,7 @@ def test_a_mistake_is_one_line(arguments, says, capsys, tmp_path, monkeypatch):
         (["generate", "M", "--qq"], "unknown option '--qq'; text that begins with - comes after --"),
         (["train", "--out", "x", "--precision", "b16"], "did you mean 'bf16'? expected one of bf16, no"),
         (["train", "--out", "x", "--d", "3"], "ambiguous option: --d could match --d-model, --d-ff"),
+        (["eval", "M", "--seed", "-1"], "solomonic eval: argument --seed: expected a whole number >= 0, got -1"),
         (["list", "tasks"], "solomonic list: expected nothing more, got 'tasks'"),
         (["train", "--out", "x", "--threads", "0"], "--threads: expected a whole number >= 1, got 0"),
         (["--qq"], "solomonic: unknown option '--qq'; those of a command come after it"),

@@ -175,7 +175,7 @@ def test_interrupted_and_started_again(tmp_path, number):
         [*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=os.environ | {"WAITS": "1"}
     )
     seen = b""
-    while not re.search(rb"[1-9]\d*/400 ", seen):
+    while not re.search(rb"[1-9]\d*/60 ", seen):
         seen += (part := os.read(process.stderr.fileno(), 4096))
         assert part, seen.decode()
     process.send_signal(number)
@@ -202,13 +202,13 @@ fit = matrix.fit
 def waiting(model, problem, config, checkpoint, report, stop):
     def waits(step, loss):
         report(step, loss)
-        while step == 200 and not stop():
+        while step == 30 and not stop():
             time.sleep(0.01)
     return fit(model, problem, config, checkpoint, waits, stop)
 if os.environ.get("WAITS"):
     matrix.fit = waiting
 quick = suites.QUICK
-run = replace(quick.runs["distractor_recall"], steps=400, batch_size=8, samples=8, lengths=(96,))
+run = replace(quick.runs["distractor_recall"], steps=60, batch_size=8, samples=8, lengths=(96,))
 suites.SUITES["quick"] = replace(quick, runs={"distractor_recall": run}, cost_lengths=(8,))
 from solomonic.cli import main
 if __name__ == "__main__":

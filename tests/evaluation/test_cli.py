@@ -136,7 +136,6 @@ def test_interruption_shows_what_is_done(folder, tmp_path, capsys, monkeypatch):
     [
         (["--lengths", "0"], "--lengths: expected whole numbers >= 1, got 0"),
         (["--samples", "0"], "--samples: expected whole numbers >= 1, got 0"),
-        (["--seed", "-1"], "--seed: expected whole numbers >= 0, got -1"),
         (["--passkey", "--depths", "1.5"], "--depths: expected numbers in [0, 1], got 1.5"),
         (["--passkey", "--depths", "nan"], "--depths: expected numbers in [0, 1], got nan"),
         (["--depths", "0.5"], "--depths is for --passkey and --needle"),

@@ -34,9 +34,11 @@ def interrupts(ends: bool) -> Iterator[Callable[[], None]]:
         if not begun:
             os.write(2, b"solomonic: interrupted\n")
             os._exit(130)
-        from threading import Timer
+        from threading import Timer, main_thread
 
-        again = Timer(AGAIN, signal.raise_signal, [signal.SIGINT])
+        main = main_thread().ident
+        send = getattr(signal, "pthread_kill", lambda _, number: signal.raise_signal(number))  # wakes a call that waits
+        again = Timer(AGAIN, send, [main, signal.SIGINT])
         again.daemon = True
         again.start()
 
