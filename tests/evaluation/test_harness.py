@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +23,7 @@ from solomonic.data.tokenizer import Tokenizer
 from .models import TEXT, Copier, bpe, small
 
 pytest.importorskip("lm_eval")
+from solomonic.evaluation import harness
 from solomonic.evaluation.harness import Solomonic, evaluate, known
 
 BYTES = Tokenizer.for_bytes()
@@ -196,7 +198,13 @@ def test_a_bad_setting_of_the_model():
         Solomonic("nowhere")
 
 
-def test_local_tasks(tasks):
+@pytest.fixture
+def no_defaults(monkeypatch):
+    """Tasks are those of the folder alone: to read the harness's own takes seconds."""
+    monkeypatch.setattr(harness, "TaskManager", partial(harness.TaskManager, include_defaults=False))
+
+
+def test_local_tasks(tasks, no_defaults):
     model = small()
     manager, names = known(list(TASKS), str(tasks))
     results = evaluate(model, BYTES, (manager, names))["results"]
@@ -234,7 +242,7 @@ def test_from_the_command_line(tasks, tmp_path, capsys):
     assert "|local_copy" in out and "|local_choice" in out and "acc_norm" in out
 
 
-def test_a_task_nobody_knows_is_one_line(tasks, tmp_path, capsys):
+def test_a_task_nobody_knows_is_one_line(tasks, tmp_path, capsys, no_defaults):
     save(tmp_path / "model", small(), BYTES)
     words = ["eval", str(tmp_path / "model"), "--harness", "local_chioce", "--include"]
     assert main([*words, str(tasks)]) == 2
@@ -244,7 +252,7 @@ def test_a_task_nobody_knows_is_one_line(tasks, tmp_path, capsys):
     assert "nowhere: expected a folder of tasks" in capsys.readouterr().err
 
 
-def test_a_template_that_cannot_be_rendered(tasks, tmp_path):
+def test_a_template_that_cannot_be_rendered(tasks, tmp_path, no_defaults):
     (tmp_path / "broken.yaml").write_text((tasks / "local_text.yaml").read_text().replace("{{text}}", "{{text"))
     with pytest.raises(ValueError, match="a template of local_text cannot be rendered"):
         evaluate(small(), BYTES, known(["local_text"], str(tmp_path)))
