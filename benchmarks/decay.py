@@ -35,7 +35,7 @@ from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import load
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
-from solomonic.retrieval.attach import Attached, layout, memory_at
+from solomonic.retrieval.attach import Attached, memory_at, store_schema
 from solomonic.retrieval.hedge import Hedged
 from solomonic.tasks.base import Batch, Task
 from solomonic.training.fit import TrainConfig, fit
@@ -541,7 +541,7 @@ def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int, h
     ours = hedge(ours, asked)[0][-1] if hedged else ours[-1]
     length = len(ours)
     tokens, found, state = torch.from_numpy(stream.tokens[:length])[None], [], None
-    store = open_store("ram:", layout(model, layers, "float32"), write=True)
+    store = open_store("ram:", store_schema(model, layers, "float32"), write=True)
     with torch.inference_mode(), store, store.document(stream.name) as writing:
         reader = attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
         if hedged:

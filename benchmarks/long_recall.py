@@ -24,7 +24,7 @@ from solomonic import LanguageModel, preset
 from solomonic.data.corpus import library
 from solomonic.memory import open_store
 from solomonic.model import map_state
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached, store_schema
 from solomonic.tasks.base import IGNORE, Batch, Task
 from solomonic.training.fit import TrainConfig, fit
 
@@ -182,7 +182,7 @@ def main() -> None:
             )
             continue
         sample = torch.from_numpy(task.text[:20_000])
-        shape = layout(model, keep=chosen.keep, text=sample)
+        shape = store_schema(model, keep=chosen.keep, text=sample)
         uri = chosen.store or tempfile.mkdtemp() + "/store"
         with open_store(uri, shape, write=True) as store:
             began = time.perf_counter()

@@ -28,7 +28,7 @@ from solomonic.evaluation.score import continuations
 from solomonic.evaluation.text import bits_per_byte, spans
 from solomonic.inference.generation import Session
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached, store_schema
 from solomonic.retrieval.hedge import Hedged
 from solomonic.retrieval.remember import remember
 
@@ -58,7 +58,7 @@ def main() -> None:
     print(f"{size:,} parameters, {sum(map(len, stored.values())):,} bytes to store", flush=True)
 
     sample = torch.from_numpy(tokenizer.encode(learnt[chosen.paths[0].name][:20_000]))
-    shape = layout(model, keep=chosen.keep, text=sample)
+    shape = store_schema(model, keep=chosen.keep, text=sample)
     with open_store(
         str(chosen.out / f"store {chosen.keep:g}"), shape, write=True, approximate=not chosen.exact
     ) as store:

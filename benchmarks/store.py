@@ -19,17 +19,17 @@ from lookup_common import decoded
 
 from solomonic import LanguageModel, preset
 from solomonic.inference.generation import Session
-from solomonic.memory import LayerLayout, Layout, Tokens, open_store
+from solomonic.memory import LayerSchema, StoredTokens, StoreSchema, open_store
 from solomonic.memory.search.exact import ExactIndex, Keys
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached, store_schema
 
-SHAPE = LayerLayout(0, heads=4, dim=64, block=16, admit=True)
-LAYOUT = Layout("benchmark", (SHAPE,), "float16")
+LAYER = LayerSchema(0, heads=4, dim=64, block=16, admit=True)
+SCHEMA = StoreSchema("benchmark", (LAYER,), "float16")
 K = 16
 CENTRES = 4096
 
 
-def tokens(count: int, seed: int = 0, heads: int = SHAPE.heads, dim: int = SHAPE.dim) -> Tokens:
+def tokens(count: int, seed: int = 0, heads: int = LAYER.heads, dim: int = LAYER.dim) -> StoredTokens:
     """Keys around `CENTRES` centres, RMS-normed a head, as a layer's are; every second token of a document."""
     random = torch.Generator().manual_seed(seed)
     centres = torch.randn(CENTRES, heads, dim, generator=torch.Generator().manual_seed(99))
@@ -40,11 +40,11 @@ def tokens(count: int, seed: int = 0, heads: int = SHAPE.heads, dim: int = SHAPE
     position = 2 * torch.arange(count)
     clock = torch.rand(count, generator=random).cumsum(0) / 100
     score = torch.randn(count, generator=random)
-    return Tokens(position, key, value, score, clock, position[:, None] + torch.tensor([0, 2]))
+    return StoredTokens(position, key, value, score, clock, position[:, None] + torch.tensor([0, 2]))
 
 
 def queries(count: int) -> torch.Tensor:
-    return tokens(count, seed=7).key / SHAPE.dim**0.5
+    return tokens(count, seed=7).key / LAYER.dim**0.5
 
 
 def best(call, times: int = 5) -> float:
@@ -78,7 +78,7 @@ def store_row(name: str, folder: str, size: int) -> list[float]:
     uri = "ram:benchmark" if name == "ram" else folder
     payload = [tokens(10_000, seed) for seed in range(min(4, size // 10_000))]
     begun = time.perf_counter()
-    with open_store(uri, LAYOUT, write=True) as store:
+    with open_store(uri, SCHEMA, write=True) as store:
         for number in range(size // 10_000):
             with store.document(str(number)) as document:
                 for at in range(0, 10_000, 256):
@@ -114,11 +114,11 @@ def lancedb_row(folder: str, size: int) -> list[float]:
     import lancedb
     import pyarrow as pa
 
-    database, d = lancedb.connect(folder), SHAPE.dim
+    database, d = lancedb.connect(folder), LAYER.dim
     payload = tokens(10_000)
     tables, begun = [], time.perf_counter()
     value = payload.value.flatten(1).half().numpy()
-    for head in range(SHAPE.heads):
+    for head in range(LAYER.heads):
         key, table = payload.key[:, head].half().numpy(), None
         for number in range(size // 10_000):
             columns = {
@@ -144,7 +144,7 @@ def lancedb_row(folder: str, size: int) -> list[float]:
         ]
 
     begun = time.perf_counter()
-    tables = [lancedb.connect(folder).open_table(f"head{head}") for head in range(SHAPE.heads)]
+    tables = [lancedb.connect(folder).open_table(f"head{head}") for head in range(LAYER.heads)]
     search(queries(1))
     first = time.perf_counter() - begun
     ids = ", ".join(str(i) for i in range(0, size, max(1, size // 32)))
@@ -170,7 +170,7 @@ def decode(sizes: list[int], count: int = 48) -> None:
             "bmojo", vocab_size=2048, d_model=width, n_layers=layers, n_heads=heads, n_kv_heads=groups, window=64
         )
         model = LanguageModel(config).eval()
-        shape = layout(model, [layers // 2])
+        shape = store_schema(model, [layers // 2])
         one = shape.layers[0]
         for size in sizes:
             with open_store("ram:", shape, write=True, approximate=True) as store:
@@ -198,14 +198,14 @@ def indexes(sizes: list[int]) -> None:
             took = best(lambda: search(query.numpy()[0]), 20)
             print(f"{name:<22}{size:>10,}{build:>10.1f}{each:>13.0f}{took:>13.2f}{share:>9.3f}", flush=True)
 
-        flat = ExactIndex(LayerLayout(0, 1, 64, 16), torch.float16)
+        flat = ExactIndex(LayerSchema(0, 1, 64, 16), torch.float16)
         begun = time.perf_counter()
         flat.add(Keys(found.position, key[:, None].half(), found.score, found.clock))
         row(
             "exact",
             time.perf_counter() - begun,
             128 + 16,
-            lambda q: (flat.candidates(torch.tensor(q)[None, None], K, 0.0, {}, None).age[0, 0] // 2).tolist(),
+            lambda q: (flat.candidates(torch.tensor(q)[None, None], K, 0.0, {}, None).token_id[0, 0] // 2).tolist(),
         )
         if find_spec("usearch"):
             from usearch.index import Index

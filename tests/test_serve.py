@@ -23,7 +23,7 @@ from solomonic.cli._turns import Turns
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.inference.generation import Sampling, generate
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached, store_schema
 from solomonic.retrieval.remember import remember
 
 from .test_tokenizer import byte_bpe
@@ -524,7 +524,7 @@ def test_requests_side_by_side_do_not_meet(client, model):
 
 def test_a_store_is_attended_to(model):
     model = LanguageModel(model.config).eval()
-    with open_store("ram:serve", layout(model), write=True) as store:
+    with open_store("ram:serve", store_schema(model), write=True) as store:
         remember(Attached(model, store), BYTES, "a", b"The door is green. Who opened the door? " * 4)
         attached = Attached(model, store)
         attached.gate = threading.Event()

@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic.memory import Damaged, open_store
-from solomonic.memory.engines.sqlite import FILE, LAYOUT
+from solomonic.memory.engines.sqlite import FILE, SCHEMA_FILE
 
-from ..memory.cases import LAYOUT as SHAPE
-from ..memory.cases import kept, opened, put, tokens_of
+from ..memory.cases import SCHEMA, kept, opened, put, tokens_of
 from . import cases, command, no_hang
 
 NAMES = [f"book {seed}" for seed in range(6)]
@@ -80,15 +79,21 @@ def seen(store) -> set[tuple]:
         text, _ = store.passage(document.id, 0, document.text)
         found |= {("line", document.name, line) for line in text.split("\n") if "\ufffd" not in line and line}
     names = collections.defaultdict(str, {document.id: document.name for document in store.documents()})
-    for shape in SHAPE.layers:
+    for shape in SCHEMA.layers:
         query = torch.ones(1, shape.heads, shape.dim)
-        store.read(shape.layer, store.search(shape.layer, query, 999).age.flatten().tolist())
+        store.read(shape.layer, store.search(shape.layer, query, 999).token_id.flatten().tolist())
         result = store.search(shape.layer, query, 999)
-        ages = [age for age in result.age[0, 0].tolist() if age >= 0]
-        read = store.read(shape.layer, ages)
-        for age, real, packed in zip(ages, read.real, read.packed, strict=True):
+        token_ids = [token_id for token_id in result.token_id[0, 0].tolist() if token_id >= 0]
+        read = store.read(shape.layer, token_ids)
+        for token_id, real, packed in zip(token_ids, read.real, read.packed, strict=True):
             if real:
-                what = ("token", names[age >> 32], shape.layer, age & 0xFFFFFFFF, hash(packed.numpy().tobytes()))
+                what = (
+                    "token",
+                    names[token_id >> 32],
+                    shape.layer,
+                    token_id & 0xFFFFFFFF,
+                    hash(packed.numpy().tobytes()),
+                )
                 assert what not in found, "a token is served twice"
                 found.add(what)
     return found
@@ -283,7 +288,7 @@ def test_a_damaged_store_is_not_taken_for_a_new_one(sound, tmp_path):
             (folder / FILE).write_bytes(data)
         with pytest.raises((ValueError, OSError)) as refused, warnings.catch_warnings():
             warnings.simplefilter("ignore", Damaged)
-            with open_store(str(folder), SHAPE, write=True) as store:
+            with open_store(str(folder), SCHEMA, write=True) as store:
                 put(store, "new", 0)
         assert not isinstance(refused.value, FileNotFoundError)
         assert data is None or (folder / FILE).read_bytes() == data
@@ -382,4 +387,4 @@ def test_two_writers_at_once_are_one_and_a_word(tmp_path):
 
 
 def test_the_layout_has_a_copy(sound):
-    assert (sound / LAYOUT).is_file()
+    assert (sound / SCHEMA_FILE).is_file()

@@ -21,7 +21,7 @@ from solomonic.memory.engines import sqlite as disk
 from solomonic.memory.engines.tables import DOCUMENT, seal
 from solomonic.memory.search.reference import search as defined
 
-from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
+from .cases import SCHEMA, answers, kept, opened, put, queries, same, tokens_of
 from .kills import kill
 
 
@@ -107,9 +107,9 @@ def test_damage_is_named_and_never_read(folder):
             assert torch.equal(found.position[found.real], tokens.position[~spoilt])
             assert torch.equal(found.value[found.real], tokens.value[~spoilt].float())
             store.search(1, queries(1), 99)
-            _, position, logit = defined(queries(1), [tokens[:0].join(_rows(tokens, ~spoilt))], 23, LAYOUT[1])
+            _, position, logit = defined(queries(1), [tokens[:0].join(_rows(tokens, ~spoilt))], 23, SCHEMA[1])
             again = store.search(1, queries(1), 23, only={2})
-            store.read(1, again.age.flatten().tolist())
+            store.read(1, again.token_id.flatten().tolist())
             again = store.search(1, queries(1), 23, only={2})
             assert torch.equal(again.position, position) and torch.equal(again.logit, logit)
         assert len(told) == 1
@@ -283,12 +283,12 @@ def nobody(place: Path):
 
 
 def test_an_older_store_opens(folder):
-    """One without what newer ones say: the tokens of each document, the number of documents, the copy of the layout."""
+    """One without what newer ones say: the tokens of each document, the number of documents, the copy of the schema."""
     with opened(folder) as store:
         put(store, "a", 0)
         put(store, "b", 1)
         sound, documents = answers(store), store.documents()
-    (Path(folder) / disk.LAYOUT).unlink()
+    (Path(folder) / disk.SCHEMA_FILE).unlink()
     sql = sqlite3.connect(Path(folder) / disk.FILE, isolation_level=None)
     sql.execute("DELETE FROM about WHERE name = 'documents'")
     for row in sql.execute(f"SELECT {DOCUMENT} FROM documents").fetchall():
@@ -300,7 +300,7 @@ def test_an_older_store_opens(folder):
         put(store, "c", 2)
         store.forget([3])
         assert same(answers(store), sound) and store.verify() == []
-    assert (Path(folder) / disk.LAYOUT).exists()
+    assert (Path(folder) / disk.SCHEMA_FILE).exists()
 
 
 def test_an_interrupted_document_that_is_damaged_is_begun_anew(folder):

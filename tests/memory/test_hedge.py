@@ -11,7 +11,7 @@ from solomonic.evaluation.score import continuations
 from solomonic.inference.generation import Session, generate, stream
 from solomonic.memory import open_store
 from solomonic.model import map_state, state_tensors
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached, store_schema
 from solomonic.retrieval.hedge import Hedged
 
 V = 20
@@ -123,7 +123,10 @@ def test_one_writes_what_another_finds_the_same_however_it_is_cut():
     model, tokens = small(), some(60, 1)
 
     def read(sizes):
-        with open_store("ram:", layout(model, dtype="float32"), write=True) as store, store.document("d") as writing:
+        with (
+            open_store("ram:", store_schema(model, dtype="float32"), write=True) as store,
+            store.document("d") as writing,
+        ):
             hedged = Hedged(
                 [model, Attached(model, store, own=writing.id), Attached(model, store, rate=0.5, writing=writing)]
             )

@@ -8,7 +8,7 @@ from solomonic.memory.engines import milvus_service
 from solomonic.memory.schema import entry_id
 from solomonic.memory.search.reference import search as defined
 
-from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
+from .cases import SCHEMA, answers, kept, opened, put, queries, same, tokens_of
 
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
 
@@ -109,7 +109,7 @@ def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
     with opened(uri, write=False) as store:
         b = store.documents()[1]
         assert store.verify() == [] and b.complete and b.tokens == len(tokens)
-        _, position, logit = defined(queries(1), [kept(tokens)], len(tokens), LAYOUT[1])
+        _, position, logit = defined(queries(1), [kept(tokens)], len(tokens), SCHEMA[1])
         found = store.search(1, queries(1), len(tokens), only={b.id})
         assert torch.equal(found.position, position) and torch.equal(found.logit, logit)
 
@@ -118,11 +118,11 @@ def _batch(document, tokens):
     """The save point that writing `tokens` would bring."""
     from dataclasses import replace
 
-    from solomonic.memory.schema import Batch, entry_id
+    from solomonic.memory.schema import SavePoint, entry_id
 
-    parts = tokens.checked(document._store.layout[1], "float16").blocks(4)
+    parts = tokens.checked(document._store.schema[1], "float16").blocks(4)
     entries = tuple((1, entry_id(document.id, block), part) for block, part in parts)
-    return Batch(replace(document.document, tokens=len(tokens)), entries, (), b"more")
+    return SavePoint(replace(document.document, tokens=len(tokens)), entries, (), b"more")
 
 
 def test_a_damaged_row_closes_nothing(uri):

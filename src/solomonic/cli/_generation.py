@@ -103,7 +103,7 @@ def remembering(
         check_found(model, chosen.found)
         heard = Heard(store) if explain else None
         attached = Attached(model, store, k=chosen.found, rate=chosen.rate, watch=heard)
-        warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.layout.layers])
+        warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.schema.layers])
         if chosen.hedge:
             fresh = [Attached(model, store, k=chosen.found, watch=heard)] if chosen.rate else []
             yield Hedged([model, *fresh, attached])

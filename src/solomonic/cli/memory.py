@@ -62,7 +62,7 @@ def add(chosen: argparse.Namespace) -> int:
     added = same = 0
     with open_store(chosen.store, _layout(chosen, model), write=True) as store:
         before, attached, names = store.stats(), Attached(model, store), Names(store)
-        warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.layout.layers])
+        warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.schema.layers])
         with Progress(sum(len(text.text) for text in texts), "byte", "memory add") as bar:
             for text in texts:
                 path = text.source if not text.start else f"{text.source}:{text.start}"
@@ -100,7 +100,7 @@ def search(chosen: argparse.Namespace) -> int:
     with _opened(chosen) as store:
         heard = Heard(store)
         attached = Attached(model, store, k=chosen.k, watch=heard)
-        gain = warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.layout.layers])
+        gain = warn_unless_it_looks_up(chosen.model, model, [shape.layer for shape in store.schema.layers])
         with torch.inference_mode():
             attached(tokens[None].to(model.embedding.weight.device))
         if chosen.json is None:
@@ -143,7 +143,7 @@ def list_documents(chosen: argparse.Namespace) -> int:
 def stats(chosen: argparse.Namespace) -> int:
     """Say what the store holds, and how much room it takes."""
     with _opened(chosen) as store:
-        found, layout = store.stats(), store.layout
+        found, schema = store.stats(), store.schema
     rows = [
         ["documents", found["documents"]],
         ["of them incomplete", found["incomplete"]],
@@ -154,9 +154,9 @@ def stats(chosen: argparse.Namespace) -> int:
     ]
     print(table(["store", visible(chosen.store)], rows))
     print()
-    layers = [[str(s.layer), s.heads, s.dim, s.block, found["clock"][s.layer]] for s in layout.layers]
+    layers = [[str(s.layer), s.heads, s.dim, s.block, found["clock"][s.layer]] for s in schema.layers]
     print(table(["layer", "heads", "dim", "block", "clock"], layers))
-    print("\n" + paragraph(f"model {visible(layout.model)}, {layout.dtype}"))
+    print("\n" + paragraph(f"model {visible(schema.model)}, {schema.dtype}"))
     return 0
 
 
@@ -244,7 +244,7 @@ def forget(chosen: argparse.Namespace) -> int:
 def _layout(chosen: argparse.Namespace, model):
     """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
     from ..memory import Absent, open_store
-    from ..retrieval.attach import layout
+    from ..retrieval.attach import store_schema
 
     if not can_store(model):
         raise ValueError(f"{chosen.model}: expected a model with an eidetic memory, which can store, got one without")
@@ -252,7 +252,7 @@ def _layout(chosen: argparse.Namespace, model):
     try:
         open_store(chosen.store).close()
     except Absent:
-        return layout(model, chosen.layers, keep=KEEP if chosen.keep is None else chosen.keep)
+        return store_schema(model, chosen.layers, keep=KEEP if chosen.keep is None else chosen.keep)
     if given:
         raise ValueError(f"--keep and --layers are for a new store; {chosen.store} is there and has its own")
     return None

@@ -169,12 +169,12 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 def _store(uri: str, model):
     """The store at `uri` as it is, made where it is not there."""
     from ..memory import Absent, open_store
-    from ..retrieval.attach import layout
+    from ..retrieval.attach import store_schema
 
     try:
         open_store(uri).close()
     except Absent:
-        return open_store(uri, layout(model), write=True)
+        return open_store(uri, store_schema(model), write=True)
     return open_store(uri, write=True)
 
 

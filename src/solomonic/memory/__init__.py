@@ -2,23 +2,23 @@
 
 from .engines import Absent, Damaged, Unfinished
 from .repair import repair
-from .schema import Document, Entries, LayerLayout, Layout, Tokens
-from .store import Evicted, Forgotten, Found, Store, Writing, open_store
+from .schema import Entries, LayerSchema, StoredDocument, StoredTokens, StoreSchema
+from .store import DocumentWriter, Evicted, Forgotten, SearchResult, Store, open_store
 
 __all__ = [
     "Absent",
     "Damaged",
-    "Document",
+    "DocumentWriter",
     "Entries",
     "Evicted",
     "Forgotten",
-    "Found",
-    "LayerLayout",
-    "Layout",
+    "LayerSchema",
+    "SearchResult",
     "Store",
-    "Tokens",
+    "StoreSchema",
+    "StoredDocument",
+    "StoredTokens",
     "Unfinished",
-    "Writing",
     "open_store",
     "repair",
 ]

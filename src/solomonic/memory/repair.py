@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .engines import Damaged, Engine, open_engine
 from .engines.lock import shared_lock
-from .engines.salvage import Salvaged, layout_of, salvage, settled
-from .engines.sqlite import FILE, LAYOUT, DiskEngine
-from .engines.tables import unsealed_layout
-from .schema import Batch, Layout
+from .engines.salvage import Salvaged, salvage, schema_of, settled
+from .engines.sqlite import FILE, SCHEMA_FILE, DiskEngine
+from .engines.tables import unsealed_schema
+from .schema import SavePoint, StoreSchema
 
 
 def repair(uri: str, out: str | Path) -> tuple[int, list[str]]:
@@ -37,20 +37,20 @@ def _salvaged(folder: Path, out: Path) -> list[str]:
     """From the pages of a file on the disk, whether or not SQLite can read it."""
     with shared_lock(folder), tempfile.TemporaryDirectory(prefix="solomonic.") as place:
         source = settled(folder / FILE, Path(place))
-        layout = _layout(folder, source)
+        schema = _schema(folder, source)
         out.mkdir(parents=True, exist_ok=True)
-        return _said(salvage(source, out / FILE, layout))
+        return _said(salvage(source, out / FILE, schema))
 
 
-def _layout(folder: Path, source: Path) -> Layout:
+def _schema(folder: Path, source: Path) -> StoreSchema:
     try:
-        copy = unsealed_layout((folder / LAYOUT).read_text(encoding="utf-8"))
+        copy = unsealed_schema((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         copy = None
-    layout = layout_of(source) or copy
-    if layout is None:
-        raise ValueError(f"{folder}: the store's layout is damaged; nothing that it holds can be read without it")
-    return layout
+    schema = schema_of(source) or copy
+    if schema is None:
+        raise ValueError(f"{folder}: the store's schema is damaged; nothing that it holds can be read without it")
+    return schema
 
 
 def _said(found: Salvaged) -> list[str]:
@@ -74,7 +74,7 @@ def _copied(uri: str, out: Path) -> list[str]:
         warnings.simplefilter("always", Damaged)
         old = open_engine(uri, None, write=False)
         try:
-            new = DiskEngine.open(str(out), old.layout, write=True)
+            new = DiskEngine.open(str(out), old.schema, write=True)
             try:
                 for document in old.documents():
                     new.commit([_whole(old, document)])
@@ -85,16 +85,16 @@ def _copied(uri: str, out: Path) -> list[str]:
     return [str(one.message) for one in told]
 
 
-def _whole(engine: Engine, document) -> Batch:
+def _whole(engine: Engine, document) -> SavePoint:
     entries = []
-    for shape in engine.layout.layers:
+    for shape in engine.schema.layers:
         numbers = Counter()
         for keys in engine.scan(shape.layer, [document.id]):
-            numbers.update(((keys.age >> 32 << 32) | (keys.age & 0xFFFFFFFF) // shape.block).tolist())
+            numbers.update(((keys.token_id >> 32 << 32) | (keys.token_id & 0xFFFFFFFF) // shape.block).tolist())
         found = engine.fetch(shape.layer, sorted(numbers))
         entries += [(shape.layer, entry, tokens) for entry, tokens in sorted(found.items())]
     pieces = tuple(engine.pieces(document.id, 0, document.text))
-    return Batch(document, tuple(entries), pieces, engine.state(document.id))
+    return SavePoint(document, tuple(entries), pieces, engine.state(document.id))
 
 
 __all__ = ["repair"]

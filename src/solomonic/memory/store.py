@@ -11,25 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .cache import Recent
+from .cache import LRUCache
 from .engines import Engine, Unfinished, Unreachable, open_engine
 from .schema import (
     DTYPES,
     MOST_DOCUMENTS,
-    PIECE,
-    Batch,
-    Document,
+    PIECE_BYTES,
     Entries,
-    Layout,
-    Piece,
-    Read,
-    Tokens,
-    admission,
+    ReadTokens,
+    SavePoint,
+    StoredDocument,
+    StoredTokens,
+    StoreSchema,
+    TextPiece,
     entry_id,
+    entry_of,
+    log_admission,
 )
-from .search.exact import ExactIndex, Keys, absolute, entry_of
-from .search.inverted_lists import ApproximateIndex
-from .writer import Writer
+from .search.exact import ExactIndex, Keys, store_clock
+from .search.inverted_lists import InvertedListsIndex
+from .writer_thread import WriterThread
 
 ON_ERROR = ("raise", "continue")
 GAP = "\N{REPLACEMENT CHARACTER}".encode()
@@ -38,25 +39,25 @@ AWAY = 60.0
 
 
 @dataclass(frozen=True)
-class Found:
-    """age: document << 32 | position of the tokens that were found, (N, G, k) int64, -1 for none. block: tokens an entry.
+class SearchResult:
+    """token_id: document << 32 | position of the tokens that were found, (N, G, k) int64, -1 for none. block: tokens an entry.
 
     logit: (N, G, k) float32, falling.
     """
 
-    age: Tensor
+    token_id: Tensor
     block: int
     logit: Tensor
 
     @property
     def entry(self) -> Tensor:
         """(N, G, k) int64, -1 for none."""
-        return entry_of(self.age, self.block)
+        return entry_of(self.token_id, self.block)
 
     @property
     def position(self) -> Tensor:
         """(N, G, k) int64, of the token in its document, -1 for none."""
-        return torch.where(self.age < 0, -1, self.age & 0xFFFFFFFF)
+        return torch.where(self.token_id < 0, -1, self.token_id & 0xFFFFFFFF)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Forgotten:
     unfinished: what of them may still be in the store's files, and why; None: nothing.
     """
 
-    asked: tuple[Document, ...]
-    followed: tuple[Document, ...]
+    asked: tuple[StoredDocument, ...]
+    followed: tuple[StoredDocument, ...]
     unknown: tuple[int, ...] = ()
     unfinished: str | None = None
 
@@ -82,7 +83,7 @@ class Evicted:
 
 def open_store(
     uri: str,
-    layout: Layout | None = None,
+    schema: StoreSchema | None = None,
     write: bool = False,
     on_error: str = "raise",
     backlog: int = 256 << 20,
@@ -90,18 +91,18 @@ def open_store(
 ) -> "Store":
     """The store at `uri`: `ram:`, a folder or `file:FOLDER`, `milvus:...`.
 
-    layout: of the model; None: as the store has it. write: made, where it is not there; one writer at a time.
+    schema: of the model; None: as the store has it. write: made, where it is not there; one writer at a time.
     on_error: what follows when the place takes no more (a full disk) or cannot be reached (a server that went away):
     "raise" an OSError at the next call that writes or searches, or "continue" without writing for good, and without
     finding anything for a minute, with a warning; `Store.flush` raises either way.
     backlog: bytes that may wait to be written before `save` waits for the disk.
     approximate: search misses some of the best, and takes a fraction of the time in a large store (`lists`); Milvus,
     which has indexes of its own, stays exact.
-    ValueError for a layout of another model or shape, or a place that is something else; OSError if it cannot be had.
+    ValueError for a schema of another model or shape, or a place that is something else; OSError if it cannot be had.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error of a store: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
-    return Store(open_engine(uri, layout, write), write, on_error, backlog, approximate)
+    return Store(open_engine(uri, schema, write), write, on_error, backlog, approximate)
 
 
 class Store:
@@ -121,25 +122,27 @@ class Store:
     """
 
     def __init__(self, engine: Engine, write: bool, on_error: str, backlog: int, approximate: bool):
-        self.layout = engine.layout
-        self._kind = ApproximateIndex if approximate else ExactIndex
+        self.schema = engine.schema
+        self._kind = InvertedListsIndex if approximate else ExactIndex
         self.writable = write
         self._engine, self._on_error = engine, on_error
         self._lock = threading.RLock()  # the store's own tables
         self._pend = threading.Lock()  # the next line; nothing is waited for while it is held
         self._indexes: dict[int, ExactIndex] = {}
-        self._pending: dict[tuple[int, int], Tokens] = {}  # (layer, entry) not yet kept by the engine
-        self._open: dict[int, Writing] = {}
+        self._pending: dict[tuple[int, int], StoredTokens] = {}  # (layer, entry) not yet kept by the engine
+        self._open: dict[int, DocumentWriter] = {}
         self._away = -AWAY  # when it could not be reached
         self._said = False  # whether the writer's error has been raised, or warned of
         self._version = engine.version()
         self._visible = {document.id: document for document in engine.documents() if document.complete}
         self._starts: dict[int, dict[int, float]] = {}  # of a layer, what `_began` gives until `_visible` changes
         self._ranks: tuple | None = None  # what `_ranked` gives until the documents change
-        self._recent = Recent()
-        self._blank = {one.layer: 0 * Tokens.blank(one, self.layout.dtype, 1).packed[0] for one in self.layout.layers}
+        self._cache = LRUCache()
+        self._blank = {
+            one.layer: 0 * StoredTokens.blank(one, self.schema.dtype, 1).packed[0] for one in self.schema.layers
+        }
         self._last = engine.last_document()
-        self._writer = Writer(engine.commit, self._committed, backlog) if write else None
+        self._writer = WriterThread(engine.commit, self._committed, backlog) if write else None
 
     def __enter__(self) -> "Store":
         return self
@@ -147,7 +150,7 @@ class Store:
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    # Writing
+    # DocumentWriter
 
     @torch.inference_mode(False)  # what the store keeps outlives the caller's mode
     def document(
@@ -157,7 +160,7 @@ class Store:
         time: float | None = None,
         digest: str | None = None,
         sources: Iterable[int] = (),
-    ) -> "Writing":
+    ) -> "DocumentWriter":
         """A document to write, as a context. One of the same name, session and digest that is incomplete is resumed.
 
         time: unix seconds, None: now. ValueError if it is there, complete, and has a digest: ask `find` before.
@@ -189,14 +192,14 @@ class Store:
                     raise ValueError(f"a store holds {MOST_DOCUMENTS} documents at most")
                 self._last += 1
                 when = clocks.time() if time is None else float(time)
-                before = Document(self._last, name, session, when, digest)
-            writing = Writing(self, replace(before, sources=tuple(sorted({*before.sources, *sources}))), resumed)
+                before = StoredDocument(self._last, name, session, when, digest)
+            writing = DocumentWriter(self, replace(before, sources=tuple(sorted({*before.sources, *sources}))), resumed)
             self._open[before.id] = writing
             self._show(writing.document)
             self._add({before.id})
             return writing
 
-    def find(self, name: str, digest: str | None = None, session: str | None = None) -> Document | None:
+    def find(self, name: str, digest: str | None = None, session: str | None = None) -> StoredDocument | None:
         """The newest document of that name, digest and session."""
         same = [d for d in self.documents() if (d.name, d.digest, d.session) == (name, digest, session)]
         return same[-1] if same else None
@@ -230,7 +233,7 @@ class Store:
         rate: float = 0.0,
         only: Collection[int] | None = None,
         now: float = 0.0,
-    ) -> Found:
+    ) -> SearchResult:
         """Of each query and head, the k stored tokens with the largest
 
             q . k + logsigmoid(score) * admit + rate * (clock - now)
@@ -238,7 +241,7 @@ class Store:
         of equal ones those first whose documents' names come first, then the older. query: (N, G, D), scaled. only: ids
         of documents, None for all.
         """
-        shape = self.layout[layer]
+        shape = self.schema[layer]
         if query.dim() != 3 or query.shape[1:] != (shape.heads, shape.dim):
             raise ValueError(f"query: expected the shape (N, {shape.heads}, {shape.dim}), got {tuple(query.shape)}")
         if k < 1:
@@ -249,19 +252,19 @@ class Store:
         if found is None:
             none = torch.full((len(query), shape.heads, k), -1)
             found = none, torch.full(none.shape, -torch.inf)
-        age, logit = found
-        return Found(age.to(device), shape.block, logit.to(device))
+        token_id, logit = found
+        return SearchResult(token_id.to(device), shape.block, logit.to(device))
 
     @torch.inference_mode(False)
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
         """The tokens of entries, in their order: none of -1, of one that was forgotten meanwhile, or of a damaged one."""
-        shape = self.layout[layer]
+        shape = self.schema[layer]
         device = entries.device if isinstance(entries, Tensor) else None
         ids = entries.tolist() if isinstance(entries, Tensor) else list(entries)
         with self._lock:
             self._refresh()
             here, began = self._entries(layer, ids), self._began(layer)
-        none = Tokens.blank(shape, self.layout.dtype)
+        none = StoredTokens.blank(shape, self.schema.dtype)
         found = [here.get(entry, none) for entry in ids]
 
         def laid(name: str, filler: float = 0) -> Tensor:
@@ -277,19 +280,23 @@ class Store:
         return Entries(*(x.to(device) for x in parts))
 
     @torch.inference_mode(False)
-    def read(self, layer: int, ages: Sequence[int]) -> Read:
-        """The tokens `ages`, document << 32 | position, as they were at the last search."""
-        block = self.layout[layer].block
-        entries = [entry_id(age >> 32, (age & 0xFFFFFFFF) // block) for age in ages]
+    def read(self, layer: int, token_ids: Sequence[int]) -> ReadTokens:
+        """The tokens `token_ids`, document << 32 | position, as they were at the last search."""
+        block = self.schema[layer].block
+        entries = [entry_id(token_id >> 32, (token_id & 0xFFFFFFFF) // block) for token_id in token_ids]
         with self._lock:
             here, began = self._entries(layer, set(entries)), self._began(layer)
-        packed = [self._blank[layer]] if not ages else []
-        for age, entry in zip(ages, entries, strict=True):
-            row = here[entry].row(age & 0xFFFFFFFF) if entry in here else None
+        packed = [self._blank[layer]] if not token_ids else []
+        for token_id, entry in zip(token_ids, entries, strict=True):
+            row = here[entry].row(token_id & 0xFFFFFFFF) if entry in here else None
             packed.append(self._blank[layer] if row is None else here[entry].packed[row])
-        return Read(torch.stack(packed)[: len(ages)], [began.get(age >> 32, 0.0) for age in ages], self.layout[layer])
+        return ReadTokens(
+            torch.stack(packed)[: len(token_ids)],
+            [began.get(token_id >> 32, 0.0) for token_id in token_ids],
+            self.schema[layer],
+        )
 
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[StoredDocument]:
         """All documents that have been saved, in the order in which they were begun."""
         if self._writer is not None:
             self._writer.drain()
@@ -304,7 +311,7 @@ class Store:
         """How far the layer's clock has run, over all documents: what `now` is for the next one."""
         with self._lock:
             self._refresh()
-            return sum(self._visible[document].ran(layer) for document in sorted(self._visible))
+            return sum(self._visible[document].elapsed(layer) for document in sorted(self._visible))
 
     def passage(self, document: int, start: int, end: int) -> tuple[str, int]:
         """The bytes [start, end) of a document's text as text, and the number, from 1, of the line they begin in.
@@ -355,7 +362,7 @@ class Store:
                 if not self._engine.remains(number):
                     raise ValueError(f"document {number}: the store does not hold it")
                 if before is None and after is None and session is None:
-                    known.append(Document(number, damaged.get(number) or "?"))
+                    known.append(StoredDocument(number, damaged.get(number) or "?"))
             asked = [
                 d
                 for d in known
@@ -395,15 +402,15 @@ class Store:
         with self._lock:
             self.flush()
             entries = []
-            for shape in self.layout.layers:
+            for shape in self.schema.layers:
                 began, now = self._began(shape.layer), self.clock(shape.layer)
-                each = 2 * shape.heads * shape.dim * DTYPES[self.layout.dtype].itemsize + 32  # span, position, ...
+                each = 2 * shape.heads * shape.dim * DTYPES[self.schema.dtype].itemsize + 32  # span, position, ...
                 weights: dict[int, tuple[float, int]] = {}
                 for keys in self._engine.scan(shape.layer, self._visible.keys() - self._open.keys()):
-                    weight = rate * (absolute(keys.age, keys.clock, began) - now)
+                    weight = rate * (store_clock(keys.token_id, keys.clock, began) - now)
                     if shape.admit:
-                        weight = weight + admission(keys.score).double()
-                    for entry, one in zip(entry_of(keys.age, shape.block).tolist(), weight.tolist()):
+                        weight = weight + log_admission(keys.score).double()
+                    for entry, one in zip(entry_of(keys.token_id, shape.block).tolist(), weight.tolist()):
                         most, count = weights.get(entry, (one, 0))
                         weights[entry] = max(most, one), count + 1
                 entries += [(w, e, shape.layer, count, count * each) for e, (w, count) in weights.items()]
@@ -419,7 +426,7 @@ class Store:
                 try:
                     self._engine.evict(gone)
                 finally:
-                    self._recent.clear()
+                    self._cache.clear()
                     for layer in gone.keys() & self._indexes.keys():
                         self._indexes[layer].remove(entries=gone[layer])
             return Evicted(sum(map(len, gone.values())), tokens, taken)
@@ -437,7 +444,7 @@ class Store:
             "text": sum(document.text for document in known),
             "bytes": sum(document.bytes for document in known),
             "size": size,
-            "clock": {shape.layer: self.clock(shape.layer) for shape in self.layout.layers},
+            "clock": {shape.layer: self.clock(shape.layer) for shape in self.schema.layers},
             "failed": str(writer.error) if writer is not None and writer.error else None,
             "lost": writer.lost if writer is not None else 0,
         }
@@ -495,18 +502,18 @@ class Store:
             began = {document: start - now for document, start in began.items()}
         return index.search(query, k, rate, began, None if only is None else set(only), self._ranked())
 
-    def _committed(self, batch: Batch) -> None:
+    def _committed(self, batch: SavePoint) -> None:
         with self._pend:
             for layer, entry, tokens in batch.entries:
                 if self._pending.get((layer, entry)) is tokens:
                     del self._pending[layer, entry]
 
-    def _waiting(self, layer: int, documents: Collection[int]) -> dict[int, Tokens]:
+    def _waiting(self, layer: int, documents: Collection[int]) -> dict[int, StoredTokens]:
         """Entries that the engine does not keep yet."""
         with self._pend:
             return {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
 
-    def _entries(self, layer: int, entries: Collection[int]) -> dict[int, Tokens]:
+    def _entries(self, layer: int, entries: Collection[int]) -> dict[int, StoredTokens]:
         """Those that are there, as copies: what reading makes of them goes with them, whatever the engine keeps.
 
         Under the lock, as is all that puts one into `_pending`.
@@ -514,12 +521,12 @@ class Store:
         with self._pend:
             here = {e: replace(self._pending[layer, e]) for e in entries if (layer, e) in self._pending}
         wanted = {entry for entry in entries if entry >= 0} - here.keys()
-        here |= {entry: t for entry in wanted if (t := self._recent.get(layer, entry)) is not None}
+        here |= {entry: t for entry in wanted if (t := self._cache.get(layer, entry)) is not None}
         if missing := sorted(wanted - here.keys()):
             read = self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
             for entry, tokens in read.items():
                 here[entry] = replace(tokens)
-                self._recent.put(layer, entry, here[entry])
+                self._cache.put(layer, entry, here[entry])
             if len(read) < len(missing) and layer in self._indexes:
                 self._without(layer, set(missing) - read.keys())
         return {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
@@ -527,7 +534,7 @@ class Store:
     def _without(self, layer: int, entries: set[int]) -> None:
         """What the index knows and cannot be read is not found again."""
         index = self._indexes[layer]
-        known = entry_of(index.age[: index.size], self.layout[layer].block)
+        known = entry_of(index.token_id[: index.size], self.schema[layer].block)
         lost = entries & set(known[torch.isin(known, torch.tensor(sorted(entries)))].tolist())
         if lost and (self._writer is not None or self._unless_away(self._engine.version) == self._version):
             for document in sorted({entry >> 32 for entry in lost} & self._visible.keys()):
@@ -538,7 +545,7 @@ class Store:
                 )
             index.remove(entries=lost)
 
-    def _show(self, document: Document) -> None:
+    def _show(self, document: StoredDocument) -> None:
         if document.id not in self._visible:
             self._ranks = None
         self._visible[document.id] = document
@@ -554,12 +561,12 @@ class Store:
             self._ranks = (order == ids, place, (torch.tensor(ids, dtype=torch.int64), places))
         return None if self._ranks[0] else self._ranks[2]
 
-    def in_order(self, ages: Iterable[int]) -> list[int]:
+    def in_order(self, token_ids: Iterable[int]) -> list[int]:
         """Tokens, document << 32 | position, that were found: by their documents' names, then by their positions."""
         if self._ranked() is None:
-            return sorted(ages)
+            return sorted(token_ids)
         place = self._ranks[1]
-        return sorted(ages, key=lambda age: (place.get(age >> 32, 0), age))
+        return sorted(token_ids, key=lambda token_id: (place.get(token_id >> 32, 0), token_id))
 
     def _index(self, layer: int) -> ExactIndex:
         self._refresh()
@@ -590,7 +597,7 @@ class Store:
         known = {document.id: document for document in self._engine.documents() if document.complete}
         if version[1] != self._version[1]:
             self._indexes.clear()
-            self._recent.clear()
+            self._cache.clear()
         new = known.keys() - self._visible.keys()
         self._visible, self._version = known, version
         self._starts.clear()
@@ -603,7 +610,7 @@ class Store:
             total, began = 0.0, {}
             for document in sorted(self._visible):
                 began[document] = total
-                total += self._visible[document].ran(layer)
+                total += self._visible[document].elapsed(layer)
             self._starts[layer] = began
         return self._starts[layer]
 
@@ -614,7 +621,7 @@ class Store:
             self._open.pop(document, None)
         self._starts.clear()
         self._ranks = None
-        self._recent.clear()
+        self._cache.clear()
         with self._pend:
             for key in [key for key in self._pending if key[1] >> 32 in documents]:
                 del self._pending[key]
@@ -622,7 +629,7 @@ class Store:
             index.remove(documents)
 
 
-class Writing:
+class DocumentWriter:
     """A document being written: a context, complete and acknowledged when it is left.
 
     After an exception it stays, incomplete, at its last save point, to be resumed by `Store.document` with the same
@@ -631,23 +638,23 @@ class Writing:
     state: what was given to the last `save`, b"" for a new document. resumed: whether anything of it was there.
     """
 
-    def __init__(self, store: Store, document: Document, resumed: bool):
+    def __init__(self, store: Store, document: StoredDocument, resumed: bool):
         self.document = document
         self.state = b""
         self._store = store
         self._dirty: set[tuple[int, int]] = set()
-        self._last: dict[int, tuple[int, Tokens]] = {}  # layer: its last entry, which may grow
-        self._pieces: list[Piece] = []  # not yet put; the last one may grow
+        self._last: dict[int, tuple[int, StoredTokens]] = {}  # layer: its last entry, which may grow
+        self._pieces: list[TextPiece] = []  # not yet put; the last one may grow
         self.resumed = self._saved = resumed
         if resumed:
             self.state = store._engine.state(document.id)
-            for shape in store.layout.layers:
+            for shape in store.schema.layers:
                 if last := store._engine.last(shape.layer, document.id):
                     self._last[shape.layer] = last
             if document.text:
                 self._pieces = store._engine.pieces(document.id, document.text - 1, document.text)
 
-    def __enter__(self) -> "Writing":
+    def __enter__(self) -> "DocumentWriter":
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -675,14 +682,14 @@ class Writing:
             return self._store._began(layer)[self.id]
 
     @torch.inference_mode(False)
-    def write(self, layer: int, tokens: Tokens, clock: float | None = None) -> None:
+    def write(self, layer: int, tokens: StoredTokens, clock: float | None = None) -> None:
         """Later tokens than all before, found at once by this process; kept from the next `save` on.
 
         clock: the layer's own clock now, where it has run past the last token's. Never waits.
         """
-        store, shape = self._store, self._store.layout[layer]
+        store, shape = self._store, self._store.schema[layer]
         self._must_be_open()
-        tokens = tokens.checked(shape, store.layout.dtype)
+        tokens = tokens.checked(shape, store.schema.dtype)
         if store._failure():
             return
         with store._lock:
@@ -692,7 +699,7 @@ class Writing:
                 raise ValueError(
                     f"position of tokens: expected more than {position}, the last one written, got {tokens.position[0]}"
                 )
-            ran = max([self.document.ran(layer), *tokens.clock[-1:].tolist(), clock or 0.0])
+            ran = max([self.document.elapsed(layer), *tokens.clock[-1:].tolist(), clock or 0.0])
             self.document = replace(
                 self.document,
                 tokens=self.document.tokens + len(tokens),
@@ -709,7 +716,7 @@ class Writing:
                     part = tail.join(part)
                 with store._pend:
                     store._pending[layer, entry] = part
-                store._recent.drop(layer, entry)
+                store._cache.drop(layer, entry)
                 self._dirty.add((layer, entry))
             self._last[layer] = entry, part
 
@@ -718,14 +725,14 @@ class Writing:
         self._must_be_open()
         at = self.document.text
         self.document = replace(self.document, text=at + len(text))
-        if self._pieces and len(self._pieces[-1].text) < PIECE:
+        if self._pieces and len(self._pieces[-1].text) < PIECE_BYTES:
             last = self._pieces.pop()
             text, at, lines = last.text + text, last.start, last.lines
         else:
             lines = self._pieces[-1].lines + self._pieces[-1].text.count(b"\n") if self._pieces else 0
-        for begin in range(0, len(text), PIECE):
-            part = text[begin : begin + PIECE]
-            self._pieces.append(Piece(at + begin, lines, part))
+        for begin in range(0, len(text), PIECE_BYTES):
+            part = text[begin : begin + PIECE_BYTES]
+            self._pieces.append(TextPiece(at + begin, lines, part))
             lines += part.count(b"\n")
 
     def add_sources(self, documents: Iterable[int]) -> None:
@@ -745,7 +752,7 @@ class Writing:
                 return
             store._drop({self.id})
 
-    def pieces(self, start: int, end: int) -> list[Piece]:
+    def pieces(self, start: int, end: int) -> list[TextPiece]:
         """As `Engine.pieces`, with what is not kept yet."""
         store = self._store
         store._writer.drain()
@@ -769,14 +776,14 @@ class Writing:
             entries = tuple((*key, store._pending[key]) for key in sorted(self._dirty))
             self._dirty.clear()
             self.state, self._saved = state, True
-            batch = Batch(self.document, entries, tuple(self._pieces), state)
+            batch = SavePoint(self.document, entries, tuple(self._pieces), state)
             del self._pieces[:-1]
         store._writer.put(batch)
 
 
-def _name(document: Document) -> tuple:
+def _name(document: StoredDocument) -> tuple:
     """By what documents are put in order: not by when they were added."""
     return document.name, document.session or "", document.digest or "", document.id
 
 
-__all__ = ["Evicted", "Forgotten", "Found", "Store", "Writing", "open_store"]
+__all__ = ["DocumentWriter", "Evicted", "Forgotten", "SearchResult", "Store", "open_store"]

@@ -27,8 +27,8 @@ from torch.nn.functional import cross_entropy, logsigmoid
 
 from .._utils.spelling import unknown
 from ..checkpoints.folder import fingerprint
-from ..memory import Entries, LayerLayout, Layout, Store, Tokens, Writing
-from ..memory.search.exact import entry_of
+from ..memory import DocumentWriter, Entries, LayerSchema, Store, StoredTokens, StoreSchema
+from ..memory.schema import entry_of
 from ..mixers.bmojo import EXACT, BMojo, BMojoConfig
 from ..model import LanguageModel, State
 from ..ops.innovation import rank, standing
@@ -59,17 +59,17 @@ class Passage:
     weight: float
 
 
-def layout(
+def store_schema(
     model: LanguageModel,
     layers: Collection[int] | None = None,
     dtype: str = "float16",
     keep: float = 1.0,
     text: Tensor | None = None,
-) -> Layout:
+) -> StoreSchema:
     """What a store of `model` looks like: of all its layers with an eidetic memory, or of `layers`, numbers from 0.
 
     keep: the share of tokens that pass the innovation test; 1 keeps all. It is the share of the tokens of `text` (T,),
-    or, without one, of texts that the model writes itself: then the layout is a function of the model alone.
+    or, without one, of texts that the model writes itself: then the schema is a function of the model alone.
     ValueError for a model or a layer without an eidetic memory.
     """
     able = [i for i, block in enumerate(model.blocks) if isinstance(block.mixer, BMojo) and block.mixer.config.capacity]
@@ -89,8 +89,8 @@ def layout(
     for i in chosen:
         config = model.blocks[i].mixer.config
         dim = model.blocks[i].mixer.project.dim
-        shapes.append(LayerLayout(i, config.kv_heads, dim, config.block_size, config.score == "learned", least[i]))
-    return Layout(fingerprint(model), tuple(shapes), dtype)
+        shapes.append(LayerSchema(i, config.kv_heads, dim, config.block_size, config.score == "learned", least[i]))
+    return StoreSchema(fingerprint(model), tuple(shapes), dtype)
 
 
 def _own_scores(model: LanguageModel, layers: Sequence[int]) -> dict[int, Tensor]:
@@ -152,7 +152,7 @@ class Attached:
         only: Collection[int] | None = None,
         own: int | None = None,
         newest: int | None = None,
-        writing: Writing | None = None,
+        writing: DocumentWriter | None = None,
         spans: Callable[[Tensor], Tensor] | None = None,
         clock: str = "change",
         watch: Callable[[list[Passage]], None] | None = None,
@@ -167,21 +167,21 @@ class Attached:
             )
         if clock not in CLOCKS:
             raise unknown("clock", clock, CLOCKS)
-        if store.layout.model != fingerprint(model):
+        if store.schema.model != fingerprint(model):
             raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
         self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
         self.offset, self.newest = offset, newest
         self.clock, self.watch = clock, watch
         self._begin(own, writing, spans)
 
-    def write(self, writing: Writing, spans: Callable[[Tensor], Tensor] | None = None, k: int = 0) -> "Attached":
+    def write(self, writing: DocumentWriter, spans: Callable[[Tensor], Tensor] | None = None, k: int = 0) -> "Attached":
         """The same model and store, to read the document `writing` into it, from its first token on."""
         other = copy.copy(self)
         other.k = k
         other._begin(None, writing, spans)
         return other
 
-    def _begin(self, own: int | None, writing: Writing | None, spans: Callable[[Tensor], Tensor] | None) -> None:
+    def _begin(self, own: int | None, writing: DocumentWriter | None, spans: Callable[[Tensor], Tensor] | None) -> None:
         self.own = own if writing is None else writing.id
         self.writing, self.spans = writing, spans
         self.used: set[int] = set()
@@ -190,7 +190,7 @@ class Attached:
         self._usual: Tensor | None = None  # of the surprise so far, what `changes` goes on from
         self._waiting: list[Callable[[], None]] = []  # what is handed over once its clock is known
         blocks = self.model.blocks
-        self._layers = [_Layer(self, shape, blocks[shape.layer].mixer.config) for shape in self.store.layout.layers]
+        self._layers = [_Layer(self, shape, blocks[shape.layer].mixer.config) for shape in self.store.schema.layers]
 
     def __getattr__(self, name: str) -> Any:
         if name == "model" or name.startswith("__"):  # before there is one, while a copy is made
@@ -270,7 +270,7 @@ class Attached:
 class _Layer:
     """The store as one layer sees it (`ops.place.Store`), during one call."""
 
-    def __init__(self, attached: Attached, shape: LayerLayout, config: BMojoConfig):
+    def __init__(self, attached: Attached, shape: LayerSchema, config: BMojoConfig):
         self.attached, self.shape, self.config = attached, shape, config
 
     def begin(self, state: State | None) -> None:
@@ -319,7 +319,7 @@ class _Layer:
         spans = self.attached.spans or (lambda position: torch.stack([position, position + 1], 1))
         time = self.attached._time
         clock = time[len(time) - timed + position].float()
-        tokens = Tokens(position, k[passed], v[passed], score[passed], clock, spans(position))
+        tokens = StoredTokens(position, k[passed], v[passed], score[passed], clock, spans(position))
         self.attached.writing.write(self.shape.layer, tokens)
 
     def recall(self, q: Tensor, sequences: Sequences) -> Stored | None:
@@ -330,19 +330,21 @@ class _Layer:
         query = (q.detach().float() * D**-0.5).view(B * T, self.shape.heads, -1, D).transpose(1, 2).flatten(0, 1)
         now = store.clock(which) if attached.rate else 0.0
         if attached.newest is None:
-            age = store.search(which, query, attached.k, attached.rate, attached.only, now).age
+            token_id = store.search(which, query, attached.k, attached.rate, attached.only, now).token_id
         else:
-            age = self._newest(query, now)
+            token_id = self._newest(query, now)
         if attached.k > LONGEST:  # no room for what is not there
-            age = age[..., : max(1, int((age >= 0).sum(-1).max()))]
-        ages = _distinct(age.reshape(B * T, -1).tolist(), store.in_order)  # what several heads find is seen once
-        if max(ages) < 0:
+            token_id = token_id[..., : max(1, int((token_id >= 0).sum(-1).max()))]
+        token_ids = _distinct(
+            token_id.reshape(B * T, -1).tolist(), store.in_order
+        )  # what several heads find is seen once
+        if max(token_ids) < 0:
             return None
-        found = store.read(which, ages).view(B, T, -1)
-        attached.used.update(age >> 32 for age in {*ages} - {-1})
+        found = store.read(which, token_ids).view(B, T, -1)
+        attached.used.update(token_id >> 32 for token_id in {*token_ids} - {-1})
         visible = found.real.to(q.device)
         if attached.own is not None:
-            visible = visible & ~self._in_sight(torch.tensor(ages, device=q.device).view(B, T, -1), sequences)
+            visible = visible & ~self._in_sight(torch.tensor(token_ids, device=q.device).view(B, T, -1), sequences)
         bias = logsigmoid(found.score) if self.shape.admit else torch.zeros_like(found.score)
         if attached.rate:
             bias = bias + attached.rate * (found.clock - now)
@@ -353,20 +355,20 @@ class _Layer:
 
             def watch(weight: Tensor) -> None:
                 given = weight[0].float().mean(1).flatten().cpu() / T  # (T E,), of the first row
-                entries, of = entry_of(torch.tensor(ages), self.shape.block).unique(return_inverse=True)
+                entries, of = entry_of(torch.tensor(token_ids), self.shape.block).unique(return_inverse=True)
                 total = given.new_zeros(len(entries)).index_add(0, of[: len(given)], given)
                 blocks = store.fetch(which, entries)
                 attached.watch([_passage(which, blocks, n, total[n]) for n in total.nonzero()[:, 0].tolist()])
 
         return Stored(q, found.key.to(q), found.value.to(q), bias.to(q.device), visible, watch)
 
-    def _in_sight(self, age: Tensor, sequences: Sequences) -> Tensor:
-        """Of ages (B, T, E): whether the query sees the token in its window or in the eidetic memory already."""
-        position = age & 0xFFFFFFFF
+    def _in_sight(self, token_id: Tensor, sequences: Sequences) -> Tensor:
+        """Of token_ids (B, T, E): whether the query sees the token in its window or in the eidetic memory already."""
+        position = token_id & 0xFFFFFFFF
         seen = sequences.position[..., None] - position < self.config.window
         if self.held is not None:
             seen = seen | (position[..., None] == self.held[:, None, None]).any(-1)
-        return (age >> 32 == self.attached.own) & seen
+        return (token_id >> 32 == self.attached.own) & seen
 
     def _newest(self, query: Tensor, now: float) -> Tensor:
         """As a search among the last tokens before the block: (N, G, D) -> document << 32 | position (N, G, k), -1 for none."""
@@ -382,14 +384,14 @@ class _Layer:
         if attached.rate:
             logit = logit + attached.rate * (entries.clock[real].to(query.device) - now)
         order = logit.argsort(dim=-1, descending=True, stable=True)[..., : attached.k]
-        age = (attached.own << 32 | entries.position[real]).to(query.device)[order]
-        return torch.nn.functional.pad(age, (0, attached.k - age.shape[-1]), value=-1)
+        token_id = (attached.own << 32 | entries.position[real]).to(query.device)[order]
+        return torch.nn.functional.pad(token_id, (0, attached.k - token_id.shape[-1]), value=-1)
 
 
-def _distinct(ages: list[list[int]], in_order: Callable[[Collection[int]], list[int]]) -> list[int]:
+def _distinct(token_ids: list[list[int]], in_order: Callable[[Collection[int]], list[int]]) -> list[int]:
     """Each one of a row once, in order, and -1 in place of the others."""
     distinct = []
-    for row in ages:
+    for row in token_ids:
         mine = in_order({*row} - {-1})
         distinct += mine + [-1] * (len(row) - len(mine))
     return distinct
@@ -441,4 +443,4 @@ def memory_at(config: BMojoConfig, attention: State, position: Tensor) -> Tensor
     return where.masked_fill(best == -torch.inf, -1)[:, : config.capacity]
 
 
-__all__ = ["CLOCKS", "Attached", "Passage", "changes", "layout", "memory_at"]
+__all__ = ["CLOCKS", "Attached", "Passage", "changes", "memory_at", "store_schema"]

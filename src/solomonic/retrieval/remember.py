@@ -17,9 +17,9 @@ from torch.nn.functional import cross_entropy
 
 from ..checkpoints.tensors import pack, unpack
 from ..data.tokenizer import Tokenizer
-from ..memory import Document, Store, Writing, open_store
+from ..memory import DocumentWriter, Store, StoredDocument, open_store
 from ..model import LanguageModel, State, map_state, state_tensors
-from .attach import Attached, layout
+from .attach import Attached, store_schema
 
 CHUNK = 2048
 """Tokens of one call; also what an interruption can lose, times `EVERY`."""
@@ -89,7 +89,7 @@ def remember(
     cuts: Sequence[int] = (),
     session: str | None = None,
     report: Callable[[int], None] = lambda bytes: None,
-) -> Document | None:
+) -> StoredDocument | None:
     """Read `data`, text, into the store of `attached` as the document `name`; None where it is there: nothing changes.
 
     cuts: bytes at which no token goes on, in their order: where what is asked later ends, and an answer begins.
@@ -131,7 +131,7 @@ def lookup_gain(model: LanguageModel, layers: Collection[int] | None = None) -> 
     """
     device, random = model.embedding.weight.device, torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocab_size, (ROWS, LENGTH), generator=random).to(device)
-    with open_store("ram:", layout(model, layers, "float32"), write=True) as store, torch.inference_mode():
+    with open_store("ram:", store_schema(model, layers, "float32"), write=True) as store, torch.inference_mode():
         attached = Attached(model, store, k=FOUND)
         for row, passage in enumerate(tokens):
             with store.document(str(row)) as writing:
@@ -155,7 +155,7 @@ class Talk:
     that its own computation found something of, so that it goes when they are forgotten.
     """
 
-    def __init__(self, attached: Attached, tokenizer: Tokenizer, writing: Writing):
+    def __init__(self, attached: Attached, tokenizer: Tokenizer, writing: DocumentWriter):
         self.reader = attached.write(writing, self._spans, k=attached.k)
         self._writing, self._state = writing, None
         text = tokenizer.stream()
@@ -210,7 +210,7 @@ def saved(reader: Attached, state: State) -> bytes:
     return pack(named | {f"reader.{name}": tensor for name, tensor in reader.saved().items()})
 
 
-def resumed(reader: Attached, writing: Writing) -> State | None:
+def resumed(reader: Attached, writing: DocumentWriter) -> State | None:
     """The state that the last save point of a document has, None where there is none; the reader goes on from it."""
     if not writing.state:
         return None

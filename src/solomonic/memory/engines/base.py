@@ -4,7 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 
-from ..schema import DTYPES, Batch, Document, Layout, Piece, Tokens
+from ..schema import DTYPES, SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import ExactIndex, Keys
 
 
@@ -21,7 +21,7 @@ class Unfinished(OSError):
 
 
 class Absent(FileNotFoundError, ValueError):
-    """There is no store, and no layout was given for a new one."""
+    """There is no store, and no schema was given for a new one."""
 
 
 class Damaged(RuntimeWarning):
@@ -36,11 +36,11 @@ class Engine(ABC):
     what is damaged is never read as data: it is left out, and a warning, `Damaged`, names it, once.
     """
 
-    layout: Layout
+    schema: StoreSchema
     _named: dict[object, str]  # what has been warned of
 
     @abstractmethod
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[StoredDocument]:
         """In the order of their ids, with the tokens and bytes that they take now."""
 
     @abstractmethod
@@ -48,7 +48,7 @@ class Engine(ABC):
         """The largest id that was ever given; ids are not used twice."""
 
     @abstractmethod
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[SavePoint]) -> None:
         """All of them or none; on the disk when this returns. Unwritable if they could not be kept."""
 
     @abstractmethod
@@ -59,7 +59,7 @@ class Engine(ABC):
         """layer: entries."""
 
     @abstractmethod
-    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, StoredTokens]:
         """Those of `entries` that are there."""
 
     @abstractmethod
@@ -67,11 +67,11 @@ class Engine(ABC):
         """The keys of the documents' entries but for `without`, oldest first, many at a time."""
 
     @abstractmethod
-    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         """The last entry of the document."""
 
     @abstractmethod
-    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+    def pieces(self, document: int, start: int, end: int) -> list[TextPiece]:
         """The pieces of text that overlap the bytes [start, end), in order."""
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Engine(ABC):
         """Whether anything is there of a document that `documents` does not have."""
         return document in self.damaged()
 
-    def whole(self, document: Document) -> bool:
+    def whole(self, document: StoredDocument) -> bool:
         """Whether all of a document is there as it was written; it is read for that."""
         return True
 
@@ -108,7 +108,7 @@ class Engine(ABC):
         self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex
     ) -> ExactIndex:
         """Over the keys of the documents' entries but for `without`; of that kind, where the engine has none itself."""
-        index = kind(self.layout[layer], DTYPES[self.layout.dtype])
+        index = kind(self.schema[layer], DTYPES[self.schema.dtype])
         for keys in self.scan(layer, documents, without):
             index.add(keys)
         return index

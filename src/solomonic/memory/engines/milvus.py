@@ -20,7 +20,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from ..schema import DTYPES, Batch, Document, Layout, Piece, Tokens, admission, entry_id
+from ..schema import DTYPES, SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece, entry_id, log_admission
 from ..search.exact import ExactIndex, Keys
 from .base import Absent, Engine
 from .milvus_index import MilvusIndex
@@ -33,46 +33,46 @@ DOCUMENTS, BLOBS = "documents", "blobs"  # collections
 
 class MilvusEngine(Engine):
     @classmethod
-    def open(cls, target: str, layout: Layout | None, write: bool) -> "MilvusEngine":
+    def open(cls, target: str, schema: StoreSchema | None, write: bool) -> "MilvusEngine":
         place, _, name = target.partition("#")
         if not place:
             raise ValueError("milvus: expected an address or a file, as in milvus:http://localhost:19530")
-        return cls(place, name or "solomonic", layout, write)
+        return cls(place, name or "solomonic", schema, write)
 
-    def __init__(self, place: str, name: str, layout: Layout | None, write: bool):
+    def __init__(self, place: str, name: str, schema: StoreSchema | None, write: bool):
         self._writing = threading.RLock()
         self._kept: dict[tuple[int, int], int] = {}  # (layer, document): the last position that this process has sent
         self._broken: dict[int, str] = {}  # documents whose own rows are damaged
-        self._service = Service(place, name, make=write and layout is not None)
+        self._service = Service(place, name, make=write and schema is not None)
         self._uri = self._service.uri
         try:
-            self._begin(name, layout, write)
+            self._begin(name, schema, write)
         except BaseException:
             self.close()
             raise
 
-    def _begin(self, name: str, layout: Layout | None, write: bool) -> None:
+    def _begin(self, name: str, schema: StoreSchema | None, write: bool) -> None:
         if not self._service.has(DOCUMENTS):
             if not write:
                 raise Absent(f"{self._uri}: there is no store named {name!r}; `solomonic memory add` makes one")
-            if layout is None:
-                raise Absent(f"{self._uri}: expected a store that is there, or a layout for a new one")
-            self._create(layout)
+            if schema is None:
+                raise Absent(f"{self._uri}: expected a store that is there, or a schema for a new one")
+            self._create(schema)
         self._service.load([DOCUMENTS])
-        self.layout = Layout.from_json(self._about()["layout"])
-        if layout is not None:
-            self.layout.require(layout, self._uri)
+        self.schema = StoreSchema.from_json(self._about()["layout"])
+        if schema is not None:
+            self.schema.require(schema, self._uri)
         self._service.load([BLOBS, *self._all_keys()])
         if write:
             self._clean()
 
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[StoredDocument]:
         return [self._document(number, body) for number, body in self._bodies().items()]
 
     def last_document(self) -> int:
         return self._about()["last_document"]
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[SavePoint]) -> None:
         with self._writing:
             for batch in batches:
                 self._put(batch)
@@ -87,7 +87,7 @@ class MilvusEngine(Engine):
         with self._writing:
             bodies = self._bodies()
             for layer, gone in entries.items():
-                shape = self.layout[layer]
+                shape = self.schema[layer]
                 for entry, tokens in self.fetch(layer, sorted(gone)).items():
                     document, block = entry >> 32, entry & 0xFFFFFFFF
                     bodies[document]["counts"][str(layer)] -= len(tokens)
@@ -100,7 +100,7 @@ class MilvusEngine(Engine):
             self._changed(removal=True)
         self.compact()
 
-    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, StoredTokens]:
         blocks: dict[int, list[int]] = {}
         for entry in entries:
             blocks.setdefault(entry >> 32, []).append(entry & 0xFFFFFFFF)
@@ -115,26 +115,26 @@ class MilvusEngine(Engine):
     def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
         unwanted = set(without)
         for document, body in self._bodies(documents).items():
-            blocks = body["last"].get(str(layer), -1) // self.layout[layer].block + 1
+            blocks = body["last"].get(str(layer), -1) // self.schema[layer].block + 1
             for begin in range(0, blocks, BLOCKS):
                 ids = {entry_id(document, block) for block in range(begin, min(begin + BLOCKS, blocks))}
                 for _, tokens in sorted(self.fetch(layer, sorted(ids - unwanted)).items()):
                     yield Keys.of(document, tokens)
 
-    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         for body in self._bodies([document]).values():
             if str(layer) in body["last"]:
-                entry = entry_id(document, body["last"][str(layer)] // self.layout[layer].block)
+                entry = entry_id(document, body["last"][str(layer)] // self.schema[layer].block)
                 found = self.fetch(layer, [entry])
                 return (entry, found[entry]) if found else None
         return None
 
-    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+    def pieces(self, document: int, start: int, end: int) -> list[TextPiece]:
         for body in self._bodies([document]).values():
             end = min(end, body["text"])
             wanted = [p for p in body["pieces"] if p[0] < end and p[0] + p[2] > start]
             data = self._blobs(document, TEXT, [at for at, _, _ in wanted])
-            return [Piece(at, lines, data[at][:length]) for at, lines, length in wanted if at in data]
+            return [TextPiece(at, lines, data[at][:length]) for at, lines, length in wanted if at in data]
         return []
 
     def state(self, document: int) -> bytes:
@@ -149,7 +149,7 @@ class MilvusEngine(Engine):
     def remains(self, document: int) -> bool:
         return document in self._broken or self._stray(document)
 
-    def whole(self, document: Document) -> bool:
+    def whole(self, document: StoredDocument) -> bool:
         return all(self._is_whole(number, body) for number, body in self._bodies([document.id]).items())
 
     def size(self) -> int:
@@ -167,8 +167,8 @@ class MilvusEngine(Engine):
     def _is_whole(self, document: int, body: dict) -> bool:
         whole = bool(self._blobs(document, STATE, [body["save"]]))
         whole &= sum(len(piece.text) for piece in self.pieces(document, 0, body["text"])) == body["text"]
-        for shape in self.layout.layers:
-            count = sum(len(keys.age) for keys in self.scan(shape.layer, [document]))
+        for shape in self.schema.layers:
+            count = sum(len(keys.token_id) for keys in self.scan(shape.layer, [document]))
             whole &= count == body["counts"].get(str(shape.layer), 0)
             for head in range(shape.heads):
                 whole &= count == self._service.count(self._keys(shape.layer, head), f"document == {document}")
@@ -211,21 +211,21 @@ class MilvusEngine(Engine):
     # Inside
 
     def _all_keys(self) -> list[str]:
-        return [self._keys(one.layer, head) for one in self.layout.layers for head in range(one.heads)]
+        return [self._keys(one.layer, head) for one in self.schema.layers for head in range(one.heads)]
 
     def _keys(self, layer: int, head: int) -> str:
         return f"keys_{layer}_{head}"
 
-    def _create(self, layout: Layout) -> None:
+    def _create(self, schema: StoreSchema) -> None:
         types = self._service.types
-        for one in layout.layers:
+        for one in schema.layers:
             for head in range(one.heads):
                 fields = {"id": types.INT64, "document": types.INT64, "clock": types.FLOAT}
                 self._service.create(self._keys(one.layer, head), fields, one.dim + 2)
         integers = dict.fromkeys(("document", "layer", "number", "part"), types.INT64)
         self._service.create(BLOBS, {"id": types.VARCHAR, **integers, "data": types.VARCHAR})
         self._service.create(DOCUMENTS, {"id": types.INT64, "body": types.VARCHAR})
-        about = {"layout": layout.to_json(), "last_document": 0, "removals": 0, "changes": 0, "removing": []}
+        about = {"layout": schema.to_json(), "last_document": 0, "removals": 0, "changes": 0, "removing": []}
         self._write(0, about)
 
     def _about(self) -> dict:
@@ -251,10 +251,10 @@ class MilvusEngine(Engine):
                 self.name(("document", row["id"]), str(error))
         return bodies
 
-    def _document(self, number: int, body: dict) -> Document:
+    def _document(self, number: int, body: dict) -> StoredDocument:
         counts = body["counts"]
-        each = {str(s.layer): 2 * s.heads * s.dim * DTYPES[self.layout.dtype].itemsize + 32 for s in self.layout.layers}
-        return Document(
+        each = {str(s.layer): 2 * s.heads * s.dim * DTYPES[self.schema.dtype].itemsize + 32 for s in self.schema.layers}
+        return StoredDocument(
             id=number,
             name=body["name"],
             session=body["session"],
@@ -284,8 +284,8 @@ class MilvusEngine(Engine):
         about = self._about()
         self._write(0, about | {"changes": about["changes"] + 1, "removals": about["removals"] + removal})
 
-    def _put(self, batch: Batch) -> None:
-        document, layers = batch.document, [str(shape.layer) for shape in self.layout.layers]
+    def _put(self, batch: SavePoint) -> None:
+        document, layers = batch.document, [str(shape.layer) for shape in self.schema.layers]
         body = self._bodies([document.id]).get(document.id)
         if body is None:
             body = {"save": 0, "last": {}, "counts": {}, "largest": {}, "pieces": []}
@@ -303,10 +303,10 @@ class MilvusEngine(Engine):
             name = str(layer)
             counts[name] = counts.get(name, 0) + int((tokens.position > last.get(name, -1)).sum())
             last[name] = int(tokens.position[-1])
-            reach = tokens.key.float().norm(dim=-1).max() + admission(tokens.score).abs().max()
+            reach = tokens.key.float().norm(dim=-1).max() + log_admission(tokens.score).abs().max()
             largest[name] = max(largest.get(name, 0.0), float(reach))
         for layer, some in keys.items():
-            whole = [torch.cat([getattr(one, name) for one in some]) for name in ("age", "key", "score", "clock")]
+            whole = [torch.cat([getattr(one, name) for one in some]) for name in ("token_id", "key", "score", "clock")]
             self._send_keys(layer, Keys(*whole), began[str(layer)])
         self._service.send(BLOBS, blobs)
         pieces = {p[0]: p for p in body["pieces"]} | {p.start: (p.start, p.lines, len(p.text)) for p in batch.pieces}
@@ -336,16 +336,16 @@ class MilvusEngine(Engine):
     def _began(self, bodies: dict[int, dict], document: int) -> dict[str, float]:
         """Where the clocks of a document begin."""
         before = [dict(body["clock"]) for number, body in bodies.items() if number < document]
-        return {str(s.layer): sum(clock.get(s.layer, 0.0) for clock in before) for s in self.layout.layers}
+        return {str(s.layer): sum(clock.get(s.layer, 0.0) for clock in before) for s in self.schema.layers}
 
     def _send_keys(self, layer: int, keys: Keys, began: float) -> None:
-        more = torch.stack([admission(keys.score), (began + keys.clock.double()).float()], -1)
-        ages, clock = keys.age.tolist(), keys.clock.tolist()
-        for head in range(self.layout[layer].heads):
+        more = torch.stack([log_admission(keys.score), (began + keys.clock.double()).float()], -1)
+        token_ids, clock = keys.token_id.tolist(), keys.clock.tolist()
+        for head in range(self.schema[layer].heads):
             vectors = torch.cat([keys.key[:, head].float(), more], -1).tolist()
             self._service.send(
                 self._keys(layer, head),
-                [{"id": a, "document": a >> 32, "clock": c, "vector": v} for a, c, v in zip(ages, clock, vectors)],
+                [{"id": a, "document": a >> 32, "clock": c, "vector": v} for a, c, v in zip(token_ids, clock, vectors)],
             )
 
     def _blobs(self, document: int, layer: int, numbers: list[int]) -> dict[int, bytes]:
@@ -374,8 +374,8 @@ class MilvusEngine(Engine):
                 )
         return found
 
-    def _decode(self, data: bytes, layer: int) -> Tokens:
-        shape, kind = self.layout[layer], DTYPES[self.layout.dtype]
+    def _decode(self, data: bytes, layer: int) -> StoredTokens:
+        shape, kind = self.schema[layer], DTYPES[self.schema.dtype]
         heads = (shape.heads, shape.dim)
         fields = [(torch.int64, ()), (kind, heads), (kind, heads), (torch.float32, ()), (torch.float32, ())]
         fields.append((torch.int64, (2,)))
@@ -385,13 +385,13 @@ class MilvusEngine(Engine):
             part = bytearray(data[at : at + count * size])
             read.append(torch.frombuffer(part, dtype=dtype).view(count, *form))
             at += count * size
-        return Tokens(*read)
+        return StoredTokens(*read)
 
     def _clean(self) -> None:
         """What a writer left that was cut off: a removal not finished, and what lies beyond the last save points."""
         self._finish()
         last = self.last_document()
-        for shape in self.layout.layers:
+        for shape in self.schema.layers:
             for head in range(shape.heads):
                 self._service.delete(self._keys(shape.layer, head), f"document > {last}")
         bodies = self._bodies()
@@ -399,7 +399,7 @@ class MilvusEngine(Engine):
         beyond = {number: {} for number in range(1, last + 1) if number not in known and self._stray(number)}
         for number, body in (bodies | beyond).items():
             if not body.get("complete"):
-                for shape in self.layout.layers:
+                for shape in self.schema.layers:
                     position = (number << 32) + body.get("last", {}).get(str(shape.layer), -1)
                     for head in range(shape.heads):
                         self._service.delete(self._keys(shape.layer, head), f"document == {number} and id > {position}")
@@ -409,7 +409,7 @@ class MilvusEngine(Engine):
     def _stray(self, number: int) -> bool:
         """Whether something is there of a document that has no row: its first save point was cut off."""
         return self._service.count(BLOBS, f"document == {number}") > 0 or any(
-            self._service.count(self._keys(shape.layer, 0), f"document == {number}") > 0 for shape in self.layout.layers
+            self._service.count(self._keys(shape.layer, 0), f"document == {number}") > 0 for shape in self.schema.layers
         )
 
     def _finish(self) -> None:
@@ -421,14 +421,14 @@ class MilvusEngine(Engine):
         for document in gone:
             self._broken.pop(document, None)
         self._service.delete(BLOBS, f"document in {gone}")
-        for shape in self.layout.layers:
+        for shape in self.schema.layers:
             for head in range(shape.heads):
                 self._service.delete(self._keys(shape.layer, head), f"document in {gone}")
         bodies = self._bodies()
         for document, body in bodies.items():
             began = self._began(bodies, document)
             if began != body["began"]:
-                for shape in self.layout.layers:
+                for shape in self.schema.layers:
                     for keys in self.scan(shape.layer, [document]):
                         self._send_keys(shape.layer, keys, began[str(shape.layer)])
                 self._write(document, body | {"began": began})
@@ -437,6 +437,6 @@ class MilvusEngine(Engine):
         self.compact()
 
 
-def _encode(tokens: Tokens) -> bytes:
+def _encode(tokens: StoredTokens) -> bytes:
     fields = (tokens.position, tokens.key, tokens.value, tokens.score, tokens.clock, tokens.span)
     return b"".join(field.contiguous().view(-1).view(torch.uint8).numpy().tobytes() for field in fields)

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from ..schema import Batch, Document, Layout, Piece, Tokens
+from ..schema import SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import Keys
 from .base import Absent, Engine
 
@@ -14,28 +14,28 @@ NAMED: dict[str, "RamEngine"] = {}
 
 class RamEngine(Engine):
     @classmethod
-    def open(cls, name: str, layout: Layout | None) -> "RamEngine":
+    def open(cls, name: str, schema: StoreSchema | None) -> "RamEngine":
         engine = NAMED.get(name)
         if engine is None:
-            if layout is None:
+            if schema is None:
                 raise Absent(f"ram:{name}: there is no store; a store in memory ends with its process")
-            engine = cls(layout)
+            engine = cls(schema)
             if name:
                 NAMED[name] = engine
-        elif layout is not None:
-            engine.layout.require(layout, f"ram:{name}")
+        elif schema is not None:
+            engine.schema.require(schema, f"ram:{name}")
         return engine
 
-    def __init__(self, layout: Layout):
-        self.layout = layout
+    def __init__(self, schema: StoreSchema):
+        self.schema = schema
         self._lock = threading.RLock()
-        self._documents: dict[int, Document] = {}
+        self._documents: dict[int, StoredDocument] = {}
         self._last = 0
-        self._entries: dict[int, dict[int, Tokens]] = {one.layer: {} for one in layout.layers}
-        self._pieces: dict[int, dict[int, Piece]] = {}
+        self._entries: dict[int, dict[int, StoredTokens]] = {one.layer: {} for one in schema.layers}
+        self._pieces: dict[int, dict[int, TextPiece]] = {}
         self._states: dict[int, bytes] = {}
 
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[StoredDocument]:
         with self._lock:
             tokens, size = Counter(), Counter()
             for kept in self._entries.values():
@@ -50,7 +50,7 @@ class RamEngine(Engine):
     def last_document(self) -> int:
         return self._last
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[SavePoint]) -> None:
         for batch in batches:
             document = batch.document.id
             with self._lock:
@@ -75,7 +75,7 @@ class RamEngine(Engine):
                 for entry in gone:
                     del self._entries[layer][entry]
 
-    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, StoredTokens]:
         with self._lock:
             kept = self._entries[layer]
             return {entry: kept[entry] for entry in entries if entry in kept}
@@ -88,12 +88,12 @@ class RamEngine(Engine):
             if entry >> 32 in wanted and entry not in unwanted:
                 yield Keys.of(entry >> 32, tokens)
 
-    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         with self._lock:
             mine = [entry for entry in self._entries[layer] if entry >> 32 == document]
             return (max(mine), self._entries[layer][max(mine)]) if mine else None
 
-    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+    def pieces(self, document: int, start: int, end: int) -> list[TextPiece]:
         with self._lock:
             kept = self._pieces.get(document, {})
             return [kept[at] for at in sorted(kept) if at < end and at + len(kept[at].text) > start]

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..schema import DTYPES, PIECE, Document, LayerLayout, Piece, Tokens
+from ..schema import DTYPES, PIECE_BYTES, LayerSchema, StoredDocument, StoredTokens, TextPiece
 from .tables import INTO_DOCUMENTS, encoded, seal, sound
 
 
-def document(row: tuple) -> tuple[Document, Counter | None] | None:
+def document(row: tuple) -> tuple[StoredDocument, Counter | None] | None:
     """A sound row, and the tokens of each layer, where it says them. None for what is no document."""
     number, name, session, time, digest, sources, length, ran, complete = row[:9]
     try:
@@ -25,7 +25,9 @@ def document(row: tuple) -> tuple[Document, Counter | None] | None:
         return None
     if not (type(length) is int and length >= 0 and number > 0 and isinstance(time, float)):
         return None
-    return Document(number, name, session, time, digest, tuple(sources), 0, length, 0, ran, bool(complete)), counts
+    return StoredDocument(
+        number, name, session, time, digest, tuple(sources), 0, length, 0, ran, bool(complete)
+    ), counts
 
 
 def clock(text: str) -> tuple[tuple[tuple[int, float], ...], Counter | None]:
@@ -50,19 +52,19 @@ def put_document(sql: sqlite3.Connection, row: tuple) -> None:
     sql.execute(f"REPLACE {INTO_DOCUMENTS}", (row[0], encoded(row[1]), encoded(row[2]), *row[3:], seal(row)))
 
 
-def piece(row: tuple) -> Piece | None:
+def piece(row: tuple) -> TextPiece | None:
     """None for a damaged one."""
     _, start, lines, length, text, _ = row
     if not sound(row):
         return None
     try:
-        read = zlib.decompressobj().decompress(text, PIECE)
+        read = zlib.decompressobj().decompress(text, PIECE_BYTES)
     except zlib.error:
         return None
-    return Piece(start, lines, read) if len(read) == length else None
+    return TextPiece(start, lines, read) if len(read) == length else None
 
 
-def keys_fit(row: tuple, shape: LayerLayout, dtype: str) -> bool:
+def keys_fit(row: tuple, shape: LayerSchema, dtype: str) -> bool:
     """Whether a row of keys is what a layer of that shape stores."""
     count, width = row[1], shape.heads * shape.dim * DTYPES[dtype].itemsize
     return (
@@ -73,7 +75,7 @@ def keys_fit(row: tuple, shape: LayerLayout, dtype: str) -> bool:
     )
 
 
-def tokens(row: tuple, shape: LayerLayout, dtype: str) -> Tokens | None:
+def tokens(row: tuple, shape: LayerSchema, dtype: str) -> StoredTokens | None:
     """Of the rows of an entry side by side, keys and values."""
     kind, heads = DTYPES[dtype], (-1, shape.heads, shape.dim)
     keys, values = row[:7], row[7:]
@@ -81,7 +83,7 @@ def tokens(row: tuple, shape: LayerLayout, dtype: str) -> Tokens | None:
         return None
     if values[0] != keys[0] or (len(values[1]), len(values[2])) != (len(row[5]), 16 * row[1]):
         return None
-    return Tokens(
+    return StoredTokens(
         position=tensor(row[2], torch.int64),
         key=tensor(row[5], kind).view(heads),
         value=tensor(row[8], kind).view(heads),
@@ -91,7 +93,7 @@ def tokens(row: tuple, shape: LayerLayout, dtype: str) -> Tokens | None:
     )
 
 
-def token_bytes(shape: LayerLayout, dtype: str) -> tuple[int, int]:
+def token_bytes(shape: LayerSchema, dtype: str) -> tuple[int, int]:
     """Of a token: what search needs, and the rest."""
     heads = shape.heads * shape.dim * DTYPES[dtype].itemsize
     return heads + 16, heads + 16

@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..._utils.files import replacing
-from ..schema import Layout
+from ..schema import StoreSchema
 from .pages import pages_of, table_rows
-from .tables import FORMAT, INTO_DOCUMENTS, PAGE, about, check_schema, decoded, encoded, set_about, sound, statements
+from .tables import FORMAT, INTO_DOCUMENTS, PAGE, about, check_tables, decoded, encoded, set_about, sound, statements
 from .walk import rows
 
 
@@ -32,11 +32,11 @@ class Salvaged:
     half: Counter = field(default_factory=Counter)  # (document, layer): entries without their other half
 
 
-def layout_of(path: Path) -> Layout | None:
-    """What a damaged file itself still says of its layout."""
+def schema_of(path: Path) -> StoreSchema | None:
+    """What a damaged file itself still says of its schema."""
     for _, row in _rows(path):
         if len(row) == 3 and row[0] == "layout" and sound(row):
-            return Layout.from_json(row[1])
+            return StoreSchema.from_json(row[1])
     return None
 
 
@@ -59,7 +59,7 @@ def settled(path: Path, folder: Path) -> Path:
     return copy
 
 
-def salvage(source: Path, target: Path, layout: Layout, without: Collection[int] = ()) -> Salvaged:
+def salvage(source: Path, target: Path, schema: StoreSchema, without: Collection[int] = ()) -> Salvaged:
     """Write the sound rows of `source`, but for those of the documents `without`, to `target`, whole or not at all.
 
     OSError where there is no room for it.
@@ -67,23 +67,23 @@ def salvage(source: Path, target: Path, layout: Layout, without: Collection[int]
     with replacing(target) as partial:
         sql = sqlite3.connect(partial, isolation_level=None)
         try:
-            return _fill(sql, source, layout, set(without))
+            return _fill(sql, source, schema, set(without))
         except sqlite3.Error as error:
             raise OSError(f"{target}: {error}") from error
         finally:
             sql.close()
 
 
-def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[int]) -> Salvaged:
+def _fill(sql: sqlite3.Connection, source: Path, schema: StoreSchema, without: set[int]) -> Salvaged:
     sql.execute(f"PRAGMA page_size = {PAGE}")
     sql.execute("PRAGMA journal_mode = OFF")
     sql.execute("PRAGMA synchronous = OFF")  # whoever renames it syncs it
     sql.execute("BEGIN")
-    for statement in statements(layout):
+    for statement in statements(schema):
         sql.execute(statement)
     result, broken = Salvaged(), set()
-    for rowid, row in chain(_rows(source), _by_sqlite(source, layout)):
-        found = _table(rowid, row, layout)
+    for rowid, row in chain(_rows(source), _by_sqlite(source, schema)):
+        found = _table(rowid, row, schema)
         if found is None:
             if len(row) != 5 and (rowid, row) not in broken:  # those are the schema's own
                 broken.add((rowid, row))
@@ -92,7 +92,7 @@ def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[in
     result.broken = len(broken)
     here = "(SELECT id FROM documents)"
     homeless = f"WHERE id >> 32 NOT IN {here}"
-    for shape in layout.layers:
+    for shape in schema.layers:
         mine, other = f"keys_{shape.layer}", f"values_{shape.layer}"
         for one in (mine, other):
             for document, count in sql.execute(f"SELECT id >> 32, count(*) FROM {one} {homeless} GROUP BY 1"):
@@ -116,7 +116,7 @@ def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[in
     if kept["documents"] is not None:
         result.said = int(kept["documents"])
     last = max(last, int(kept["last_document"] or 0))
-    facts = {"format": FORMAT, "layout": layout.to_json(), "last_document": last, "documents": len(ids)}
+    facts = {"format": FORMAT, "layout": schema.to_json(), "last_document": last, "documents": len(ids)}
     facts |= {"removals": int(kept["removals"] or 0) + 1}
     sql.execute("DELETE FROM about")
     for name, value in facts.items():
@@ -135,14 +135,14 @@ def _rows(path: Path) -> Iterator[tuple[int, tuple]]:
     return table_rows(path, PAGE)
 
 
-def _by_sqlite(source: Path, layout: Layout) -> Iterator[tuple[int, tuple]]:
+def _by_sqlite(source: Path, schema: StoreSchema) -> Iterator[tuple[int, tuple]]:
     """The rows that SQLite itself can reach: a page of which it knows more than the page says."""
     sql = sqlite3.connect(f"file:{quote(os.fsencode(source))}?mode=ro&immutable=1", uri=True, isolation_level=None)
     sql.text_factory = decoded
     try:
         sql.execute("PRAGMA writable_schema = ON")
-        check_schema(sql, str(source))
-        for table in (statement.split()[2] for statement in statements(layout)):
+        check_tables(sql, str(source))
+        for table in (statement.split()[2] for statement in statements(schema)):
             for some in rows(lambda: nullcontext(sql), table, "rowid, *"):
                 yield from ((row[0], row[1:]) for row in some)
     except (sqlite3.Error, ValueError):  # its pages have been read all the same
@@ -151,7 +151,7 @@ def _by_sqlite(source: Path, layout: Layout) -> Iterator[tuple[int, tuple]]:
         sql.close()
 
 
-def _table(rowid: int, row: tuple, layout: Layout) -> tuple[str, tuple] | None:
+def _table(rowid: int, row: tuple, schema: StoreSchema) -> tuple[str, tuple] | None:
     """The statement that keeps a row, where it is not there yet, and its values. None where its seal does not hold."""
     if len(row) == 3 and sound(row):
         return "INSERT OR IGNORE INTO about VALUES (?, ?, ?)", row
@@ -163,7 +163,7 @@ def _table(rowid: int, row: tuple, layout: Layout) -> tuple[str, tuple] | None:
             return f"INSERT OR IGNORE {INTO_DOCUMENTS}", (row[0], encoded(row[1]), encoded(row[2]), *row[3:])
     if len(row) in (4, 7):
         row = (rowid, *row[1:])
-        for shape in layout.layers:
+        for shape in schema.layers:
             if sound(row, shape.layer):
                 table, marks = ("keys", "?, ?, ?, ?, ?, ?, ?") if len(row) == 7 else ("values", "?, ?, ?, ?")
                 return f"INSERT OR IGNORE INTO {table}_{shape.layer} VALUES ({marks})", row
@@ -177,4 +177,4 @@ def _of(statement: str, row: tuple) -> set[int]:
     return {row[0] >> 32 if len(row) in (4, 7) else row[0]}
 
 
-__all__ = ["Salvaged", "layout_of", "salvage", "settled"]
+__all__ = ["Salvaged", "salvage", "schema_of", "settled"]

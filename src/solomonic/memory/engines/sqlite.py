@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..._utils.files import write
-from ..schema import DTYPES, Batch, Document, LayerLayout, Layout, Piece, Tokens
+from ..schema import DTYPES, LayerSchema, SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import ExactIndex, Keys
 from . import records
 from .base import Absent, Engine, Unfinished, Unwritable
@@ -39,21 +39,21 @@ from .tables import (
     PIECE,
     VALUES,
     about,
-    check_schema,
+    check_tables,
     decoded,
     require_tables,
     seal,
-    sealed_layout,
+    sealed_schema,
     set_about,
     sound,
     statements,
-    unsealed_layout,
+    unsealed_schema,
 )
 from .verify import AGAIN, file_problems, layer_problems, stray_texts
 from .walk import is_damage, rows
 
 FILE = "store.sqlite"
-LAYOUT = f"{FILE}.layout"  # a copy, for when the file has lost its own
+SCHEMA_FILE = f"{FILE}.layout"  # a copy, for when the file has lost its own
 MAPPED = 1 << 30
 CHUNK = 1 << 20
 SCAN = 1024  # entries read at a time
@@ -68,7 +68,7 @@ class Broken(Unwritable):
 
 class DiskEngine(Engine):
     @classmethod
-    def open(cls, path: str, layout: Layout | None, write: bool) -> "DiskEngine":
+    def open(cls, path: str, schema: StoreSchema | None, write: bool) -> "DiskEngine":
         folder = Path(path)
         if not path:
             raise ValueError("file: expected the path of a store, got none")
@@ -76,7 +76,7 @@ class DiskEngine(Engine):
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder}: expected the folder of a store, got a file")
         if not file.exists():
-            if (folder / LAYOUT).exists():
+            if (folder / SCHEMA_FILE).exists():
                 raise ValueError(f"{folder}: expected the folder of a store, got one whose {FILE} is gone")
             if folder.exists() and any(
                 one.name != "lock" and not one.name.startswith(FILE) for one in folder.iterdir()
@@ -84,11 +84,11 @@ class DiskEngine(Engine):
                 raise ValueError(f"{folder}: expected the folder of a store, got one that holds something else")
             if not write:
                 raise Absent(f"{folder}: there is no store; `solomonic memory add` makes one")
-            if layout is None:
-                raise Absent(f"{folder}: expected a store that is there, or a layout for a new one")
-        return cls(folder, layout, write)
+            if schema is None:
+                raise Absent(f"{folder}: expected a store that is there, or a schema for a new one")
+        return cls(folder, schema, write)
 
-    def __init__(self, folder: Path, layout: Layout | None, write: bool):
+    def __init__(self, folder: Path, schema: StoreSchema | None, write: bool):
         self.folder, self._uri = folder, str(folder)
         self._held = self._copied = None
         self._writing, self._reading = threading.RLock(), threading.RLock()
@@ -103,16 +103,16 @@ class DiskEngine(Engine):
             self._reader = self._connect()
             tables = self._tables()
             if not tables:
-                if (folder / LAYOUT).exists():
+                if (folder / SCHEMA_FILE).exists():
                     raise ValueError(f"{folder}: the file {FILE} is empty, and held a store")
-                if not write or layout is None:
+                if not write or schema is None:
                     raise Absent(f"{folder}: there is no store; `solomonic memory add` makes one")
-                self._create(layout)
+                self._create(schema)
                 tables = self._tables()
-            self.layout = self._own_layout()
-            require_tables(tables, self.layout, self._uri)
-            if layout is not None:
-                self.layout.require(layout, self._uri)
+            self.schema = self._own_schema()
+            require_tables(tables, self.schema, self._uri)
+            if schema is not None:
+                self.schema.require(schema, self._uri)
             self._writer = self._connect(write=True) if write else None
             self._changes, self._removals, self._file = -1, 0, self._identity()
             if write:
@@ -121,7 +121,7 @@ class DiskEngine(Engine):
             self.close()
             raise
 
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[StoredDocument]:
         with self._reads() as sql, _snapshot(sql):
             documents, damaged, found = [], {}, 0
             for some in rows(self._reads, "documents", DOCUMENT):
@@ -150,7 +150,7 @@ class DiskEngine(Engine):
                 f"{self._uri}: document {number} ({name!r}) is damaged and is left out; forget it (memory forget --id "
                 f"{number}) and add it again",
             )
-        each = {shape.layer: sum(token_bytes(shape, self.layout.dtype)) for shape in self.layout.layers}
+        each = {shape.layer: sum(token_bytes(shape, self.schema.dtype)) for shape in self.schema.layers}
         listed = []
         for document, counts in documents:
             if counts is None:
@@ -176,7 +176,7 @@ class DiskEngine(Engine):
             return int(said)
         return max([0, *self._names, *self._damaged, *self._homeless()])
 
-    def commit(self, batches: Sequence[Batch]) -> None:
+    def commit(self, batches: Sequence[SavePoint]) -> None:
         with self._writes() as sql:
             for batch in batches:
                 self._put(sql, batch)
@@ -188,7 +188,7 @@ class DiskEngine(Engine):
                 said = about(sql, "documents")
                 sql.executemany("DELETE FROM documents WHERE id = ?", [(document,) for document in documents])
                 homeless = "NOT IN (SELECT id FROM documents)"  # looked for row by row: an index may be wrong
-                for shape in self.layout.layers:
+                for shape in self.schema.layers:
                     for table in ("keys", "values"):
                         sql.execute(f"DELETE FROM {table}_{shape.layer} WHERE id >> 32 {homeless}")
                 sql.execute(f"DELETE FROM pieces NOT INDEXED WHERE document {homeless}")
@@ -210,7 +210,7 @@ class DiskEngine(Engine):
                     fewer.setdefault(entry >> 32, Counter())[layer] += row[0] if row else 0
                 for table in ("keys", "values"):
                     sql.executemany(
-                        f"DELETE FROM {table}_{self.layout[layer].layer} WHERE id = ?", [(e,) for e in gone]
+                        f"DELETE FROM {table}_{self.schema[layer].layer} WHERE id = ?", [(e,) for e in gone]
                     )
             for document, counts in fewer.items():
                 self._recount(sql, document, counts)
@@ -218,11 +218,11 @@ class DiskEngine(Engine):
         self._finish()
         self.documents()
 
-    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
-        shape, found = self.layout[layer], {}
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, StoredTokens]:
+        shape, found = self.schema[layer], {}
         for begin in range(0, len(entries), SCAN):
             for row in self._both(shape, entries[begin : begin + SCAN]):
-                read = records.tokens(row, shape, self.layout.dtype)
+                read = records.tokens(row, shape, self.schema.dtype)
                 if read is None:
                     self._name_part(row[0] >> 32, layer)
                 else:
@@ -230,7 +230,7 @@ class DiskEngine(Engine):
         return found
 
     def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
-        shape, dtype = self.layout[layer], DTYPES[self.layout.dtype]
+        shape, dtype = self.schema[layer], DTYPES[self.schema.dtype]
         wanted, unwanted = set(documents), set(without)
         if not wanted:
             return
@@ -238,7 +238,7 @@ class DiskEngine(Engine):
         counted, spoilt = Counter(), set()
         for some in rows(self._reads, f"keys_{shape.layer}", KEYS, (min(wanted) << 32) - 1, last):
             some = [row for row in some if row[0] >> 32 in wanted and row[0] not in unwanted]
-            good = [row for row in some if sound(row, layer) and keys_fit(row, shape, self.layout.dtype)]
+            good = [row for row in some if sound(row, layer) and keys_fit(row, shape, self.schema.dtype)]
             if len(good) < len(some):
                 spoilt |= {row[0] >> 32 for row in some} - {row[0] >> 32 for row in good}
                 spoilt |= {row[0] >> 32 for row in set(some) - set(good)}
@@ -261,16 +261,16 @@ class DiskEngine(Engine):
             said = self._counts.get(document)
             self._name_part(document, layer, said and f"{said.get(layer, 0) - counted[document]} of {said.get(layer)}")
 
-    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         with self._reads() as sql:
             (entry,) = sql.execute(
-                f"SELECT max(id) FROM keys_{self.layout[layer].layer} WHERE id BETWEEN ? AND ?",
+                f"SELECT max(id) FROM keys_{self.schema[layer].layer} WHERE id BETWEEN ? AND ?",
                 (document << 32, (document << 32) | 0xFFFFFFFF),
             ).fetchone()
         found = {} if entry is None else self.fetch(layer, [entry])
         return next(iter(found.items()), None)
 
-    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+    def pieces(self, document: int, start: int, end: int) -> list[TextPiece]:
         found, whole = self._pieces(document, start, end)
         if not whole and not self._taken():
             self.name(
@@ -287,9 +287,9 @@ class DiskEngine(Engine):
             raise ValueError(f"{self._uri}: document {document} is damaged; {AGAIN}")
         return row[9]
 
-    def whole(self, document: Document) -> bool:
+    def whole(self, document: StoredDocument) -> bool:
         first, last = (document.id << 32) - 1, (document.id << 32) | 0xFFFFFFFF
-        for shape in self.layout.layers:
+        for shape in self.schema.layers:
             here, count, broken = set(), 0, []
             for table, columns in (("keys", KEYS), ("values", VALUES)):
                 for some in rows(self._reads, f"{table}_{shape.layer}", columns, first, last, lambda: broken.append(1)):
@@ -313,8 +313,8 @@ class DiskEngine(Engine):
     def index(
         self, layer: int, documents: Collection[int], without: Collection[int], kind: type[ExactIndex] = ExactIndex
     ) -> ExactIndex:
-        shape = self.layout[layer]
-        index = kind(shape, DTYPES[self.layout.dtype], self._allocate)
+        shape = self.schema[layer]
+        index = kind(shape, DTYPES[self.schema.dtype], self._allocate)
         said = [self._counts.get(document) for document in documents]
         if None in said:
             with self._reads() as sql:
@@ -324,7 +324,7 @@ class DiskEngine(Engine):
                     if not is_damage(error):
                         raise
                     count = 0
-            room = (self.folder / FILE).stat().st_size // sum(token_bytes(shape, self.layout.dtype))
+            room = (self.folder / FILE).stat().st_size // sum(token_bytes(shape, self.schema.dtype))
             count = min(max(int(count), 0), room)
         else:
             count = sum(one.get(layer, 0) for one in said)
@@ -362,8 +362,8 @@ class DiskEngine(Engine):
         documents = {document.id: document for document in self.documents()}
         problems = [f"document {number} ({name!r}) is damaged" for number, name in self._damaged.items()]
         damaged = set(self._damaged)
-        for shape in self.layout.layers:
-            problems += layer_problems(self._reads, shape, self.layout.dtype, documents, damaged, self._counts)
+        for shape in self.schema.layers:
+            problems += layer_problems(self._reads, shape, self.schema.dtype, documents, damaged, self._counts)
         for document in documents.values():
             pieces, whole = self._pieces(document.id, 0, document.text)
             if not whole or sum(len(piece.text) for piece in pieces) != document.text:
@@ -440,43 +440,43 @@ class DiskEngine(Engine):
         """The tables of the file, after a look at all that is in its schema."""
         with self._reads() as sql:
             try:
-                return check_schema(sql, self._uri)
+                return check_tables(sql, self._uri)
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
                 sql.execute("PRAGMA writable_schema = ON")  # a file that was cut off is read all the same
-                names = check_schema(sql, self._uri)
+                names = check_tables(sql, self._uri)
                 self.name("file", f"{self._uri}: the file {FILE} is damaged ({error}); what can be read is served")
                 return names
 
-    def _own_layout(self) -> Layout:
+    def _own_schema(self) -> StoreSchema:
         came = self._about("format")
         if came is not None and came != str(FORMAT):
             raise ValueError(f"{self.folder}: expected a store of format {FORMAT}, got {came!r}")
-        text, copy = self._about("layout"), self.folder / LAYOUT
+        text, copy = self._about("layout"), self.folder / SCHEMA_FILE
         if text is not None:
-            layout = Layout.from_json(text)
+            schema = StoreSchema.from_json(text)
             if self._held is not None and not copy.exists():
                 with suppress(OSError):
-                    write(copy, sealed_layout(layout))
-            return layout
+                    write(copy, sealed_schema(schema))
+            return schema
         kept = None
         with suppress(OSError, UnicodeDecodeError):
-            kept = unsealed_layout(copy.read_text(encoding="utf-8"))
+            kept = unsealed_schema(copy.read_text(encoding="utf-8"))
         if kept is None:
-            raise ValueError(f"{self._uri}: the store's layout is damaged; what it holds cannot be read without it")
-        self.name("layout", f"{self._uri}: the store's own layout is damaged; its copy, {LAYOUT}, is used")
+            raise ValueError(f"{self._uri}: the store's schema is damaged; what it holds cannot be read without it")
+        self.name("layout", f"{self._uri}: the store's own schema is damaged; its copy, {SCHEMA_FILE}, is used")
         return kept
 
-    def _create(self, layout: Layout) -> None:
+    def _create(self, schema: StoreSchema) -> None:
         with self._reading, self._errors(OSError):
             sql = self._reader
             sql.execute(f"PRAGMA page_size = {PAGE}")
             sql.execute("PRAGMA journal_mode = WAL")
             sql.execute("BEGIN IMMEDIATE")
-            for statement in statements(layout):
+            for statement in statements(schema):
                 sql.execute(statement)
-            facts = {"format": FORMAT, "layout": layout.to_json(), "last_document": 0, "removals": 0, "documents": 0}
+            facts = {"format": FORMAT, "layout": schema.to_json(), "last_document": 0, "removals": 0, "documents": 0}
             for name, value in facts.items():
                 set_about(sql, name, str(value))
             sql.execute("COMMIT")
@@ -488,7 +488,7 @@ class DiskEngine(Engine):
         """
         for path in self.folder.glob(f"{FILE}.keys.*"):
             path.unlink(missing_ok=True)
-        facts = {"format": FORMAT, "layout": self.layout.to_json(), "removals": secrets.randbits(31)}
+        facts = {"format": FORMAT, "layout": self.schema.to_json(), "removals": secrets.randbits(31)}
         lost = {name: value for name, value in facts.items() if self._about(name) is None}
         if (last := self._about("last_document")) is None or not last.isdecimal():
             lost["last_document"] = self.last_document()
@@ -547,7 +547,7 @@ class DiskEngine(Engine):
     def _homeless(self) -> set[int]:
         """Documents of which there are entries or text, and no row that `documents` could read."""
         found = set()
-        for table in [f"keys_{shape.layer}" for shape in self.layout.layers]:
+        for table in [f"keys_{shape.layer}" for shape in self.schema.layers]:
             for some in rows(self._reads, table, "rowid"):
                 found |= {entry >> 32 for (entry,) in some}
         for some in rows(self._reads, "pieces", "rowid, document"):
@@ -561,8 +561,8 @@ class DiskEngine(Engine):
         """Tokens, and bytes but for the text, of documents whose own rows do not say it."""
         tokens, size = Counter(), Counter()
         if documents:
-            for shape in self.layout.layers:
-                each = sum(token_bytes(shape, self.layout.dtype))
+            for shape in self.schema.layers:
+                each = sum(token_bytes(shape, self.schema.dtype))
                 for some in rows(self._reads, f"keys_{shape.layer}", "rowid, tokens"):
                     for entry, count in some:
                         if isinstance(count, int):
@@ -577,7 +577,7 @@ class DiskEngine(Engine):
                 size[document] += length or 0
         return size
 
-    def _both(self, shape: LayerLayout, entries: list[int]) -> list[tuple]:
+    def _both(self, shape: LayerSchema, entries: list[int]) -> list[tuple]:
         """The rows of entries, of both tables side by side; those that can be read."""
         columns = ", ".join([f"k.{name}" for name in KEYS.split(", ")] + [f"v.{name}" for name in VALUES.split(", ")])
         query = (
@@ -599,7 +599,7 @@ class DiskEngine(Engine):
                     self._name_part(entry >> 32, shape.layer)
             return found
 
-    def _pieces(self, document: int, start: int, end: int) -> tuple[list[Piece], bool]:
+    def _pieces(self, document: int, start: int, end: int) -> tuple[list[TextPiece], bool]:
         """The pieces that overlap the bytes, and whether all of them are there."""
         end = min(end, self._lengths.get(document, end))
         found: list[tuple] = []
@@ -625,7 +625,7 @@ class DiskEngine(Engine):
         pieces = [again[at] for at in sorted(again)]
         return pieces, self._covers(pieces, document, start, end)
 
-    def _covers(self, pieces: list[Piece], document: int, start: int, end: int) -> bool:
+    def _covers(self, pieces: list[TextPiece], document: int, start: int, end: int) -> bool:
         at = start
         for piece in pieces:
             if piece.start > at:
@@ -646,7 +646,7 @@ class DiskEngine(Engine):
             f"{self._uri}: document {document} ({self._names.get(document, '')!r}): {what}; {AGAIN}",
         )
 
-    # Writing
+    # DocumentWriter
 
     @contextmanager
     def _writes(self) -> Iterator[sqlite3.Connection]:
@@ -662,7 +662,7 @@ class DiskEngine(Engine):
                     sql.execute("ROLLBACK")
                 raise
 
-    def _put(self, sql: sqlite3.Connection, batch: Batch) -> None:
+    def _put(self, sql: sqlite3.Connection, batch: SavePoint) -> None:
         d = batch.document
         before = sql.execute("SELECT clock FROM documents WHERE id = ?", (d.id,)).fetchone()
         counts = Counter() if before is None else records.clock(before[0])[1]
@@ -745,7 +745,7 @@ class DiskEngine(Engine):
                     self._writer.execute("PRAGMA writable_schema = ON")
                     self._writer.execute("PRAGMA journal_mode = DELETE").fetchone()  # the log goes into the file
                 self._writer.close()
-                kept = salvage(file, file, self.layout, without)
+                kept = salvage(file, file, self.schema, without)
             finally:
                 self._reader, self._writer = self._connect(), self._connect(write=True)
                 self._changes, self._file = -1, self._identity()

@@ -5,7 +5,7 @@ import sqlite3
 import struct
 from hashlib import blake2b
 
-from ..schema import Layout
+from ..schema import StoreSchema
 
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) STRICT;
@@ -34,13 +34,13 @@ KEYS = "id, tokens, position, score, clock, key, seal"
 VALUES = "id, value, span, seal"
 
 
-def statements(layout: Layout) -> list[str]:
-    """What makes the tables of a store of this layout."""
-    text = TABLES + "".join(LAYER_TABLES.format(one.layer) for one in layout.layers)
+def statements(schema: StoreSchema) -> list[str]:
+    """What makes the tables of a store of this schema."""
+    text = TABLES + "".join(LAYER_TABLES.format(one.layer) for one in schema.layers)
     return [statement for part in text.split(";\n") if (statement := part.strip())]
 
 
-def check_schema(sql: sqlite3.Connection, uri: str) -> set[str]:
+def check_tables(sql: sqlite3.Connection, uri: str) -> set[str]:
     """The names of the tables. ValueError for anything that no store of ours has: nothing of it has been run."""
     found = sql.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
     names = {name for kind, name, *_ in found if kind == "table"}
@@ -62,12 +62,12 @@ def _expected(name: str) -> str:
     return every.get(name, "")
 
 
-def require_tables(names: set[str], layout: Layout, uri: str) -> None:
+def require_tables(names: set[str], schema: StoreSchema, uri: str) -> None:
     """ValueError where one is missing, or one too many."""
-    expected = {statement.split()[2] for statement in statements(layout)}
+    expected = {statement.split()[2] for statement in statements(schema)}
     if names != expected:
         what = ", ".join(sorted(names ^ expected))
-        raise ValueError(f"{uri}: expected the tables of its layout, not {what}; run `solomonic memory repair`")
+        raise ValueError(f"{uri}: expected the tables of its schema, not {what}; run `solomonic memory repair`")
 
 
 def seal(row: tuple, layer: int = -1) -> bytes:
@@ -94,18 +94,18 @@ def set_about(sql: sqlite3.Connection, name: str, value: str) -> None:
     sql.execute("REPLACE INTO about VALUES (?, ?, ?)", (name, value, seal((name, value))))
 
 
-def sealed_layout(layout: Layout) -> str:
-    """The copy of a layout that is kept beside the file, for when the file has lost it."""
-    text = layout.to_json()
+def sealed_schema(schema: StoreSchema) -> str:
+    """The copy of a schema that is kept beside the file, for when the file has lost it."""
+    text = schema.to_json()
     return json.dumps({"layout": text, "seal": seal((text,)).hex()}) + "\n"
 
 
-def unsealed_layout(text: str) -> Layout | None:
+def unsealed_schema(text: str) -> StoreSchema | None:
     """None for what is damaged."""
     try:
         read = json.loads(text)
         if seal((read["layout"],)).hex() == read["seal"]:
-            return Layout.from_json(read["layout"])
+            return StoreSchema.from_json(read["layout"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from ..schema import Document, LayerLayout
+from ..schema import LayerSchema, StoredDocument
 from .records import keys_fit
 from .tables import KEYS, PIECE, VALUES, sound
 from .walk import is_damage, rows
@@ -16,7 +16,7 @@ Reads = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 
 def layer_problems(
-    reads: Reads, shape: LayerLayout, dtype: str, documents: dict[int, Document], damaged: set[int], counts: dict
+    reads: Reads, shape: LayerSchema, dtype: str, documents: dict[int, StoredDocument], damaged: set[int], counts: dict
 ) -> list[str]:
     """Of the entries of a layer. counts: of a document, the tokens of each layer, where it says so."""
     layer, here, count = shape.layer, set(), Counter()

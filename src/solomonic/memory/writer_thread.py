@@ -4,27 +4,27 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .schema import Batch
+from .schema import SavePoint
 
 
-class Writer:
+class WriterThread:
     """`put` returns at once, but while more than `backlog` bytes wait to be written; then it waits for the disk.
 
     The first error ends it: `error` has it, what was not written is counted in `lost`, and nothing more is written.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Batch]], None], done: Callable[[Batch], None], backlog: int):
+    def __init__(self, commit: Callable[[Sequence[SavePoint]], None], done: Callable[[SavePoint], None], backlog: int):
         self.error: Exception | None = None
         self.lost = 0
         self.waiting = 0
         self._commit, self._done, self._backlog = commit, done, backlog
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[SavePoint] = deque()
         self._change = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="memory-writer", daemon=True)
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: SavePoint) -> None:
         with self._change:
             self._change.wait_for(lambda: self.waiting <= self._backlog or self.error)
             if self.error:
