@@ -76,7 +76,7 @@ def check(folder: str, said: list[list[str]]) -> dict[str, int]:
         assert complete - forgetting <= documents.keys() and saved.keys() - forgetting <= documents.keys()
         assert all(documents[name].complete for name in complete & documents.keys())
         for name, document in documents.items():
-            state = store._engine.state(document.id)
+            state = store.contents.engine.state(document.id)
             size = SIZE if document.complete else int(state)
             assert size >= saved.get(name, 0)
             assert document.text == TEXT * size
@@ -85,7 +85,7 @@ def check(folder: str, said: list[list[str]]) -> dict[str, int]:
                 expected = kept(tokens_of(int(name), layer, SIZE))[:size]
                 blocks = (expected.position // SCHEMA[layer].block).unique()
                 ids = ((document.id << 32) | blocks).tolist()
-                found = store._engine.fetch(layer, ids)
+                found = store.contents.engine.fetch(layer, ids)
                 assert sorted(found) == ids and sum(len(t) for t in found.values()) == size
                 key = torch.cat([found[i].key for i in ids])
                 assert torch.equal(key, expected.key)

@@ -176,9 +176,9 @@ def test_writing_does_not_wait_for_the_disk(folder, monkeypatch):
             document.write(1, tokens[i : i + 1])
             document.save(b"%d" % i)
             store.search(1, queries(1), 1)
-            assert not store._engine.documents()  # nothing is on the disk yet
+            assert not store.contents.engine.documents()  # nothing is on the disk yet
         store.flush()
-        assert store._engine.state(document.id) == b"9"
+        assert store.contents.engine.state(document.id) == b"9"
     assert len(sizes) <= 4 and sum(sizes) == 11  # what waits is written together
 
 
@@ -218,10 +218,10 @@ def test_a_removal_that_was_cut_off_is_finished(folder, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(disk.DiskEngine, "compact", cut_off)
             store.forget([1])
-        assert store._engine._about("unfinished") is not None
+        assert store.contents.engine._about("unfinished") is not None
     (Path(folder) / f"{disk.FILE}.keys.abc").write_bytes(b"left")
     with opened(folder) as store:
-        assert store._engine._about("unfinished") is None and store.verify() == []
+        assert store.contents.engine._about("unfinished") is None and store.verify() == []
         assert kept(tokens_of(0)).key[:2].numpy().tobytes() not in contents(folder)
         assert not list(Path(folder).glob("*.keys.*"))
 
@@ -242,7 +242,7 @@ def test_what_a_removal_cannot_have_is_said(folder, monkeypatch):
         assert [d.name for d in store.documents()] == ["b"]
         assert kept(tokens_of(0)).key[:2].numpy().tobytes() not in contents(folder)
         store.compact()
-        assert store._engine._about("unfinished") is None
+        assert store.contents.engine._about("unfinished") is None
 
 
 def test_a_store_that_may_only_be_read(monkeypatch):

@@ -88,23 +88,26 @@ def test_what_reading_makes_of_entries_is_not_kept_with_them(tmp_path):
             document.write(1, tokens_of(1))
             answers(store)
         answers(store)
-        kept = [tokens for layer in (1, 3) for tokens in store._engine._entries[layer].values()]
-        assert len(kept) > 10 and not any("packed" in vars(tokens) for tokens in kept)
+        in_engine = []
+        for layer in (1, 3):
+            ids = store.search(layer, queries(layer), 200).entry.unique()
+            in_engine += store.contents.engine.fetch(layer, ids.tolist()).values()
+        assert len(in_engine) > 10 and not any("packed" in vars(tokens) for tokens in in_engine)
 
 
 def test_the_entries_that_were_read_last_are_kept():
     tokens = kept(tokens_of(0))
-    recent = LRUCache(room=3 * tokens.nbytes())
+    cache = LRUCache(capacity=3 * tokens.nbytes())
     for entry in range(3):
-        recent.put(1, entry, tokens)
-    assert recent.get(1, 0) is tokens and recent.get(3, 0) is None
-    recent.put(1, 3, tokens)  # instead of what was asked for longest ago
-    assert [recent.get(1, entry) is tokens for entry in range(4)] == [True, False, True, True]
-    recent.drop(1, 2)
-    recent.put(1, 4, tokens)
-    assert [recent.get(1, entry) is tokens for entry in range(5)] == [True, False, False, True, True]
-    recent.clear()
-    assert recent.get(1, 0) is None
+        cache.put(1, entry, tokens)
+    assert cache.get(1, 0) is tokens and cache.get(3, 0) is None
+    cache.put(1, 3, tokens)  # instead of what was asked for longest ago
+    assert [cache.get(1, entry) is tokens for entry in range(4)] == [True, False, True, True]
+    cache.drop(1, 2)
+    cache.put(1, 4, tokens)
+    assert [cache.get(1, entry) is tokens for entry in range(5)] == [True, False, False, True, True]
+    cache.clear()
+    assert cache.get(1, 0) is None
 
 
 def test_all_is_there_after_reopening(uri):

@@ -119,7 +119,7 @@ def test_the_compiled_search_gives_the_same_answers(dtype, options, monkeypatch)
             with monkeypatch.context() as without:
                 without.setattr(lists, "compiled", lambda: None)
                 assert same(got, answers(store, **options))
-        assert store._indexes[0].size > store._indexes[0].listed
+        assert store.contents.index(0).size > store.contents.index(0).listed
 
 
 @pytest.mark.parametrize("looked", [0, 1600])

@@ -97,7 +97,7 @@ def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
                 patch.setattr(milvus_service.Service, "send", cut)
                 batch = _batch(document, tokens)
                 with pytest.raises(KeyboardInterrupt):
-                    store._engine.commit([batch])
+                    store.contents.engine.commit([batch])
             document.abandon()
         store.close()
         with opened(uri) as store:
@@ -120,7 +120,7 @@ def _batch(document, tokens):
 
     from solomonic.memory.schema import SavePoint, entry_id
 
-    parts = tokens.checked(document._store.schema[1], "float16").blocks(4)
+    parts = tokens.checked(SCHEMA[1], "float16").blocks(4)
     entries = tuple((1, entry_id(document.id, block), part) for block, part in parts)
     return SavePoint(replace(document.document, tokens=len(tokens)), entries, (), b"more")
 
@@ -130,7 +130,7 @@ def test_a_damaged_row_closes_nothing(uri):
         for seed, name in enumerate("abc"):
             put(store, name, seed)
         sound = [store.search(1, queries(1), 9, only={number}).logit for number in (1, 3)]
-        client, name = store._engine._service._client, "solomonic"
+        client, name = store.contents.engine._service._client, "solomonic"
         (blob, *_) = client.query(
             f"{name}_blobs", "document == 3 and layer == 1", output_fields=["*"], consistency_level="Strong"
         )

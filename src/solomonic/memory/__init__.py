@@ -1,9 +1,11 @@
 """Long-term memory in storage: what a model has read, kept past its context and found by its own queries."""
 
+from .document import DocumentWriter
 from .engines import Absent, Damaged, Unfinished
 from .repair import repair
-from .schema import Entries, LayerSchema, StoredDocument, StoredTokens, StoreSchema
-from .store import DocumentWriter, Evicted, Forgotten, SearchResult, Store, open_store
+from .results import Entries, Evicted, Forgotten, ReadTokens, SearchResult
+from .schema import LayerSchema, StoredDocument, StoredTokens, StoreSchema
+from .store import Store, open_store
 
 __all__ = [
     "Absent",
@@ -13,6 +15,7 @@ __all__ = [
     "Evicted",
     "Forgotten",
     "LayerSchema",
+    "ReadTokens",
     "SearchResult",
     "Store",
     "StoreSchema",

@@ -180,67 +180,6 @@ class StoredTokens:
 
 
 @dataclass(frozen=True)
-class Entries:
-    """What `Store.fetch` returns: the tokens of n entries, at most S each; `real` says which are there.
-
-    key, value: (n, S, G, D) float32. score, clock: (n, S) float32; the clock is the store's, of all documents so far.
-    position: (n, S) int64. real: (n, S) bool. document: (n,) int64. span: (n, S, 2) int64.
-    """
-
-    key: Tensor
-    value: Tensor
-    score: Tensor
-    clock: Tensor
-    position: Tensor
-    real: Tensor
-    document: Tensor
-    span: Tensor
-
-
-@dataclass(frozen=True)
-class ReadTokens:
-    """What `Store.read` returns: tokens in the shape (...) that `view` gives them; `real` says which are there.
-
-    key, value: (..., G, D) float32. score, clock: (...) float32; the clock is the store's, of all documents so far.
-    """
-
-    packed: Tensor  # (..., 2 G D + 3), as `StoredTokens.packed`
-    clock_starts: list[float]  # the store's clock where the document of each token begins
-    schema: LayerSchema
-
-    def view(self, *shape: int) -> "ReadTokens":
-        return ReadTokens(self.packed.view(*shape, self.packed.shape[-1]), self.clock_starts, self.schema)
-
-    @property
-    def key(self) -> Tensor:
-        return self._heads(self.packed[..., : self._width])
-
-    @property
-    def value(self) -> Tensor:
-        return self._heads(self.packed[..., self._width : -3])
-
-    @property
-    def score(self) -> Tensor:
-        return self.packed[..., -3]
-
-    @property
-    def clock(self) -> Tensor:
-        clock = self.packed[..., -2]
-        return (torch.tensor(self.clock_starts, dtype=torch.float64).view(clock.shape) + clock.double()).float()
-
-    @property
-    def real(self) -> Tensor:
-        return self.packed[..., -1] > 0
-
-    @property
-    def _width(self) -> int:
-        return self.schema.heads * self.schema.dim
-
-    def _heads(self, flat: Tensor) -> Tensor:
-        return flat.view(*flat.shape[:-1], self.schema.heads, self.schema.dim)
-
-
-@dataclass(frozen=True)
 class StoredDocument:
     """A file, or a session of generation, as the store has it.
 

@@ -67,7 +67,7 @@ class Engine(ABC):
         """The keys of the documents' entries but for `without`, oldest first, many at a time."""
 
     @abstractmethod
-    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
+    def last_entry(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         """The last entry of the document."""
 
     @abstractmethod
@@ -89,15 +89,15 @@ class Engine(ABC):
         """Documents whose own rows are damaged, so that `documents` leaves them out: ids, and the names they still bear."""
         return {}
 
-    def remains(self, document: int) -> bool:
+    def has_remains(self, document: int) -> bool:
         """Whether anything is there of a document that `documents` does not have."""
         return document in self.damaged()
 
-    def whole(self, document: StoredDocument) -> bool:
+    def is_intact(self, document: StoredDocument) -> bool:
         """Whether all of a document is there as it was written; it is read for that."""
         return True
 
-    def name(self, what: object, problem: str) -> None:
+    def warn_of_damage(self, what: object, problem: str) -> None:
         """Warn of a damage, once."""
         named = self.__dict__.setdefault("_named", {})
         if what not in named:

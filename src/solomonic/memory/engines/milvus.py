@@ -121,7 +121,7 @@ class MilvusEngine(Engine):
                 for _, tokens in sorted(self.fetch(layer, sorted(ids - unwanted)).items()):
                     yield Keys.of(document, tokens)
 
-    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
+    def last_entry(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         for body in self._bodies([document]).values():
             if str(layer) in body["last"]:
                 entry = entry_id(document, body["last"][str(layer)] // self.schema[layer].block)
@@ -146,10 +146,10 @@ class MilvusEngine(Engine):
     def damaged(self) -> dict[int, str]:
         return dict(self._broken)
 
-    def remains(self, document: int) -> bool:
+    def has_remains(self, document: int) -> bool:
         return document in self._broken or self._stray(document)
 
-    def whole(self, document: StoredDocument) -> bool:
+    def is_intact(self, document: StoredDocument) -> bool:
         return all(self._is_whole(number, body) for number, body in self._bodies([document.id]).items())
 
     def size(self) -> int:
@@ -248,7 +248,7 @@ class MilvusEngine(Engine):
                 bodies[row["id"]] = self._opened(row)
             except ValueError as error:
                 self._broken[row["id"]] = ""
-                self.name(("document", row["id"]), str(error))
+                self.warn_of_damage(("document", row["id"]), str(error))
         return bodies
 
     def _document(self, number: int, body: dict) -> StoredDocument:
@@ -367,7 +367,7 @@ class MilvusEngine(Engine):
             if seal(document, layer, number, found[number]) != sealed:
                 what = {TEXT: f"the text, from byte {number} on,", STATE: "the state"}
                 del found[number]
-                self.name(
+                self.warn_of_damage(
                     (document, layer, number),
                     f"{self._uri}: {what.get(layer, f'entry {number} of layer {layer}')} of document {document} is "
                     "damaged and is left out; forget the document and add it again",

@@ -88,7 +88,7 @@ class RamEngine(Engine):
             if entry >> 32 in wanted and entry not in unwanted:
                 yield Keys.of(entry >> 32, tokens)
 
-    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
+    def last_entry(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         with self._lock:
             mine = [entry for entry in self._entries[layer] if entry >> 32 == document]
             return (max(mine), self._entries[layer][max(mine)]) if mine else None

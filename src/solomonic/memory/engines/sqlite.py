@@ -138,14 +138,14 @@ class DiskEngine(Engine):
                 here = {read[0].id for read in documents}
                 damaged |= {number: "" for number in self._homeless() if number not in here | damaged.keys()}
                 missing = int(said) - found
-                self.name(
+                self.warn_of_damage(
                     "documents",
                     f"{self._uri}: {missing} of {said} documents cannot be read and are left out; {REPAIR}",
                 )
             tokens, size = self._sizes([read for read in documents if read[1] is None])
             text = self._text_sizes()
         for number, name in damaged.items():
-            self.name(
+            self.warn_of_damage(
                 ("document", number),
                 f"{self._uri}: document {number} ({name!r}) is damaged and is left out; forget it (memory forget --id "
                 f"{number}) and add it again",
@@ -168,7 +168,7 @@ class DiskEngine(Engine):
     def damaged(self) -> dict[int, str]:
         return dict(self._damaged)
 
-    def remains(self, document: int) -> bool:
+    def has_remains(self, document: int) -> bool:
         return document in self._damaged or document in self._homeless()
 
     def last_document(self) -> int:
@@ -261,7 +261,7 @@ class DiskEngine(Engine):
             said = self._counts.get(document)
             self._name_part(document, layer, said and f"{said.get(layer, 0) - counted[document]} of {said.get(layer)}")
 
-    def last(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
+    def last_entry(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         with self._reads() as sql:
             (entry,) = sql.execute(
                 f"SELECT max(id) FROM keys_{self.schema[layer].layer} WHERE id BETWEEN ? AND ?",
@@ -273,7 +273,7 @@ class DiskEngine(Engine):
     def pieces(self, document: int, start: int, end: int) -> list[TextPiece]:
         found, whole = self._pieces(document, start, end)
         if not whole and not self._taken():
-            self.name(
+            self.warn_of_damage(
                 ("text", document),
                 f"{self._uri}: document {document} ({self._names.get(document, '')!r}): a part of its text is damaged "
                 f"and is left out; {AGAIN}",
@@ -287,7 +287,7 @@ class DiskEngine(Engine):
             raise ValueError(f"{self._uri}: document {document} is damaged; {AGAIN}")
         return row[9]
 
-    def whole(self, document: StoredDocument) -> bool:
+    def is_intact(self, document: StoredDocument) -> bool:
         first, last = (document.id << 32) - 1, (document.id << 32) | 0xFFFFFFFF
         for shape in self.schema.layers:
             here, count, broken = set(), 0, []
@@ -446,7 +446,9 @@ class DiskEngine(Engine):
                     raise
                 sql.execute("PRAGMA writable_schema = ON")  # a file that was cut off is read all the same
                 names = check_tables(sql, self._uri)
-                self.name("file", f"{self._uri}: the file {FILE} is damaged ({error}); what can be read is served")
+                self.warn_of_damage(
+                    "file", f"{self._uri}: the file {FILE} is damaged ({error}); what can be read is served"
+                )
                 return names
 
     def _own_schema(self) -> StoreSchema:
@@ -465,7 +467,9 @@ class DiskEngine(Engine):
             kept = unsealed_schema(copy.read_text(encoding="utf-8"))
         if kept is None:
             raise ValueError(f"{self._uri}: the store's schema is damaged; what it holds cannot be read without it")
-        self.name("layout", f"{self._uri}: the store's own schema is damaged; its copy, {SCHEMA_FILE}, is used")
+        self.warn_of_damage(
+            "layout", f"{self._uri}: the store's own schema is damaged; its copy, {SCHEMA_FILE}, is used"
+        )
         return kept
 
     def _create(self, schema: StoreSchema) -> None:
@@ -501,7 +505,7 @@ class DiskEngine(Engine):
             try:
                 self.compact()
             except OSError as error:
-                self.name("unfinished", str(error))
+                self.warn_of_damage("unfinished", str(error))
 
     def _identity(self) -> tuple[int, int]:
         try:
@@ -641,7 +645,7 @@ class DiskEngine(Engine):
         if self._taken():
             return
         what = f"{how_much or 'some'} of its tokens of layer {layer} are damaged or missing and are left out"
-        self.name(
+        self.warn_of_damage(
             ("part", document, layer),
             f"{self._uri}: document {document} ({self._names.get(document, '')!r}): {what}; {AGAIN}",
         )
@@ -750,7 +754,7 @@ class DiskEngine(Engine):
                 self._reader, self._writer = self._connect(), self._connect(write=True)
                 self._changes, self._file = -1, self._identity()
         lost = f", with {sum(kept.homeless.values())} rows of lost documents" if kept.homeless else ""
-        self.name(
+        self.warn_of_damage(
             "rewritten",
             f"{self._uri}: the file {FILE} was damaged, and was written anew of all {kept.documents} documents that "
             f"could be read; {kept.broken} damaged rows are gone{lost}",
