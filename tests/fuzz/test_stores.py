@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic.memory import Damaged, open_store
-from solomonic.memory.engines.sqlite import FILE, SCHEMA_FILE
+from solomonic.memory.engines.tables import FILE, SCHEMA_FILE
 
 from ..memory.cases import SCHEMA, kept, opened, put, tokens_of
 from . import cases, command, no_hang

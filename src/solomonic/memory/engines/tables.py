@@ -4,8 +4,14 @@ import json
 import sqlite3
 import struct
 from hashlib import blake2b
+from typing import Any
 
 from ..schema import StoreSchema
+
+FILE = "store.sqlite"
+SCHEMA_FILE = f"{FILE}.layout"  # a copy of the store's schema, for when the file has lost its own
+Row = tuple[Any, ...]
+"""As SQLite returns it: whoever reads it judges the types, since a damaged file has any."""
 
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) STRICT;
@@ -36,15 +42,15 @@ VALUES = "id, value, span, seal"
 
 def statements(schema: StoreSchema) -> list[str]:
     """What makes the tables of a store of this schema."""
-    text = TABLES + "".join(LAYER_TABLES.format(one.layer) for one in schema.layers)
+    text = TABLES + "".join(LAYER_TABLES.format(layer_schema.layer) for layer_schema in schema.layers)
     return [statement for part in text.split(";\n") if (statement := part.strip())]
 
 
 def check_tables(sql: sqlite3.Connection, uri: str) -> set[str]:
-    """The names of the tables. ValueError for anything that no store of ours has: nothing of it has been run."""
-    found = sql.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
-    names = {name for kind, name, *_ in found if kind == "table"}
-    for kind, name, table, text in found:
+    """The names of the tables. ValueError for a table, trigger, view or index that no store has: none of it has been run."""
+    objects = sql.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+    names = {name for kind, name, *_ in objects if kind == "table"}
+    for kind, name, table, text in objects:
         if kind == "index" and text is None and table in names and str(name) == f"sqlite_autoindex_{table}_1":
             continue
         if kind != "table" or not isinstance(text, str) or " ".join(text.split()) != _expected(str(name)):
@@ -70,7 +76,7 @@ def require_tables(names: set[str], schema: StoreSchema, uri: str) -> None:
         raise ValueError(f"{uri}: expected the tables of its schema, not {what}; run `solomonic memory repair`")
 
 
-def seal(row: tuple, layer: int = -1) -> bytes:
+def seal(row: Row, layer: int = -1) -> bytes:
     """A digest of a row; each value with its type and length, so that no two rows read alike."""
     parts = [struct.pack("<q", layer)]
     for value in row:
@@ -79,9 +85,9 @@ def seal(row: tuple, layer: int = -1) -> bytes:
     return blake2b(b"".join(parts), digest_size=16).digest()
 
 
-def sound(row: tuple, layer: int = -1) -> bool:
+def sound(row: Row, layer: int = -1) -> bool:
     """Whether a row, its seal last, is as it was written."""
-    return seal(row[:-1], layer) == row[-1]
+    return bool(seal(row[:-1], layer) == row[-1])
 
 
 def about(sql: sqlite3.Connection, name: str) -> str | None:
@@ -103,16 +109,16 @@ def sealed_schema(schema: StoreSchema) -> str:
 def unsealed_schema(text: str) -> StoreSchema | None:
     """None for what is damaged."""
     try:
-        read = json.loads(text)
-        if seal((read["layout"],)).hex() == read["seal"]:
-            return StoreSchema.from_json(read["layout"])
+        plain = json.loads(text)
+        if seal((plain["layout"],)).hex() == plain["seal"]:
+            return StoreSchema.from_json(plain["layout"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None
 
 
 def encoded(text: str | None) -> bytes | None:
-    """A name as SQLite is handed it: one that is not UTF-8, as a file's may be, comes back as the same bytes."""
+    """A name as bytes for SQLite: one that is not UTF-8, as a file's may be, is read back as the same name."""
     return None if text is None else text.encode("utf-8", "surrogateescape")
 
 
