@@ -42,7 +42,7 @@ def test_a_service_that_goes_away(uri, monkeypatch):
                 raise MilvusException(message="connection refused")
 
             for name in ("search", "query", "get", "upsert", "delete"):
-                monkeypatch.setattr(service._client, name, fail)
+                monkeypatch.setattr(service.client, name, fail)
         return of(service, kind)
 
     monkeypatch.setattr(milvus_service.Service, "errors", errors)
@@ -130,7 +130,7 @@ def test_a_damaged_row_closes_nothing(uri):
         for seed, name in enumerate("abc"):
             put(store, name, seed)
         sound = [store.search(1, queries(1), 9, only={number}).logit for number in (1, 3)]
-        client, name = store.contents.engine._service._client, "solomonic"
+        client, name = store.contents.engine.service.client, "solomonic"
         (blob, *_) = client.query(
             f"{name}_blobs", "document == 3 and layer == 1", output_fields=["*"], consistency_level="Strong"
         )
