@@ -35,8 +35,10 @@ from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import load
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
-from solomonic.retrieval.attach import Attached, memory_at, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
+from solomonic.retrieval.layer import memory_at
+from solomonic.retrieval.schema import store_schema
 from solomonic.tasks.base import Batch, Task
 from solomonic.training.fit import TrainConfig, fit
 

@@ -24,7 +24,8 @@ from solomonic import LanguageModel, preset
 from solomonic.data.corpus import library
 from solomonic.memory import open_store
 from solomonic.model import map_state
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
+from solomonic.retrieval.schema import store_schema
 from solomonic.tasks.base import IGNORE, Batch, Task
 from solomonic.training.fit import TrainConfig, fit
 

@@ -28,9 +28,10 @@ from solomonic.evaluation.score import continuations
 from solomonic.evaluation.text import bits_per_byte, spans
 from solomonic.inference.generation import Session
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
 from solomonic.retrieval.remember import remember
+from solomonic.retrieval.schema import store_schema
 
 SIZES = {"d_model": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "window": 32, "conv": 4}
 LOOKS = 1  # the one layer with an eidetic memory of 64 tokens, and a store

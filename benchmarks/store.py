@@ -21,7 +21,8 @@ from solomonic import LanguageModel, preset
 from solomonic.inference.generation import Session
 from solomonic.memory import LayerSchema, StoredTokens, StoreSchema, open_store
 from solomonic.memory.search.exact import ExactIndex, Keys
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
+from solomonic.retrieval.schema import store_schema
 
 LAYER = LayerSchema(0, heads=4, dim=64, block=16, admit=True)
 SCHEMA = StoreSchema("benchmark", (LAYER,), "float16")

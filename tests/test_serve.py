@@ -23,8 +23,9 @@ from solomonic.cli._turns import Turns
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.inference.generation import Sampling, generate
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.remember import remember
+from solomonic.retrieval.schema import store_schema
 
 from .test_tokenizer import byte_bpe
 

@@ -10,7 +10,7 @@ from solomonic.checkpoints.folder import save
 from solomonic.cli import main
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import store_schema
+from solomonic.retrieval.schema import store_schema
 from solomonic.retrieval.transduce import WAYS, Example, Settings, Transducer, examples, remember_examples
 
 from .evaluation.models import bpe, small

@@ -8,7 +8,10 @@ import torch
 from solomonic import LanguageModel
 from solomonic.memory import open_store
 from solomonic.mixers.bmojo import BMojoConfig
-from solomonic.retrieval.attach import CLOCKS, Attached, changes, memory_at, store_schema
+from solomonic.retrieval.attach import Attached
+from solomonic.retrieval.clock import CLOCKS, changes
+from solomonic.retrieval.layer import memory_at
+from solomonic.retrieval.schema import store_schema
 
 from ..laws.cases import DELTA, MAMBA, assert_close, assert_same_state, language_model, tokens
 

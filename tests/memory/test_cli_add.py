@@ -11,8 +11,9 @@ from solomonic.checkpoints.folder import load, save
 from solomonic.cli import main
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.remember import remember
+from solomonic.retrieval.schema import store_schema
 
 from ..evaluation.models import small
 from .cases import same

@@ -11,8 +11,9 @@ from solomonic.evaluation.score import continuations
 from solomonic.inference.generation import Session, generate, stream
 from solomonic.memory import open_store
 from solomonic.model import map_state, state_tensors
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
+from solomonic.retrieval.schema import store_schema
 
 V = 20
 

@@ -9,8 +9,9 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.remember import Spans, lookup_gain, remember
+from solomonic.retrieval.schema import store_schema
 
 from ..evaluation.models import TEXT, bpe
 from .cases import same

@@ -7,8 +7,9 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.cli import main
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, store_schema
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.neighbours import Neighbours
+from solomonic.retrieval.schema import store_schema
 from solomonic.training.lookup import IGNORE, LookupRows
 from solomonic.training.rows import Rows, Tokens
 from solomonic.training.run import _lookers

@@ -244,7 +244,7 @@ def forget(chosen: argparse.Namespace) -> int:
 def _layout(chosen: argparse.Namespace, model):
     """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
     from ..memory import Absent, open_store
-    from ..retrieval.attach import store_schema
+    from ..retrieval.schema import store_schema
 
     if not can_store(model):
         raise ValueError(f"{chosen.model}: expected a model with an eidetic memory, which can store, got one without")

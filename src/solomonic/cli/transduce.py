@@ -169,7 +169,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
 def _store(uri: str, model):
     """The store at `uri` as it is, made where it is not there."""
     from ..memory import Absent, open_store
-    from ..retrieval.attach import store_schema
+    from ..retrieval.schema import store_schema
 
     try:
         open_store(uri).close()
