@@ -89,7 +89,7 @@ def store_row(name: str, folder: str, size: int) -> list[float]:
         each = store.stats()["size"] / size
     begun = time.perf_counter()
     with open_store(uri) as store:
-        found = store.search(0, queries(1), K)
+        hits = store.search(0, queries(1), K)
         first = time.perf_counter() - begun
         one, many = queries(1), queries(16)
         entries = store.search(0, queries(8), K).entry.unique()[:32]
@@ -101,7 +101,7 @@ def store_row(name: str, folder: str, size: int) -> list[float]:
             best(lambda: store.search(0, many, K)),
             best(lambda: store.fetch(0, entries)),
         ]
-        assert (found.entry >= 0).all()
+        assert (hits.entry >= 0).all()
     if name == "ram":
         from solomonic.memory.engines import ram
 
@@ -189,8 +189,8 @@ def indexes(sizes: list[int]) -> None:
     """Of one head: of its best `K` tokens by inner product, the share that an approximate index finds."""
     print(f"{'index':<22}{'tokens':>10}{'build s':>10}{'bytes/token':>13}{'search 1 ms':>13}{'recall':>9}")
     for size in sizes:
-        found = tokens(size)
-        key, query = found.key[:, 0].contiguous(), queries(256)[:, 0].contiguous()
+        stored = tokens(size)
+        key, query = stored.key[:, 0].contiguous(), queries(256)[:, 0].contiguous()
         exact = torch.cat([(q @ key.T).topk(K).indices for q in query.split(16)])
 
         def row(name: str, build: float, each: float, search) -> None:
@@ -201,7 +201,7 @@ def indexes(sizes: list[int]) -> None:
 
         flat = ExactIndex(LayerSchema(0, 1, 64, 16), torch.float16)
         begun = time.perf_counter()
-        flat.add(Keys(found.position, key[:, None].half(), found.score, found.clock))
+        flat.add(Keys(stored.position, key[:, None].half(), stored.score, stored.clock))
         row(
             "exact",
             time.perf_counter() - begun,

@@ -10,8 +10,9 @@ from solomonic.checkpoints.folder import save
 from solomonic.cli import main
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
+from solomonic.retrieval.examples import Example, examples
 from solomonic.retrieval.schema import store_schema
-from solomonic.retrieval.transduce import WAYS, Example, Settings, Transducer, examples, remember_examples
+from solomonic.retrieval.transduce import WAYS, Settings, Transducer, remember_examples
 
 from .evaluation.models import bpe, small
 

@@ -76,7 +76,8 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     from .._utils.files import locked
     from .._utils.progress import Progress
     from ..checkpoints.folder import fingerprint, load
-    from ..retrieval.transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
+    from ..retrieval.examples import examples, labels_of
+    from ..retrieval.transduce import NEAR, TEMPLATE, Settings, Transducer, remember_examples
 
     ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(chosen.ways or WAYS)]
     template = TEMPLATE if chosen.template is None else chosen.template.replace("\\n", "\n").replace("\\t", "\t")
@@ -86,7 +87,7 @@ def run(chosen: argparse.Namespace, words: list[str]) -> int:
     if chosen.store is not None and "memory" not in ways and settings.retrieval != "store":
         raise ValueError("--store is for --ways memory and --retrieval store; ask for one of them")
     train, test = (examples(path, tuple(chosen.fields)) for path in (chosen.train, chosen.test))
-    labels = check(train, test)
+    labels = labels_of(train, test)
     questions = test[: chosen.limit]
     model, tokenizer = load(chosen.model, device(chosen.device), dtype(chosen.dtype))
     check_found(model, settings.found)

@@ -175,10 +175,10 @@ class MilvusEngine(Engine):
 
     def _is_intact(self, document: int, body: Body) -> bool:
         intact = bool(self._blobs(document, STATE, [body["save"]]))
-        intact &= sum(len(piece.text) for piece in self.pieces(document, 0, body["text"])) == body["text"]
+        intact &= bool(sum(len(piece.text) for piece in self.pieces(document, 0, body["text"])) == body["text"])
         for layer_schema in self.schema.layers:
             count = sum(len(keys.token_id) for keys in self.scan(layer_schema.layer, [document]))
-            intact &= count == body["counts"].get(str(layer_schema.layer), 0)
+            intact &= bool(count == body["counts"].get(str(layer_schema.layer), 0))
             for head in range(layer_schema.heads):
                 intact &= count == self.service.count(self._keys(layer_schema.layer, head), f"document == {document}")
         return intact
