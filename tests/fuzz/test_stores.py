@@ -114,15 +114,15 @@ class Everything(frozenset):
 
 def read_back(folder: Path) -> tuple[set[tuple] | None, list[str]]:
     """What a store still serves, None where it is refused; and all that was said."""
-    with warnings.catch_warnings(record=True) as told, no_hang():
+    with warnings.catch_warnings(record=True) as messages, no_hang():
         warnings.simplefilter("always")
         try:
             with open_store(str(folder)) as store:
                 found = seen(store)
         except (ValueError, OSError) as error:
             return None, [str(error)]
-    assert all(issubclass(one.category, Damaged) for one in told), [str(one.message) for one in told]
-    return found, [str(one.message) for one in told]
+    assert all(issubclass(one.category, Damaged) for one in messages), [str(one.message) for one in messages]
+    return found, [str(one.message) for one in messages]
 
 
 @cases(60)
@@ -132,10 +132,10 @@ def test_nothing_is_silently_changed_and_repair_saves_what_is_sound(damage, soun
     folder = copied(sound, tmp)
     damaged = damage((folder / FILE).read_bytes())
     (folder / FILE).write_bytes(damaged)
-    found, told = read_back(folder)
+    found, messages = read_back(folder)
     if found is not None:
         assert found <= everything
-        assert found == everything or told, everything - found
+        assert found == everything or messages, everything - found
     assert (folder / FILE).read_bytes() == damaged, "reading wrote"
     code, out, _ = command("memory", "verify", "--store", folder)
     assert code in (0, 1, 2) and (found == everything or code)
@@ -160,10 +160,10 @@ def test_a_page_of_zeros_closes_nothing(sound, everything, tmp_path):
         data = bytearray((folder / FILE).read_bytes())
         data[number * PAGE : (number + 1) * PAGE] = bytes(PAGE)
         (folder / FILE).write_bytes(data)
-        found, told = read_back(folder)
-        assert (found is None) == (number == 0), told
+        found, messages = read_back(folder)
+        assert (found is None) == (number == 0), messages
         if found is not None:
-            assert found <= everything and (found == everything or told)
+            assert found <= everything and (found == everything or messages)
             with warnings.catch_warnings(action="ignore"), open_store(str(folder), write=True) as store:
                 store.forget([3])
             assert not any(one[1] == NAMES[2] for one in read_back(folder)[0])
@@ -191,11 +191,11 @@ def test_what_is_forgotten_in_a_damaged_store_is_gone(damage, by_name, sound, ev
     gone = ("--document", NAMES[2]) if by_name else ("--id", "3")
     code, out, err = command("memory", "forget", "--store", folder, *gone)
     if before is not None and code != 2:
-        after, told = read_back(folder)
-        assert after is not None, told
+        after, messages = read_back(folder)
+        assert after is not None, messages
         assert after <= everything and not any(NAMES[2] == one[1] for one in after)
         kept_before = {one for one in before if one[1] != NAMES[2]}
-        assert after == kept_before or told or "damaged" in err, kept_before - after
+        assert after == kept_before or messages or "damaged" in err, kept_before - after
         key = kept(tokens_of(2)).key
         content = b"".join(one.read_bytes() for one in folder.iterdir())
         if damage.kind == "end" or (code == 0 and "written anew" not in err):
@@ -265,10 +265,10 @@ def test_a_changed_row_closes_nothing(change, sound, everything, tmp_path):
     sql = sqlite3.connect(folder / FILE)
     sql.executescript(change)
     sql.close()
-    found, told = read_back(folder)
+    found, messages = read_back(folder)
     others = {one for one in everything if one[1] != NAMES[1]}
     assert others <= found <= everything
-    assert found == everything or told
+    assert found == everything or messages
     code, out, _ = command("memory", "verify", "--store", folder)
     assert code == 1 and "problems" in out
     assert command("memory", "list", "--store", folder)[0] == 0

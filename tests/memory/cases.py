@@ -78,8 +78,7 @@ def answers(store, rough: bool = False) -> list:
             found = store.search(layer, queries(layer, rough=rough), k, rate, now=store.clock(layer))
             which = [names.get(e >> 32) for e in found.entry.flatten().tolist()]
             out += [found.position, found.logit, which]
-            some = found.entry.unique()
-            entries = store.fetch(layer, some)
+            entries = store.fetch(layer, found.entry.unique())
             out += [
                 entries.key,
                 entries.value,

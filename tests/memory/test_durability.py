@@ -102,7 +102,7 @@ def test_damage_is_named_and_never_read(folder):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with opened(folder, write=False) as store:
             assert any("of layer 1 of document 2 is damaged" in problem for problem in store.verify())
-        with opened(folder, write=False) as store, pytest.warns(Damaged, match="document 2 .*of layer 1") as told:
+        with opened(folder, write=False) as store, pytest.warns(Damaged, match="document 2 .*of layer 1") as warned:
             found = store.fetch(1, entries)
             assert not found.real[block].any()
             assert torch.equal(found.position[found.real], tokens.position[~spoilt])
@@ -113,7 +113,7 @@ def test_damage_is_named_and_never_read(folder):
             store.read(1, again.token_id.flatten().tolist())
             again = store.search(1, queries(1), 23, only={2})
             assert torch.equal(again.position, position) and torch.equal(again.logit, logit)
-        assert len(told) == 1
+        assert len(warned) == 1
     for broken in (b"SQLite format 3\x00" + bytes(5000), b"what?" * 1000, b"", whole[:4096] * 3):
         file.write_bytes(broken)
         with pytest.raises((ValueError, OSError), match="store"), opened(folder, write=False) as store:

@@ -137,14 +137,14 @@ def test_a_damaged_row_closes_nothing(uri):
         (row,) = client.get(f"{name}_documents", ids=[2])
         client.upsert(f"{name}_blobs", [{**blob, "data": blob["data"][:60] + "////" + blob["data"][64:]}])
         client.upsert(f"{name}_documents", [{**row, "body": row["body"][:-1]}])
-    with pytest.warns(Damaged, match="document 2 is damaged") as told, opened(uri, write=False) as store:
+    with pytest.warns(Damaged, match="document 2 is damaged") as warned, opened(uri, write=False) as store:
         assert [document.name for document in store.documents()] == ["a", "c"] and store.damaged().keys() == {2}
         assert torch.equal(store.search(1, queries(1), 9, only={1}).logit, sound[0])
         assert torch.equal(store.search(1, queries(1), 9, only={3}).logit, sound[1])  # the service's own keys are sound
         entries = store.fetch(1, [entry_id(3, block) for block in range(20)])
         assert 0 < int(entries.real.sum()) < 23
         assert any("of layer 1 of document 3 is damaged" in line for line in store.verify())
-    assert all(one.category is Damaged for one in told)
+    assert all(one.category is Damaged for one in warned)
     with pytest.warns(Damaged), opened(uri) as store:
         gone = store.forget([2, 3])
         assert {document.id for document in gone.asked} == {2, 3} and not gone.unknown

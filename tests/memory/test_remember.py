@@ -80,9 +80,9 @@ def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatc
             with pytest.raises(KeyboardInterrupt):
                 remember(Attached(model, store), BYTES, "a.txt", data, report=stop)
             assert [d.complete for d in store.documents()] == [False]
-        told = []
-        document = remember(Attached(model, store), BYTES, "a.txt", data, report=told.append)
-        assert told[0] > 0 and sum(told) == len(data)
+        reported = []
+        document = remember(Attached(model, store), BYTES, "a.txt", data, report=reported.append)
+        assert reported[0] > 0 and sum(reported) == len(data)
         assert same(everything(store), everything(whole))
         assert store.passage(document.id, 0, len(data)) == (TEXTS[0], 1)
 

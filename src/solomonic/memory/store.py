@@ -45,8 +45,8 @@ def open_store(
     "raise" an OSError at the next call that writes or searches, or "continue" with a warning, writing nothing more, and
     for a minute finding nothing; `Store.flush` raises either way.
     backlog: bytes that may wait to be written before `save` waits for the disk.
-    approximate: search misses some of the best, and takes a fraction of the time in a large store (`search/inverted_lists.py`); Milvus,
-    which has indexes of its own, stays exact.
+    approximate: search misses some of the top k, and takes a fraction of the time in a large store
+    (`search/inverted_lists.py`); Milvus, which has indexes of its own, stays exact.
     ValueError for a schema of another model or shape, or a place that is something else; OSError if it cannot be had.
     """
     if on_error not in ON_ERROR:
@@ -55,7 +55,7 @@ def open_store(
 
 
 class Store:
-    """Laws, tested on every engine:
+    """An open store. Laws, tested on every engine:
 
     - Search, unless it is approximate, is its definition (`reference.search`), bit for bit, on every engine, whatever
       was written in between.

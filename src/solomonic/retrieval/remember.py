@@ -45,15 +45,15 @@ def file_name(name: str) -> str:
         return name
 
 
-def same_file(one: str, other: str) -> bool:
+def same_file(name: str, other: str) -> bool:
     """Whether two names of documents are of one file, or of one record of it, however the path is spelt."""
-    (path, number), (other_path, other_number) = _parts(one), _parts(other)
+    (path, number), (other_path, other_number) = _parts(name), _parts(other)
     if number != other_number:
         return False
     try:
         return os.path.samefile(path, other_path)
     except (OSError, ValueError):  # one of them is not there, or no more
-        return file_name(one) == file_name(other)
+        return file_name(name) == file_name(other)
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ SCHEMES = ("ram", "file", "milvus")
 
 
 def open_engine(uri: str, schema: StoreSchema | None, write: bool) -> Engine:
-    """ValueError for a scheme nobody knows, or a store that is not what `schema` says; OSError if it cannot be had."""
+    """ValueError for an unknown scheme, or a store of another schema; OSError if it cannot be opened."""
     scheme, rest = uri.split(":", 1) if re.match(r"\w+:", uri) else ("file", uri)
     if scheme == "file":
         from .sqlite import DiskEngine

@@ -305,7 +305,7 @@ class MilvusEngine(Engine):
             body = {"save": 0, "last": {}, "counts": {}, "largest": {}, "pieces": []}
             about = self._about()
             self._write(0, about | {"last_document": max(document.id, about["last_document"])})
-        began = self._began(self._bodies(), document.id)
+        starts = self._clock_starts(self._bodies(), document.id)
         blobs = parts(document.id, STATE, body["save"] + 1, point.state)
         for piece in point.pieces:
             blobs += parts(document.id, TEXT, piece.start, piece.text)
@@ -324,7 +324,7 @@ class MilvusEngine(Engine):
                 torch.cat([getattr(part, name) for part in parts_of_layer])
                 for name in ("token_id", "key", "score", "clock")
             ]
-            self._send_keys(layer, Keys(*joined), began[str(layer)])
+            self._send_keys(layer, Keys(*joined), starts[str(layer)])
         self.service.send(BLOBS, blobs)
         pieces = {p[0]: p for p in body["pieces"]} | {p.start: (p.start, p.lines, len(p.text)) for p in point.pieces}
         row = {
@@ -341,7 +341,7 @@ class MilvusEngine(Engine):
             "counts": counts,
             "largest": largest,
             "pieces": list(pieces.values()),
-            "began": {layer: began[layer] for layer in layers},
+            "began": {layer: starts[layer] for layer in layers},
         }
         self._write(document.id, row)
         for layer, position in last.items():
@@ -350,13 +350,13 @@ class MilvusEngine(Engine):
         if document.complete:
             self._changed()
 
-    def _began(self, bodies: dict[int, Body], document: int) -> dict[str, float]:
+    def _clock_starts(self, bodies: dict[int, Body], document: int) -> dict[str, float]:
         """The store's clocks where a document begins, by layer."""
         before = [dict(body["clock"]) for number, body in bodies.items() if number < document]
         return {str(s.layer): sum(clock.get(s.layer, 0.0) for clock in before) for s in self.schema.layers}
 
-    def _send_keys(self, layer: int, keys: Keys, began: float) -> None:
-        more = torch.stack([log_admission(keys.score), (began + keys.clock.double()).float()], -1)
+    def _send_keys(self, layer: int, keys: Keys, start: float) -> None:
+        more = torch.stack([log_admission(keys.score), (start + keys.clock.double()).float()], -1)
         token_ids, clock = keys.token_id.tolist(), keys.clock.tolist()
         for head in range(self.schema[layer].heads):
             vectors = torch.cat([keys.key[:, head].float(), more], -1).tolist()
@@ -435,12 +435,12 @@ class MilvusEngine(Engine):
                 self.service.delete(self._keys(layer_schema.layer, head), f"document in {gone}")
         bodies = self._bodies()
         for document, body in bodies.items():
-            began = self._began(bodies, document)
-            if began != body["began"]:
+            starts = self._clock_starts(bodies, document)
+            if starts != body["began"]:
                 for layer_schema in self.schema.layers:
                     for keys in self.scan(layer_schema.layer, [document]):
-                        self._send_keys(layer_schema.layer, keys, began[str(layer_schema.layer)])
-                self._write(document, body | {"began": began})
+                        self._send_keys(layer_schema.layer, keys, starts[str(layer_schema.layer)])
+                self._write(document, body | {"began": starts})
         self._write(0, self._about() | {"removing": []})
         self._changed(removal=True)
         self.compact()

@@ -25,7 +25,7 @@ def document(row: Row) -> tuple[StoredDocument, Counter[int] | None] | None:
         sources, (elapsed, counts) = json.loads(sources), clock(clock_json)
     except (ValueError, TypeError, RecursionError):
         return None
-    if not (isinstance(sources, list) and all(type(one) is int for one in sources) and name):
+    if not (isinstance(sources, list) and all(type(source) is int for source in sources) and name):
         return None
     if not (type(length) is int and length >= 0 and number > 0 and isinstance(time, float)):
         return None

@@ -116,10 +116,10 @@ def _top_k(query, head, rows, keys, documents, rate, admit, token_ids, logits):
             total += np.float64(admission[row])
         if rate != 0:
             total += rate * (clock_start[np.searchsorted(known, token_id[row] >> 32)] + np.float64(clock[row]))
-        mine, logit = token_id[row], np.float32(total)
+        new, logit = token_id[row], np.float32(total)
         for i in range(len(token_ids)):
-            if logit > logits[i] or (logit == logits[i] and (token_ids[i] < 0 or mine < token_ids[i])):
-                mine, token_ids[i] = token_ids[i], mine
+            if logit > logits[i] or (logit == logits[i] and (token_ids[i] < 0 or new < token_ids[i])):
+                new, token_ids[i] = token_ids[i], new
                 logit, logits[i] = logits[i], logit
 
 
