@@ -1,4 +1,4 @@
-"""A long-term store: keys and values of documents that a model has read, found again by its layers' queries."""
+"""A long-term store: keys and values of documents that a model has read, searched by its layers' queries."""
 
 import time as clocks
 from collections.abc import Collection, Iterable, Sequence
@@ -97,9 +97,9 @@ class Store:
         digest: str | None = None,
         sources: Iterable[int] = (),
     ) -> DocumentWriter:
-        """A document to write, as a context. One of the same name, session and digest that is incomplete is resumed.
+        """A context to write a document in. An incomplete document of the same name, session and digest is resumed.
 
-        time: unix seconds, None: now. ValueError if it is there, complete, and has a digest: ask `find` before.
+        time: unix seconds, None: now. ValueError where a complete one with that digest is there: see `find`.
         """
         contents = self.contents
         contents.require_writable()
@@ -276,10 +276,10 @@ class Store:
         session: str | None = None,
         dry_run: bool = False,
     ) -> Forgotten:
-        """Remove the documents for which all that is given holds, and every one whose keys were computed from theirs.
+        """Remove the documents that meet every condition, and every one whose keys were computed from theirs.
 
-        documents: ids, of damaged ones too. before, after: unix seconds, time < before, time >= after. With dry_run
-        nothing is removed.
+        documents: ids, of damaged ones too. before, after: unix seconds, time < before, time >= after. dry_run: remove
+        nothing. ValueError without a condition, for an id that the store does not have, or a document being written.
         """
         if documents is None and before is None and after is None and session is None:
             raise ValueError("forget: expected documents, a time or a session, got none of them")
@@ -355,7 +355,7 @@ class Store:
             return Evicted(sum(map(len, evicted.values())), tokens, taken)
 
     def stats(self) -> dict[str, Any]:
-        """documents, incomplete, tokens (stored, over all layers), text and bytes (of documents), size (of the store),
+        """Numbers: documents, incomplete, tokens (stored, over all layers), text and bytes (of documents), size (of the store),
         clock (of each layer), failed (why nothing more is written, or None), lost (save points since then)."""
         documents, writer = self.documents(), self.contents.writer
         return {
@@ -383,7 +383,7 @@ class Store:
 
 
 def _with_followers(documents: set[int], known: Iterable[StoredDocument]) -> set[int]:
-    """And the documents that were computed from them, directly or through others."""
+    """`documents`, and those that were computed from them, directly or through others."""
     known, grown = list(known), True
     while grown:
         more = {d.id for d in known if d.id not in documents and documents & {*d.sources}}

@@ -30,7 +30,7 @@ class Attached:
 
     k: tokens that each head finds for each query, 0 for a store that is written and never read.
     rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`); docs/decay.md measures it.
-    offset: added to the logit of everything stored: below 0, a model that sees too much in the store is held back.
+    offset: added to the logit of every stored token; below 0 where a model attends too much to the store.
     only: ids of documents to find tokens of, None for all.
     own: the document in the store that the state is of, if any: tokens that a query sees already are not found again.
     newest: only the last so many tokens of `own` before the block are found, without the store's index; None for all.
@@ -102,7 +102,7 @@ class Attached:
     def __call__(
         self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """As `LanguageModel.forward`. With `own`, all rows are of that document and have read equally far."""
+        """As `LanguageModel.forward`. With `own`, all rows are of that document, at the same position."""
         if self.own is not None:
             self._check_own(tokens, state, mask, segments)
         logits = []

@@ -13,7 +13,7 @@ so that a label of many tokens is not at a disadvantage; among labels of as many
 The nearest examples are those whose hidden states, their mean over tokens and less the mean of all examples, have the
 largest cosine with the question's; or those in the store that its layers attend to most.
 
-Laws: the model is never changed, not even for a moment (a copy is tuned); an answer depends on the question, the
+Laws: the model is never changed (a copy is tuned); an answer depends on the question, the
 examples and the settings, not on other questions; with no example stored, `memory` equals `none`.
 """
 
@@ -113,7 +113,7 @@ Scores = tuple[tuple[float, ...], int]
 
 
 class Transducer:
-    """`model` and labelled examples `train`. store, documents: of the examples, as `remember_examples` gives them.
+    """`model` and labelled examples `train`. store, documents: of the examples, as `remember_examples` returns them.
 
     ValueError for examples of one label only, or a way or retrieval that lacks a store.
     """
@@ -233,8 +233,8 @@ class Transducer:
         return tuple(votes), 0
 
     def _score(self, model: LanguageModel | Attached, context: np.ndarray) -> Scores:
-        called_as_a_model = cast(LanguageModel, model)
-        [scores] = continuations(called_as_a_model, [(context, self._answers)], batch=16)
+        callable_model = cast(LanguageModel, model)  # an `Attached` is called as a model is
+        [scores] = continuations(callable_model, [(context, self._answers)], batch=16)
         means = tuple(log_p / len(tokens) for (log_p, _), tokens in zip(scores, self._answers))
         return means, self.model.state_bytes(len(context))
 

@@ -9,7 +9,7 @@ from ..search.exact import ExactIndex, Keys
 
 
 class Unwritable(OSError):
-    """The place of the store takes nothing more: a full disk, a server that went away."""
+    """The place of the store takes no more: a full disk, or a server that went away."""
 
 
 class Unreachable(OSError):
@@ -21,7 +21,7 @@ class Unfinished(OSError):
 
 
 class Absent(FileNotFoundError, ValueError):
-    """There is no store, and no schema was given for a new one."""
+    """There is no store, and no schema for a new one."""
 
 
 class Damaged(RuntimeWarning):
@@ -43,11 +43,11 @@ class Engine(ABC):
 
     @abstractmethod
     def documents(self) -> list[StoredDocument]:
-        """In the order of their ids, with the tokens and bytes that they take now."""
+        """All documents in the order of their ids, with the tokens and bytes that they have now."""
 
     @abstractmethod
     def last_document(self) -> int:
-        """The largest id that was ever given; ids are not used twice."""
+        """The largest id that any document ever had; ids are not used twice."""
 
     @abstractmethod
     def commit(self, points: Sequence[SavePoint]) -> None:
@@ -58,15 +58,15 @@ class Engine(ABC):
 
     @abstractmethod
     def evict(self, entries: dict[int, set[int]]) -> None:
-        """layer: entries."""
+        """Remove entries, of each layer."""
 
     @abstractmethod
     def fetch(self, layer: int, entries: list[int]) -> dict[int, StoredTokens]:
-        """Those of `entries` that are there."""
+        """The tokens of those of `entries` that are there."""
 
     @abstractmethod
     def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
-        """The keys of the documents' entries but for `without`, oldest first, many at a time."""
+        """Batches of the keys of the documents' entries but for `without`, oldest first."""
 
     @abstractmethod
     def last_entry(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
@@ -115,7 +115,7 @@ class Engine(ABC):
         without: Collection[int],
         index_type: type[ExactIndex] = ExactIndex,
     ) -> ExactIndex:
-        """Over the keys of the documents' entries but for `without`; an `index_type`, unless the engine has its own."""
+        """An index over the keys of the documents' entries but for `without`: an `index_type`, unless the engine has its own."""
         index = index_type(self.schema[layer], DTYPES[self.schema.dtype])
         for keys in self.scan(layer, documents, without):
             index.add(keys)

@@ -162,7 +162,7 @@ class MilvusEngine(Engine):
         return all(self._is_intact(number, body) for number, body in self._bodies([document.id]).items())
 
     def size(self) -> int:
-        """What was sent; what the service makes of it is its own."""
+        """Bytes that were sent; the service may take others."""
         return sum(document.bytes for document in self.documents())
 
     def verify(self) -> list[str]:
@@ -197,7 +197,7 @@ class MilvusEngine(Engine):
         return about["changes"], about["removals"]
 
     def compact(self) -> None:
-        """Asks the service to. When deleted rows leave its files is then its own affair."""
+        """Ask the service to. It decides when deleted rows leave its files."""
         with self._writing:
             for collection in (DOCUMENTS, BLOBS, *self._all_keys()):
                 self.service.compact(collection)
@@ -366,7 +366,7 @@ class MilvusEngine(Engine):
             )
 
     def _blobs(self, document: int, layer: int, numbers: list[int]) -> dict[int, bytes]:
-        """The blobs `numbers` of a layer, a text or a state, those that are there."""
+        """The blobs `numbers` of a layer, of the text or of the state; those that are there."""
         pieces: dict[int, dict[int, bytes]] = {}
         for begin in range(0, len(numbers), BLOCKS):
             which = f"document == {document} and layer == {layer} and number in {numbers[begin : begin + BLOCKS]}"

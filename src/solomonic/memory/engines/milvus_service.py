@@ -1,7 +1,7 @@
 """The collections of one store in Milvus, or in its embedded edition, Milvus Lite, and requests to them.
 
-Milvus Lite serves one process at a time; engines of one process share it, and the last that closes gives it back. A
-collection that was opened anew is loaded before anything is asked of it: in both editions it may be released.
+Milvus Lite serves one process at a time; engines of one process share it, and the last that closes releases it. A
+collection that was opened again is loaded before the first request: in both editions it may be released.
 """
 
 import logging
@@ -30,7 +30,7 @@ _opening = threading.RLock()
 class Service:
     """`place` is an address, or a folder of Milvus Lite whose name ends in .db; the collections' names begin with `name`.
 
-    make: where there is nothing. Absent where nothing is there, and none is made.
+    make: whether to start a store where there is none; else Absent is raised.
     """
 
     def __init__(self, place: str, name: str, make: bool):
@@ -71,13 +71,13 @@ class Service:
             return bool(self.client.has_collection(f"{self._name}_{collection}"))
 
     def load(self, collections: Iterable[str]) -> None:
-        """Before the first request: a collection that was opened anew may be released."""
+        """To be called before the first request: a collection that was opened again may be released."""
         with self.errors(Unreachable):
             for collection in collections:
                 self.client.load_collection(f"{self._name}_{collection}")
 
     def create(self, collection: str, fields: dict[str, Any], dim: int = 2) -> None:
-        """The first field is its key; Milvus wants a vector in every one."""
+        """The first field is the key of the collection; Milvus requires a vector in every one."""
         name = f"{self._name}_{collection}"
         with self.errors(Unwritable):
             if self.client.has_collection(name):  # a creation that was cut off

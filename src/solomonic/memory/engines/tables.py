@@ -1,4 +1,4 @@
-"""The tables of a store on the disk, the seal of a row, and what an opened file must look like."""
+"""The tables of a store on the disk, the seal of a row, and the check of the tables of a file that is opened."""
 
 import json
 import sqlite3
@@ -41,7 +41,7 @@ VALUES = "id, value, span, seal"
 
 
 def statements(schema: StoreSchema) -> list[str]:
-    """What makes the tables of a store of this schema."""
+    """The SQL statements that create the tables of a store of this schema."""
     text = TABLES + "".join(LAYER_TABLES.format(layer_schema.layer) for layer_schema in schema.layers)
     return [statement for part in text.split(";\n") if (statement := part.strip())]
 
@@ -69,7 +69,7 @@ def _expected(name: str) -> str:
 
 
 def require_tables(names: set[str], schema: StoreSchema, uri: str) -> None:
-    """ValueError where one is missing, or one too many."""
+    """ValueError where a table is missing, or a table is not of the schema."""
     expected = {statement.split()[2] for statement in statements(schema)}
     if names != expected:
         what = ", ".join(sorted(names ^ expected))
@@ -77,7 +77,7 @@ def require_tables(names: set[str], schema: StoreSchema, uri: str) -> None:
 
 
 def seal(row: Row, layer: int = -1) -> bytes:
-    """A digest of a row; each value with its type and length, so that no two rows read alike."""
+    """A digest of a row: of each value with its type and length, so that no two rows have the same bytes."""
     parts = [struct.pack("<q", layer)]
     for value in row:
         data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
@@ -91,7 +91,7 @@ def sound(row: Row, layer: int = -1) -> bool:
 
 
 def about(sql: sqlite3.Connection, name: str) -> str | None:
-    """None where it is missing or damaged."""
+    """The value of a row of the table `about`; None where it is missing or damaged."""
     row = sql.execute("SELECT name, value, seal FROM about WHERE name = ?", (name,)).fetchone()
     return row[1] if row is not None and sound(row) else None
 
@@ -107,7 +107,7 @@ def sealed_schema(schema: StoreSchema) -> str:
 
 
 def unsealed_schema(text: str) -> StoreSchema | None:
-    """None for what is damaged."""
+    """The schema of such a copy; None where it is damaged."""
     try:
         plain = json.loads(text)
         if seal((plain["layout"],)).hex() == plain["seal"]:
