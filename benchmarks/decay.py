@@ -5,7 +5,7 @@
     python benchmarks/decay.py text --model FOLDER --data FILE FILE ...   # of benchmarks/novels.py, and its novels
 
 A small B'MOJO reads each stream once. What leaves its window is written to a store of which each head finds `k` tokens
-again, as `solomonic.retrieval.attach` does it; `--check` holds the two against each other. A rule says how a stored token ages:
+again, as `solomonic.retrieval.attach` does it; `--check` holds the two against each other. A rule says how a stored token fades:
 by which clock, how fast, what is refreshed, what an entry must be to stay under a budget. All rules are rows of one
 batch. A rate is given as what a token's logit falls in a token's time of the clock's mean speed, so that all clocks are
 offered the same rates; which is best is chosen on streams that are not reported.
@@ -19,7 +19,6 @@ what is newest only.
 """
 
 import argparse
-import csv
 import json
 import math
 import time
@@ -28,207 +27,34 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from decay_clocks import CLOCKS, Clocks
+from decay_streams import (
+    BLOCK,
+    LEVELS,
+    SHARE,
+    SYMBOLS,
+    Rows,
+    Stream,
+    markov_rows,
+    markov_stream,
+    series,
+    series_rows,
+    text_stream,
+    trained,
+)
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
-from solomonic import LanguageModel, preset
+from solomonic import LanguageModel
 from solomonic.checkpoints.folder import load
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
 from solomonic.ops.memory_attention.state import memory_positions
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
-from solomonic.tasks.base import Batch, Task
-from solomonic.training.config import TrainConfig
-from solomonic.training.tasks import fit
+from solomonic.retrieval.schema import store_schema
 
 NEWEST = 256  # tokens that a hedged reader of what is new finds
-BLOCK = 16  # of the model: its window, and an entry of the store
-TRAINED_AT = 256
-
-
-# Streams
-
-
-@dataclass
-class Stream:
-    """tokens (N,). regime (N,): which source each is of. best (N,): nats of one who knows the source, where known."""
-
-    name: str
-    tokens: np.ndarray
-    regime: np.ndarray
-    best: np.ndarray | None = None
-
-    def parts(self, near: int) -> dict[str, np.ndarray]:
-        """Masks (N,): the `near` tokens after each switch to a source not seen before, and to one that was; others."""
-        at = np.flatnonzero(np.diff(self.regime)) + 1
-        seen, new, back = {self.regime[0]}, np.zeros(len(self.tokens), bool), np.zeros(len(self.tokens), bool)
-        for begin, end in zip(at, [*at[1:], len(self.tokens)]):
-            (back if self.regime[begin] in seen else new)[begin : min(begin + near, end)] = True
-            seen.add(self.regime[begin])
-        return {"all": np.ones_like(new), "new": new, "back": back, "rest": ~new & ~back}
-
-
-SYMBOLS = 16
-SUCCESSORS = np.array([0.7, 0.2, 0.1])
-
-
-def chains(count: int, rng: np.random.Generator) -> np.ndarray:
-    """(count, 16, 16): each symbol has three likely successors, and in a twentieth of cases any."""
-    table = np.full((count, SYMBOLS, SYMBOLS), 0.05 / SYMBOLS)
-    for one in table:
-        for row in one:
-            row[rng.choice(SYMBOLS, 3, replace=False)] += 0.95 * SUCCESSORS
-    return table
-
-
-def walk(table: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """table (B, S, V, V), source (B, T) in [0, S) -> tokens (B, T), and their nats given the source."""
-    rows, length = source.shape
-    tokens, nats, now = np.zeros((rows, length), np.int64), np.zeros((rows, length)), np.zeros(rows, np.int64)
-    each = np.arange(rows)
-    for t in range(length):
-        p = table[each, source[:, t], now]
-        now = (p.cumsum(1) < rng.random((rows, 1))).sum(1).clip(max=SYMBOLS - 1)
-        tokens[:, t], nats[:, t] = now, -np.log(p[each, now])
-    return tokens, nats
-
-
-def turns(count: int, lengths: tuple[int, int], sources: int, rng: np.random.Generator) -> np.ndarray:
-    """(count,) in [0, sources): stretches of random length (log-uniform), each of another source than the last."""
-    regime, last = [], -1
-    while len(regime) < count:
-        last = int(rng.choice([s for s in range(sources) if s != last]))
-        regime += [last] * int(np.exp(rng.uniform(*np.log(lengths))))
-    return np.array(regime[:count])
-
-
-def markov_stream(seed: int, count: int) -> Stream:
-    rng = np.random.default_rng([7, seed])
-    regime = turns(count, (100, 800), 4, rng)
-    tokens, best = walk(chains(4, rng)[None], regime[None], rng)
-    return Stream(f"markov {seed}", tokens[0], regime, best[0])
-
-
-class Rows(Task):
-    """Rows that `draw` makes, (size, length) tokens, to be foretold."""
-
-    summary, lengths = "rows of a stream", (TRAINED_AT,)
-
-    def __init__(self, name: str, vocab_size: int, draw):
-        self.name, self.vocab_size, self.length, self.draw = name, vocab_size, TRAINED_AT, draw
-
-    def train_batch(self, size, rng, progress=1.0):
-        tokens = torch.from_numpy(self.draw(size, self.length + 1, rng))
-        return Batch(tokens[:, :-1], tokens[:, 1:])
-
-    def test_batch(self, size, length, rng):
-        return self.train_batch(size, rng)
-
-
-def markov_rows(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Half of the rows are of one chain, half switch to another one and come back."""
-    table = chains(2 * size, rng).reshape(size, 2, SYMBOLS, SYMBOLS)
-    cut = np.sort(rng.integers(length, size=(size, 2)), 1)
-    cut[rng.random(size) < 0.5] = length
-    t = np.arange(length)
-    return walk(table, ((t >= cut[:, :1]) & (t < cut[:, 1:])).astype(int), rng)[0]
-
-
-LEVELS = 32
-SHARE = 0.15  # of a series: what its levels are of, and what is trained on
-
-
-def series(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, levels, regime) of each series, at most 10,400 samples: regime 0, and 1, 2, ... in its labelled windows."""
-    windows = json.loads((folder / "nab_windows.json").read_text())
-    found = []
-    for path in sorted(folder.glob("*.csv")):
-        labelled = next(spans for name, spans in windows.items() if name.endswith("/" + path.name))
-        with path.open() as file:
-            rows = list(csv.DictReader(file))
-        when, value = [row["timestamp"] for row in rows], np.array([float(row["value"]) for row in rows])
-        step = -(-len(value) // 10_400)
-        value, when = value[::step], when[::step]
-        edges = np.unique(np.quantile(value[: int(SHARE * len(value))], np.arange(1, LEVELS) / LEVELS))
-        regime = np.zeros(len(value), np.int64)
-        for i, (begin, end) in enumerate(labelled, 1):
-            regime[[begin <= t + ".000000" <= end for t in when]] = i
-        found.append((path.stem, np.searchsorted(edges, value), regime))
-    return found
-
-
-def waves(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Levels of made series: a wave, an autoregression about it, and a stretch in which both are others."""
-    t = np.arange(length)
-    rows = []
-    for _ in range(size):
-        sides = []
-        for _ in range(2):
-            wave = rng.normal(size=2) @ np.sin(
-                2 * np.pi * (t / np.exp(rng.uniform(2, 5.8, (2, 1))) + rng.random((2, 1)))
-            )
-            noise, x, a, size_ = rng.normal(size=length), 0.0, rng.uniform(0, 0.98), np.exp(rng.uniform(-4, 0))
-            kept = [x := a * x + size_ * n for n in noise]
-            sides.append(wave + np.array(kept) + rng.normal())
-        begin, end = np.sort(rng.integers(length, size=2)) if rng.random() < 0.5 else (length, length)
-        x = np.where((t >= begin) & (t < end), sides[1], sides[0])
-        rows.append(np.searchsorted(np.quantile(sides[0], np.arange(1, LEVELS) / LEVELS), x))
-    return np.array(rows)
-
-
-def series_rows(parts: list[np.ndarray]):
-    def draw(size: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        rows = waves(size // 2, length, rng)
-        for _ in range(size - len(rows)):
-            part = parts[int(rng.integers(len(parts)))]
-            begin = int(rng.integers(len(part) - length))
-            rows = np.concatenate([rows, part[None, begin : begin + length]])
-        return rows
-
-    return draw
-
-
-def text_stream(parts: list[np.ndarray], seed: int, count: int) -> Stream:
-    """Each text goes on where it stopped, from a place drawn at random."""
-    rng = np.random.default_rng([8, seed])
-    regime = turns(count, (500, 2500), len(parts), rng)
-    tokens = np.zeros(count, np.int64)
-    for one, part in enumerate(parts):
-        mine = regime == one
-        begin = int(rng.integers(len(part) - count))
-        tokens[mine] = part[begin : begin + mine.sum()]
-    return Stream(f"text {seed}", tokens, regime)
-
-
-def trained(task: Rows, steps: int, batch: int, lr: float, width: int = 48) -> LanguageModel:
-    """Trained with slots for all of a row, as the store gives them; then 16."""
-    torch.manual_seed(0)
-    config = preset(
-        "bmojo", vocab_size=task.vocab_size, d_model=width, window=BLOCK, capacity=TRAINED_AT - BLOCK, conv=4
-    )
-    first, last = (
-        config.layers
-    )  # with a short convolution, the first could look up alone what the store has of the last
-    config = replace(config, layers=(replace(first, capacity=0), last))
-    model, began = LanguageModel(config), time.monotonic()
-
-    def report(step: int, loss: float) -> None:
-        if step % (10 * max(1, steps // 100)) == 0:
-            print(f"{task.name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
-
-    fit(
-        model,
-        task,
-        TrainConfig(steps, batch, lr, fading_dropout=1.0),
-        Path("runs/decay") / f"{task.name}.pt",
-        report,
-        save_every=0,
-    )
-    first, last = config.layers
-    small = LanguageModel(replace(config, layers=(first, replace(last, capacity=16))))
-    small.load_state_dict(model.state_dict())
-    return small.eval()
 
 
 def looks(model: LanguageModel) -> int:
@@ -238,28 +64,6 @@ def looks(model: LanguageModel) -> int:
 
 
 # Rules
-
-
-CLOCKS = (
-    "tokens",
-    "surprise",
-    "excess",
-    "shift",
-    "cusum",
-    "log_decay",
-    "switch",
-    "drift",
-    "cusum 5",
-    "overflow",
-    "overflow 5",
-)
-"""What a token adds, x its surprise, of mean m and deviation s over the last 256 tokens: 1; x; max(0, x - m); max(0, f - m),
-f the mean of the last 16; a jump of 1 when the cumulative sum of (x - m) / s - 1/2 passes 8; what the fading memory of
-the layer forgets, in nats; 1 where the source is another one; max(0, f - m - 0.35 s); a jump at 5; what flows over 8, and
-over 5, of the same sum, which is held there instead of begun anew."""
-
-SLOW, FAST = 256, 16  # tokens that running means are over
-LEAST = torch.tensor([[8.0], [5.0]])  # that a CUSUM of standardised nats less 0.5 must reach
 
 
 @dataclass(frozen=True)
@@ -279,7 +83,7 @@ class Rule:
 
     @property
     def family(self) -> str:
-        """What of its kind is chosen from."""
+        """The kind of which the best rule is reported."""
         if self.hedged:
             return f"hedged: {self.hedged}" + (f", {self.clock}" if self.rate else "")
         if self.regime:
@@ -293,11 +97,11 @@ class Rule:
 
 
 def rules(clocks, rates, refreshed) -> list[Rule]:
-    chosen = [Rule(newest=0), Rule(), Rule(order="age"), Rule(regime=True)]
-    chosen += [Rule(newest=n) for n in (128, NEWEST)]
-    chosen += [Rule(clock, rate) for clock in clocks for rate in rates]
-    chosen += [Rule(clock, rate, how) for clock in refreshed for how in ("used", "good") for rate in rates]
-    return chosen
+    tried = [Rule(newest=0), Rule(), Rule(order="age"), Rule(regime=True)]
+    tried += [Rule(newest=n) for n in (128, NEWEST)]
+    tried += [Rule(clock, rate) for clock in clocks for rate in rates]
+    tried += [Rule(clock, rate, how) for clock in refreshed for how in ("used", "good") for rate in rates]
+    return tried
 
 
 WITH = {"alone, all": (Rule(newest=0), Rule()), "alone, all, newest": (Rule(newest=0), Rule(), Rule(newest=NEWEST))}
@@ -309,53 +113,18 @@ def hedge(results: np.ndarray, asked: list[Rule], share: float = 0.03) -> tuple[
     for hedged, others in WITH.items():
         for rule in (rule for rule in asked if rule == Rule(rule.clock, rule.rate)):
             p = np.exp(-results[sorted({asked.index(one) for one in (*others, rule)})])
-            weight, found = np.full(len(p), 1 / len(p)), np.zeros(p.shape[1])
+            weight, mixture = np.full(len(p), 1 / len(p)), np.zeros(p.shape[1])
             for t in range(p.shape[1]):
-                found[t] = weight @ p[:, t]
-                weight = (1 - share) * weight * p[:, t] / found[t] + share / len(p)
-            mixed.append(-np.log(found))
+                mixture[t] = weight @ p[:, t]
+                weight = (1 - share) * weight * p[:, t] / mixture[t] + share / len(p)
+            mixed.append(-np.log(mixture))
             rules.append(replace(rule, hedged=hedged))
     return np.concatenate([results, mixed]), rules
 
 
-class Clocks:
-    """All clocks of B readers. `ticks` (clocks, B, T) of tokens whose nats are (B, T)."""
-
-    def __init__(self, rows: int):
-        self.count, self.sum, self.held = 0, *torch.zeros(2, 2, rows)
-        self.mean, self.square, self.fast = torch.zeros(3, rows)
-
-    def ticks(self, nats: Tensor, log_decay: Tensor, switched: Tensor) -> Tensor:
-        """log_decay (B,) of the call; switched (T,) whether the source is another than before."""
-        rows, length = nats.shape
-        ticks = torch.zeros(len(CLOCKS), rows, length)
-        ticks[0], ticks[1], ticks[6] = 1, nats, switched.float()
-        ticks[5] = (-log_decay / length)[:, None]
-        for t in range(not self.count, length):  # nothing foretells the first token
-            x = nats[:, t]
-            if self.count >= FAST:
-                spread = (self.square - self.mean**2).clamp_min(1e-4).sqrt()
-                ticks[2, :, t] = (x - self.mean).clamp_min(0)
-                ticks[3, :, t] = (self.fast - self.mean).clamp_min(0)
-                ticks[7, :, t] = (self.fast - self.mean - 0.35 * spread).clamp_min(0)
-                self.sum = (self.sum + (x - self.mean) / spread - 0.5).clamp_min(0)
-                jump = self.sum > LEAST
-                ticks[4, :, t], ticks[8, :, t] = jump.float()
-                self.sum = self.sum.masked_fill(jump, 0)
-                self.held = (self.held + (x - self.mean) / spread - 0.5).clamp_min(0)
-                ticks[9, :, t], ticks[10, :, t] = (self.held - LEAST).clamp_min(0)
-                self.held = torch.minimum(self.held, LEAST)
-            self.count += 1
-            slow, fast = max(1 / SLOW, 1 / self.count), max(1 / FAST, 1 / self.count)
-            self.mean = self.mean + slow * (x - self.mean)
-            self.square = self.square + slow * (x**2 - self.square)
-            self.fast = self.fast + fast * (x - self.fast)
-        return ticks
-
-
 class Memories:
-    """The store of one layer under B rules, each with what it wrote (`ops.place.Store`), as `attach` and `memory.Store`
-    have it: tokens are handed over when their block is read, whole entries are found by their best token, and go."""
+    """The store of one layer under B rules, each with what it wrote (`ops.sequence.Store`), as `attach` and `memory.Store`
+    have it: tokens are written when their block is read, whole entries are found by their best token, and removed."""
 
     def __init__(self, model: LanguageModel, layer: int, rules: list[Rule], rate: Tensor, k: int, entries: int):
         """rate: (B,) in the clocks' own units. entries: the budget."""
@@ -427,7 +196,7 @@ class Memories:
         return Stored(q, key, value, bias, visible, watch if self.used.any() else None)
 
     def end(self, ticks: Tensor, good: Tensor, regime: Tensor) -> None:
-        """ticks (B, T) of each row's own clock, good (B,): the call was foretold better than usual. regime (T,)."""
+        """ticks (B, T) of each row's own clock, good (B,): the call was predicted better than usual. regime (T,)."""
         clock = self.now[:, None] + ticks.cumsum(1)
         self.now = clock[:, -1]
         if self.given is not None:
@@ -481,8 +250,8 @@ def read(model, stream: Stream, rules: list[Rule], speed: dict[str, float], k: i
 
 
 def speeds(model, stream: Stream) -> dict[str, float]:
-    _, found = read(model, stream, [Rule(newest=0), Rule()], {}, 1, None)
-    return {clock: max(speed, 1e-6) for clock, speed in found.items()}
+    _, measured = read(model, stream, [Rule(newest=0), Rule()], {}, 1, None)
+    return {clock: max(speed, 1e-6) for clock, speed in measured.items()}
 
 
 def choose(tables: list[np.ndarray], rules: list[Rule]) -> dict[str, int]:
@@ -546,8 +315,8 @@ def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int, h
     ours, _ = read(model, stream, asked, {}, k, None)
     ours = hedge(ours, asked)[0][-1] if hedged else ours[-1]
     length = len(ours)
-    tokens, found, state = torch.from_numpy(stream.tokens[:length])[None], [], None
-    store = open_store("ram:", layout(model, layers, "float32"), write=True)
+    tokens, parts, state = torch.from_numpy(stream.tokens[:length])[None], [], None
+    store = open_store("ram:", store_schema(model, layers, "float32"), write=True)
     with torch.inference_mode(), store, store.document(stream.name) as writing:
         reader = attached = Attached(model, store, k=k, rate=rate, writing=writing, clock=theirs)
         if hedged:
@@ -555,9 +324,9 @@ def check(model, stream: Stream, clock: str, theirs: str, rate: float, k: int, h
             reader = Hedged([model, whole, newest, attached])
         for part in tokens.split(256, 1):
             logits, state = reader(part, state)
-            found.append(logits)
+            parts.append(logits)
         attached.finish(state["readers"][-1] if hedged else state)
-    nats = cross_entropy(torch.cat(found, 1)[0, :-1], tokens[0, 1:], reduction="none")
+    nats = cross_entropy(torch.cat(parts, 1)[0, :-1], tokens[0, 1:], reduction="none")
     return float((nats - torch.from_numpy(ours[1:])).abs().max())
 
 
@@ -589,11 +358,11 @@ def main() -> None:
     elif args.kind == "series":
         if not args.data:
             parser.error("series: --data FOLDER is needed, with *.csv and nab_windows.json")
-        found = series(args.data[0])
-        task = Rows("series", LEVELS, series_rows([x[: int(SHARE * len(x))] for _, x, _ in found]))
+        labelled = series(args.data[0])
+        task = Rows("series", LEVELS, series_rows([x[: int(SHARE * len(x))] for _, x, _ in labelled]))
         steps, batch, near = 220, 8, 128
         streams = []
-        for name, x, regime in found:
+        for name, x, regime in labelled:
             end = np.flatnonzero(regime)[-1] + args.tokens // 5
             part = slice(max(int(SHARE * len(x)), end - args.tokens), end)
             streams.append(Stream(name, x[part], regime[part]))
@@ -621,8 +390,8 @@ def main() -> None:
     print("speeds, a token: " + ", ".join(f"{clock} {s:.4g}" for clock, s in speed.items()), flush=True)
     for stream in streams:
         began = time.monotonic()
-        found, mixed = hedge(read(model, stream, asked, speed, args.k, args.entries or None)[0], asked)
-        results.append(found)
+        nats, mixed = hedge(read(model, stream, asked, speed, args.k, args.entries or None)[0], asked)
+        results.append(nats)
         known = "" if stream.best is None else f", who knows the source {stream.best[BLOCK:].mean():.3f}"
         print(f"{stream.name}: {results[-1].shape[1]} tokens, {time.monotonic() - began:.0f} s{known}", flush=True)
     each = range(len(streams))

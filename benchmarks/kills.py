@@ -64,13 +64,13 @@ TINY = [
 
 @dataclass
 class Case:
-    """`words` of the command in the folder `work`, which `begin` makes anew; `found` is what it has in the end."""
+    """`words` of the command in the folder `work`, which `begin` makes anew; `result` is what it has in the end."""
 
     name: str
     words: list[str]
     work: Path
     begin: Callable[[], None]
-    found: Callable[[], Any]
+    result: Callable[[], Any]
     repeats: bool = False  # a second run goes on instead of ending the first
     codes: tuple[int, ...] = (0,)  # with which it may end after a kill
 
@@ -105,11 +105,11 @@ def killed(case: Case, kills: int, rng: random.Random) -> tuple[str, int]:
     case.begin()
     code, calls = _ended(case)
     assert code == 0, f"{case.name} fails when it is left alone"
-    expected = [case.found()]
+    expected = [case.result()]
     if case.repeats:  # every number of calls is a state that it may be in
         for _ in range(kills):
             _ended(case)
-            expected.append(case.found())
+            expected.append(case.result())
     done = same = ended = left = 0
     case.begin()
     with tqdm(total=kills, desc=case.name, leave=False, file=sys.stderr) as bar:
@@ -125,15 +125,15 @@ def killed(case: Case, kills: int, rng: random.Random) -> tuple[str, int]:
                 same -= 1
             if code == -signal.SIGKILL or case.repeats:
                 ended += 1
-                same += case.found() in [None, *expected]
+                same += case.result() in [None, *expected]
                 continue
             ended += 1
             left += len(_left_over(case.work))
-            same += case.found() == expected[0]
+            same += case.result() == expected[0]
             case.begin()
     assert _ended(case)[0] in case.codes
     left += len(_left_over(case.work))
-    ended, same = (ended, same) if case.repeats else (ended + 1, same + (case.found() == expected[0]))
+    ended, same = (ended, same) if case.repeats else (ended + 1, same + (case.result() == expected[0]))
     bad = ended - same + left
     return f"| {case.name} | {done} | {ended} | {same} | {left} |", bad
 
@@ -192,11 +192,11 @@ def _train() -> Case:
     out = Path("trained").resolve()
     words = ["train", "0.txt", "1.txt", *TINY, "--steps", "30", "--save-every", "1", "--eval-every", "10"]
 
-    def found() -> Any:
+    def result() -> Any:
         losses = json.loads((out / "training.json").read_text())["losses"]
         return losses, {name: x.tolist() for name, x in load_file(out / "model.safetensors").items()}
 
-    return Case("train", [*words, "--out", str(out), "--resume"], out, lambda: _gone(out), found)
+    return Case("train", [*words, "--out", str(out), "--resume"], out, lambda: _gone(out), result)
 
 
 def _rows(store: Path) -> Any:
@@ -204,8 +204,8 @@ def _rows(store: Path) -> Any:
     with sqlite3.connect(f"file:{store / 'store.sqlite'}?mode=ro", uri=True) as sql:
         names = dict(sql.execute("SELECT id, name FROM documents"))
         tables = [name for (name,) in sql.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-        found = {"documents": sorted(sql.execute("SELECT name, digest, text, clock, complete FROM documents"))}
-        found["pieces"] = sorted(
+        result = {"documents": sorted(sql.execute("SELECT name, digest, text, clock, complete FROM documents"))}
+        result["pieces"] = sorted(
             (names[document], *rest) for document, *rest in sql.execute("SELECT document, start, text FROM pieces")
         )
         for table in tables:
@@ -216,8 +216,8 @@ def _rows(store: Path) -> Any:
             else:
                 continue
             rows = sql.execute(f"SELECT {columns} FROM {table}")
-            found[table] = sorted((names[at >> 32], at & 0xFFFFFFFF, *rest) for at, *rest in rows)
-    return found
+            result[table] = sorted((names[at >> 32], at & 0xFFFFFFFF, *rest) for at, *rest in rows)
+    return result
 
 
 def _add() -> Case:
@@ -237,27 +237,27 @@ def _forget() -> Case:
         _gone(store)
         shutil.copytree(full, store)
 
-    def found() -> Any:
+    def result() -> Any:
         raw = b"".join(p.read_bytes() for p in sorted(store.iterdir()))
         return _rows(store), b"1: 59 times" in raw, b"2: 59 times" in raw
 
     words = ["memory", "forget", "--document", "1.txt", "--document", "2.txt", "--store"]
     said = (0, 2)  # that there is nothing of that name, where all but the end was done before the kill
-    return Case("memory-forget", [*words, str(store)], store, begin, found, codes=said)
+    return Case("memory-forget", [*words, str(store)], store, begin, result, codes=said)
 
 
 def _generate() -> Case:
     session = Path("session").resolve()
     model, _ = load("M")
 
-    def found() -> Any:
+    def result() -> Any:
         if not session.exists():
             return None
         SessionFile(session, model).load()
         return {name: x.tolist() for name, x in load_file(session).items()}
 
     words = ["generate", "M", "hello", "--max-tokens", "40", "--temperature", "0", "--device", "cpu", "--session"]
-    return Case("generate", [*words, str(session)], session, lambda: _gone(session), found, repeats=True)
+    return Case("generate", [*words, str(session)], session, lambda: _gone(session), result, repeats=True)
 
 
 def _compare() -> Case:
@@ -266,13 +266,13 @@ def _compare() -> Case:
     run = Run("distractor_recall", steps=40, dials=SIZES, **lengths)
     suites.SUITES["quick"] = Suite("quick", ("mamba2", "bmojo"), {"distractor_recall": run}, 1, cost_lengths=(8,))
 
-    def found() -> Any:
+    def result() -> Any:
         lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
         shown = [(x["arch"], x["curve"], x["scores"]) for x in lines]
         return sorted(map(json.dumps, shown)), sorted(p.name for p in (out / "cells").glob("*"))
 
     words = ["compare", "--jobs", "1", "--device", "cpu", "--out", str(out)]
-    return Case("compare", words, out, lambda: _gone(out), found)
+    return Case("compare", words, out, lambda: _gone(out), result)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from solomonic import LanguageModel, preset
 from solomonic.data.corpus import library
 from solomonic.memory import open_store
 from solomonic.model import map_state
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
+from solomonic.retrieval.schema import store_schema
 from solomonic.tasks.base import IGNORE, Batch, Task
 from solomonic.training.config import TrainConfig
 from solomonic.training.tasks import fit
@@ -40,9 +41,9 @@ def words(data: Path | None) -> np.ndarray:
     """The text as the numbers of its words, the 499 most frequent by rank and 0 for others."""
     files = sorted(data.rglob("*.txt")) if data and data.is_dir() else [data] if data else library()
     text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in files)
-    found = re.findall(r"\w+|[^\w\s]", text.lower())
-    rank = {word: i for i, (word, _) in enumerate(Counter(found).most_common(WORDS - 1), 1)}
-    return np.array([rank.get(word, 0) for word in found], dtype=np.int64)
+    tokens = re.findall(r"\w+|[^\w\s]", text.lower())
+    rank = {word: i for i, (word, _) in enumerate(Counter(tokens).most_common(WORDS - 1), 1)}
+    return np.array([rank.get(word, 0) for word in tokens], dtype=np.int64)
 
 
 class Facts(Task):
@@ -121,13 +122,13 @@ def read(model, tokens: np.ndarray, chunk: int = 4096):
 @torch.inference_mode()
 def accuracy(model, state, asked: dict) -> dict[int, float]:
     """Share of the numbers that are the likeliest token after its name, for each distance."""
-    found = {}
+    shares = {}
     for distance, (names, numbers) in asked.items():
         rows = map_state(lambda tensor: tensor.expand(len(names), *tensor.shape[1:]), state)
         questions = torch.from_numpy(names[:, None])
         logits, _ = model(questions, rows)
-        found[distance] = float((logits[:, -1].argmax(-1).numpy() == numbers).mean())
-    return found
+        shares[distance] = float((logits[:, -1].argmax(-1).numpy() == numbers).mean())
+    return shares
 
 
 def trained(name: str, task: Facts, steps: int, folder: Path, **dials) -> LanguageModel:
@@ -154,18 +155,18 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["bmojo", "sliding_window", "mamba2"])
     parser.add_argument("--store", default=None)
     parser.add_argument("--json", type=Path)
-    chosen = parser.parse_args()
-    task = Facts(words(chosen.data))
+    args = parser.parse_args()
+    task = Facts(words(args.data))
     print(f"{len(task.text):,} words of text, {len(np.unique(task.text)):,} different", flush=True)
-    tokens, asked = long_text(task.text, chosen.length, chosen.distances, np.random.default_rng(1))
+    tokens, asked = long_text(task.text, args.length, args.distances, np.random.default_rng(1))
     folder, lines = Path("runs/long_recall"), []
 
     def line(name: str, shares: dict[int, float], **more) -> None:
         lines.append({"model": name, "recall": shares} | more)
         print(name, shares, more, flush=True)
 
-    for name in chosen.models:
-        model = trained(name, task, chosen.steps, folder)
+    for name in args.models:
+        model = trained(name, task, args.steps, folder)
         batch = task.test_batch(32, task.length, np.random.default_rng(5))
         with torch.inference_mode():
             logits, _ = model(batch.tokens)
@@ -183,8 +184,8 @@ def main() -> None:
             )
             continue
         sample = torch.from_numpy(task.text[:20_000])
-        shape = layout(model, keep=chosen.keep, text=sample)
-        uri = chosen.store or tempfile.mkdtemp() + "/store"
+        shape = store_schema(model, keep=args.keep, text=sample)
+        uri = args.store or tempfile.mkdtemp() + "/store"
         with open_store(uri, shape, write=True) as store:
             began = time.perf_counter()
             with store.document("text") as document:
@@ -195,10 +196,10 @@ def main() -> None:
             stats = store.stats()
             line(name, accuracy(model, state, asked), as_trained=right, parameters=size, read_s=seconds)
             began = time.perf_counter()
-            shares = accuracy(Attached(model, store, k=chosen.k, own=document.id), state, asked)
+            shares = accuracy(Attached(model, store, k=args.k, own=document.id), state, asked)
             line(f"{name} with the store", shares, asked_s=time.perf_counter() - began, **stats)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(lines, indent=1))
+    if args.json:
+        args.json.write_text(json.dumps(lines, indent=1))
 
 
 if __name__ == "__main__":

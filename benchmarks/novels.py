@@ -28,9 +28,10 @@ from solomonic.evaluation.score import continuations
 from solomonic.evaluation.text import bits_per_byte, spans
 from solomonic.inference.sessions import Session
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
 from solomonic.retrieval.remember import remember
+from solomonic.retrieval.schema import store_schema
 
 SIZES = {"d_model": 128, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "window": 32, "conv": 4}
 LOOKS = 1  # the one layer with an eidetic memory of 64 tokens, and a store
@@ -49,27 +50,25 @@ def main() -> None:
     parser.add_argument("--keep", type=float, default=1.0)
     parser.add_argument("--k", type=int, default=2)
     parser.add_argument("--exact", action="store_true", help="search the store exactly")
-    chosen = parser.parse_args()
-    books = {path.name: path.read_bytes() for path in chosen.paths}
+    args = parser.parse_args()
+    books = {path.name: path.read_bytes() for path in args.paths}
     learnt = {name: text[: len(text) // 3] for name, text in books.items()}
     stored = {name: text[: len(text) * 19 // 20] for name, text in books.items()}
-    model, tokenizer = trained(learnt, chosen.out, chosen.steps)
+    model, tokenizer = trained(learnt, args.out, args.steps)
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, {sum(map(len, stored.values())):,} bytes to store", flush=True)
 
-    sample = torch.from_numpy(tokenizer.encode(learnt[chosen.paths[0].name][:20_000]))
-    shape = layout(model, keep=chosen.keep, text=sample)
-    with open_store(
-        str(chosen.out / f"store {chosen.keep:g}"), shape, write=True, approximate=not chosen.exact
-    ) as store:
-        began, attached = time.perf_counter(), Attached(model, store, k=chosen.k)
+    sample = torch.from_numpy(tokenizer.encode(learnt[args.paths[0].name][:20_000]))
+    shape = store_schema(model, keep=args.keep, text=sample)
+    with open_store(str(args.out / f"store {args.keep:g}"), shape, write=True, approximate=not args.exact) as store:
+        began, attached = time.perf_counter(), Attached(model, store, k=args.k)
         for name, text in stored.items():
             remember(attached, tokenizer, name, text)
             print(f"{name}: {len(text):,} bytes, {time.perf_counter() - began:.0f} s", flush=True)
         stats = store.stats()
         read = sum(len(tokenizer.encode(text)) for text in stored.values())
         size_of = sum(map(len, stored.values()))
-        found = {
+        results = {
             "parameters": size,
             "bytes": size_of,
             "tokens": read,
@@ -87,15 +86,15 @@ def main() -> None:
                 began = time.perf_counter()
                 bits = bits_per_byte(reader, tokenizer, pieces, LENGTH, batch_tokens=LENGTH)
                 half = bits.by_position[LENGTH // 2 :].mean()
-                found[f"{title}, {which}"] = [bits.mean, half]
+                results[f"{title}, {which}"] = [bits.mean, half]
                 print(
                     f"{title}, {which}: {bits.mean:.4f}, second half {half:.4f}, {time.perf_counter() - began:.0f} s",
                     flush=True,
                 )
-        found |= names(readers, tokenizer, stored, learnt)
-        found |= cost(model, attached, tokenizer, again)
-    (chosen.out / f"novels {chosen.keep:g}.json").write_text(json.dumps(found, indent=1))
-    print(json.dumps(found, indent=1))
+        results |= names(readers, tokenizer, stored, learnt)
+        results |= cost(model, attached, tokenizer, again)
+    (args.out / f"novels {args.keep:g}.json").write_text(json.dumps(results, indent=1))
+    print(json.dumps(results, indent=1))
 
 
 def trained(learnt: dict[str, bytes], out: Path, steps: int):

@@ -19,17 +19,18 @@ from lookup_common import decoded
 
 from solomonic import LanguageModel, preset
 from solomonic.inference.sessions import Session
-from solomonic.memory import LayerLayout, Layout, Tokens, open_store
+from solomonic.memory import LayerSchema, StoredTokens, StoreSchema, open_store
 from solomonic.memory.search.exact import ExactIndex, Keys
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
+from solomonic.retrieval.schema import store_schema
 
-SHAPE = LayerLayout(0, heads=4, dim=64, block=16, admit=True)
-LAYOUT = Layout("benchmark", (SHAPE,), "float16")
+LAYER = LayerSchema(0, heads=4, dim=64, block=16, admit=True)
+SCHEMA = StoreSchema("benchmark", (LAYER,), "float16")
 K = 16
 CENTRES = 4096
 
 
-def tokens(count: int, seed: int = 0, heads: int = SHAPE.heads, dim: int = SHAPE.dim) -> Tokens:
+def tokens(count: int, seed: int = 0, heads: int = LAYER.heads, dim: int = LAYER.dim) -> StoredTokens:
     """Keys around `CENTRES` centres, RMS-normed a head, as a layer's are; every second token of a document."""
     random = torch.Generator().manual_seed(seed)
     centres = torch.randn(CENTRES, heads, dim, generator=torch.Generator().manual_seed(99))
@@ -40,11 +41,11 @@ def tokens(count: int, seed: int = 0, heads: int = SHAPE.heads, dim: int = SHAPE
     position = 2 * torch.arange(count)
     clock = torch.rand(count, generator=random).cumsum(0) / 100
     score = torch.randn(count, generator=random)
-    return Tokens(position, key, value, score, clock, position[:, None] + torch.tensor([0, 2]))
+    return StoredTokens(position, key, value, score, clock, position[:, None] + torch.tensor([0, 2]))
 
 
 def queries(count: int) -> torch.Tensor:
-    return tokens(count, seed=7).key / SHAPE.dim**0.5
+    return tokens(count, seed=7).key / LAYER.dim**0.5
 
 
 def best(call, times: int = 5) -> float:
@@ -78,7 +79,7 @@ def store_row(name: str, folder: str, size: int) -> list[float]:
     uri = "ram:benchmark" if name == "ram" else folder
     payload = [tokens(10_000, seed) for seed in range(min(4, size // 10_000))]
     begun = time.perf_counter()
-    with open_store(uri, LAYOUT, write=True) as store:
+    with open_store(uri, SCHEMA, write=True) as store:
         for number in range(size // 10_000):
             with store.document(str(number)) as document:
                 for at in range(0, 10_000, 256):
@@ -88,7 +89,7 @@ def store_row(name: str, folder: str, size: int) -> list[float]:
         each = store.stats()["size"] / size
     begun = time.perf_counter()
     with open_store(uri) as store:
-        found = store.search(0, queries(1), K)
+        hits = store.search(0, queries(1), K)
         first = time.perf_counter() - begun
         one, many = queries(1), queries(16)
         entries = store.search(0, queries(8), K).entry.unique()[:32]
@@ -100,7 +101,7 @@ def store_row(name: str, folder: str, size: int) -> list[float]:
             best(lambda: store.search(0, many, K)),
             best(lambda: store.fetch(0, entries)),
         ]
-        assert (found.entry >= 0).all()
+        assert (hits.entry >= 0).all()
     if name == "ram":
         from solomonic.memory.engines import ram
 
@@ -114,11 +115,11 @@ def lancedb_row(folder: str, size: int) -> list[float]:
     import lancedb
     import pyarrow as pa
 
-    database, d = lancedb.connect(folder), SHAPE.dim
+    database, d = lancedb.connect(folder), LAYER.dim
     payload = tokens(10_000)
     tables, begun = [], time.perf_counter()
     value = payload.value.flatten(1).half().numpy()
-    for head in range(SHAPE.heads):
+    for head in range(LAYER.heads):
         key, table = payload.key[:, head].half().numpy(), None
         for number in range(size // 10_000):
             columns = {
@@ -144,7 +145,7 @@ def lancedb_row(folder: str, size: int) -> list[float]:
         ]
 
     begun = time.perf_counter()
-    tables = [lancedb.connect(folder).open_table(f"head{head}") for head in range(SHAPE.heads)]
+    tables = [lancedb.connect(folder).open_table(f"head{head}") for head in range(LAYER.heads)]
     search(queries(1))
     first = time.perf_counter() - begun
     ids = ", ".join(str(i) for i in range(0, size, max(1, size // 32)))
@@ -170,7 +171,7 @@ def decode(sizes: list[int], count: int = 48) -> None:
             "bmojo", vocab_size=2048, d_model=width, n_layers=layers, n_heads=heads, n_kv_heads=groups, window=64
         )
         model = LanguageModel(config).eval()
-        shape = layout(model, [layers // 2])
+        shape = store_schema(model, [layers // 2])
         one = shape.layers[0]
         for size in sizes:
             with open_store("ram:", shape, write=True, approximate=True) as store:
@@ -188,8 +189,8 @@ def indexes(sizes: list[int]) -> None:
     """Of one head: of its best `K` tokens by inner product, the share that an approximate index finds."""
     print(f"{'index':<22}{'tokens':>10}{'build s':>10}{'bytes/token':>13}{'search 1 ms':>13}{'recall':>9}")
     for size in sizes:
-        found = tokens(size)
-        key, query = found.key[:, 0].contiguous(), queries(256)[:, 0].contiguous()
+        stored = tokens(size)
+        key, query = stored.key[:, 0].contiguous(), queries(256)[:, 0].contiguous()
         exact = torch.cat([(q @ key.T).topk(K).indices for q in query.split(16)])
 
         def row(name: str, build: float, each: float, search) -> None:
@@ -198,14 +199,14 @@ def indexes(sizes: list[int]) -> None:
             took = best(lambda: search(query.numpy()[0]), 20)
             print(f"{name:<22}{size:>10,}{build:>10.1f}{each:>13.0f}{took:>13.2f}{share:>9.3f}", flush=True)
 
-        flat = ExactIndex(LayerLayout(0, 1, 64, 16), torch.float16)
+        flat = ExactIndex(LayerSchema(0, 1, 64, 16), torch.float16)
         begun = time.perf_counter()
-        flat.add(Keys(found.position, key[:, None].half(), found.score, found.clock))
+        flat.add(Keys(stored.position, key[:, None].half(), stored.score, stored.clock))
         row(
             "exact",
             time.perf_counter() - begun,
             128 + 16,
-            lambda q: (flat.candidates(torch.tensor(q)[None, None], K, 0.0, {}, None).age[0, 0] // 2).tolist(),
+            lambda q: (flat.candidates(torch.tensor(q)[None, None], K, 0.0, {}, None).token_id[0, 0] // 2).tolist(),
         )
         if find_spec("usearch"):
             from usearch.index import Index

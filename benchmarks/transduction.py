@@ -120,28 +120,28 @@ class Episodes:
         return tokens[:, :-1], targets[:, 1:], may_see, of >= 0
 
 
-def model(chosen: argparse.Namespace) -> None:
+def model(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    text = chosen.shakespeare.read_text()
-    tokenizer = Tokenizer(bpe([text, *(body(chosen.books, file)[:200_000] for file in BOOKS)], VOCABULARY))
+    text = args.shakespeare.read_text()
+    tokenizer = Tokenizer(bpe([text, *(body(args.books, file)[:200_000] for file in BOOKS)], VOCABULARY))
     episodes = Episodes(text, tokenizer)
     torch.manual_seed(0)
     config = preset(
         "bmojo", vocab_size=VOCABULARY, d_model=128, n_layers=3, n_heads=4, n_kv_heads=2, window=32, capacity=96, conv=4
     )
     net = LanguageModel(looking(config, LOOKS))
-    train = TrainConfig(chosen.steps, 1, 6e-3, fading_dropout=1.0)
+    train = TrainConfig(args.steps, 1, 6e-3, fading_dropout=1.0)
     optimizer = build_optimizer(net, train)
     plain = Rows(TokenizedText(episodes.plain, np.array([0]), len(text)), 384, 12, seed=0)
     copying = LookupRows(plain, 0.5, 10 * WARM, VOCABULARY, tokenizer.end)
     began, right = time.monotonic(), []
-    for step in range(chosen.steps):
+    for step in range(args.steps):
         stores = answers = None
         if step < WARM:
             batch = copying.batch(step)
             tokens, targets = torch.from_numpy(batch.tokens), torch.from_numpy(batch.targets)
         else:
-            grown = min(1.0, (step - WARM) / (0.7 * (chosen.steps - WARM)))
+            grown = min(1.0, (step - WARM) / (0.7 * (args.steps - WARM)))
             tokens, targets, may_see, answers = episodes.batch(grown)
             stores = [Neighbours(may_see, FOUND, True) if i == LOOKS else None for i in range(len(net.blocks))]
         for group in optimizer.param_groups:
@@ -161,8 +161,8 @@ def model(chosen: argparse.Namespace) -> None:
         optimizer.step()
         if step % 50 == 49:
             shown = f", answers that begin right {np.mean(right[-50:]):.3f}" if right else ""
-            print(f"step {step + 1} of {chosen.steps}{shown}, {time.monotonic() - began:.0f} s", flush=True)
-    folder.save(chosen.out, net.eval(), tokenizer)
+            print(f"step {step + 1} of {args.steps}{shown}, {time.monotonic() - began:.0f} s", flush=True)
+    folder.save(args.out, net.eval(), tokenizer)
 
 
 WARM = 150
@@ -177,12 +177,12 @@ def names(folder: Path, each: int, draw: random.Random) -> list[tuple[str, str]]
         )
         for file in BOOKS
     }
-    found = []
+    labelled = []
     for file in BOOKS:
         others = {name for other in BOOKS if other != file for name in counts[other]}
         mine = sorted(name for name, n in counts[file].items() if n > 2 and name not in others)
-        found += [(name, SHORT[file]) for name in draw.sample(mine, min(each, len(mine)))]
-    return found
+        labelled += [(name, SHORT[file]) for name in draw.sample(mine, min(each, len(mine)))]
+    return labelled
 
 
 def body(folder: Path, file: str) -> str:
@@ -192,12 +192,12 @@ def body(folder: Path, file: str) -> str:
 
 
 def books(folder: Path, each: int, draw: random.Random) -> list[tuple[str, str]]:
-    found = []
+    labelled = []
     for file, name in BOOKS.items():
         text = " ".join(body(folder, file).split())
         sentences = {s for s in re.split(r"(?<=[.!?]) ", text) if 40 <= len(s) <= 120}
-        found += [(sentence, name) for sentence in draw.sample(sorted(sentences), each)]
-    return found
+        labelled += [(sentence, name) for sentence in draw.sample(sorted(sentences), each)]
+    return labelled
 
 
 def actions(folder: Path) -> list[tuple[str, str]]:
@@ -215,17 +215,17 @@ def split(examples: list[tuple[str, str]], draw: random.Random) -> tuple[list, l
     return examples[: len(examples) // 2], examples[len(examples) // 2 :]
 
 
-def data(chosen: argparse.Namespace) -> None:
-    chosen.out.mkdir(parents=True, exist_ok=True)
+def data(args: argparse.Namespace) -> None:
+    args.out.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
     for name, examples in (
-        ("books", books(chosen.books, chosen.each, draw)),
-        ("actions", actions(chosen.babi)),
-        ("names", names(chosen.books, 100, random.Random(0))),
+        ("books", books(args.books, args.each, draw)),
+        ("actions", actions(args.babi)),
+        ("names", names(args.books, 100, random.Random(0))),
     ):
         for part, those in zip(("train", "test"), split(examples, draw)):
             rows = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in those)
-            (chosen.out / f"{name}.{part}.jsonl").write_text(rows)
+            (args.out / f"{name}.{part}.jsonl").write_text(rows)
             print(name, part, dict(Counter(label for _, label in those)))
 
 
@@ -243,8 +243,8 @@ def main() -> None:
         else:
             command.add_argument("--shakespeare", type=Path, required=True, metavar="FILE")
             command.add_argument("--steps", type=int, default=1500, metavar="N")
-    chosen = parser.parse_args()
-    chosen.call(chosen)
+    args = parser.parse_args()
+    args.call(args)
 
 
 if __name__ == "__main__":

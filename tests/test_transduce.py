@@ -10,8 +10,9 @@ from solomonic.checkpoints.folder import save
 from solomonic.cli import main
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import layout
-from solomonic.retrieval.transduce import WAYS, Example, Settings, Transducer, examples, remember_examples
+from solomonic.retrieval.examples import Example, examples
+from solomonic.retrieval.schema import store_schema
+from solomonic.retrieval.transduce import WAYS, Settings, Transducer, remember_examples
 
 from .evaluation.models import bpe, small
 
@@ -33,7 +34,7 @@ def transducer(model, tokenizer=BYTES, train=TRAIN, stored=True, **settings) -> 
     chosen = Settings(**{"neighbours": 3, "steps": 2, "lr": 0.01} | settings)
     if not stored:
         return Transducer(model, tokenizer, train, chosen)
-    store = open_store("ram:", layout(model, dtype="float32"), write=True)
+    store = open_store("ram:", store_schema(model, dtype="float32"), write=True)
     return Transducer(model, tokenizer, train, chosen, store, remember_examples(store, model, tokenizer, train, chosen))
 
 
@@ -84,7 +85,7 @@ def test_every_parameter_is_what_it_was_also_after_an_error(model, monkeypatch):
 
 
 def test_an_empty_store_is_no_store(model):
-    with open_store("ram:", layout(model), write=True) as store:
+    with open_store("ram:", store_schema(model), write=True) as store:
         found = scores(Transducer(model, BYTES, TRAIN, store=store).answers(QUESTIONS[0], ["memory", "none"]))
     assert found["memory"] == found["none"]
     held = scores(transducer(model).answers(QUESTIONS[0], ["memory", "none"]))
@@ -93,7 +94,7 @@ def test_an_empty_store_is_no_store(model):
 
 def test_other_documents_of_the_store_are_left_alone(model):
     settings = Settings(neighbours=3, retrieval="store")
-    with open_store("ram:", layout(model, dtype="float32"), write=True) as store:
+    with open_store("ram:", store_schema(model, dtype="float32"), write=True) as store:
         remember_examples(
             store, model, BYTES, [Example("Ahab rode on. Ahab rode on.", "the dry land", "other")], settings
         )

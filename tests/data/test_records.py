@@ -12,7 +12,7 @@ import pytest
 from solomonic.cli.generate import read_prompts as prompts
 from solomonic.data.corpus import documents
 from solomonic.data.records import text_lines
-from solomonic.retrieval.transduce import Example, examples
+from solomonic.retrieval.examples import Example, examples
 from solomonic.tasks import text as task
 
 TEXTS = ["one\u2028line\u0085still", 'a "quoted", cell; é', "two\nlines\fof it", "日本 \U0001f40b", " \ttabs\t "]

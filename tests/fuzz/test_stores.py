@@ -15,10 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solomonic.memory import Damaged, open_store
-from solomonic.memory.engines.sqlite import FILE, LAYOUT
+from solomonic.memory.engines.tables import FILE, SCHEMA_FILE
 
-from ..memory.cases import LAYOUT as SHAPE
-from ..memory.cases import kept, opened, put, tokens_of
+from ..memory.cases import SCHEMA, kept, opened, put, tokens_of
 from . import cases, command, no_hang
 
 NAMES = [f"book {seed}" for seed in range(6)]
@@ -80,15 +79,21 @@ def seen(store) -> set[tuple]:
         text, _ = store.passage(document.id, 0, document.text)
         found |= {("line", document.name, line) for line in text.split("\n") if "\ufffd" not in line and line}
     names = collections.defaultdict(str, {document.id: document.name for document in store.documents()})
-    for shape in SHAPE.layers:
+    for shape in SCHEMA.layers:
         query = torch.ones(1, shape.heads, shape.dim)
-        store.read(shape.layer, store.search(shape.layer, query, 999).age.flatten().tolist())
+        store.read(shape.layer, store.search(shape.layer, query, 999).token_id.flatten().tolist())
         result = store.search(shape.layer, query, 999)
-        ages = [age for age in result.age[0, 0].tolist() if age >= 0]
-        read = store.read(shape.layer, ages)
-        for age, real, packed in zip(ages, read.real, read.packed, strict=True):
+        token_ids = [token_id for token_id in result.token_id[0, 0].tolist() if token_id >= 0]
+        read = store.read(shape.layer, token_ids)
+        for token_id, real, packed in zip(token_ids, read.real, read.packed, strict=True):
             if real:
-                what = ("token", names[age >> 32], shape.layer, age & 0xFFFFFFFF, hash(packed.numpy().tobytes()))
+                what = (
+                    "token",
+                    names[token_id >> 32],
+                    shape.layer,
+                    token_id & 0xFFFFFFFF,
+                    hash(packed.numpy().tobytes()),
+                )
                 assert what not in found, "a token is served twice"
                 found.add(what)
     return found
@@ -109,15 +114,15 @@ class Everything(frozenset):
 
 def read_back(folder: Path) -> tuple[set[tuple] | None, list[str]]:
     """What a store still serves, None where it is refused; and all that was said."""
-    with warnings.catch_warnings(record=True) as told, no_hang():
+    with warnings.catch_warnings(record=True) as messages, no_hang():
         warnings.simplefilter("always")
         try:
             with open_store(str(folder)) as store:
                 found = seen(store)
         except (ValueError, OSError) as error:
             return None, [str(error)]
-    assert all(issubclass(one.category, Damaged) for one in told), [str(one.message) for one in told]
-    return found, [str(one.message) for one in told]
+    assert all(issubclass(one.category, Damaged) for one in messages), [str(one.message) for one in messages]
+    return found, [str(one.message) for one in messages]
 
 
 @cases(60)
@@ -127,10 +132,10 @@ def test_nothing_is_silently_changed_and_repair_saves_what_is_sound(damage, soun
     folder = copied(sound, tmp)
     damaged = damage((folder / FILE).read_bytes())
     (folder / FILE).write_bytes(damaged)
-    found, told = read_back(folder)
+    found, messages = read_back(folder)
     if found is not None:
         assert found <= everything
-        assert found == everything or told, everything - found
+        assert found == everything or messages, everything - found
     assert (folder / FILE).read_bytes() == damaged, "reading wrote"
     code, out, _ = command("memory", "verify", "--store", folder)
     assert code in (0, 1, 2) and (found == everything or code)
@@ -155,10 +160,10 @@ def test_a_page_of_zeros_closes_nothing(sound, everything, tmp_path):
         data = bytearray((folder / FILE).read_bytes())
         data[number * PAGE : (number + 1) * PAGE] = bytes(PAGE)
         (folder / FILE).write_bytes(data)
-        found, told = read_back(folder)
-        assert (found is None) == (number == 0), told
+        found, messages = read_back(folder)
+        assert (found is None) == (number == 0), messages
         if found is not None:
-            assert found <= everything and (found == everything or told)
+            assert found <= everything and (found == everything or messages)
             with warnings.catch_warnings(action="ignore"), open_store(str(folder), write=True) as store:
                 store.forget([3])
             assert not any(one[1] == NAMES[2] for one in read_back(folder)[0])
@@ -186,11 +191,11 @@ def test_what_is_forgotten_in_a_damaged_store_is_gone(damage, by_name, sound, ev
     gone = ("--document", NAMES[2]) if by_name else ("--id", "3")
     code, out, err = command("memory", "forget", "--store", folder, *gone)
     if before is not None and code != 2:
-        after, told = read_back(folder)
-        assert after is not None, told
+        after, messages = read_back(folder)
+        assert after is not None, messages
         assert after <= everything and not any(NAMES[2] == one[1] for one in after)
         kept_before = {one for one in before if one[1] != NAMES[2]}
-        assert after == kept_before or told or "damaged" in err, kept_before - after
+        assert after == kept_before or messages or "damaged" in err, kept_before - after
         key = kept(tokens_of(2)).key
         content = b"".join(one.read_bytes() for one in folder.iterdir())
         if damage.kind == "end" or (code == 0 and "written anew" not in err):
@@ -260,10 +265,10 @@ def test_a_changed_row_closes_nothing(change, sound, everything, tmp_path):
     sql = sqlite3.connect(folder / FILE)
     sql.executescript(change)
     sql.close()
-    found, told = read_back(folder)
+    found, messages = read_back(folder)
     others = {one for one in everything if one[1] != NAMES[1]}
     assert others <= found <= everything
-    assert found == everything or told
+    assert found == everything or messages
     code, out, _ = command("memory", "verify", "--store", folder)
     assert code == 1 and "problems" in out
     assert command("memory", "list", "--store", folder)[0] == 0
@@ -283,7 +288,7 @@ def test_a_damaged_store_is_not_taken_for_a_new_one(sound, tmp_path):
             (folder / FILE).write_bytes(data)
         with pytest.raises((ValueError, OSError)) as refused, warnings.catch_warnings():
             warnings.simplefilter("ignore", Damaged)
-            with open_store(str(folder), SHAPE, write=True) as store:
+            with open_store(str(folder), SCHEMA, write=True) as store:
                 put(store, "new", 0)
         assert not isinstance(refused.value, FileNotFoundError)
         assert data is None or (folder / FILE).read_bytes() == data
@@ -382,4 +387,4 @@ def test_two_writers_at_once_are_one_and_a_word(tmp_path):
 
 
 def test_the_layout_has_a_copy(sound):
-    assert (sound / LAYOUT).is_file()
+    assert (sound / SCHEMA_FILE).is_file()

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from solomonic.memory import LayerLayout, Layout, Tokens, open_store
+from solomonic.memory import LayerSchema, StoredTokens, StoreSchema, open_store
 
-LAYOUT = Layout(
+SCHEMA = StoreSchema(
     model="0" * 32,
-    layers=(LayerLayout(1, heads=2, dim=6, block=4, admit=True), LayerLayout(3, heads=1, dim=5, block=3)),
+    layers=(LayerSchema(1, heads=2, dim=6, block=4, admit=True), LayerSchema(3, heads=1, dim=5, block=3)),
 )
 ENGINES = ["ram", "disk", "milvus"]
 
@@ -26,13 +26,13 @@ def beside(uri: str) -> str:
     return uri.replace(".db", "-beside.db") if uri.endswith(".db") else uri + "-beside"
 
 
-def opened(uri, layout=LAYOUT, write=True, **settings):
-    return open_store(uri, layout, write=write, **settings)
+def opened(uri, schema=SCHEMA, write=True, **settings):
+    return open_store(uri, schema, write=write, **settings)
 
 
-def tokens_of(seed: int, layer: int = 1, count: int = 23, begin: int = 0, rough: bool = False) -> Tokens:
+def tokens_of(seed: int, layer: int = 1, count: int = 23, begin: int = 0, rough: bool = False) -> StoredTokens:
     """Some of the tokens of a document. rough: keys of few values, so that logits are equal often."""
-    shape, random = LAYOUT[layer], torch.Generator().manual_seed(seed)
+    shape, random = SCHEMA[layer], torch.Generator().manual_seed(seed)
     key, value = torch.randn(2, count, shape.heads, shape.dim, generator=random)
     clock = torch.rand(count, generator=random).cumsum(0)
     score = torch.randn(count, generator=random)
@@ -40,12 +40,14 @@ def tokens_of(seed: int, layer: int = 1, count: int = 23, begin: int = 0, rough:
         key, score, clock = key.sign(), score.sign(), clock.floor()
     position = begin + torch.randint(1, 4, (count,), generator=random).cumsum(0) - 1
     span = position[:, None] + torch.tensor([0, 1])
-    return Tokens(position, key, value, score, clock, span)
+    return StoredTokens(position, key, value, score, clock, span)
 
 
-def kept(tokens: Tokens) -> Tokens:
-    """As a store of `LAYOUT` keeps them."""
-    return Tokens(tokens.position, tokens.key.half(), tokens.value.half(), tokens.score, tokens.clock, tokens.span)
+def kept(tokens: StoredTokens) -> StoredTokens:
+    """As a store of `SCHEMA` keeps them."""
+    return StoredTokens(
+        tokens.position, tokens.key.half(), tokens.value.half(), tokens.score, tokens.clock, tokens.span
+    )
 
 
 def put(store, name: str, seed: int, **settings) -> int:
@@ -62,7 +64,7 @@ def put(store, name: str, seed: int, **settings) -> int:
 
 
 def queries(layer: int, count: int = 3, seed: int = 9, rough: bool = False) -> torch.Tensor:
-    shape = LAYOUT[layer]
+    shape = SCHEMA[layer]
     query = torch.randn(count, shape.heads, shape.dim, generator=torch.Generator().manual_seed(seed))
     return query.sign() if rough else query
 
@@ -76,8 +78,7 @@ def answers(store, rough: bool = False) -> list:
             found = store.search(layer, queries(layer, rough=rough), k, rate, now=store.clock(layer))
             which = [names.get(e >> 32) for e in found.entry.flatten().tolist()]
             out += [found.position, found.logit, which]
-            some = found.entry.unique()
-            entries = store.fetch(layer, some)
+            entries = store.fetch(layer, found.entry.unique())
             out += [
                 entries.key,
                 entries.value,
@@ -88,7 +89,7 @@ def answers(store, rough: bool = False) -> list:
                 entries.span,
             ]
             out += [[names.get(document) for document in entries.document.tolist()]]
-            read = store.read(layer, found.age.flatten().tolist())
+            read = store.read(layer, found.token_id.flatten().tolist())
             out += [read.key, read.value, read.score, read.clock, read.real]
     return out
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from solomonic.memory import open_store
 
-from .cases import LAYOUT, kept, tokens_of
+from .cases import SCHEMA, kept, tokens_of
 
 SIZE, STEP = 210, 7
 TEXT = 10  # bytes a token
@@ -34,7 +34,7 @@ def text_of(number: int) -> bytes:
 def write_for_ever(folder: str) -> None:
     """Says what was acknowledged: `saved NUMBER TOKENS`, `complete NUMBER`, `forgetting NUMBER`, `forgot NUMBER`."""
     random.seed()
-    with open_store(folder, LAYOUT, write=True) as store:
+    with open_store(folder, SCHEMA, write=True) as store:
         known = [int(d.name) for d in store.documents()]
         for number in count(max(known, default=0)):
             name = str(number)
@@ -69,23 +69,23 @@ def check(folder: str, said: list[list[str]]) -> dict[str, int]:
             saved[number] = int(at[0])
         else:
             {"complete": complete, "forgetting": forgetting, "forgot": forgot, "begun": set()}[what].add(number)
-    with open_store(folder, LAYOUT) as store:
+    with open_store(folder, SCHEMA) as store:
         assert store.verify() == []
         documents = {d.name: d for d in store.documents()}
         assert not forgot & documents.keys()
         assert complete - forgetting <= documents.keys() and saved.keys() - forgetting <= documents.keys()
         assert all(documents[name].complete for name in complete & documents.keys())
         for name, document in documents.items():
-            state = store._engine.state(document.id)
+            state = store.contents.engine.state(document.id)
             size = SIZE if document.complete else int(state)
             assert size >= saved.get(name, 0)
             assert document.text == TEXT * size
             assert store.passage(document.id, 0, 10**6)[0].encode() == text_of(int(name))[: TEXT * size]
             for layer in (1, 3):
                 expected = kept(tokens_of(int(name), layer, SIZE))[:size]
-                blocks = (expected.position // LAYOUT[layer].block).unique()
+                blocks = (expected.position // SCHEMA[layer].block).unique()
                 ids = ((document.id << 32) | blocks).tolist()
-                found = store._engine.fetch(layer, ids)
+                found = store.contents.engine.fetch(layer, ids)
                 assert sorted(found) == ids and sum(len(t) for t in found.values()) == size
                 key = torch.cat([found[i].key for i in ids])
                 assert torch.equal(key, expected.key)

@@ -9,7 +9,9 @@ from solomonic import LanguageModel
 from solomonic.memory import open_store
 from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.ops.memory_attention.state import kept_positions, memory_positions
-from solomonic.retrieval.attach import CLOCKS, Attached, changes, layout
+from solomonic.retrieval.attach import Attached
+from solomonic.retrieval.clock import CLOCKS, changes
+from solomonic.retrieval.schema import store_schema
 
 from ..laws.cases import DELTA, MAMBA, assert_close, assert_same_state, language_model, tokens
 
@@ -51,7 +53,7 @@ def test_with_everything_kept_and_found_it_is_an_eidetic_memory_without_bounds(c
     with torch.no_grad():
         expected, _ = unbounded(x)
         alone, _ = model(x)
-    got, _ = read(model, open_store("ram:", layout(model, dtype="float32"), write=True), x, CUTS[cut], k=LENGTH)
+    got, _ = read(model, open_store("ram:", store_schema(model, dtype="float32"), write=True), x, CUTS[cut], k=LENGTH)
     assert_close(got, expected, "logits")
     assert (got - alone).abs().max() > 1e-3
 
@@ -60,7 +62,7 @@ def test_with_everything_kept_and_found_it_is_an_eidetic_memory_without_bounds(c
 def test_few_found_of_few_kept_is_the_same_however_the_input_is_cut(case):
     model, x = model_of(case), tokens(1, LENGTH)
     keep = 1.0 if case == "recent" else 0.4  # its scores are positions
-    shape = layout(model, dtype="float32", keep=keep, text=tokens(1, 200, seed=2)[0])
+    shape = store_schema(model, dtype="float32", keep=keep, text=tokens(1, 200, seed=2)[0])
     results = []
     for cut in CUTS.values():
         store = open_store("ram:", shape, write=True)
@@ -76,7 +78,7 @@ def test_few_found_of_few_kept_is_the_same_however_the_input_is_cut(case):
 @cases
 def test_what_is_newest_alone_is_found_however_the_input_is_cut(case):
     model, x = model_of(case), tokens(1, LENGTH)
-    shape = layout(model, dtype="float32")
+    shape = store_schema(model, dtype="float32")
 
     def got(cut, **options):
         return read(model, open_store("ram:", shape, write=True), x, CUTS[cut], k=2, rate=0.01, **options)[0]
@@ -93,7 +95,10 @@ def test_what_is_newest_alone_is_found_however_the_input_is_cut(case):
 @pytest.mark.parametrize("options", [{"newest": 0, "own": 1}, {"newest": 20}])
 def test_what_is_newest_needs_a_document_and_a_number(options):
     model = model_of("learned")
-    with open_store("ram:", layout(model), write=True) as store, pytest.raises(ValueError, match="newest: expected"):
+    with (
+        open_store("ram:", store_schema(model), write=True) as store,
+        pytest.raises(ValueError, match="newest: expected"),
+    ):
         Attached(model, store, **options)
 
 
@@ -101,7 +106,7 @@ def test_what_is_newest_needs_a_document_and_a_number(options):
 @pytest.mark.parametrize("k", [0, 1])
 def test_a_document_is_stored_whole_and_once(case, k):
     model, x = model_of(case), tokens(1, LENGTH)
-    with open_store("ram:", layout(model, dtype="float32"), write=True) as store:
+    with open_store("ram:", store_schema(model, dtype="float32"), write=True) as store:
         read(model, store, x, [13, 1, 47], k=k, clock="surprise")
         states = [None]
         with torch.no_grad():
@@ -136,7 +141,7 @@ def switching(model):
 def test_a_decay_is_the_same_however_the_input_is_cut(clock):
     model = model_of("learned")
     x = switching(model)
-    shape, results = layout(model, dtype="float32"), []
+    shape, results = store_schema(model, dtype="float32"), []
     for cut in CUTS.values():
         store = open_store("ram:", shape, write=True)
         logits, _ = read(model, store, x, cut, k=2, rate=1.0, clock=clock)
@@ -168,7 +173,7 @@ def test_writing_goes_on_where_it_was_saved(clock):
     model, clocks = model_of("learned"), []
     x = switching(model)
     for cut in (LENGTH, 23):
-        store, state = open_store("ram:", layout(model, dtype="float32"), write=True), None
+        store, state = open_store("ram:", store_schema(model, dtype="float32"), write=True), None
         with torch.no_grad(), store.document("text") as writing:
             saved = {}
             for part in x.split([cut] * (LENGTH // cut) + [LENGTH % cut] * (LENGTH % cut > 0), 1):
@@ -184,7 +189,7 @@ def test_writing_goes_on_where_it_was_saved(clock):
 
 
 def store_shape(store, i):
-    return store.layout[i].heads, store.layout[i].dim
+    return store.schema[i].heads, store.schema[i].dim
 
 
 @cases
@@ -210,7 +215,7 @@ def test_where_the_memory_is_said_to_be_is_what_it_holds(case):
 
 def test_a_library_is_found_by_every_row_of_a_batch_as_by_each_alone():
     model, store = model_of("learned"), None
-    store = open_store("ram:", layout(model, dtype="float32"), write=True)
+    store = open_store("ram:", store_schema(model, dtype="float32"), write=True)
     read(model, store, tokens(1, LENGTH, seed=8), [LENGTH], k=0)
     attached, x = Attached(model, store, k=3), tokens(3, 20, seed=9)
     mask = torch.arange(20) >= torch.tensor([[0], [5], [19]])
@@ -226,15 +231,15 @@ def test_a_library_is_found_by_every_row_of_a_batch_as_by_each_alone():
 
 def test_what_cannot_be_attached_is_one_error():
     model = model_of("learned")
-    store = open_store("ram:", layout(model), write=True)
+    store = open_store("ram:", store_schema(model), write=True)
     with pytest.raises(ValueError, match="expected one of this model"):
         Attached(model_of("norm"), store)
     with pytest.raises(ValueError, match="k: expected a whole number"):
         Attached(model, store, k=-1)
     with pytest.raises(ValueError, match="layers with an eidetic memory to store, got \\[5\\]"):
-        layout(model, layers=[5])
+        store_schema(model, layers=[5])
     with pytest.raises(ValueError, match="keep: expected a share"):
-        layout(model, keep=0.0)
+        store_schema(model, keep=0.0)
     with store.document("a") as writing:
         attached = Attached(model, store, writing=writing)
         with pytest.raises(ValueError, match="expected one row"):

@@ -11,8 +11,9 @@ from solomonic.checkpoints.folder import load, save
 from solomonic.cli import main
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.remember import remember
+from solomonic.retrieval.schema import store_schema
 
 from ..evaluation.models import small
 from .cases import same
@@ -118,7 +119,7 @@ def test_a_store_whose_names_are_as_they_were_typed_goes_on(place, capsys, monke
     """As stores were until November 2026."""
     monkeypatch.chdir(place)
     model, tokenizer = load("model")
-    with open_store("store", layout(model, keep=0.5), write=True) as store:
+    with open_store("store", store_schema(model, keep=0.5), write=True) as store:
         attached, data = Attached(model, store), (place / "texts" / "a.txt").read_bytes()
         remember(attached, tokenizer, "texts/a.txt", data)
         remember(attached, tokenizer, "a\0b", data)  # whatever else a name may be
@@ -254,19 +255,19 @@ def test_a_mistake_is_one_line(place, capsys, words, error):
 
 
 def remembered(place, name: str) -> tuple:
-    """The layout of a store, all its tokens in the order of names, what a text finds, and the logits that it gets."""
+    """The schema of a store, all its tokens in the order of names, what a text finds, and the logits that it gets."""
     model, tokenizer = load(place / "model")
     x = torch.from_numpy(tokenizer.encode("Call me Ahab; the whale was white."))[None]
     with open_store(str(place / name)) as store, torch.no_grad():
         names = {document.id: document.name for document in store.documents()}
         logits, _ = Attached(model, store, k=4)(x)
         results = []
-        for shape in store.layout.layers:
+        for shape in store.schema.layers:
             query = torch.randn(5, shape.heads, shape.dim, generator=torch.Generator().manual_seed(1))
             found = store.search(shape.layer, query, 9)
-            which = [names.get(age >> 32) for age in found.age.flatten().tolist()]
+            which = [names.get(token_id >> 32) for token_id in found.token_id.flatten().tolist()]
             results += [which, found.position, found.logit]
-        return store.layout, [d.tokens for d in store.documents()], everything(store), results, logits
+        return store.schema, [d.tokens for d in store.documents()], everything(store), results, logits
 
 
 def into(place, name: str, *texts: str) -> None:
@@ -281,8 +282,8 @@ def test_forgotten_on_the_command_line_is_never_known(place, capsys):
     code, out, _ = said(capsys, "memory", "forget", "--store", place / "store", "--document", place / "texts" / "a.txt")
     assert code == 0 and out.endswith("1 document forgotten\n")
     into(place, "never", "b.txt")
-    (layout, tokens, kept, results, logits), (other, *rest) = remembered(place, "store"), remembered(place, "never")
-    assert layout == other and tokens == rest[0] and 0 < tokens[0] < 0.5 * 2 * 680
+    (schema, tokens, kept, results, logits), (other, *rest) = remembered(place, "store"), remembered(place, "never")
+    assert schema == other and tokens == rest[0] and 0 < tokens[0] < 0.5 * 2 * 680
     assert same(kept, rest[1]) and same(results, rest[2]) and torch.equal(logits, rest[3])
 
 
@@ -290,8 +291,8 @@ def test_the_order_of_adding_is_not_seen(place):
     (place / "texts" / "a.txt").write_text("Call me Ishmael.\nAhab went to sea.\n" * 30)  # found in both, equally well
     into(place, "one", "a.txt", "b.txt")
     into(place, "other", "b.txt", "a.txt")
-    (layout, _, _, results, logits), (its, _, _, found, expected) = remembered(place, "one"), remembered(place, "other")
-    assert layout == its and same(results, found) and torch.equal(logits, expected)
+    (schema, _, _, results, logits), (its, _, _, found, expected) = remembered(place, "one"), remembered(place, "other")
+    assert schema == its and same(results, found) and torch.equal(logits, expected)
 
 
 def test_a_name_that_is_not_utf8_is_one_too(place, capsys):

@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from solomonic.memory import Damaged
+from solomonic.memory.engines import mapped
 from solomonic.memory.engines import sqlite as disk
-from solomonic.memory.engines.tables import DOCUMENT, seal
+from solomonic.memory.engines.tables import DOCUMENT, FILE, SCHEMA_FILE, seal
 from solomonic.memory.search.reference import search as defined
 
-from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
+from .cases import SCHEMA, answers, kept, opened, put, queries, same, tokens_of
 from .kills import kill
 
 
@@ -90,7 +91,7 @@ def test_damage_is_named_and_never_read(folder):
         for seed in range(3):
             put(store, f"{seed}", seed)
         sound = answers(store)
-    file = Path(folder) / disk.FILE
+    file = Path(folder) / FILE
     whole = file.read_bytes()
     tokens = kept(tokens_of(1))
     entries = [(2 << 32) | i for i in range(20)]
@@ -101,18 +102,18 @@ def test_damage_is_named_and_never_read(folder):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with opened(folder, write=False) as store:
             assert any("of layer 1 of document 2 is damaged" in problem for problem in store.verify())
-        with opened(folder, write=False) as store, pytest.warns(Damaged, match="document 2 .*of layer 1") as told:
+        with opened(folder, write=False) as store, pytest.warns(Damaged, match="document 2 .*of layer 1") as warned:
             found = store.fetch(1, entries)
             assert not found.real[block].any()
             assert torch.equal(found.position[found.real], tokens.position[~spoilt])
             assert torch.equal(found.value[found.real], tokens.value[~spoilt].float())
             store.search(1, queries(1), 99)
-            _, position, logit = defined(queries(1), [tokens[:0].join(_rows(tokens, ~spoilt))], 23, LAYOUT[1])
+            _, position, logit = defined(queries(1), [tokens[:0].join(_rows(tokens, ~spoilt))], 23, SCHEMA[1])
             again = store.search(1, queries(1), 23, only={2})
-            store.read(1, again.age.flatten().tolist())
+            store.read(1, again.token_id.flatten().tolist())
             again = store.search(1, queries(1), 23, only={2})
             assert torch.equal(again.position, position) and torch.equal(again.logit, logit)
-        assert len(told) == 1
+        assert len(warned) == 1
     for broken in (b"SQLite format 3\x00" + bytes(5000), b"what?" * 1000, b"", whole[:4096] * 3):
         file.write_bytes(broken)
         with pytest.raises((ValueError, OSError), match="store"), opened(folder, write=False) as store:
@@ -176,14 +177,14 @@ def test_writing_does_not_wait_for_the_disk(folder, monkeypatch):
             document.write(1, tokens[i : i + 1])
             document.save(b"%d" % i)
             store.search(1, queries(1), 1)
-            assert not store._engine.documents()  # nothing is on the disk yet
+            assert not store.contents.engine.documents()  # nothing is on the disk yet
         store.flush()
-        assert store._engine.state(document.id) == b"9"
+        assert store.contents.engine.state(document.id) == b"9"
     assert len(sizes) <= 4 and sum(sizes) == 11  # what waits is written together
 
 
 def test_an_error_of_the_writer_surfaces(folder, monkeypatch):
-    monkeypatch.setattr(disk.DiskEngine, "_put", lambda *_: {}["a mistake"])
+    monkeypatch.setattr(disk.records, "put_save_point", lambda *_: {}["a mistake"])
     store = opened(folder, on_error="continue")
     with pytest.raises(RuntimeError, match="a mistake"), store.document("a") as document:
         document.write(1, tokens_of(0))
@@ -193,18 +194,18 @@ def test_an_error_of_the_writer_surfaces(folder, monkeypatch):
 
 
 def test_keys_beyond_memory_are_mapped(folder, monkeypatch):
-    monkeypatch.setattr(disk, "MAPPED", 0)
+    monkeypatch.setattr(mapped, "MOST_IN_MEMORY", 0)
     with opened(folder) as store:
         for seed in range(3):
             put(store, f"{seed}", seed)
-        mapped = answers(store)
+        expected = answers(store)
         put(store, "3", 3)
         assert not [path for path in Path(folder).iterdir() if "keys" in path.name]
         store.forget([4])
-        assert same(answers(store), mapped)
+        assert same(answers(store), expected)
     monkeypatch.undo()
     with opened(folder, write=False) as store:
-        assert same(answers(store), mapped)
+        assert same(answers(store), expected)
 
 
 def cut_off(*_):
@@ -218,10 +219,10 @@ def test_a_removal_that_was_cut_off_is_finished(folder, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(disk.DiskEngine, "compact", cut_off)
             store.forget([1])
-        assert store._engine._about("unfinished") is not None
-    (Path(folder) / f"{disk.FILE}.keys.abc").write_bytes(b"left")
+        assert store.contents.engine.database.about("unfinished") is not None
+    (Path(folder) / f"{FILE}.keys.abc").write_bytes(b"left")
     with opened(folder) as store:
-        assert store._engine._about("unfinished") is None and store.verify() == []
+        assert store.contents.engine.database.about("unfinished") is None and store.verify() == []
         assert kept(tokens_of(0)).key[:2].numpy().tobytes() not in contents(folder)
         assert not list(Path(folder).glob("*.keys.*"))
 
@@ -242,7 +243,7 @@ def test_what_a_removal_cannot_have_is_said(folder, monkeypatch):
         assert [d.name for d in store.documents()] == ["b"]
         assert kept(tokens_of(0)).key[:2].numpy().tobytes() not in contents(folder)
         store.compact()
-        assert store._engine._about("unfinished") is None
+        assert store.contents.engine.database.about("unfinished") is None
 
 
 def test_a_store_that_may_only_be_read(monkeypatch):
@@ -254,9 +255,9 @@ def test_a_store_that_may_only_be_read(monkeypatch):
             sound = answers(store)
             copy = Path(place) / "copy"  # as a process that was killed leaves it: with a log
             shutil.copytree(folder, copy)
-        assert (copy / f"{disk.FILE}-wal").stat().st_size
-        (copy / f"{disk.FILE}-shm").unlink(missing_ok=True)
-        monkeypatch.setattr(disk, "MAPPED", 0)
+        assert (copy / f"{FILE}-wal").stat().st_size
+        (copy / f"{FILE}-shm").unlink(missing_ok=True)
+        monkeypatch.setattr(mapped, "MOST_IN_MEMORY", 0)
         for one in (folder, copy):
             with nobody(Path(place)), opened(str(one), write=False) as store:
                 assert same(answers(store), sound)
@@ -283,13 +284,13 @@ def nobody(place: Path):
 
 
 def test_an_older_store_opens(folder):
-    """One without what newer ones say: the tokens of each document, the number of documents, the copy of the layout."""
+    """One without what newer ones say: the tokens of each document, the number of documents, the copy of the schema."""
     with opened(folder) as store:
         put(store, "a", 0)
         put(store, "b", 1)
         sound, documents = answers(store), store.documents()
-    (Path(folder) / disk.LAYOUT).unlink()
-    sql = sqlite3.connect(Path(folder) / disk.FILE, isolation_level=None)
+    (Path(folder) / SCHEMA_FILE).unlink()
+    sql = sqlite3.connect(Path(folder) / FILE, isolation_level=None)
     sql.execute("DELETE FROM about WHERE name = 'documents'")
     for row in sql.execute(f"SELECT {DOCUMENT} FROM documents").fetchall():
         row = (*row[:7], json.dumps([one[:2] for one in json.loads(row[7])]), *row[8:10])
@@ -300,7 +301,7 @@ def test_an_older_store_opens(folder):
         put(store, "c", 2)
         store.forget([3])
         assert same(answers(store), sound) and store.verify() == []
-    assert (Path(folder) / disk.LAYOUT).exists()
+    assert (Path(folder) / SCHEMA_FILE).exists()
 
 
 def test_an_interrupted_document_that_is_damaged_is_begun_anew(folder):
@@ -309,7 +310,7 @@ def test_an_interrupted_document_that_is_damaged_is_begun_anew(folder):
         document.write(1, tokens[:9])
         document.save(b"9")
         raise KeyboardInterrupt
-    sql = sqlite3.connect(Path(folder) / disk.FILE, isolation_level=None)
+    sql = sqlite3.connect(Path(folder) / FILE, isolation_level=None)
     sql.execute("DELETE FROM values_1 WHERE id = (SELECT max(id) FROM values_1)")
     sql.close()
     with opened(folder) as store, pytest.warns(Damaged, match="begun anew"):

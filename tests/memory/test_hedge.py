@@ -12,8 +12,9 @@ from solomonic.inference.generation import generate, stream
 from solomonic.inference.sessions import Session
 from solomonic.memory import open_store
 from solomonic.model import map_state, state_tensors
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
+from solomonic.retrieval.schema import store_schema
 
 V = 20
 
@@ -124,7 +125,10 @@ def test_one_writes_what_another_finds_the_same_however_it_is_cut():
     model, tokens = small(), some(60, 1)
 
     def read(sizes):
-        with open_store("ram:", layout(model, dtype="float32"), write=True) as store, store.document("d") as writing:
+        with (
+            open_store("ram:", store_schema(model, dtype="float32"), write=True) as store,
+            store.document("d") as writing,
+        ):
             hedged = Hedged(
                 [model, Attached(model, store, own=writing.id), Attached(model, store, rate=0.5, writing=writing)]
             )

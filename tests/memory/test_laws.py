@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from solomonic.memory.cache import Recent
+from solomonic.memory.cache import LRUCache
 from solomonic.memory.search.reference import search as defined
 
-from .cases import LAYOUT, answers, beside, kept, opened, put, queries, same, tokens_of
+from .cases import SCHEMA, answers, beside, kept, opened, put, queries, same, tokens_of
 
 
 @pytest.mark.parametrize("rough", [False, True])
@@ -15,10 +15,10 @@ def test_search_is_its_definition(uri, rough):
         ids = torch.tensor([put(store, f"{seed}", seed, rough=rough) for seed in range(4)])
         for layer in (1, 3):
             documents = [kept(tokens_of(seed, layer, rough=rough)) for seed in range(4)]
-            query, block = queries(layer, rough=rough), LAYOUT[layer].block
+            query, block = queries(layer, rough=rough), SCHEMA[layer].block
             for rate, k in ((0.0, 1), (0.0, 8), (0.5, 8), (0.5, 100)):
                 found = store.search(layer, query, k, rate, now=2.5)
-                document, position, logit = defined(query, documents, k, LAYOUT[layer], rate, now=2.5)
+                document, position, logit = defined(query, documents, k, SCHEMA[layer], rate, now=2.5)
                 assert torch.equal(found.logit, logit)
                 assert torch.equal(found.position, position)
                 entry = torch.where(document < 0, -1, (ids[document] << 32) | position // block)
@@ -31,7 +31,7 @@ def test_search_of_some_documents_alone(uri):
         ids = [put(store, f"{seed}", seed) for seed in range(3)]
         found = store.search(1, queries(1), 46, only={ids[0], ids[2]})
         assert set((found.entry >> 32).unique().tolist()) == {ids[0], ids[2]}
-        _, position, logit = defined(queries(1), [kept(tokens_of(seed)) for seed in (0, 2)], 46, LAYOUT[1])
+        _, position, logit = defined(queries(1), [kept(tokens_of(seed)) for seed in (0, 2)], 46, SCHEMA[1])
         assert torch.equal(found.position, position) and torch.equal(found.logit, logit)
         assert (store.search(1, queries(1), 2, only=set()).entry == -1).all()
 
@@ -47,7 +47,7 @@ def test_what_is_written_is_found_at_once(uri):
                 query = 100 * tokens.key[i : i + 1].float()
                 found = store.search(1, query, 1, only={document.id})
                 assert found.position[0, 0, 0] <= tokens.position[i]
-                _, position, logit = defined(query, [tokens[: i + 1]], 1, LAYOUT[1])
+                _, position, logit = defined(query, [tokens[: i + 1]], 1, SCHEMA[1])
                 assert torch.equal(found.position, position) and torch.equal(found.logit, logit)
                 entries = store.fetch(1, found.entry[0, :, 0])
                 assert (entries.real.any() and tokens.position[i] < 4) or entries.position.max() >= 0
@@ -88,23 +88,26 @@ def test_what_reading_makes_of_entries_is_not_kept_with_them(tmp_path):
             document.write(1, tokens_of(1))
             answers(store)
         answers(store)
-        kept = [tokens for layer in (1, 3) for tokens in store._engine._entries[layer].values()]
-        assert len(kept) > 10 and not any("packed" in vars(tokens) for tokens in kept)
+        in_engine = []
+        for layer in (1, 3):
+            ids = store.search(layer, queries(layer), 200).entry.unique()
+            in_engine += store.contents.engine.fetch(layer, ids.tolist()).values()
+        assert len(in_engine) > 10 and not any("packed" in vars(tokens) for tokens in in_engine)
 
 
 def test_the_entries_that_were_read_last_are_kept():
     tokens = kept(tokens_of(0))
-    recent = Recent(room=3 * tokens.nbytes())
+    cache = LRUCache(capacity=3 * tokens.nbytes())
     for entry in range(3):
-        recent.put(1, entry, tokens)
-    assert recent.get(1, 0) is tokens and recent.get(3, 0) is None
-    recent.put(1, 3, tokens)  # instead of what was asked for longest ago
-    assert [recent.get(1, entry) is tokens for entry in range(4)] == [True, False, True, True]
-    recent.drop(1, 2)
-    recent.put(1, 4, tokens)
-    assert [recent.get(1, entry) is tokens for entry in range(5)] == [True, False, False, True, True]
-    recent.clear()
-    assert recent.get(1, 0) is None
+        cache.put(1, entry, tokens)
+    assert cache.get(1, 0) is tokens and cache.get(3, 0) is None
+    cache.put(1, 3, tokens)  # instead of what was asked for longest ago
+    assert [cache.get(1, entry) is tokens for entry in range(4)] == [True, False, True, True]
+    cache.drop(1, 2)
+    cache.put(1, 4, tokens)
+    assert [cache.get(1, entry) is tokens for entry in range(5)] == [True, False, False, True, True]
+    cache.clear()
+    assert cache.get(1, 0) is None
 
 
 def test_all_is_there_after_reopening(uri):
@@ -112,8 +115,8 @@ def test_all_is_there_after_reopening(uri):
         for seed in range(3):
             put(store, f"{seed}", seed, session="s" if seed else None, time=float(seed), digest=f"d{seed}", sources=())
         before, documents = answers(store), store.documents()
-    with opened(uri, layout=None, write=False) as store:
-        assert store.layout == LAYOUT
+    with opened(uri, schema=None, write=False) as store:
+        assert store.schema == SCHEMA
         assert store.documents() == documents
         assert same(answers(store), before)
         assert store.verify() == []
@@ -255,11 +258,11 @@ def test_eviction_takes_the_least_weight_first(uri):
             ids = store.search(layer, queries(layer), 100).entry
             entries = store.fetch(layer, ids[ids >= 0].unique())
             weight = rate * (entries.clock.double() - clock[layer])
-            if LAYOUT[layer].admit:
+            if SCHEMA[layer].admit:
                 weight = weight + torch.nn.functional.logsigmoid(entries.score.double())
             weight = weight.masked_fill(~entries.real, -torch.inf).amax(1)
             for i, e in enumerate(ids[ids >= 0].unique().tolist()):
-                size = int(entries.real[i].sum()) * (32 + 4 * LAYOUT[layer].heads * LAYOUT[layer].dim)
+                size = int(entries.real[i].sum()) * (32 + 4 * SCHEMA[layer].heads * SCHEMA[layer].dim)
                 weights[layer, e] = float(weight[i]), size
         total = sum(size for _, size in weights.values())
         result = store.evict(total // 2, rate)
@@ -300,9 +303,9 @@ def test_bad_input_is_refused(uri):
     from dataclasses import replace
 
     for changed in (
-        replace(LAYOUT, model="1" * 32),
-        replace(LAYOUT, dtype="float32"),
-        replace(LAYOUT, layers=LAYOUT.layers[:1]),
+        replace(SCHEMA, model="1" * 32),
+        replace(SCHEMA, dtype="float32"),
+        replace(SCHEMA, layers=SCHEMA.layers[:1]),
     ):
         with pytest.raises(ValueError, match="another model or configuration"):
             opened(uri, changed)

@@ -8,7 +8,7 @@ from solomonic.memory.engines import milvus_service
 from solomonic.memory.schema import entry_id
 from solomonic.memory.search.reference import search as defined
 
-from .cases import LAYOUT, answers, kept, opened, put, queries, same, tokens_of
+from .cases import SCHEMA, answers, kept, opened, put, queries, same, tokens_of
 
 pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
 
@@ -42,7 +42,7 @@ def test_a_service_that_goes_away(uri, monkeypatch):
                 raise MilvusException(message="connection refused")
 
             for name in ("search", "query", "get", "upsert", "delete"):
-                monkeypatch.setattr(service._client, name, fail)
+                monkeypatch.setattr(service.client, name, fail)
         return of(service, kind)
 
     monkeypatch.setattr(milvus_service.Service, "errors", errors)
@@ -97,7 +97,7 @@ def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
                 patch.setattr(milvus_service.Service, "send", cut)
                 batch = _batch(document, tokens)
                 with pytest.raises(KeyboardInterrupt):
-                    store._engine.commit([batch])
+                    store.contents.engine.commit([batch])
             document.abandon()
         store.close()
         with opened(uri) as store:
@@ -109,7 +109,7 @@ def test_a_writer_that_is_cut_off_between_two_requests(uri, monkeypatch, at):
     with opened(uri, write=False) as store:
         b = store.documents()[1]
         assert store.verify() == [] and b.complete and b.tokens == len(tokens)
-        _, position, logit = defined(queries(1), [kept(tokens)], len(tokens), LAYOUT[1])
+        _, position, logit = defined(queries(1), [kept(tokens)], len(tokens), SCHEMA[1])
         found = store.search(1, queries(1), len(tokens), only={b.id})
         assert torch.equal(found.position, position) and torch.equal(found.logit, logit)
 
@@ -118,11 +118,11 @@ def _batch(document, tokens):
     """The save point that writing `tokens` would bring."""
     from dataclasses import replace
 
-    from solomonic.memory.schema import Batch, entry_id
+    from solomonic.memory.schema import SavePoint, entry_id
 
-    parts = tokens.checked(document._store.layout[1], "float16").blocks(4)
+    parts = tokens.checked(SCHEMA[1], "float16").blocks(4)
     entries = tuple((1, entry_id(document.id, block), part) for block, part in parts)
-    return Batch(replace(document.document, tokens=len(tokens)), entries, (), b"more")
+    return SavePoint(replace(document.document, tokens=len(tokens)), entries, (), b"more")
 
 
 def test_a_damaged_row_closes_nothing(uri):
@@ -130,21 +130,21 @@ def test_a_damaged_row_closes_nothing(uri):
         for seed, name in enumerate("abc"):
             put(store, name, seed)
         sound = [store.search(1, queries(1), 9, only={number}).logit for number in (1, 3)]
-        client, name = store._engine._service._client, "solomonic"
+        client, name = store.contents.engine.service.client, "solomonic"
         (blob, *_) = client.query(
             f"{name}_blobs", "document == 3 and layer == 1", output_fields=["*"], consistency_level="Strong"
         )
         (row,) = client.get(f"{name}_documents", ids=[2])
         client.upsert(f"{name}_blobs", [{**blob, "data": blob["data"][:60] + "////" + blob["data"][64:]}])
         client.upsert(f"{name}_documents", [{**row, "body": row["body"][:-1]}])
-    with pytest.warns(Damaged, match="document 2 is damaged") as told, opened(uri, write=False) as store:
+    with pytest.warns(Damaged, match="document 2 is damaged") as warned, opened(uri, write=False) as store:
         assert [document.name for document in store.documents()] == ["a", "c"] and store.damaged().keys() == {2}
         assert torch.equal(store.search(1, queries(1), 9, only={1}).logit, sound[0])
         assert torch.equal(store.search(1, queries(1), 9, only={3}).logit, sound[1])  # the service's own keys are sound
         entries = store.fetch(1, [entry_id(3, block) for block in range(20)])
         assert 0 < int(entries.real.sum()) < 23
         assert any("of layer 1 of document 3 is damaged" in line for line in store.verify())
-    assert all(one.category is Damaged for one in told)
+    assert all(one.category is Damaged for one in warned)
     with pytest.warns(Damaged), opened(uri) as store:
         gone = store.forget([2, 3])
         assert {document.id for document in gone.asked} == {2, 3} and not gone.unknown

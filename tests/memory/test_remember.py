@@ -9,8 +9,9 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.data.tokenizer import Tokenizer
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.remember import Spans, lookup_gain, remember
+from solomonic.retrieval.schema import store_schema
 
 from ..evaluation.models import TEXT, bpe
 from .cases import same
@@ -29,7 +30,7 @@ def model() -> LanguageModel:
 def everything(store) -> list:
     """All tokens of all layers, as they were written."""
     found = []
-    for shape in store.layout.layers:
+    for shape in store.schema.layers:
         query = torch.zeros(1, shape.heads, shape.dim)
         ids = store.search(shape.layer, query, 100_000).entry.unique()
         entries = store.fetch(shape.layer, ids[ids >= 0])
@@ -40,7 +41,7 @@ def everything(store) -> list:
 
 
 def test_the_same_file_twice_changes_nothing(model):
-    with open_store("ram:", layout(model), write=True) as store:
+    with open_store("ram:", store_schema(model), write=True) as store:
         first = remember(Attached(model, store), BYTES, "a.txt", TEXTS[0].encode())
         before, stats = everything(store), store.stats()
         assert remember(Attached(model, store), BYTES, "a.txt", TEXTS[0].encode()) is None
@@ -63,7 +64,10 @@ def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatc
     monkeypatch.setattr("solomonic.retrieval.remember.CHUNK", 400)
     monkeypatch.setattr("solomonic.retrieval.remember.EVERY", 1)
     data = TEXTS[0].encode()
-    with open_store("ram:", layout(model), write=True) as whole, open_store("ram:", layout(model), write=True) as store:
+    with (
+        open_store("ram:", store_schema(model), write=True) as whole,
+        open_store("ram:", store_schema(model), write=True) as store,
+    ):
         remember(Attached(model, whole), BYTES, "a.txt", data)
         for place in places:
             calls = []
@@ -76,15 +80,18 @@ def test_interrupted_and_resumed_is_as_if_read_at_once(model, places, monkeypatc
             with pytest.raises(KeyboardInterrupt):
                 remember(Attached(model, store), BYTES, "a.txt", data, report=stop)
             assert [d.complete for d in store.documents()] == [False]
-        told = []
-        document = remember(Attached(model, store), BYTES, "a.txt", data, report=told.append)
-        assert told[0] > 0 and sum(told) == len(data)
+        reported = []
+        document = remember(Attached(model, store), BYTES, "a.txt", data, report=reported.append)
+        assert reported[0] > 0 and sum(reported) == len(data)
         assert same(everything(store), everything(whole))
         assert store.passage(document.id, 0, len(data)) == (TEXTS[0], 1)
 
 
 def test_a_document_does_not_depend_on_those_before_it(model):
-    with open_store("ram:", layout(model), write=True) as both, open_store("ram:", layout(model), write=True) as one:
+    with (
+        open_store("ram:", store_schema(model), write=True) as both,
+        open_store("ram:", store_schema(model), write=True) as one,
+    ):
         remember(Attached(model, both), BYTES, "a.txt", TEXTS[0].encode())
         second = remember(Attached(model, both), BYTES, "b.txt", TEXTS[1].encode())
         remember(Attached(model, one), BYTES, "b.txt", TEXTS[1].encode())
@@ -113,7 +120,7 @@ def test_spans_are_the_bytes_of_the_tokens(tokenizer):
 
 
 def test_an_empty_document_is_one_too(model):
-    with open_store("ram:", layout(model), write=True) as store:
+    with open_store("ram:", store_schema(model), write=True) as store:
         assert remember(Attached(model, store), BYTES, "empty", b"").tokens == 0
         assert np.array_equal([d.complete for d in store.documents()], [True])
 
@@ -129,7 +136,7 @@ def test_a_cut_is_where_a_token_ends():
     )
     positions = {}
     for cuts in ((), (cut,)):
-        with open_store("ram:", layout(model, dtype="float32"), write=True) as store:
+        with open_store("ram:", store_schema(model, dtype="float32"), write=True) as store:
             document = remember(Attached(model, store), tokenizer, "a", data, cuts=cuts)
             entries = [document.id << 32 | n for n in range(document.tokens)]
             found = store.fetch(0, entries)

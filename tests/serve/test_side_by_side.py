@@ -9,8 +9,9 @@ import pytest
 
 from solomonic import LanguageModel
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.remember import remember
+from solomonic.retrieval.schema import store_schema
 from solomonic.serve import Limits, Served, Worker, application
 
 from .helpers import BYTES, HUNG, SEEDED, TestClient, a_model, ask, generated, refused, serving, texts, wait
@@ -29,7 +30,7 @@ def test_requests_side_by_side_do_not_meet(client, model):
 
 def test_a_store_is_attended_to(model):
     model = LanguageModel(model.config).eval()
-    with open_store("ram:serve", layout(model), write=True) as store:
+    with open_store("ram:serve", store_schema(model), write=True) as store:
         remember(Attached(model, store), BYTES, "a", b"The door is green. Who opened the door? " * 4)
         attached = Attached(model, store)
         attached.gate = threading.Event()

@@ -7,8 +7,9 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.cli import main
 from solomonic.memory import open_store
-from solomonic.retrieval.attach import Attached, layout
+from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.neighbours import Neighbours
+from solomonic.retrieval.schema import store_schema
 from solomonic.training.lookup import IGNORE, LookupRows, lookup_layers
 from solomonic.training.rows import Rows, TokenizedText
 
@@ -51,7 +52,7 @@ def test_a_row_finds_what_an_attached_store_of_the_other_rows_gives(model):
         last = [None, Neighbours(may_see, 3, True)]
         expected = model(tokens, stores=last)[0]
         for row in range(3):
-            with open_store("ram:", layout(model, [1], "float32"), write=True) as store:
+            with open_store("ram:", store_schema(model, [1], "float32"), write=True) as store:
                 attached = Attached(model, store, k=3)
                 for other in may_see[row].nonzero()[:, 0].tolist():
                     with store.document(f"{other}") as writing:

@@ -115,7 +115,7 @@ def remembering(
         heard = Heard(store) if explain else None
         reader: Any  # it is called as a model is
         attached = Attached(model, store, k=args.k, rate=args.rate, watch=heard)
-        warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.layout.layers])
+        warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         if args.hedge:
             fresh = [Attached(model, store, k=args.k, watch=heard)] if args.rate else []
             reader = Hedged([model, *fresh, attached])

@@ -69,7 +69,7 @@ def add(args: argparse.Namespace) -> int:
     added = same = 0
     with open_store(args.store, _layout(args, model), write=True) as store:
         before, attached, names = store.stats(), Attached(model, store), Names(store)
-        warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.layout.layers])
+        warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         with Progress(sum(len(text.text) for text in texts), "byte", "memory add") as bar:
             for text in texts:
                 path = text.source if not text.start else f"{text.source}:{text.start}"
@@ -107,7 +107,7 @@ def search(args: argparse.Namespace) -> int:
     with _opened(args) as store:
         heard = Heard(store)
         attached = Attached(model, store, k=args.k, watch=heard)
-        gain = warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.layout.layers])
+        gain = warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         with torch.inference_mode():
             attached(tokens[None].to(model.embedding.weight.device))
         asked = {"store": args.store, "model": args.model, "text": " ".join(args.text), "lookup_gain": gain}
@@ -151,7 +151,7 @@ def list_documents(args: argparse.Namespace) -> int:
 def stats(args: argparse.Namespace) -> int:
     """Say what the store holds, and how much room it takes."""
     with _opened(args) as store:
-        stats, layout = store.stats(), store.layout
+        stats, schema = store.stats(), store.schema
     rows = [
         ["documents", stats["documents"]],
         ["of them incomplete", stats["incomplete"]],
@@ -162,9 +162,9 @@ def stats(args: argparse.Namespace) -> int:
     ]
     print(table(["store", visible(args.store)], rows))
     print()
-    layers = [[str(s.layer), s.heads, s.dim, s.block, stats["clock"][s.layer]] for s in layout.layers]
+    layers = [[str(s.layer), s.heads, s.dim, s.block, stats["clock"][s.layer]] for s in schema.layers]
     print(table(["layer", "heads", "dim", "block", "clock"], layers))
-    print("\n" + paragraph(f"model {visible(layout.model)}, {layout.dtype}"))
+    print("\n" + paragraph(f"model {visible(schema.model)}, {schema.dtype}"))
     return 0
 
 
@@ -252,7 +252,7 @@ def forget(args: argparse.Namespace) -> int:
 def _layout(args: argparse.Namespace, model: LanguageModel) -> "Layout | None":
     """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
     from ..memory import Absent, open_store
-    from ..retrieval.attach import layout
+    from ..retrieval.schema import store_schema
 
     if not can_store(model):
         raise ValueError(f"{args.model}: expected a model with an eidetic memory, which can store, got one without")
@@ -260,7 +260,7 @@ def _layout(args: argparse.Namespace, model: LanguageModel) -> "Layout | None":
     try:
         open_store(args.store).close()
     except Absent:
-        return layout(model, args.layers, keep=KEEP if args.keep is None else args.keep)
+        return store_schema(model, args.layers, keep=KEEP if args.keep is None else args.keep)
     if for_new:
         raise ValueError(f"--keep and --layers are for a new store; {args.store} is there and has its own")
     return None

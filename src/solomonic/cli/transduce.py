@@ -81,7 +81,8 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     from .._utils.files import locked
     from .._utils.progress import Progress
     from ..checkpoints.folder import fingerprint, load
-    from ..retrieval.transduce import NEAR, TEMPLATE, Settings, Transducer, check, examples, remember_examples
+    from ..retrieval.examples import examples, labels_of
+    from ..retrieval.transduce import NEAR, TEMPLATE, Settings, Transducer, remember_examples
 
     ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(args.ways or WAYS)]
     template = TEMPLATE if args.template is None else args.template.replace("\\n", "\n").replace("\\t", "\t")
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     if args.store is not None and "memory" not in ways and settings.retrieval != "store":
         raise ValueError("--store is for --ways memory and --retrieval store; ask for one of them")
     train, test = (examples(path, tuple(args.fields)) for path in (args.train, args.test))
-    labels = check(train, test)
+    labels = labels_of(train, test)
     questions = test[: args.limit]
     model, tokenizer = load(args.model, device(args.device), dtype(args.dtype))
     check_found(model, settings.found)
@@ -174,12 +175,12 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
 def _store(uri: str, model: LanguageModel) -> "Store":
     """The store at `uri` as it is, made where it is not there."""
     from ..memory import Absent, open_store
-    from ..retrieval.attach import layout
+    from ..retrieval.schema import store_schema
 
     try:
         open_store(uri).close()
     except Absent:
-        return open_store(uri, layout(model), write=True)
+        return open_store(uri, store_schema(model), write=True)
     return open_store(uri, write=True)
 
 

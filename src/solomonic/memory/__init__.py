@@ -1,24 +1,27 @@
 """Long-term memory in storage: what a model has read, kept past its context and found by its own queries."""
 
+from .document import DocumentWriter
 from .engines import Absent, Damaged, Unfinished
 from .repair import repair
-from .schema import Document, Entries, LayerLayout, Layout, Tokens
-from .store import Evicted, Forgotten, Found, Store, Writing, open_store
+from .results import Entries, Evicted, Forgotten, ReadTokens, SearchResult
+from .schema import LayerSchema, StoredDocument, StoredTokens, StoreSchema
+from .store import Store, open_store
 
 __all__ = [
     "Absent",
     "Damaged",
-    "Document",
+    "DocumentWriter",
     "Entries",
     "Evicted",
     "Forgotten",
-    "Found",
-    "LayerLayout",
-    "Layout",
+    "LayerSchema",
+    "ReadTokens",
+    "SearchResult",
     "Store",
-    "Tokens",
+    "StoreSchema",
+    "StoredDocument",
+    "StoredTokens",
     "Unfinished",
-    "Writing",
     "open_store",
     "repair",
 ]

@@ -1,22 +1,21 @@
-"""What is sound in a damaged store, in a new one."""
+"""Writing what is sound in a damaged store into a new one."""
 
 import tempfile
 import warnings
-from collections import Counter
 from pathlib import Path
 
 from .engines import Damaged, Engine, open_engine
 from .engines.lock import shared_lock
-from .engines.salvage import Salvaged, layout_of, salvage, settled
-from .engines.sqlite import FILE, LAYOUT, DiskEngine
-from .engines.tables import unsealed_layout
-from .schema import Batch, Layout
+from .engines.salvage import Salvaged, salvage, schema_of, settled
+from .engines.sqlite import DiskEngine
+from .engines.tables import FILE, SCHEMA_FILE, unsealed_schema
+from .schema import SavePoint, StoredDocument, StoreSchema, entry_of
 
 
 def repair(uri: str, out: str | Path) -> tuple[int, list[str]]:
     """Write the sound documents of the store `uri`, and what is sound of others, into a new store, the folder `out`.
 
-    The number of documents, and a line for everything that is lost. The old store stays as it is, to the byte; nobody
+    Returns the number of documents, and a line for everything that is lost. The old store stays as it is, to the byte; nobody
     may write to it meanwhile. ValueError where there is nothing to read, or something at `out`.
     """
     out = Path(out)
@@ -37,64 +36,65 @@ def _salvaged(folder: Path, out: Path) -> list[str]:
     """From the pages of a file on the disk, whether or not SQLite can read it."""
     with shared_lock(folder), tempfile.TemporaryDirectory(prefix="solomonic.") as place:
         source = settled(folder / FILE, Path(place))
-        layout = _layout(folder, source)
+        schema = _schema(folder, source)
         out.mkdir(parents=True, exist_ok=True)
-        return _said(salvage(source, out / FILE, layout))
+        return _losses(salvage(source, out / FILE, schema))
 
 
-def _layout(folder: Path, source: Path) -> Layout:
+def _schema(folder: Path, source: Path) -> StoreSchema:
     try:
-        copy = unsealed_layout((folder / LAYOUT).read_text(encoding="utf-8"))
+        copy = unsealed_schema((folder / SCHEMA_FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         copy = None
-    layout = layout_of(source) or copy
-    if layout is None:
-        raise ValueError(f"{folder}: the store's layout is damaged; nothing that it holds can be read without it")
-    return layout
+    schema = schema_of(source) or copy
+    if schema is None:
+        raise ValueError(f"{folder}: the store's schema is damaged; nothing that it holds can be read without it")
+    return schema
 
 
-def _said(found: Salvaged) -> list[str]:
+def _losses(salvaged: Salvaged) -> list[str]:
     lost = []
-    if found.said == -1:
+    if salvaged.recorded == -1:
         lost.append("how many documents there were cannot be read any more")
-    elif found.said is not None and found.said > found.documents:
-        lost.append(f"{found.said - found.documents} of {found.said} documents")
-    if found.broken:
-        lost.append(f"{found.broken} damaged rows")
-    for document, count in sorted(found.homeless.items()):
+    elif salvaged.recorded is not None and salvaged.recorded > salvaged.documents:
+        lost.append(f"{salvaged.recorded - salvaged.documents} of {salvaged.recorded} documents")
+    if salvaged.broken:
+        lost.append(f"{salvaged.broken} damaged rows")
+    for document, count in sorted(salvaged.orphans.items()):
         lost.append(f"document {document}: its own row is lost, and with it {count} others that are sound")
-    for (document, layer), count in sorted(found.half.items()):
+    for (document, layer), count in sorted(salvaged.halves.items()):
         lost.append(f"document {document}: {count} entries of layer {layer}, of which one half is damaged or missing")
     return lost
 
 
 def _copied(uri: str, out: Path) -> list[str]:
     """From a store of another kind, as far as it can be read."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as damages:
         warnings.simplefilter("always", Damaged)
         old = open_engine(uri, None, write=False)
         try:
-            new = DiskEngine.open(str(out), old.layout, write=True)
+            new = DiskEngine.open(str(out), old.schema, write=True)
             try:
                 for document in old.documents():
-                    new.commit([_whole(old, document)])
+                    new.commit([_read(old, document)])
             finally:
                 new.close()
         finally:
             old.close()
-    return [str(one.message) for one in told]
+    return [str(damage.message) for damage in damages]
 
 
-def _whole(engine: Engine, document) -> Batch:
+def _read(engine: Engine, document: StoredDocument) -> SavePoint:
+    """All that an engine has of a document."""
     entries = []
-    for shape in engine.layout.layers:
-        numbers = Counter()
-        for keys in engine.scan(shape.layer, [document.id]):
-            numbers.update(((keys.age >> 32 << 32) | (keys.age & 0xFFFFFFFF) // shape.block).tolist())
-        found = engine.fetch(shape.layer, sorted(numbers))
-        entries += [(shape.layer, entry, tokens) for entry, tokens in sorted(found.items())]
+    for schema in engine.schema.layers:
+        ids: set[int] = set()
+        for keys in engine.scan(schema.layer, [document.id]):
+            ids.update(entry_of(keys.token_id, schema.block).tolist())
+        fetched = engine.fetch(schema.layer, sorted(ids))
+        entries += [(schema.layer, entry, tokens) for entry, tokens in sorted(fetched.items())]
     pieces = tuple(engine.pieces(document.id, 0, document.text))
-    return Batch(document, tuple(entries), pieces, engine.state(document.id))
+    return SavePoint(document, tuple(entries), pieces, engine.state(document.id))
 
 
 __all__ = ["repair"]

@@ -1,4 +1,7 @@
-"""What a store holds: its layout, the tokens that a layer hands over, documents, and batches of them.
+"""What a store holds: its schema, the tokens that a layer stores, documents, and what a save point adds.
+
+A token id is document << 32 | position, an entry id document << 32 | block: both rise with the document, then with the
+position in it.
 
 Shapes: M tokens of an entry, G key/value heads, D their width, S the most tokens of any entry that was fetched.
 """
@@ -16,18 +19,18 @@ from torch import Tensor
 from .._utils.spelling import choose
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
-PIECE = 1 << 16  # bytes of text that are compressed together
+PIECE_BYTES = 1 << 16  # of text, compressed together
 MOST_POSITIONS = 2**32
 MOST_DOCUMENTS = 2**31 - 1
 MOST_SIZE = 2**20
 
 
 @dataclass(frozen=True)
-class LayerLayout:
+class LayerSchema:
     """A layer that stores: its index in the model, its key/value heads, their width, tokens a block.
 
-    admit: log-sigmoid of a token's score is added to its logit. least: the score from which on a token is stored, by
-    whoever writes; None: all are.
+    admit: log-sigmoid of a token's score is added to its logit. least: the admission threshold, the score from which on
+    whoever writes stores a token; None: every token is stored.
     """
 
     layer: int
@@ -37,7 +40,7 @@ class LayerLayout:
     admit: bool = False
     least: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in {"layer": 0, "heads": 1, "dim": 1, "block": 1}.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MOST_SIZE:
@@ -54,14 +57,14 @@ class LayerLayout:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The model that a store belongs to, its storing layers, and the type in which keys and values are kept."""
+class StoreSchema:
+    """The model that a store belongs to, its storing layers, and the type in which keys and values are copied."""
 
     model: str
-    layers: tuple[LayerLayout, ...]
+    layers: tuple[LayerSchema, ...]
     dtype: str = "float16"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         if not isinstance(self.model, str) or not self.model:
             raise ValueError(f"model of a store: expected its fingerprint, got {self.model!r}")
@@ -69,16 +72,16 @@ class Layout:
         if not self.layers or len({layer.layer for layer in self.layers}) < len(self.layers):
             raise ValueError(f"layers of a store: expected one or more, each once, got {self.layers}")
 
-    def __getitem__(self, layer: int) -> LayerLayout:
-        return choose("stored layer", str(layer), {str(one.layer): one for one in self.layers})
+    def __getitem__(self, layer: int) -> LayerSchema:
+        return choose("stored layer", str(layer), {str(known.layer): known for known in self.layers})
 
-    def require(self, other: "Layout", uri: str) -> None:
-        """ValueError that names the first difference, where the store at `uri` has this layout and `other` is asked."""
+    def require(self, other: "StoreSchema", uri: str) -> None:
+        """ValueError that names the first difference between this schema, of the store at `uri`, and `other`, asked for."""
         for field in fields(self):
-            has, asked = getattr(self, field.name), getattr(other, field.name)
-            if has != asked:
+            stored, expected = getattr(self, field.name), getattr(other, field.name)
+            if stored != expected:
                 raise ValueError(
-                    f"{uri}: expected a store with {field.name} {asked}, got one with {has}; it belongs to another "
+                    f"{uri}: expected a store with {field.name} {expected}, got one with {stored}; it belongs to another "
                     "model or configuration"
                 )
 
@@ -86,18 +89,18 @@ class Layout:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> "Layout":
-        """ValueError for what is not a layout."""
+    def from_json(cls, text: str) -> "StoreSchema":
+        """ValueError for what is not a schema."""
         try:
-            read = json.loads(text)
-            return cls(read["model"], tuple(LayerLayout(**layer) for layer in read["layers"]), read["dtype"])
+            plain = json.loads(text)
+            return cls(plain["model"], tuple(LayerSchema(**layer) for layer in plain["layers"]), plain["dtype"])
         except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
-            raise ValueError(f"layout of a store: expected JSON with model, layers and dtype ({error})") from None
+            raise ValueError(f"schema of a store: expected JSON with model, layers and dtype ({error})") from None
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Tokens of one document that a layer hands over, oldest first.
+class StoredTokens:
+    """Tokens of one document that a layer stores, oldest first.
 
     position: (M,) int64, strictly increasing, counted from the document's first token.
     key, value: (M, G, D). score, clock: (M,) float32; the clock is the document's own, 0 where it begins.
@@ -116,58 +119,60 @@ class Tokens:
 
     @cached_property
     def packed(self) -> Tensor:
-        """(M, 2 G D + 3) float32, of each token side by side key, value, score, clock, and 1 for a real one."""
-        told = torch.stack([self.score, self.clock, torch.ones_like(self.score)], 1)
-        return torch.cat([self.key.flatten(1).float(), self.value.flatten(1).float(), told], 1)
+        """(M, 2 G D + 3) float32: the key, value, score and clock of each token side by side, and 1 for a real one."""
+        scalars = torch.stack([self.score, self.clock, torch.ones_like(self.score)], 1)
+        return torch.cat([self.key.flatten(1).float(), self.value.flatten(1).float(), scalars], 1)
 
     @cached_property
     def _positions(self) -> list[int]:
-        return self.position.tolist()
+        positions: list[int] = self.position.tolist()
+        return positions
 
     def row(self, position: int) -> int | None:
-        """Of the token at `position`."""
+        """The row of the token at `position`; None where it is not there."""
         at = bisect_left(self._positions, position)
         return at if self._positions[at : at + 1] == [position] else None
 
-    def __getitem__(self, rows: slice) -> "Tokens":
-        return Tokens(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def __getitem__(self, rows: slice) -> "StoredTokens":
+        return StoredTokens(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def nbytes(self) -> int:
         return sum(getattr(self, field.name).nbytes for field in fields(self))
 
-    def join(self, later: "Tokens") -> "Tokens":
-        return Tokens(*(torch.cat([getattr(self, f.name), getattr(later, f.name)]) for f in fields(self)))
+    def join(self, later: "StoredTokens") -> "StoredTokens":
+        return StoredTokens(*(torch.cat([getattr(self, f.name), getattr(later, f.name)]) for f in fields(self)))
 
     @classmethod
-    def blank(cls, layout: LayerLayout, dtype: str, count: int = 0) -> "Tokens":
-        heads = {"key": (layout.heads, layout.dim), "value": (layout.heads, layout.dim), "span": (2,)}
+    def blank(cls, schema: LayerSchema, dtype: str, count: int = 0) -> "StoredTokens":
+        heads = {"key": (schema.heads, schema.dim), "value": (schema.heads, schema.dim), "span": (2,)}
         return cls(*(torch.zeros(count, *heads.get(name, ()), dtype=kind) for name, kind in _types(dtype).items()))
 
-    def checked(self, layout: LayerLayout, dtype: str) -> "Tokens":
+    def checked(self, schema: LayerSchema, dtype: str) -> "StoredTokens":
         """A copy on the CPU, as it is stored. ValueError for other shapes, or numbers that `dtype` cannot hold."""
         m = len(self.position)
-        heads = (m, layout.heads, layout.dim)
+        heads = (m, schema.heads, schema.dim)
         for name, shape in {"key": heads, "value": heads, "score": (m,), "clock": (m,), "span": (m, 2)}.items():
             if tuple(getattr(self, name).shape) != shape:
                 raise ValueError(
                     f"{name} of tokens: expected the shape {shape}, got {tuple(getattr(self, name).shape)}"
                 )
-        kept = Tokens(
+        copied = StoredTokens(
             *(getattr(self, n).detach().to("cpu", t, copy=True).contiguous() for n, t in _types(dtype).items())
         )
         for name in ("key", "value", "score", "clock"):
-            if not getattr(kept, name).isfinite().all():
+            if not getattr(copied, name).isfinite().all():
                 raise ValueError(f"{name} of tokens: expected finite numbers that fit {dtype}, got others")
-        if m and (kept.position[0] < 0 or kept.position[-1] >= MOST_POSITIONS or (kept.position.diff() <= 0).any()):
+        if m and (
+            copied.position[0] < 0 or copied.position[-1] >= MOST_POSITIONS or (copied.position.diff() <= 0).any()
+        ):
             raise ValueError("position of tokens: expected strictly increasing numbers from 0 on")
-        if m and (kept.clock[0] < 0 or (kept.clock.diff() < 0).any()):
+        if m and (copied.clock[0] < 0 or (copied.clock.diff() < 0).any()):
             raise ValueError("clock of tokens: expected numbers >= 0 that do not fall")
-        return kept
+        return copied
 
-    def blocks(self, size: int) -> list[tuple[int, "Tokens"]]:
+    def blocks(self, size: int) -> list[tuple[int, "StoredTokens"]]:
         """Cut at absolute multiples of `size` positions: (block, its tokens)."""
-        block = self.position // size
-        numbers, counts = torch.unique_consecutive(block, return_counts=True)
+        numbers, counts = torch.unique_consecutive(self.position // size, return_counts=True)
         ends = counts.cumsum(0).tolist()
         return [
             (number, self[end - count : end]) for number, count, end in zip(numbers.tolist(), counts.tolist(), ends)
@@ -175,71 +180,13 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Entries:
-    """What `Store.fetch` gives: the tokens of n entries, of which each has at most S; `real` says which are there.
-
-    key, value: (n, S, G, D) float32. score, clock: (n, S) float32; the clock is the store's, of all documents so far.
-    position: (n, S) int64. real: (n, S) bool. document: (n,) int64. span: (n, S, 2) int64.
-    """
-
-    key: Tensor
-    value: Tensor
-    score: Tensor
-    clock: Tensor
-    position: Tensor
-    real: Tensor
-    document: Tensor
-    span: Tensor
-
-
-@dataclass(frozen=True)
-class Read:
-    """What `Store.read` gives: tokens, in any shape (...) that `view` brings them to, of which `real` says which are there.
-
-    key, value: (..., G, D) float32. score, clock: (...) float32; the clock is the store's, of all documents so far.
-    """
-
-    packed: Tensor  # (..., 2 G D + 3), as `Tokens.packed`
-    began: list[float]  # in all, where the document of each begins
-    layout: LayerLayout
-
-    def view(self, *shape: int) -> "Read":
-        return Read(self.packed.view(*shape, self.packed.shape[-1]), self.began, self.layout)
-
-    @property
-    def key(self) -> Tensor:
-        return self.packed[..., : self._width].unflatten(-1, (self.layout.heads, self.layout.dim))
-
-    @property
-    def value(self) -> Tensor:
-        return self.packed[..., self._width : -3].unflatten(-1, (self.layout.heads, self.layout.dim))
-
-    @property
-    def score(self) -> Tensor:
-        return self.packed[..., -3]
-
-    @property
-    def clock(self) -> Tensor:
-        clock = self.packed[..., -2]
-        return (torch.tensor(self.began, dtype=torch.float64).view(clock.shape) + clock.double()).float()
-
-    @property
-    def real(self) -> Tensor:
-        return self.packed[..., -1] > 0
-
-    @property
-    def _width(self) -> int:
-        return self.layout.heads * self.layout.dim
-
-
-@dataclass(frozen=True)
-class Document:
+class StoredDocument:
     """A file, or a session of generation, as the store has it.
 
-    time: unix seconds. digest: of the file, as whoever added it says. sources: the documents that the computation of
-    its keys and values had retrieved from. tokens: stored, over all layers. text: its length in bytes. bytes: what it
-    takes in the store. clock: a layer's clock at its end. complete: False while it is written, or after that was
-    interrupted; no search finds it then, but by the process that writes it.
+    time: unix seconds. digest: of the file, as whoever added it gave it. sources: the documents whose tokens were
+    retrieved when its keys and values were computed. tokens: stored, over all layers. text: its length in bytes. bytes:
+    what it takes in the store. clock: (layer, the layer's clock at its end). complete: False while it is written and
+    after that was interrupted; only the process that writes it finds its tokens then.
     """
 
     id: int
@@ -254,14 +201,14 @@ class Document:
     clock: tuple[tuple[int, float], ...] = ()
     complete: bool = False
 
-    def ran(self, layer: int) -> float:
+    def elapsed(self, layer: int) -> float:
         """How far the clock of `layer` ran in this document."""
-        return next((ran for which, ran in self.clock if which == layer), 0.0)
+        return next((elapsed for known, elapsed in self.clock if known == layer), 0.0)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Text from byte `start` on; `lines` line breaks come before it."""
+class TextPiece:
+    """Text of a document from byte `start` on; `lines` line breaks come before it."""
 
     start: int
     lines: int
@@ -269,25 +216,30 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Batch:
+class SavePoint:
     """What a save point adds to a store, all or nothing; an entry or a piece that is there already is replaced."""
 
-    document: Document
-    entries: tuple[tuple[int, int, Tokens], ...]  # layer, entry, its tokens
-    pieces: tuple[Piece, ...]
+    document: StoredDocument
+    entries: tuple[tuple[int, int, StoredTokens], ...]  # layer, entry, its tokens
+    pieces: tuple[TextPiece, ...]
     state: bytes
 
     def size(self) -> int:
         return sum(tokens.nbytes() for _, _, tokens in self.entries) + sum(len(piece.text) for piece in self.pieces)
 
 
-def entry_id(document, block):
-    """One number for an entry of a layer: entries in the order of their age, documents first."""
+def entry_id(document: int, block: int) -> int:
     return (document << 32) | block
 
 
-def admission(score: Tensor) -> Tensor:
-    """log-sigmoid, rounded from float64, so that it does not depend on the shape of the call."""
+def entry_of(token_id: Tensor, block: int) -> Tensor:
+    """The ids of the entries, of `block` tokens each, that tokens are in; -1 stays -1."""
+    document, position = token_id >> 32, token_id & 0xFFFFFFFF
+    return torch.where(token_id < 0, -1, (document << 32) | position.div(block, rounding_mode="floor"))
+
+
+def log_admission(score: Tensor) -> Tensor:
+    """log-sigmoid of scores, rounded from float64, so that it does not depend on the shape of the call."""
     x = score.numpy().astype(np.float64)
     return torch.from_numpy((np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))).astype(np.float32))
 

@@ -1,88 +1,38 @@
-"""A long-term store: keys and values of documents that a model has read, found again by its layers' queries."""
+"""A long-term store: keys and values of documents that a model has read, searched by its layers' queries."""
 
-import threading
 import time as clocks
-import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .cache import Recent
-from .engines import Engine, Unfinished, Unreachable, open_engine
+from .contents import StoreContents
+from .document import DocumentWriter
+from .engines import Engine, Unfinished, open_engine
+from .results import Entries, Evicted, Forgotten, ReadTokens, SearchResult
 from .schema import (
     DTYPES,
     MOST_DOCUMENTS,
-    PIECE,
-    Batch,
-    Document,
-    Entries,
-    Layout,
-    Piece,
-    Read,
-    Tokens,
-    admission,
+    StoredDocument,
+    StoredTokens,
+    StoreSchema,
     entry_id,
+    entry_of,
+    log_admission,
 )
-from .search.exact import ExactIndex, Keys, absolute, entry_of
-from .search.inverted_lists import ApproximateIndex
-from .writer import Writer
+from .search.exact import ExactIndex, store_clock
+from .search.inverted_lists import InvertedListsIndex
 
 ON_ERROR = ("raise", "continue")
 GAP = "\N{REPLACEMENT CHARACTER}".encode()
-AWAY = 60.0
-"""Seconds for which a store that could not be reached is not asked again."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """age: document << 32 | position of the tokens that were found, (N, G, k) int64, -1 for none. block: tokens an entry.
-
-    logit: (N, G, k) float32, falling.
-    """
-
-    age: Tensor
-    block: int
-    logit: Tensor
-
-    @property
-    def entry(self) -> Tensor:
-        """(N, G, k) int64, -1 for none."""
-        return entry_of(self.age, self.block)
-
-    @property
-    def position(self) -> Tensor:
-        """(N, G, k) int64, of the token in its document, -1 for none."""
-        return torch.where(self.age < 0, -1, self.age & 0xFFFFFFFF)
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """asked: the documents that were asked for. followed: those computed from them, at any remove, which went too.
-
-    unknown: documents that stay, whose rows are damaged, so that nobody can tell whether they were computed from them.
-    unfinished: what of them may still be in the store's files, and why; None: nothing.
-    """
-
-    asked: tuple[Document, ...]
-    followed: tuple[Document, ...]
-    unknown: tuple[int, ...] = ()
-    unfinished: str | None = None
-
-
-@dataclass(frozen=True)
-class Evicted:
-    entries: int
-    tokens: int
-    bytes: int
 
 
 def open_store(
     uri: str,
-    layout: Layout | None = None,
+    schema: StoreSchema | None = None,
     write: bool = False,
     on_error: str = "raise",
     backlog: int = 256 << 20,
@@ -90,22 +40,22 @@ def open_store(
 ) -> "Store":
     """The store at `uri`: `ram:`, a folder or `file:FOLDER`, `milvus:...`.
 
-    layout: of the model; None: as the store has it. write: made, where it is not there; one writer at a time.
-    on_error: what follows when the place takes no more (a full disk) or cannot be reached (a server that went away):
-    "raise" an OSError at the next call that writes or searches, or "continue" without writing for good, and without
-    finding anything for a minute, with a warning; `Store.flush` raises either way.
+    schema: of the model; None: the store's own. write: a store that is not there is made; one writer at a time.
+    on_error: what happens when the place takes no more (a full disk) or cannot be reached (a server that went away):
+    "raise" an OSError at the next call that writes or searches, or "continue" with a warning, writing nothing more, and
+    for a minute finding nothing; `Store.flush` raises either way.
     backlog: bytes that may wait to be written before `save` waits for the disk.
-    approximate: search misses some of the best, and takes a fraction of the time in a large store (`lists`); Milvus,
-    which has indexes of its own, stays exact.
-    ValueError for a layout of another model or shape, or a place that is something else; OSError if it cannot be had.
+    approximate: search misses some of the top k, and takes a fraction of the time in a large store
+    (`search/inverted_lists.py`); Milvus, which has indexes of its own, stays exact.
+    ValueError for a schema of another model or shape, or a place that is something else; OSError if it cannot be had.
     """
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error of a store: expected one of {', '.join(ON_ERROR)}, got {on_error!r}")
-    return Store(open_engine(uri, layout, write), write, on_error, backlog, approximate)
+    return Store(open_engine(uri, schema, write), write, on_error, backlog, approximate)
 
 
 class Store:
-    """Laws, tested on every engine:
+    """An open store. Laws, tested on every engine:
 
     - Search, unless it is approximate, is its definition (`reference.search`), bit for bit, on every engine, whatever
       was written in between.
@@ -121,30 +71,19 @@ class Store:
     """
 
     def __init__(self, engine: Engine, write: bool, on_error: str, backlog: int, approximate: bool):
-        self.layout = engine.layout
-        self._kind = ApproximateIndex if approximate else ExactIndex
+        self.schema = engine.schema
         self.writable = write
-        self._engine, self._on_error = engine, on_error
-        self._lock = threading.RLock()  # the store's own tables
-        self._pend = threading.Lock()  # the next line; nothing is waited for while it is held
-        self._indexes: dict[int, ExactIndex] = {}
-        self._pending: dict[tuple[int, int], Tokens] = {}  # (layer, entry) not yet kept by the engine
-        self._open: dict[int, Writing] = {}
-        self._away = -AWAY  # when it could not be reached
-        self._said = False  # whether the writer's error has been raised, or warned of
-        self._version = engine.version()
-        self._visible = {document.id: document for document in engine.documents() if document.complete}
-        self._starts: dict[int, dict[int, float]] = {}  # of a layer, what `_began` gives until `_visible` changes
-        self._ranks: tuple | None = None  # what `_ranked` gives until the documents change
-        self._recent = Recent()
-        self._blank = {one.layer: 0 * Tokens.blank(one, self.layout.dtype, 1).packed[0] for one in self.layout.layers}
-        self._last = engine.last_document()
-        self._writer = Writer(engine.commit, self._committed, backlog) if write else None
+        index_type = InvertedListsIndex if approximate else ExactIndex
+        self.contents = StoreContents(engine, index_type, write, on_error, backlog)
+        self._blank = {
+            schema.layer: 0 * StoredTokens.blank(schema, self.schema.dtype, 1).packed[0]
+            for schema in self.schema.layers
+        }
 
     def __enter__(self) -> "Store":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # Writing
@@ -157,12 +96,13 @@ class Store:
         time: float | None = None,
         digest: str | None = None,
         sources: Iterable[int] = (),
-    ) -> "Writing":
-        """A document to write, as a context. One of the same name, session and digest that is incomplete is resumed.
+    ) -> DocumentWriter:
+        """A context to write a document in. An incomplete document of the same name, session and digest is resumed.
 
-        time: unix seconds, None: now. ValueError if it is there, complete, and has a digest: ask `find` before.
+        time: unix seconds, None: now. ValueError where a complete one with that digest is there: see `find`.
         """
-        self._must_write()
+        contents = self.contents
+        contents.require_writable()
         if not isinstance(name, str) or not name:
             raise ValueError(f"name of a document: expected text, got {name!r}")
         for text in (name, session or ""):
@@ -170,54 +110,46 @@ class Store:
                 text.encode("utf-8", "surrogateescape")
             except UnicodeEncodeError:
                 raise ValueError(f"name of a document, or session: expected text, got {text!r}") from None
-        with self._lock:
-            being = [writing.document for writing in self._open.values()]
-            if (name, digest, session) in [(d.name, d.digest, d.session) for d in being]:
+        with contents.lock:
+            being_written = [writer.document for writer in contents.open_documents.values()]
+            if (name, digest, session) in [(d.name, d.digest, d.session) for d in being_written]:
                 raise ValueError(f"document {name!r}: it is being written already")
-            before = self.find(name, digest, session)
-            if before is not None and before.complete and digest is not None:
+            document = self.find(name, digest, session)
+            if document is not None and document.complete and digest is not None:
                 raise ValueError(f"document {name!r}: it is in the store already, with the same digest")
-            resumed = before is not None and not before.complete
-            if resumed and not self._engine.whole(before):
-                self._engine.name(
-                    ("resumed", before.id), f"document {name!r}: what was saved of it is damaged; it is begun anew"
+            if document is not None and not document.complete and not contents.engine.is_intact(document):
+                contents.engine.warn_of_damage(
+                    ("resumed", document.id), f"document {name!r}: what was saved of it is damaged; it is begun anew"
                 )
-                self._engine.remove({before.id})
-                resumed = False
-            if not resumed:
-                if self._last >= MOST_DOCUMENTS:
+                contents.engine.remove({document.id})
+                document = None
+            resumed = document is not None and not document.complete
+            if document is None or not resumed:
+                if contents.last_document >= MOST_DOCUMENTS:
                     raise ValueError(f"a store holds {MOST_DOCUMENTS} documents at most")
-                self._last += 1
+                contents.last_document += 1
                 when = clocks.time() if time is None else float(time)
-                before = Document(self._last, name, session, when, digest)
-            writing = Writing(self, replace(before, sources=tuple(sorted({*before.sources, *sources}))), resumed)
-            self._open[before.id] = writing
-            self._show(writing.document)
-            self._add({before.id})
-            return writing
+                document = StoredDocument(contents.last_document, name, session, when, digest)
+            document = replace(document, sources=tuple(sorted({*document.sources, *sources})))
+            writer = DocumentWriter(contents, document, resumed)
+            contents.open_document(writer)
+            return writer
 
-    def find(self, name: str, digest: str | None = None, session: str | None = None) -> Document | None:
+    def find(self, name: str, digest: str | None = None, session: str | None = None) -> StoredDocument | None:
         """The newest document of that name, digest and session."""
         same = [d for d in self.documents() if (d.name, d.digest, d.session) == (name, digest, session)]
         return same[-1] if same else None
 
     def flush(self) -> None:
         """Returns when all save points so far are kept; OSError if they could not be."""
-        if self._writer is not None:
-            self._writer.drain()
-            if self._writer.error:
-                raise self._writer.error
+        self.contents.drain()
+        writer = self.contents.writer
+        if writer is not None and writer.error:
+            raise writer.error
 
     def close(self) -> None:
-        """Keeps what was saved, and gives the store back. An open document stays at its last save point."""
-        with self._lock:
-            for writing in list(self._open.values()):
-                writing.abandon()
-        if self._writer is not None:
-            self._writer.close()
-        self._engine.close()
-        if self._writer is not None and not self._said:
-            self._failure()
+        """Keep what was saved, and close the engine. A document that is being written stays at its last save point."""
+        self.contents.close()
 
     # Reading
 
@@ -230,94 +162,99 @@ class Store:
         rate: float = 0.0,
         only: Collection[int] | None = None,
         now: float = 0.0,
-    ) -> Found:
+    ) -> SearchResult:
         """Of each query and head, the k stored tokens with the largest
 
             q . k + logsigmoid(score) * admit + rate * (clock - now)
 
-        of equal ones those first whose documents' names come first, then the older. query: (N, G, D), scaled. only: ids
-        of documents, None for all.
+        of equal ones those first whose documents' names come first, then those of smaller positions. query: (N, G, D),
+        scaled. only: ids of documents, None for all.
         """
-        shape = self.layout[layer]
-        if query.dim() != 3 or query.shape[1:] != (shape.heads, shape.dim):
-            raise ValueError(f"query: expected the shape (N, {shape.heads}, {shape.dim}), got {tuple(query.shape)}")
+        schema, contents = self.schema[layer], self.contents
+        if query.dim() != 3 or query.shape[1:] != (schema.heads, schema.dim):
+            raise ValueError(f"query: expected the shape (N, {schema.heads}, {schema.dim}), got {tuple(query.shape)}")
         if k < 1:
             raise ValueError(f"k: expected a whole number >= 1, got {k}")
         device, query = query.device, query.detach().to("cpu", torch.float32)
-        with self._lock:
-            found = self._unless_away(lambda: self._search(layer, query, k, rate, only, now))
-        if found is None:
-            none = torch.full((len(query), shape.heads, k), -1)
-            found = none, torch.full(none.shape, -torch.inf)
-        age, logit = found
-        return Found(age.to(device), shape.block, logit.to(device))
+        with contents.lock:
+            result = contents.unless_unreachable(lambda: contents.search(layer, query, k, rate, only, now))
+        if result is None:
+            none = torch.full((len(query), schema.heads, k), -1)
+            result = none, torch.full(none.shape, -torch.inf)
+        token_id, logit = result
+        return SearchResult(token_id.to(device), schema.block, logit.to(device))
 
     @torch.inference_mode(False)
     def fetch(self, layer: int, entries: Tensor | list[int]) -> Entries:
         """The tokens of entries, in their order: none of -1, of one that was forgotten meanwhile, or of a damaged one."""
-        shape = self.layout[layer]
+        schema, contents = self.schema[layer], self.contents
         device = entries.device if isinstance(entries, Tensor) else None
         ids = entries.tolist() if isinstance(entries, Tensor) else list(entries)
-        with self._lock:
-            self._refresh()
-            here, began = self._entries(layer, ids), self._began(layer)
-        none = Tokens.blank(shape, self.layout.dtype)
-        found = [here.get(entry, none) for entry in ids]
+        with contents.lock:
+            contents.refresh()
+            here, clock_starts = contents.entries(layer, ids), contents.catalog.clock_starts(layer)
+        none = StoredTokens.blank(schema, self.schema.dtype)
+        parts = [*(here.get(entry, none) for entry in ids), none]  # one more, for where there are none
 
-        def laid(name: str, filler: float = 0) -> Tensor:
-            parts = [getattr(tokens, name) for tokens in (*found, none)]  # one more, for where there are none
-            return pad_sequence(parts, batch_first=True, padding_value=filler)[:-1]
+        def padded(name: str, filler: float = 0) -> Tensor:
+            rows = [getattr(tokens, name) for tokens in parts]
+            return pad_sequence(rows, batch_first=True, padding_value=filler)[:-1]
 
-        position, clock = laid("position", -1), laid("clock")
+        position, clock = padded("position", -1), padded("clock")
         real = position >= 0
-        start = torch.tensor([began.get(entry >> 32, 0.0) for entry in ids], dtype=torch.float64)[:, None]
+        start = torch.tensor([clock_starts.get(entry >> 32, 0.0) for entry in ids], dtype=torch.float64)[:, None]
         clock = (start + clock.double()).float().masked_fill(~real, 0)
         document = torch.tensor([entry >> 32 if entry in here else -1 for entry in ids], dtype=torch.int64)
-        parts = laid("key").float(), laid("value").float(), laid("score"), clock, position, real, document, laid("span")
-        return Entries(*(x.to(device) for x in parts))
+        key, value, score, span = padded("key").float(), padded("value").float(), padded("score"), padded("span")
+        tensors = key, value, score, clock, position, real, document, span
+        return Entries(*(x.to(device) for x in tensors))
 
     @torch.inference_mode(False)
-    def read(self, layer: int, ages: Sequence[int]) -> Read:
-        """The tokens `ages`, document << 32 | position, as they were at the last search."""
-        block = self.layout[layer].block
-        entries = [entry_id(age >> 32, (age & 0xFFFFFFFF) // block) for age in ages]
-        with self._lock:
-            here, began = self._entries(layer, set(entries)), self._began(layer)
-        packed = [self._blank[layer]] if not ages else []
-        for age, entry in zip(ages, entries, strict=True):
-            row = here[entry].row(age & 0xFFFFFFFF) if entry in here else None
+    def read(self, layer: int, token_ids: Sequence[int]) -> ReadTokens:
+        """The tokens `token_ids`, in their order, as they were at the last search."""
+        schema, contents = self.schema[layer], self.contents
+        entries = [entry_id(token_id >> 32, (token_id & 0xFFFFFFFF) // schema.block) for token_id in token_ids]
+        with contents.lock:
+            here, clock_starts = contents.entries(layer, set(entries)), contents.catalog.clock_starts(layer)
+        packed = [self._blank[layer]] if not token_ids else []
+        for token_id, entry in zip(token_ids, entries, strict=True):
+            row = here[entry].row(token_id & 0xFFFFFFFF) if entry in here else None
             packed.append(self._blank[layer] if row is None else here[entry].packed[row])
-        return Read(torch.stack(packed)[: len(ages)], [began.get(age >> 32, 0.0) for age in ages], self.layout[layer])
+        starts = [clock_starts.get(token_id >> 32, 0.0) for token_id in token_ids]
+        return ReadTokens(torch.stack(packed)[: len(token_ids)], starts, schema)
 
-    def documents(self) -> list[Document]:
+    def in_order(self, token_ids: Iterable[int]) -> list[int]:
+        """Token ids by the names of their documents, then by position."""
+        return self.contents.catalog.in_order(token_ids)
+
+    def documents(self) -> list[StoredDocument]:
         """All documents that have been saved, in the order in which they were begun."""
-        if self._writer is not None:
-            self._writer.drain()
-        return self._engine.documents()
+        self.contents.drain()
+        return self.contents.engine.documents()
 
     def damaged(self) -> dict[int, str]:
-        """Documents that `documents` leaves out, as their own rows are damaged: ids, and the names they still bear."""
+        """The ids of documents that `documents` leaves out, as their own rows are damaged, and the names they still have."""
         self.documents()
-        return self._engine.damaged()
+        return self.contents.engine.damaged()
 
     def clock(self, layer: int) -> float:
-        """How far the layer's clock has run, over all documents: what `now` is for the next one."""
-        with self._lock:
-            self._refresh()
-            return sum(self._visible[document].ran(layer) for document in sorted(self._visible))
+        """How far the layer's clock has run, over all documents: `now` for the next document."""
+        with self.contents.lock:
+            self.contents.refresh()
+            return self.contents.catalog.clock(layer)
 
     def passage(self, document: int, start: int, end: int) -> tuple[str, int]:
         """The bytes [start, end) of a document's text as text, and the number, from 1, of the line they begin in.
 
         A part that is damaged is one U+FFFD, and a warning.
         """
-        with self._lock:
-            if document in self._open:
-                pieces = self._open[document].pieces(start, end)
+        contents = self.contents
+        with contents.lock:
+            if document in contents.open_documents:
+                pieces = contents.open_documents[document].pieces(start, end)
             else:
-                if self._writer is not None:
-                    self._writer.drain()
-                pieces = self._engine.pieces(document, start, end)
+                contents.drain()
+                pieces = contents.engine.pieces(document, start, end)
         if not pieces:
             return "", 1
         first, parts, at = pieces[0], [], start
@@ -329,7 +266,7 @@ class Store:
             at = piece.start + len(piece.text)
         return b"".join(parts).decode("utf-8", "replace"), line
 
-    # Keeping house
+    # Removing, and looking after the files
 
     def forget(
         self,
@@ -339,23 +276,23 @@ class Store:
         session: str | None = None,
         dry_run: bool = False,
     ) -> Forgotten:
-        """Documents for which all that is given holds, and every one whose keys were computed from theirs.
+        """Remove the documents that meet every condition, and every one whose keys were computed from theirs.
 
-        documents: ids, of damaged ones too. before, after: unix seconds, time < before, time >= after. With dry_run
-        nothing is done.
+        documents: ids, of damaged ones too. before, after: unix seconds, time < before, time >= after. dry_run: remove
+        nothing. ValueError without a condition, for an id that the store does not have, or a document being written.
         """
         if documents is None and before is None and after is None and session is None:
             raise ValueError("forget: expected documents, a time or a session, got none of them")
-        wanted = None if documents is None else set(documents)
+        wanted, contents = None if documents is None else set(documents), self.contents
         if not dry_run:
-            self._must_write()
-        with self._lock:
-            known, damaged = self.documents(), self._engine.damaged()
+            contents.require_writable()
+        with contents.lock:
+            known, damaged = self.documents(), contents.engine.damaged()
             for number in sorted((wanted or set()) - {document.id for document in known}):
-                if not self._engine.remains(number):
+                if not contents.engine.has_remains(number):
                     raise ValueError(f"document {number}: the store does not hold it")
                 if before is None and after is None and session is None:
-                    known.append(Document(number, damaged.get(number) or "?"))
+                    known.append(StoredDocument(number, damaged.get(number) or "?"))
             asked = [
                 d
                 for d in known
@@ -364,419 +301,94 @@ class Store:
                 and (after is None or d.time >= after)
                 and (session is None or d.session == session)
             ]
-            gone = {document.id for document in asked}
-            grown = True
-            while grown:
-                more = {d.id for d in known if d.id not in gone and gone & {*d.sources}}
-                gone, grown = gone | more, bool(more)
+            gone = _with_followers({document.id for document in asked}, known)
             followed = [d for d in known if d.id in gone and d not in asked]
             unfinished = None
             if not dry_run and gone:
-                if busy := gone & self._open.keys():
+                if busy := gone & contents.open_documents.keys():
                     raise ValueError(f"document {min(busy)}: it is being written; it cannot be forgotten now")
                 try:
-                    self._engine.remove(gone)
+                    contents.engine.remove(gone)
                 except Unfinished as error:
                     unfinished = str(error)
-                self._drop(gone)
+                contents.drop(gone)
             unknown = tuple(sorted(damaged.keys() - gone)) if gone else ()
             return Forgotten(tuple(asked), tuple(followed), unknown, unfinished)
 
     @torch.inference_mode(False)
     def evict(self, budget: int, rate: float = 0.0) -> Evicted:
-        """Whole entries, the least weight first, until those that stay take `budget` bytes at most.
+        """Remove whole entries, those of least weight first, until the others take `budget` bytes at most.
 
         weight = max over its tokens of logsigmoid(score) * admit + rate * (clock - now), now the layer's clock; of
-        equal weights the older goes. Documents that are being written are left alone.
+        equal weights the older entry goes. Documents that are being written are left alone.
         """
-        self._must_write()
+        contents = self.contents
+        contents.require_writable()
         if budget < 0:
             raise ValueError(f"budget of a store: expected bytes >= 0, got {budget}")
-        with self._lock:
+        with contents.lock:
             self.flush()
+            documents = contents.catalog.documents.keys() - contents.open_documents.keys()
             entries = []
-            for shape in self.layout.layers:
-                began, now = self._began(shape.layer), self.clock(shape.layer)
-                each = 2 * shape.heads * shape.dim * DTYPES[self.layout.dtype].itemsize + 32  # span, position, ...
+            for schema in self.schema.layers:
+                clock_starts, now = contents.catalog.clock_starts(schema.layer), self.clock(schema.layer)
+                token_bytes = 2 * schema.heads * schema.dim * DTYPES[self.schema.dtype].itemsize + 32
                 weights: dict[int, tuple[float, int]] = {}
-                for keys in self._engine.scan(shape.layer, self._visible.keys() - self._open.keys()):
-                    weight = rate * (absolute(keys.age, keys.clock, began) - now)
-                    if shape.admit:
-                        weight = weight + admission(keys.score).double()
-                    for entry, one in zip(entry_of(keys.age, shape.block).tolist(), weight.tolist()):
-                        most, count = weights.get(entry, (one, 0))
-                        weights[entry] = max(most, one), count + 1
-                entries += [(w, e, shape.layer, count, count * each) for e, (w, count) in weights.items()]
+                for keys in contents.engine.scan(schema.layer, documents):
+                    weight = rate * (store_clock(keys.token_id, keys.clock, clock_starts) - now)
+                    if schema.admit:
+                        weight = weight + log_admission(keys.score).double()
+                    for entry, of_token in zip(entry_of(keys.token_id, schema.block).tolist(), weight.tolist()):
+                        most, count = weights.get(entry, (of_token, 0))
+                        weights[entry] = max(most, of_token), count + 1
+                entries += [(w, e, schema.layer, count, count * token_bytes) for e, (w, count) in weights.items()]
             size = sum(entry[-1] for entry in entries)
-            gone: dict[int, set[int]] = {}
+            evicted: dict[int, set[int]] = {}
             tokens = taken = 0
             for _, entry, layer, count, nbytes in sorted(entries):
                 if size - taken <= budget:
                     break
-                gone.setdefault(layer, set()).add(entry)
+                evicted.setdefault(layer, set()).add(entry)
                 tokens, taken = tokens + count, taken + nbytes
-            if gone:
-                try:
-                    self._engine.evict(gone)
-                finally:
-                    self._recent.clear()
-                    for layer in gone.keys() & self._indexes.keys():
-                        self._indexes[layer].remove(entries=gone[layer])
-            return Evicted(sum(map(len, gone.values())), tokens, taken)
+            if evicted:
+                contents.evict(evicted)
+            return Evicted(sum(map(len, evicted.values())), tokens, taken)
 
     def stats(self) -> dict[str, Any]:
-        """documents, incomplete, tokens (stored, over all layers), text and bytes (of documents), size (of the store),
+        """Numbers: documents, incomplete, tokens (stored, over all layers), text and bytes (of documents), size (of the store),
         clock (of each layer), failed (why nothing more is written, or None), lost (save points since then)."""
-        known = self.documents()
-        size = self._engine.size()
-        writer = self._writer
+        documents, writer = self.documents(), self.contents.writer
         return {
-            "documents": len(known),
-            "incomplete": sum(not document.complete for document in known),
-            "tokens": sum(document.tokens for document in known),
-            "text": sum(document.text for document in known),
-            "bytes": sum(document.bytes for document in known),
-            "size": size,
-            "clock": {shape.layer: self.clock(shape.layer) for shape in self.layout.layers},
+            "documents": len(documents),
+            "incomplete": sum(not document.complete for document in documents),
+            "tokens": sum(document.tokens for document in documents),
+            "text": sum(document.text for document in documents),
+            "bytes": sum(document.bytes for document in documents),
+            "size": self.contents.engine.size(),
+            "clock": {schema.layer: self.clock(schema.layer) for schema in self.schema.layers},
             "failed": str(writer.error) if writer is not None and writer.error else None,
             "lost": writer.lost if writer is not None else 0,
         }
 
     def compact(self) -> None:
-        """Gives the room of what went back to the disk."""
-        self._must_write()
+        """Give the room of what was removed back to the disk."""
+        self.contents.require_writable()
         self.flush()
-        self._engine.compact()
+        self.contents.engine.compact()
 
     def verify(self) -> list[str]:
-        """Reads everything. A line for all that is damaged; none for a sound store."""
-        if self._writer is not None:
-            self._writer.drain()
-        return self._engine.verify()
-
-    # Inside
-
-    def _must_write(self) -> None:
-        if self._writer is None:
-            raise ValueError("the store was opened to read; open it with write=True")
-
-    def _failure(self) -> bool:
-        """True where nothing more is written: said once, or raised."""
-        error = self._writer.error
-        if error is None:
-            return False
-        said, self._said = self._said, True
-        if self._on_error == "raise" or not isinstance(error, OSError):
-            raise error
-        if not said:
-            warnings.warn(f"nothing more is written to the store: {error}", RuntimeWarning, stacklevel=3)
-        return True
-
-    def _unless_away(self, call: Callable[[], Any]) -> Any:
-        """None, where the store cannot be reached and goes on without."""
-        if clocks.monotonic() < self._away + AWAY:
-            return None
-        try:
-            return call()
-        except Unreachable as error:
-            if self._on_error == "raise":
-                raise
-            self._away = clocks.monotonic()
-            warnings.warn(
-                f"nothing is found in the store for {AWAY:.0f} seconds: {error}", RuntimeWarning, stacklevel=4
-            )
-            return None
-
-    def _search(
-        self, layer: int, query: Tensor, k: int, rate: float, only: Collection[int] | None, now: float
-    ) -> tuple[Tensor, Tensor]:
-        index, began = self._index(layer), self._began(layer)
-        if rate:
-            began = {document: start - now for document, start in began.items()}
-        return index.search(query, k, rate, began, None if only is None else set(only), self._ranked())
-
-    def _committed(self, batch: Batch) -> None:
-        with self._pend:
-            for layer, entry, tokens in batch.entries:
-                if self._pending.get((layer, entry)) is tokens:
-                    del self._pending[layer, entry]
-
-    def _waiting(self, layer: int, documents: Collection[int]) -> dict[int, Tokens]:
-        """Entries that the engine does not keep yet."""
-        with self._pend:
-            return {e: t for (which, e), t in self._pending.items() if which == layer and e >> 32 in documents}
-
-    def _entries(self, layer: int, entries: Collection[int]) -> dict[int, Tokens]:
-        """Those that are there, as copies: what reading makes of them goes with them, whatever the engine keeps.
-
-        Under the lock, as is all that puts one into `_pending`.
-        """
-        with self._pend:
-            here = {e: replace(self._pending[layer, e]) for e in entries if (layer, e) in self._pending}
-        wanted = {entry for entry in entries if entry >= 0} - here.keys()
-        here |= {entry: t for entry in wanted if (t := self._recent.get(layer, entry)) is not None}
-        if missing := sorted(wanted - here.keys()):
-            read = self._unless_away(lambda: self._engine.fetch(layer, missing)) or {}
-            for entry, tokens in read.items():
-                here[entry] = replace(tokens)
-                self._recent.put(layer, entry, here[entry])
-            if len(read) < len(missing) and layer in self._indexes:
-                self._without(layer, set(missing) - read.keys())
-        return {entry: tokens for entry, tokens in here.items() if entry >> 32 in self._visible}
-
-    def _without(self, layer: int, entries: set[int]) -> None:
-        """What the index knows and cannot be read is not found again."""
-        index = self._indexes[layer]
-        known = entry_of(index.age[: index.size], self.layout[layer].block)
-        lost = entries & set(known[torch.isin(known, torch.tensor(sorted(entries)))].tolist())
-        if lost and (self._writer is not None or self._unless_away(self._engine.version) == self._version):
-            for document in sorted({entry >> 32 for entry in lost} & self._visible.keys()):
-                self._engine.name(
-                    ("part", document, layer),
-                    f"document {document} ({self._visible[document].name!r}): some of its tokens of layer {layer} are "
-                    "damaged or missing and are left out; forget the document and add it again",
-                )
-            index.remove(entries=lost)
-
-    def _show(self, document: Document) -> None:
-        if document.id not in self._visible:
-            self._ranks = None
-        self._visible[document.id] = document
-        self._starts.clear()
-
-    def _ranked(self) -> tuple[Tensor, Tensor] | None:
-        """Ids of documents, rising, and the place of each in the order of names; None where that is the same order."""
-        if self._ranks is None:
-            ids = sorted(self._visible)
-            order = sorted(ids, key=lambda number: _name(self._visible[number]))
-            place = {number: at for at, number in enumerate(order)}
-            places = torch.tensor([place[number] for number in ids], dtype=torch.int64)
-            self._ranks = (order == ids, place, (torch.tensor(ids, dtype=torch.int64), places))
-        return None if self._ranks[0] else self._ranks[2]
-
-    def in_order(self, ages: Iterable[int]) -> list[int]:
-        """Tokens, document << 32 | position, that were found: by their documents' names, then by their positions."""
-        if self._ranked() is None:
-            return sorted(ages)
-        place = self._ranks[1]
-        return sorted(ages, key=lambda age: (place.get(age >> 32, 0), age))
-
-    def _index(self, layer: int) -> ExactIndex:
-        self._refresh()
-        if layer not in self._indexes:
-            mine = self._waiting(layer, self._visible)
-            index = self._engine.index(layer, self._visible.keys(), mine.keys(), self._kind)
-            for entry, tokens in mine.items():
-                index.add(Keys.of(entry >> 32, tokens))
-            self._indexes[layer] = index
-        return self._indexes[layer]
-
-    def _add(self, documents: Collection[int]) -> None:
-        """Documents that have become visible, to every index."""
-        for layer, index in self._indexes.items():
-            mine = self._waiting(layer, documents)
-            for keys in self._engine.scan(layer, documents, mine.keys()):
-                index.add(keys)
-            for entry, tokens in mine.items():
-                index.add(Keys.of(entry >> 32, tokens))
-
-    def _refresh(self) -> None:
-        """What another process has written or taken since."""
-        if self._writer is not None:  # no one else writes
-            return
-        version = self._unless_away(self._engine.version)
-        if version is None or version == self._version:
-            return
-        known = {document.id: document for document in self._engine.documents() if document.complete}
-        if version[1] != self._version[1]:
-            self._indexes.clear()
-            self._recent.clear()
-        new = known.keys() - self._visible.keys()
-        self._visible, self._version = known, version
-        self._starts.clear()
-        self._ranks = None
-        self._add(new)
-
-    def _began(self, layer: int) -> dict[int, float]:
-        """The store's clock where each document begins: what all before it have run. Not to be changed."""
-        if layer not in self._starts:
-            total, began = 0.0, {}
-            for document in sorted(self._visible):
-                began[document] = total
-                total += self._visible[document].ran(layer)
-            self._starts[layer] = began
-        return self._starts[layer]
-
-    def _drop(self, documents: set[int]) -> None:
-        """From all that this process remembers."""
-        for document in documents:
-            self._visible.pop(document, None)
-            self._open.pop(document, None)
-        self._starts.clear()
-        self._ranks = None
-        self._recent.clear()
-        with self._pend:
-            for key in [key for key in self._pending if key[1] >> 32 in documents]:
-                del self._pending[key]
-        for index in self._indexes.values():
-            index.remove(documents)
+        """Read everything. A line for all that is damaged; none for a sound store."""
+        self.contents.drain()
+        return self.contents.engine.verify()
 
 
-class Writing:
-    """A document being written: a context, complete and acknowledged when it is left.
-
-    After an exception it stays, incomplete, at its last save point, to be resumed by `Store.document` with the same
-    name, session and digest; without a save point nothing of it stays.
-
-    state: what was given to the last `save`, b"" for a new document. resumed: whether anything of it was there.
-    """
-
-    def __init__(self, store: Store, document: Document, resumed: bool):
-        self.document = document
-        self.state = b""
-        self._store = store
-        self._dirty: set[tuple[int, int]] = set()
-        self._last: dict[int, tuple[int, Tokens]] = {}  # layer: its last entry, which may grow
-        self._pieces: list[Piece] = []  # not yet put; the last one may grow
-        self.resumed = self._saved = resumed
-        if resumed:
-            self.state = store._engine.state(document.id)
-            for shape in store.layout.layers:
-                if last := store._engine.last(shape.layer, document.id):
-                    self._last[shape.layer] = last
-            if document.text:
-                self._pieces = store._engine.pieces(document.id, document.text - 1, document.text)
-
-    def __enter__(self) -> "Writing":
-        return self
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        store = self._store
-        if kind is not None:
-            self.abandon()
-        if self.id not in store._open:
-            return
-        try:
-            self._save(b"", complete=True)
-            store._writer.drain()
-            store._failure()
-        except OSError:
-            self.abandon()
-            raise
-        store._open.pop(self.id, None)
-
-    @property
-    def id(self) -> int:
-        return self.document.id
-
-    def began(self, layer: int) -> float:
-        """The store's clock where this document begins: what all earlier ones have run."""
-        with self._store._lock:
-            return self._store._began(layer)[self.id]
-
-    @torch.inference_mode(False)
-    def write(self, layer: int, tokens: Tokens, clock: float | None = None) -> None:
-        """Later tokens than all before, found at once by this process; kept from the next `save` on.
-
-        clock: the layer's own clock now, where it has run past the last token's. Never waits.
-        """
-        store, shape = self._store, self._store.layout[layer]
-        self._must_be_open()
-        tokens = tokens.checked(shape, store.layout.dtype)
-        if store._failure():
-            return
-        with store._lock:
-            last, tail = self._last.get(layer, (-1, None))
-            position = -1 if tail is None else int(tail.position[-1])
-            if len(tokens) and tokens.position[0] <= position:
-                raise ValueError(
-                    f"position of tokens: expected more than {position}, the last one written, got {tokens.position[0]}"
-                )
-            ran = max([self.document.ran(layer), *tokens.clock[-1:].tolist(), clock or 0.0])
-            self.document = replace(
-                self.document,
-                tokens=self.document.tokens + len(tokens),
-                clock=tuple(sorted({**dict(self.document.clock), layer: ran}.items())),
-            )
-            store._show(self.document)
-            if not len(tokens):
-                return
-            if layer in store._indexes:
-                store._indexes[layer].add(Keys.of(self.id, tokens))
-            for block, part in tokens.blocks(shape.block):
-                entry = entry_id(self.id, block)
-                if entry == last:
-                    part = tail.join(part)
-                with store._pend:
-                    store._pending[layer, entry] = part
-                store._recent.drop(layer, entry)
-                self._dirty.add((layer, entry))
-            self._last[layer] = entry, part
-
-    def append(self, text: bytes) -> None:
-        """The next bytes of the document's text."""
-        self._must_be_open()
-        at = self.document.text
-        self.document = replace(self.document, text=at + len(text))
-        if self._pieces and len(self._pieces[-1].text) < PIECE:
-            last = self._pieces.pop()
-            text, at, lines = last.text + text, last.start, last.lines
-        else:
-            lines = self._pieces[-1].lines + self._pieces[-1].text.count(b"\n") if self._pieces else 0
-        for begin in range(0, len(text), PIECE):
-            part = text[begin : begin + PIECE]
-            self._pieces.append(Piece(at + begin, lines, part))
-            lines += part.count(b"\n")
-
-    def add_sources(self, documents: Iterable[int]) -> None:
-        """This document's keys and values are computed from those of `documents` too: they are forgotten together."""
-        self.document = replace(self.document, sources=tuple(sorted({*self.document.sources, *documents})))
-
-    def save(self, state: bytes = b"") -> None:
-        """A save point: all that was written so far and `state` are kept together, by and by; `flush` waits for it."""
-        self._must_be_open()
-        self._save(state, complete=False)
-
-    def abandon(self) -> None:
-        """Stop here: the document stays at its last save point, or goes, where it has none."""
-        store = self._store
-        with store._lock:
-            if self.id not in store._open:
-                return
-            store._drop({self.id})
-
-    def pieces(self, start: int, end: int) -> list[Piece]:
-        """As `Engine.pieces`, with what is not kept yet."""
-        store = self._store
-        store._writer.drain()
-        kept = store._engine.pieces(self.id, start, end) if self._saved else []
-        mine = {piece.start: piece for piece in kept} | {
-            p.start: p for p in self._pieces if p.start < end and p.start + len(p.text) > start
-        }
-        return [mine[at] for at in sorted(mine)]
-
-    def _must_be_open(self) -> None:
-        if self.id not in self._store._open:
-            raise ValueError(f"document {self.document.name!r}: it has been left; nothing more can be written")
-
-    def _save(self, state: bytes, complete: bool) -> None:
-        store = self._store
-        if store._failure():
-            return
-        with store._lock:
-            self.document = replace(self.document, complete=complete)
-            store._show(self.document)
-            entries = tuple((*key, store._pending[key]) for key in sorted(self._dirty))
-            self._dirty.clear()
-            self.state, self._saved = state, True
-            batch = Batch(self.document, entries, tuple(self._pieces), state)
-            del self._pieces[:-1]
-        store._writer.put(batch)
+def _with_followers(documents: set[int], known: Iterable[StoredDocument]) -> set[int]:
+    """`documents`, and those that were computed from them, directly or through others."""
+    known, grown = list(known), True
+    while grown:
+        more = {d.id for d in known if d.id not in documents and documents & {*d.sources}}
+        documents, grown = documents | more, bool(more)
+    return documents
 
 
-def _name(document: Document) -> tuple:
-    """By what documents are put in order: not by when they were added."""
-    return document.name, document.session or "", document.digest or "", document.id
-
-
-__all__ = ["Evicted", "Forgotten", "Found", "Store", "Writing", "open_store"]
+__all__ = ["Store", "open_store"]

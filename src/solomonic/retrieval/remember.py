@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,17 +18,17 @@ from torch.nn.functional import cross_entropy
 
 from ..checkpoints.tensors import pack, unpack
 from ..data.tokenizer import Tokenizer
-from ..memory import Document, Store, Writing, open_store
-from ..model import LanguageModel, State, map_state, state_tensors
-from .attach import Attached, layout
+from ..memory import DocumentWriter, Store, StoredDocument, open_store
+from ..mixers import State
+from ..model import LanguageModel, map_state, state_tensors
+from .attach import Attached
+from .schema import store_schema
 
-CHUNK = 2048
-"""Tokens of one call; also what an interruption can lose, times `EVERY`."""
+CHUNK, EVERY = 2048, 16
+"""Tokens of one call, and calls between two save points: an interruption loses the tokens since the last one."""
 
-EVERY = 16
-
-ROWS, LENGTH, BEGUN, FOUND = 4, 96, 8, 2
-"""Of `lookup_gain`: passages, their tokens, those of the beginning that do not count, and what a head finds of a token."""
+ROWS, LENGTH, SKIPPED, FOUND = 4, 96, 8, 2
+"""Of `lookup_gain`: passages, their tokens, the first tokens that do not count, and the tokens that a head finds."""
 
 
 def digest(data: bytes) -> str:
@@ -44,15 +45,15 @@ def file_name(name: str) -> str:
         return name
 
 
-def same_file(one: str, other: str) -> bool:
+def same_file(name: str, other: str) -> bool:
     """Whether two names of documents are of one file, or of one record of it, however the path is spelt."""
-    (path, number), (other_path, other_number) = _parts(one), _parts(other)
+    (path, number), (other_path, other_number) = _parts(name), _parts(other)
     if number != other_number:
         return False
     try:
         return os.path.samefile(path, other_path)
     except (OSError, ValueError):  # one of them is not there, or no more
-        return file_name(one) == file_name(other)
+        return file_name(name) == file_name(other)
 
 
 def _parts(name: str) -> tuple[str, str]:
@@ -62,7 +63,7 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 class Names:
-    """Under what names a store has files, however their paths were spelt when they were read into it."""
+    """The names by which a store has files, however their paths were spelt when they were read into it."""
 
     def __init__(self, store: Store):
         self._names: dict[tuple[str | None, str | None], list[str]] = {}
@@ -70,12 +71,12 @@ class Names:
             self._names.setdefault((document.digest, document.session), []).append(document.name)
 
     def __call__(self, name: str, data: bytes, session: str | None = None) -> str:
-        """Of a file, or a record of one, with the text `data`: its name in the store, or the one to give it."""
+        """The name in the store of a file, or a record of one, with the text `data`; a new one gets its absolute path."""
         if not os.path.isfile(_parts(name)[0]):  # a pipe has no name of its own
             return name
         known = self._names.setdefault((digest(data), session), [])
-        if (there := next((one for one in known if same_file(one, name)), None)) is not None:
-            return there
+        if (stored := next((other for other in known if same_file(other, name)), None)) is not None:
+            return stored
         known.append(file_name(name))
         return known[-1]
 
@@ -89,12 +90,12 @@ def remember(
     cuts: Sequence[int] = (),
     session: str | None = None,
     report: Callable[[int], None] = lambda bytes: None,
-) -> Document | None:
-    """Read `data`, text, into the store of `attached` as the document `name`; None where it is there: nothing changes.
+) -> StoredDocument | None:
+    """Read `data`, text, into the store of `attached` as the document `name`; None where it is there already.
 
-    cuts: bytes at which no token goes on, in their order: where what is asked later ends, and an answer begins.
-    Resumed at its last save point where an interruption left it incomplete. `report` is told how many bytes more are
-    read, at first those that need not be read again.
+    cuts: bytes, rising, that no token crosses: where a question ends, and its answer begins. A document that an
+    interruption left incomplete is resumed at its last save point. `report` is called with the number of bytes that have
+    been read since its last call, at first those that need not be read again.
     """
     mark, store = digest(data), attached.store
     known = store.find(name, mark, session)
@@ -122,16 +123,17 @@ def remember(
 
 
 def lookup_gain(model: LanguageModel, layers: Collection[int] | None = None) -> float:
-    """What a store is worth to a model: bits a token by which it foretells passages better that are stored there.
+    """What a store is worth to a model: bits a token by which it predicts passages better that are stored there.
 
-    The median over the tokens of passages of random ones, each read into a store by itself and then again, but for its
-    beginning, without the store and with it: nothing but looking them up foretells them. A model that was not trained to look things up
-    (`training.lookup`) has about 0; one that was, several bits. layers: those that store, None for all that can.
+    The median over the tokens of passages of random tokens. Each passage is read into a store by itself; then its end is
+    read again without the store and with it: nothing but a look-up predicts random tokens. A model that was not trained
+    to look things up (`training.lookup`) has about 0; one that was, several bits. layers: those that store, None for all
+    that can.
     ValueError for a model or a layer without an eidetic memory.
     """
     device, random = model.embedding.weight.device, torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocab_size, (ROWS, LENGTH), generator=random).to(device)
-    with open_store("ram:", layout(model, layers, "float32"), write=True) as store, torch.inference_mode():
+    with open_store("ram:", store_schema(model, layers, "float32"), write=True) as store, torch.inference_mode():
         attached = Attached(model, store, k=FOUND)
         for row, passage in enumerate(tokens):
             with store.document(str(row)) as writing:
@@ -142,31 +144,36 @@ def lookup_gain(model: LanguageModel, layers: Collection[int] | None = None) -> 
 
         def bits(reader: LanguageModel | Attached) -> Tensor:
             logits, _ = reader(again[:, :-1])
-            given = logits[:, BEGUN:].flatten(0, 1).float()
-            return cross_entropy(given, again[:, BEGUN + 1 :].flatten(), reduction="none") / math.log(2)
+            logits = logits[:, SKIPPED:].flatten(0, 1).float()
+            return cross_entropy(logits, again[:, SKIPPED + 1 :].flatten(), reduction="none") / math.log(2)
 
         return (bits(model) - bits(attached)).median().item()
 
 
 class Talk:
-    """A text written to the store while it is read and goes on, found again in the middle of it; called as a model is.
+    """A text that is written to the store while it is read and generated, and found again in it; called as a model is.
 
-    It begins with nothing read. `finish` hands over what is still in sight. The document's sources are the documents
-    that its own computation found something of, so that it goes when they are forgotten.
+    It begins with nothing read. `finish` writes what is still in the windows. The document's sources are the documents
+    whose tokens were found when it was computed, so that it is forgotten with them.
     """
 
-    def __init__(self, attached: Attached, tokenizer: Tokenizer, writing: Writing):
+    def __init__(self, attached: Attached, tokenizer: Tokenizer, writing: DocumentWriter):
         self.reader = attached.write(writing, self._spans, k=attached.k)
-        self._writing, self._state = writing, None
+        self._writing = writing
+        self._state: State | None = None
         text = tokenizer.stream()
-        raw = tokenizer.is_bytes  # bytes that are not UTF-8 stay as they are
-        self._text = (lambda t: bytes([t]) if t < 256 else b"") if raw else (lambda t: text(t).encode())
+        by_byte = tokenizer.is_bytes  # bytes that are not UTF-8 stay as they are
+        self._text: Callable[[int], bytes] = (
+            (lambda t: bytes([t]) if t < 256 else b"") if by_byte else (lambda t: text(t).encode())
+        )
         self._edges = [0]
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.reader, name)
 
-    def __call__(self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None):
+    def __call__(
+        self, tokens: Tensor, state: State | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """As `LanguageModel.forward`. ValueError for a state that is not where this text is."""
         read = 0 if state is None else int(state["position"][0])
         if read != len(self._edges) - 1:
@@ -205,13 +212,13 @@ class Spans:
 
 
 def saved(reader: Attached, state: State) -> bytes:
-    """All that goes on from here: the model's state, and the reader's."""
+    """All that is needed to go on from here: the model's state, and the reader's."""
     named = {f"model.{name}": tensor for name, tensor in state_tensors(state)}
     return pack(named | {f"reader.{name}": tensor for name, tensor in reader.saved().items()})
 
 
-def resumed(reader: Attached, writing: Writing) -> State | None:
-    """The state that the last save point of a document has, None where there is none; the reader goes on from it."""
+def resumed(reader: Attached, writing: DocumentWriter) -> State | None:
+    """The model's state at the last save point of a document, None where there is none; the reader's is restored."""
     if not writing.state:
         return None
     tensors = unpack(writing.state)

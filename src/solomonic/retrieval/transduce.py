@@ -6,60 +6,47 @@
     tuning    a few steps of Adam on the nearest examples, for this question alone
     vote      the label that most of the nearest examples have; no model answers
 
-A question, and an example without its label, is the template up to {label}. A label y = y_1 .. y_n, what follows it in
-the template among its tokens, scores (1/n) ln p(y | question); the largest answers. The mean, so that a label of many
-tokens is not at a disadvantage; where all have as many, it ranks as p does.
+A question, and an example without its label, is the template up to {label}. A label y = y_1 .. y_n, with what follows it
+in the template, has the score (1/n) ln p(y | question); the label with the largest score is the answer. It is the mean,
+so that a label of many tokens is not at a disadvantage; among labels of as many tokens it ranks as p does.
 
 The nearest examples are those whose hidden states, their mean over tokens and less the mean of all examples, have the
 largest cosine with the question's; or those in the store that its layers attend to most.
 
-Laws: the model is never changed, not even for a moment (a copy is tuned); an answer depends on the question, the
+Laws: the model is never changed (a copy is tuned); an answer depends on the question, the
 examples and the settings, not on other questions; with no example stored, `memory` equals `none`.
 """
 
 import copy
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from .._utils.spelling import choose, unknown
-from ..data.records import FORMS, LIST, LOOKED_AT, records, text_lines, unfit, utf8
+from .._utils.spelling import choose
 from ..data.tokenizer import Tokenizer
 from ..evaluation.score import continuations, reading
 from ..memory import Store
 from ..model import LanguageModel
 from .attach import Attached, Passage
+from .examples import Example, labels_of
 from .remember import Names, digest, remember
 
 WAYS = ("none", "memory", "context", "tuning", "vote")
 NEAR = {"context", "tuning", "vote"}  # the ways that retrieve the nearest examples
 RETRIEVALS = ("hidden", "store")
-FIELDS = ("text", "label")
-BABI = "bAbI"
-BABI_LINE = re.compile(r"(?P<number>[0-9]+) (?P<text>[^\t]+)(?:\t(?P<answer>[^\t]+)(?:\t[0-9 ]*)?)?")
 TEMPLATE = "{text}\n=> {label}\n"
 
 
 @dataclass(frozen=True)
-class Example:
-    """source: where it stands, as a person finds it."""
-
-    text: str
-    label: str
-    source: str = ""
-
-
-@dataclass(frozen=True)
 class Settings:
-    """neighbours: examples that are retrieved. steps, lr: of tuning. found: stored tokens a head finds for a token."""
+    """neighbours: examples that are retrieved. steps, lr: of tuning. found: tokens that a head finds in the store for each."""
 
     template: str = TEMPLATE
     neighbours: int = 8
@@ -68,15 +55,15 @@ class Settings:
     found: int = 4
     retrieval: str = "hidden"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in {"neighbours": 1, "steps": 0, "found": 1}.items():
             if type(value := getattr(self, name)) is not int or value < least:
                 raise ValueError(f"{name}: expected a whole number >= {least}, got {value!r}")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"lr: expected a number > 0, got {self.lr!r}")
         choose("retrieval", self.retrieval, dict.fromkeys(RETRIEVALS))
-        before, found, after = self.template.partition("{label}")
-        if not found or "{text}" not in before or "{label}" in after or "{text}" in after:
+        before, label, after = self.template.partition("{label}")
+        if not label or "{text}" not in before or "{label}" in after or "{text}" in after:
             raise ValueError(f"template: expected {{text}}, and {{label}} once and after it, got {self.template!r}")
 
     def question(self, text: str) -> str:
@@ -88,7 +75,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Answer:
-    """scores: of each label, as they are sorted: mean ln p a token, or votes. seconds: to find it, retrieval included.
+    """scores: of each label, in sorted order: mean ln p a token, or votes. seconds: to answer, with retrieval.
 
     state: bytes that are held meanwhile, besides the model and the examples.
     """
@@ -99,99 +86,6 @@ class Answer:
     state: int
 
 
-def examples(path: str | Path, fields: tuple[str, str] = FIELDS) -> list[Example]:
-    """Of a file of records, each with a text and a label, or of bAbI's own form, as `babi` has it.
-
-    The form is told by the extension, as in `corpus.records`, or by how the file begins. A label is text, a whole number
-    or a truth. ValueError for a file that is not there, has no examples, or has something else in it.
-    """
-    path = Path(path)
-    if not path.exists() or path.is_dir():
-        came = "a folder" if path.is_dir() else "it is not there"
-        raise ValueError(f"{path}: expected a file of labelled examples; {came}")
-    content = path.read_bytes()
-    form = path.suffix.lower() if path.suffix.lower() in FORMS else _form(path, content)
-    if form == BABI:
-        if tuple(fields) != FIELDS:
-            raise ValueError(
-                f"{path}: expected records with {fields[0]!r} and {fields[1]!r}, got bAbI; leave --fields out"
-            )
-        found = babi(path, content)
-    else:
-        found = []
-        for where, number, value in records(path, content, fields[:1], fields[1:], infinite=True, form=form):
-            text, label = (value.get(name) if isinstance(value, dict) else None for name in fields)
-            if isinstance(label, float) and label.is_integer():  # as a table with gaps has whole numbers
-                label = int(label)
-            if type(label) in (bool, int):
-                label = str(label).lower()  # as JSON has it
-            if not isinstance(text, str) or not isinstance(label, str) or not label:
-                has = type(value).__name__
-                if isinstance(value, dict):
-                    has = ", ".join(f"{name} ({type(one).__name__})" for name, one in value.items())
-                raise ValueError(
-                    f"{where}: expected an object with a text under {fields[0]!r} and a label, text, a whole number or a "
-                    f"truth, under {fields[1]!r}, got {has or 'an empty one'}; --fields names others"
-                )
-            found.append(Example(utf8(text).decode(), utf8(label).decode(), f"{path}:{number}"))
-    if not found:
-        raise ValueError(f"{path}: expected labelled examples, got none")
-    return found
-
-
-def babi(path: Path, content: bytes) -> list[Example]:
-    """An example a question: the statements of its story so far and the question, a line each; its answer is the label.
-
-        1 Mary moved to the bathroom.
-        2 Where is Mary? <tab> bathroom <tab> 1
-
-    A story begins at number 1. ValueError, by line, for what is neither a statement nor a question.
-    """
-    found: list[Example] = []
-    story: list[str] = []
-    for number, line in text_lines(content):
-        parts = BABI_LINE.fullmatch(line.decode("utf-8", "replace"))
-        if parts is None:
-            raise ValueError(
-                f"{path}, line {number}: expected a number and a statement, or a question, its answer and the numbers of "
-                f"statements, with tabs between them, got {line[:60]!r}"
-            )
-        story = [] if parts["number"] == "1" else story
-        if parts["answer"] is None:
-            story.append(parts["text"])
-        else:
-            found.append(
-                Example("\n".join([*story, parts["text"].rstrip()]), parts["answer"].strip(), f"{path}:{number}")
-            )
-    return found
-
-
-def _form(path: Path, content: bytes) -> str:
-    """Of a file whose extension says nothing."""
-    if what := unfit(content[:LOOKED_AT]):
-        raise ValueError(f"{path}: expected labelled examples, got a file that is {what}")
-    _, first = next(text_lines(content))
-    if first.lstrip()[:1] in (b"{", b"["):
-        return LIST
-    if BABI_LINE.fullmatch(first.decode("utf-8", "replace")):
-        return BABI
-    raise ValueError(
-        f"{path}: expected labelled examples, JSON lines (.jsonl), a JSON list (.json), CSV (.csv, .tsv), parquet, or bAbI, got "
-        f"something else, which begins with {first[:60].decode('utf-8', 'replace')!r}"
-    )
-
-
-def check(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
-    """The labels of `train`, sorted. ValueError where there are not two, or `test` has another."""
-    labels = sorted({example.label for example in train})
-    if len(labels) < 2:
-        raise ValueError(f"expected examples of two labels or more, got only {labels[0]!r}")
-    for example in test:
-        if example.label not in labels:
-            raise ValueError(f"{example.source}: {unknown('label', example.label, labels)}, as the training set has")
-    return labels
-
-
 def remember_examples(
     store: Store,
     model: LanguageModel,
@@ -200,25 +94,26 @@ def remember_examples(
     settings: Settings = Settings(),
     report: Callable[[int], None] = lambda examples: None,
 ) -> list[int]:
-    """The documents of `train` in `store`, one each, in their order; those that are not there yet are read into it."""
-    attached, names, found = Attached(model, store), Names(store), []
+    """Ids of the documents of `train` in `store`, one each, in order; examples that are not there yet are read into it."""
+    attached, names, documents = Attached(model, store), Names(store), []
     for example in train:
         question = settings.question(example.text).encode("utf-8", "replace")
         data = question + settings.answer(example.label).encode("utf-8", "replace")
         name = names(example.source, data) if example.source else example.text
         document = remember(attached, tokenizer, name, data, cuts=[len(question)])
         document = document or store.find(name, digest(data))
-        found.append(document.id)
+        assert document is not None
+        documents.append(document.id)
         report(1)
-    return found
+    return documents
 
 
 Scores = tuple[tuple[float, ...], int]
-"""Of each label, and the bytes of state that they took."""
+"""The score of each label, and the bytes of state that they took."""
 
 
 class Transducer:
-    """`model` and labelled examples `train`. store, documents: of the examples, as `remember_examples` gives them.
+    """`model` and labelled examples `train`. store, documents: of the examples, as `remember_examples` returns them.
 
     ValueError for examples of one label only, or a way or retrieval that lacks a store.
     """
@@ -232,23 +127,18 @@ class Transducer:
         store: Store | None = None,
         documents: Sequence[int] = (),
     ):
-        self.model, self.tokenizer, self.train, self.settings, self.store = (
-            model,
-            tokenizer,
-            list(train),
-            settings,
-            store,
-        )
-        self.labels = check(train, ())
+        self.model, self.tokenizer, self.store = model, tokenizer, store
+        self.train, self.settings = list(train), settings
+        self.labels = labels_of(train, ())
         self._answers = [tokenizer.encode(settings.answer(label)) for label in self.labels]
         self._row = {document: row for row, document in enumerate(documents)}
-        self._attached = self._searched = None
-        self._weights: dict[int, float] = {}  # that the search gave to examples
+        self._attached: Attached | None = None
+        self._watched: Attached | None = None  # which adds to `_weights`
+        self._weights: dict[int, float] = {}  # the attention to each example
         if store is not None:
             only = self._row.keys() if len(store.documents()) > len(self._row) else None
-            self._attached, self._searched = (
-                Attached(model, store, k=settings.found, only=only, watch=watch) for watch in (None, self._hear)
-            )
+            self._attached = Attached(model, store, k=settings.found, only=only)
+            self._watched = Attached(model, store, k=settings.found, only=only, watch=self._add_weights)
         elif settings.retrieval == "store":
             raise ValueError("retrieval: expected a store to search, got none; pass one, or choose hidden")
         self._hidden: Tensor | None = None  # (examples, d_model)
@@ -260,23 +150,24 @@ class Transducer:
             choose("way", way, dict.fromkeys(WAYS))
         if "memory" in ways and self._attached is None:
             raise ValueError("memory: expected a store of the examples, got none")
-        near, searched = [], 0.0
+        near: list[int] = []
+        retrieval = 0.0  # seconds
         if NEAR & {*ways}:
             self.prepare()
-            begun = time.perf_counter()
+            start = time.perf_counter()
             near = self.nearest(text)
-            searched = time.perf_counter() - begun
-        found = {}
+            retrieval = time.perf_counter() - start
+        answers = {}
         for way in ways:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             scores, state = getattr(self, f"_{way}")(text, near)
             label = self.labels[max(range(len(scores)), key=scores.__getitem__)]
-            seconds = time.perf_counter() - begun + (searched if way in NEAR else 0.0)
-            found[way] = Answer(label, scores, seconds, state)
-        return found
+            seconds = time.perf_counter() - start + (retrieval if way in NEAR else 0.0)
+            answers[way] = Answer(label, scores, seconds, state)
+        return answers
 
     def prepare(self, report: Callable[[int], None] = lambda examples: None) -> None:
-        """Read all examples once, where retrieval by hidden states needs them; later calls do nothing."""
+        """Compute the hidden states of all examples once, where retrieval needs them; later calls do nothing."""
         if self.settings.retrieval == "hidden" and self._hidden is None:
             rows = []
             for example in self.train:
@@ -287,40 +178,46 @@ class Transducer:
             self._hidden = normalize(vectors - self._mean, dim=-1)
 
     def nearest(self, text: str) -> list[int]:
-        """The examples nearest to `text`, by their places in `train`, the nearest first; the earlier of equal ones."""
+        """Indices into `train` of the examples nearest to `text`, the nearest first; of equal ones the earlier first."""
         self.prepare()
         count = self.settings.neighbours
         if self.settings.retrieval == "hidden":
+            assert self._hidden is not None
             nearness = self._hidden @ normalize(self._vector(text) - self._mean, dim=-1)
-            return nearness.sort(descending=True, stable=True).indices[:count].tolist()
+            indices: list[int] = nearness.sort(descending=True, stable=True).indices[:count].tolist()
+            return indices
         self._weights.clear()
         with reading(self.model) as device:
-            self._searched(torch.from_numpy(self._question(text))[None].to(device))
+            assert self._watched is not None
+            self._watched(torch.from_numpy(self._question(text))[None].to(device))
         return sorted(self._weights, key=lambda row: (-self._weights[row], row))[:count]
 
-    def _hear(self, passages: list[Passage]) -> None:
+    def _add_weights(self, passages: list[Passage]) -> None:
         for passage in passages:
             row = self._row[passage.document]
             self._weights[row] = self._weights.get(row, 0.0) + passage.weight
 
     def bytes_of(self, way: str) -> int:
-        """What is kept of the examples for this way: their place in the store, or texts, labels and hidden states."""
+        """Bytes of the examples that this way keeps: in the store, or as texts, labels and hidden states."""
         if way == "none":
             return 0
         if way == "memory" or self.settings.retrieval == "store":
+            assert self.store is not None
             return sum(document.bytes for document in self.store.documents() if document.id in self._row)
         self.prepare()
+        assert self._hidden is not None
         return self._hidden.nbytes + sum(len((e.text + e.label).encode("utf-8", "replace")) for e in self.train)
 
     def _none(self, text: str, near: list[int]) -> Scores:
         return self._score(self.model, self._question(text))
 
     def _memory(self, text: str, near: list[int]) -> Scores:
+        assert self._attached is not None
         return self._score(self._attached, self._question(text))
 
     def _context(self, text: str, near: list[int]) -> Scores:
-        shown = [part for row in reversed(near) for part in self._example(self.train[row])]
-        return self._score(self.model, np.concatenate([*shown, self._question(text)]))
+        parts = [part for row in reversed(near) for part in self._example(self.train[row])]
+        return self._score(self.model, np.concatenate([*parts, self._question(text)]))
 
     def _tuning(self, text: str, near: list[int]) -> Scores:
         try:
@@ -336,8 +233,9 @@ class Transducer:
         return tuple(votes), 0
 
     def _score(self, model: LanguageModel | Attached, context: np.ndarray) -> Scores:
-        [found] = continuations(model, [(context, self._answers)], batch=16)
-        means = tuple(log_p / len(tokens) for (log_p, _), tokens in zip(found, self._answers))
+        callable_model = cast(LanguageModel, model)  # an `Attached` is called as a model is
+        [scores] = continuations(callable_model, [(context, self._answers)], batch=16)
+        means = tuple(log_p / len(tokens) for (log_p, _), tokens in zip(scores, self._answers))
         return means, self.model.state_bytes(len(context))
 
     def _tuned(self, near: list[int]) -> LanguageModel:
@@ -349,18 +247,18 @@ class Transducer:
         parts = [self._example(self.train[row]) for row in near]
         device, longest = model.embedding.weight.device, max((len(a) + len(b) for a, b in parts), default=0)
         tokens = torch.zeros(len(parts), longest, dtype=torch.int64)
-        asked = torch.zeros(len(parts), longest, dtype=torch.bool)
+        scored = torch.zeros(len(parts), longest, dtype=torch.bool)
         for row, (question, answer) in enumerate(parts):
             end = len(question) + len(answer)
             tokens[row, :end] = torch.from_numpy(np.concatenate([question, answer]))
-            asked[row, len(question) : end] = True
-        real = asked.flip(1).cumsum(1).flip(1) > 0  # up to the last token that is asked for
-        tokens, asked, real = (x.to(device) for x in (tokens, asked, real))
+            scored[row, len(question) : end] = True
+        real = scored.flip(1).cumsum(1).flip(1) > 0  # up to the last token that is scored
+        tokens, scored, real = (x.to(device) for x in (tokens, scored, real))
         optimizer = torch.optim.Adam(model.parameters(), lr=self.settings.lr)
         for _ in range(steps):
             optimizer.zero_grad()
             logits, _ = model(tokens[:, :-1], mask=real[:, :-1])
-            cross_entropy(logits[asked[:, 1:]].float(), tokens[:, 1:][asked[:, 1:]]).backward()
+            cross_entropy(logits[scored[:, 1:]].float(), tokens[:, 1:][scored[:, 1:]]).backward()
             optimizer.step()
         optimizer.zero_grad()
         return model
@@ -385,10 +283,7 @@ __all__ = [
     "TEMPLATE",
     "WAYS",
     "Answer",
-    "Example",
     "Settings",
     "Transducer",
-    "check",
-    "examples",
     "remember_examples",
 ]

@@ -1,4 +1,4 @@
-"""Who writes to a store on the disk: a lock that its process's end releases, however it ends."""
+"""The lock of the one writer of a store on the disk; the end of its process releases it, however it ends."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def shared_lock(folder: Path) -> Iterator[None]:
-    """Nobody writes to the store meanwhile. ValueError if somebody does. Nothing is made for it."""
+    """A context in which no process writes to the store; ValueError if one does. No file is made for it."""
     try:
         handle = os.open(folder / "lock", os.O_RDONLY)
     except OSError:  # never written to since it was copied, or not to be written to
@@ -26,7 +26,7 @@ def shared_lock(folder: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> int:
-    """A lock that goes with the process. ValueError if another one has it."""
+    """Take the lock, until the handle is closed or the process ends. ValueError if another process has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Search of a layer's keys: what Milvus keeps there, what this process has written and Milvus does not have yet, here."""
+"""Search of a layer's keys, some of which Milvus has, and others only this process."""
 
 from typing import TYPE_CHECKING
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..schema import DTYPES
-from ..search.exact import Candidates, ExactIndex, both
+from ..search.exact import Candidates, ExactIndex, merged
 from .milvus_service import MOST
 
 if TYPE_CHECKING:
@@ -14,55 +14,55 @@ if TYPE_CHECKING:
 
 
 class MilvusIndex(ExactIndex):
-    """What the service keeps is searched there; what this process has written and it does not have yet, here."""
+    """The service searches the keys that it has; those that this process has written and not sent yet are searched here."""
 
     def __init__(self, engine: "MilvusEngine", layer: int):
-        super().__init__(engine.layout[layer], DTYPES[engine.layout.dtype])
+        super().__init__(engine.schema[layer], DTYPES[engine.schema.dtype])
         self._engine, self._layer = engine, layer
 
     def candidates(
-        self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
+        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
     ) -> Candidates:
-        age = self.age[: self.size]
-        kept = torch.zeros(self.size, dtype=torch.bool)
+        token_id = self.token_id[: self.size]
+        sent = torch.zeros(self.size, dtype=torch.bool)
         for document, position in self._engine.sent(self._layer).items():
-            kept |= (age >> 32 == document) & (age <= (document << 32 | position))
-        if kept.any():
-            self.reserve(int((~kept).sum()), (~kept).nonzero()[:, 0])
-        here = super().candidates(query, count, rate, began, only)
-        return both(self._there(query, count, rate, began, only), here)
+            sent |= (token_id >> 32 == document) & (token_id <= (document << 32 | position))
+        if sent.any():
+            self.reserve(int((~sent).sum()), (~sent).nonzero()[:, 0])
+        here = super().candidates(query, count, rate, clock_starts, only)
+        return merged(self._of_service(query, count, rate, clock_starts, only), here)
 
-    def _there(
-        self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
+    def _of_service(
+        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
     ) -> Candidates:
         n, g, d = query.shape
-        placed, largest = self._engine.placed(self._layer)
+        sent_starts, largest = self._engine.clock_starts(self._layer)
         if count > MOST:  # more than the service gives at a time
-            whole = ExactIndex(self.layout, self.dtype)
-            for keys in self._engine.scan(self._layer, placed.keys() & began.keys()):
-                whole.add(keys)
-            return whole.candidates(query, count, rate, began, only)
-        age, clock = torch.full((n, g, count), -1), torch.zeros(n, g, count)
+            exact = ExactIndex(self.schema, self.dtype)
+            for keys in self._engine.scan(self._layer, sent_starts.keys() & clock_starts.keys()):
+                exact.add(keys)
+            return exact.candidates(query, count, rate, clock_starts, only)
+        token_id, clock = torch.full((n, g, count), -1), torch.zeros(n, g, count)
         vector = torch.zeros(n, g, count, d + 2)
         bound = torch.full((n, g), -torch.inf)
-        more = torch.tensor([1.0 if self.layout.admit else 0.0, rate]).expand(n, 2)
-        seen = placed.keys() & began.keys()
+        more = torch.tensor([1.0 if self.schema.admit else 0.0, rate]).expand(n, 2)
+        visible = sent_starts.keys() & clock_starts.keys()
         for head in range(g if n else 0):
-            asked = torch.cat([query[:, head], more], -1)
-            for row, found in enumerate(self._engine.nearest(self._layer, head, asked, count, only)):
-                for i, one in enumerate(found):
-                    if one["id"] >> 32 in seen:
-                        age[row, head, i] = one["id"]
-                    clock[row, head, i] = one["entity"]["clock"]
-                    vector[row, head, i] = torch.tensor(one["entity"]["vector"])
-                if len(found) == count:
-                    bound[row, head] = found[-1]["distance"]
-        # The service has each clock as it was sent, not `began` less `now`: what is left out may be that much more.
-        shift = max((rate * (began[document] - placed[document]) for document in seen), default=0.0)
-        reach = max((abs(began[document]) + abs(placed[document]) for document in seen), default=0.0)
+            vectors = torch.cat([query[:, head], more], -1)
+            for row, hits in enumerate(self._engine.nearest(self._layer, head, vectors, count, only)):
+                for i, hit in enumerate(hits):
+                    if hit["id"] >> 32 in visible:
+                        token_id[row, head, i] = hit["id"]
+                    clock[row, head, i] = hit["entity"]["clock"]
+                    vector[row, head, i] = torch.tensor(hit["entity"]["vector"])
+                if len(hits) == count:
+                    bound[row, head] = hits[-1]["distance"]
+        # The service has each clock as it was sent, not less `now`: what it leaves out may be that much larger.
+        shift = max((rate * (clock_starts[document] - sent_starts[document]) for document in visible), default=0.0)
+        reach = max((abs(clock_starts[document]) + abs(sent_starts[document]) for document in visible), default=0.0)
         scale = (query.norm(dim=-1).max().item() + 1) * largest if n else 0.0
         return Candidates(
-            age,
+            token_id,
             vector[..., :d],
             vector[..., d],
             clock,

@@ -1,12 +1,15 @@
 """The rows on the pages of an SQLite file, read without SQLite: none is lost because another page is damaged.
 
 Only the leaves of tables are read, and what overflows from them (https://www.sqlite.org/fileformat.html, 1.6 and 2.1).
-What is no row is passed over; whether a row is sound, its seal says.
+What is no row is passed over; the seal of a row tells whether it is sound.
 """
 
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from .tables import Row
 
 MAGIC = b"SQLite format 3\0"
 LEAF = 0x0D
@@ -19,15 +22,15 @@ def pages_of(path: Path) -> tuple[int, int] | None:
         header = file.read(100)
     if header[:16] != MAGIC or len(header) < 100:
         return None
-    (said,) = struct.unpack(">H", header[16:18])
-    said = 65536 if said == 1 else said
-    return (said, header[20]) if said >= 512 and said & (said - 1) == 0 else None
+    (size,) = struct.unpack(">H", header[16:18])
+    size = 65536 if size == 1 else size
+    return (size, header[20]) if size >= 512 and size & (size - 1) == 0 else None
 
 
-def table_rows(path: Path, page_size: int, unused: int = 0) -> Iterator[tuple[int, tuple]]:
+def table_rows(path: Path, page_size: int, unused: int = 0) -> Iterator[tuple[int, Row]]:
     """(rowid, values) of every row of every table, on pages of `page_size` bytes, `unused` of which are not in use."""
     size = path.stat().st_size
-    budget = [8 * size]  # bytes: pages that point at each other all over do not keep us
+    budget = [8 * size]  # bytes: pages that point at each other would be read without end
     with path.open("rb") as file:
         for number in range(2, size // page_size + 1):  # the first one has the schema
             file.seek((number - 1) * page_size)
@@ -36,7 +39,7 @@ def table_rows(path: Path, page_size: int, unused: int = 0) -> Iterator[tuple[in
                 yield from _leaf(file, page, page_size, page_size - unused, budget)
 
 
-def _leaf(file, page: bytes, page_size: int, usable: int, budget: list[int]) -> Iterator[tuple[int, tuple]]:
+def _leaf(file: BinaryIO, page: bytes, page_size: int, usable: int, budget: list[int]) -> Iterator[tuple[int, Row]]:
     (count,) = struct.unpack(">H", page[3:5])
     for cell in range(min(count, (usable - 8) // 2)):
         (at,) = struct.unpack(">H", page[8 + 2 * cell : 10 + 2 * cell])
@@ -52,7 +55,7 @@ def _leaf(file, page: bytes, page_size: int, usable: int, budget: list[int]) -> 
             continue
 
 
-def _payload(file, page: bytes, at: int, length: int, page_size: int, usable: int) -> bytes:
+def _payload(file: BinaryIO, page: bytes, at: int, length: int, page_size: int, usable: int) -> bytes:
     most = usable - 35
     if length <= most:
         return page[at : at + length]
@@ -72,13 +75,13 @@ def _payload(file, page: bytes, at: int, length: int, page_size: int, usable: in
     return b"".join(parts)
 
 
-def _record(data: bytes) -> tuple:
+def _record(data: bytes) -> Row:
     end, at = _varint(data, 0)
     kinds = []
     while at < end:
         kind, at = _varint(data, at)
         kinds.append(kind)
-    values = []
+    values: list[int | float | str | bytes | None] = []
     for kind in kinds:
         length = WHOLE.get(kind, 8 if kind == 7 else max(0, kind - 12) // 2)
         part = data[at : at + length]

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from ..schema import Batch, Document, Layout, Piece, Tokens
+from ..schema import SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import Keys
 from .base import Absent, Engine
 
@@ -14,58 +14,61 @@ NAMED: dict[str, "RamEngine"] = {}
 
 class RamEngine(Engine):
     @classmethod
-    def open(cls, name: str, layout: Layout | None) -> "RamEngine":
+    def open(cls, name: str, schema: StoreSchema | None) -> "RamEngine":
         engine = NAMED.get(name)
         if engine is None:
-            if layout is None:
+            if schema is None:
                 raise Absent(f"ram:{name}: there is no store; a store in memory ends with its process")
-            engine = cls(layout)
+            engine = cls(schema)
             if name:
                 NAMED[name] = engine
-        elif layout is not None:
-            engine.layout.require(layout, f"ram:{name}")
+        elif schema is not None:
+            engine.schema.require(schema, f"ram:{name}")
         return engine
 
-    def __init__(self, layout: Layout):
-        self.layout = layout
+    def __init__(self, schema: StoreSchema):
+        super().__init__()
+        self.schema = schema
         self._lock = threading.RLock()
-        self._documents: dict[int, Document] = {}
+        self._documents: dict[int, StoredDocument] = {}
         self._last = 0
-        self._entries: dict[int, dict[int, Tokens]] = {one.layer: {} for one in layout.layers}
-        self._pieces: dict[int, dict[int, Piece]] = {}
+        self._entries: dict[int, dict[int, StoredTokens]] = {known.layer: {} for known in schema.layers}
+        self._pieces: dict[int, dict[int, TextPiece]] = {}
         self._states: dict[int, bytes] = {}
 
-    def documents(self) -> list[Document]:
+    def documents(self) -> list[StoredDocument]:
         with self._lock:
-            tokens, size = Counter(), Counter()
-            for kept in self._entries.values():
-                for entry, one in kept.items():
-                    tokens[entry >> 32] += len(one)
-                    size[entry >> 32] += one.nbytes()
+            count: Counter[int] = Counter()
+            size: Counter[int] = Counter()
+            for entries in self._entries.values():
+                for entry, tokens in entries.items():
+                    count[entry >> 32] += len(tokens)
+                    size[entry >> 32] += tokens.nbytes()
             return [
-                replace(document, tokens=tokens[number], bytes=size[number] + document.text)
+                replace(document, tokens=count[number], bytes=size[number] + document.text)
                 for number, document in sorted(self._documents.items())
             ]
 
     def last_document(self) -> int:
         return self._last
 
-    def commit(self, batches: Sequence[Batch]) -> None:
-        for batch in batches:
-            document = batch.document.id
+    def commit(self, points: Sequence[SavePoint]) -> None:
+        for point in points:
+            document = point.document.id
             with self._lock:
-                self._documents[document] = batch.document
+                self._documents[document] = point.document
                 self._last = max(self._last, document)
-                self._states[document] = batch.state
-                for layer, entry, tokens in batch.entries:
+                self._states[document] = point.state
+                for layer, entry, tokens in point.entries:
                     self._entries[layer][entry] = tokens
-                self._pieces.setdefault(document, {}).update({piece.start: piece for piece in batch.pieces})
+                self._pieces.setdefault(document, {}).update({piece.start: piece for piece in point.pieces})
 
     def remove(self, documents: set[int]) -> None:
         with self._lock:
             for document in documents:
-                for kept in (self._documents, self._pieces, self._states):
-                    kept.pop(document, None)
+                self._documents.pop(document, None)
+                self._pieces.pop(document, None)
+                self._states.pop(document, None)
             for layer, entries in self._entries.items():
                 self._entries[layer] = {entry: t for entry, t in entries.items() if entry >> 32 not in documents}
 
@@ -75,10 +78,10 @@ class RamEngine(Engine):
                 for entry in gone:
                     del self._entries[layer][entry]
 
-    def fetch(self, layer: int, entries: list[int]) -> dict[int, Tokens]:
+    def fetch(self, layer: int, entries: list[int]) -> dict[int, StoredTokens]:
         with self._lock:
-            kept = self._entries[layer]
-            return {entry: kept[entry] for entry in entries if entry in kept}
+            here = self._entries[layer]
+            return {entry: here[entry] for entry in entries if entry in here}
 
     def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
         wanted, unwanted = set(documents), set(without)
@@ -88,23 +91,23 @@ class RamEngine(Engine):
             if entry >> 32 in wanted and entry not in unwanted:
                 yield Keys.of(entry >> 32, tokens)
 
-    def last(self, layer: int, document: int) -> tuple[int, Tokens] | None:
+    def last_entry(self, layer: int, document: int) -> tuple[int, StoredTokens] | None:
         with self._lock:
-            mine = [entry for entry in self._entries[layer] if entry >> 32 == document]
-            return (max(mine), self._entries[layer][max(mine)]) if mine else None
+            ids = [entry for entry in self._entries[layer] if entry >> 32 == document]
+            return (max(ids), self._entries[layer][max(ids)]) if ids else None
 
-    def pieces(self, document: int, start: int, end: int) -> list[Piece]:
+    def pieces(self, document: int, start: int, end: int) -> list[TextPiece]:
         with self._lock:
-            kept = self._pieces.get(document, {})
-            return [kept[at] for at in sorted(kept) if at < end and at + len(kept[at].text) > start]
+            pieces = self._pieces.get(document, {})
+            return [pieces[at] for at in sorted(pieces) if at < end and at + len(pieces[at].text) > start]
 
     def state(self, document: int) -> bytes:
         return self._states[document]
 
     def size(self) -> int:
         with self._lock:
-            entries = sum(t.nbytes() for kept in self._entries.values() for t in kept.values())
-            return entries + sum(len(p.text) for kept in self._pieces.values() for p in kept.values())
+            entries = sum(t.nbytes() for of_layer in self._entries.values() for t in of_layer.values())
+            return entries + sum(len(p.text) for of_document in self._pieces.values() for p in of_document.values())
 
     def verify(self) -> list[str]:
         return []

@@ -12,31 +12,43 @@ from pathlib import Path
 from urllib.parse import quote
 
 from ..._utils.files import replacing
-from ..schema import Layout
+from ..schema import StoreSchema
 from .pages import pages_of, table_rows
-from .tables import FORMAT, INTO_DOCUMENTS, PAGE, about, check_schema, decoded, encoded, set_about, sound, statements
+from .tables import (
+    FORMAT,
+    INTO_DOCUMENTS,
+    PAGE,
+    Row,
+    about,
+    check_tables,
+    decoded,
+    encoded,
+    set_about,
+    sound,
+    statements,
+)
 from .walk import rows
 
 
 @dataclass
 class Salvaged:
-    """broken: rows that are no more as they were written. homeless: rows of documents that are lost themselves.
-
-    said: the documents that there were, -1 where that cannot be read any more, None for a store that never said it.
+    """documents: how many could be read. recorded: how many there were, -1 where that cannot be read any more, None for a
+    store that never recorded it. broken: rows that are no more as they were written. orphans: of each document whose own
+    row is lost, its other rows. halves: of each (document, layer), entries of which one half is lost.
     """
 
     documents: int = 0
-    said: int | None = None
+    recorded: int | None = None
     broken: int = 0
-    homeless: Counter = field(default_factory=Counter)
-    half: Counter = field(default_factory=Counter)  # (document, layer): entries without their other half
+    orphans: Counter[int] = field(default_factory=Counter)
+    halves: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
-def layout_of(path: Path) -> Layout | None:
-    """What a damaged file itself still says of its layout."""
+def schema_of(path: Path) -> StoreSchema | None:
+    """The schema that a damaged file itself still has."""
     for _, row in _rows(path):
         if len(row) == 3 and row[0] == "layout" and sound(row):
-            return Layout.from_json(row[1])
+            return StoreSchema.from_json(row[1])
     return None
 
 
@@ -46,8 +58,8 @@ def settled(path: Path, folder: Path) -> Path:
     if not log.exists() or not log.stat().st_size:
         return path
     copy = folder / path.name
-    for one in (path, log):
-        shutil.copyfile(one, folder / one.name)
+    for source in (path, log):
+        shutil.copyfile(source, folder / source.name)
     sql = sqlite3.connect(copy, isolation_level=None)
     try:
         sql.execute("PRAGMA writable_schema = ON")  # a file that was cut off is read all the same
@@ -59,7 +71,7 @@ def settled(path: Path, folder: Path) -> Path:
     return copy
 
 
-def salvage(source: Path, target: Path, layout: Layout, without: Collection[int] = ()) -> Salvaged:
+def salvage(source: Path, target: Path, schema: StoreSchema, without: Collection[int] = ()) -> Salvaged:
     """Write the sound rows of `source`, but for those of the documents `without`, to `target`, whole or not at all.
 
     OSError where there is no room for it.
@@ -67,67 +79,67 @@ def salvage(source: Path, target: Path, layout: Layout, without: Collection[int]
     with replacing(target) as partial:
         sql = sqlite3.connect(partial, isolation_level=None)
         try:
-            return _fill(sql, source, layout, set(without))
+            return _fill(sql, source, schema, set(without))
         except sqlite3.Error as error:
             raise OSError(f"{target}: {error}") from error
         finally:
             sql.close()
 
 
-def _fill(sql: sqlite3.Connection, source: Path, layout: Layout, without: set[int]) -> Salvaged:
+def _fill(sql: sqlite3.Connection, source: Path, schema: StoreSchema, without: set[int]) -> Salvaged:
     sql.execute(f"PRAGMA page_size = {PAGE}")
     sql.execute("PRAGMA journal_mode = OFF")
-    sql.execute("PRAGMA synchronous = OFF")  # whoever renames it syncs it
+    sql.execute("PRAGMA synchronous = OFF")  # `replacing` syncs it
     sql.execute("BEGIN")
-    for statement in statements(layout):
+    for statement in statements(schema):
         sql.execute(statement)
-    result, broken = Salvaged(), set()
-    for rowid, row in chain(_rows(source), _by_sqlite(source, layout)):
-        found = _table(rowid, row, layout)
-        if found is None:
-            if len(row) != 5 and (rowid, row) not in broken:  # those are the schema's own
+    result, broken = Salvaged(), set[tuple[int, Row]]()
+    for rowid, row in chain(_rows(source), _by_sqlite(source, schema)):
+        insert = _insert(rowid, row, schema)
+        if insert is None:
+            if len(row) != 5 and (rowid, row) not in broken:  # those are SQLite's own schema
                 broken.add((rowid, row))
-        elif not _of(*found) & without:
-            sql.execute(*found)
+        elif not _documents_of(*insert) & without:
+            sql.execute(*insert)
     result.broken = len(broken)
     here = "(SELECT id FROM documents)"
-    homeless = f"WHERE id >> 32 NOT IN {here}"
-    for shape in layout.layers:
-        mine, other = f"keys_{shape.layer}", f"values_{shape.layer}"
-        for one in (mine, other):
-            for document, count in sql.execute(f"SELECT id >> 32, count(*) FROM {one} {homeless} GROUP BY 1"):
-                result.homeless[document] += count
-            sql.execute(f"DELETE FROM {one} {homeless}")
-        for one, its in ((mine, other), (other, mine)):
-            half = f"FROM {one} WHERE id NOT IN (SELECT id FROM {its})"
+    orphan = f"WHERE id >> 32 NOT IN {here}"
+    for layer_schema in schema.layers:
+        keys, values = f"keys_{layer_schema.layer}", f"values_{layer_schema.layer}"
+        for table in (keys, values):
+            for document, count in sql.execute(f"SELECT id >> 32, count(*) FROM {table} {orphan} GROUP BY 1"):
+                result.orphans[document] += count
+            sql.execute(f"DELETE FROM {table} {orphan}")
+        for table, other in ((keys, values), (values, keys)):
+            half = f"FROM {table} WHERE id NOT IN (SELECT id FROM {other})"
             for document, count in sql.execute(f"SELECT id >> 32, count(*) {half} GROUP BY 1"):
-                result.half[document, shape.layer] += count
+                result.halves[document, layer_schema.layer] += count
             sql.execute(f"DELETE {half}")
     for document, count in sql.execute(
         f"SELECT document, count(*) FROM pieces WHERE document NOT IN {here} GROUP BY 1"
     ):
-        result.homeless[document] += count
+        result.orphans[document] += count
     sql.execute(f"DELETE FROM pieces WHERE document NOT IN {here}")
     ids = [number for (number,) in sql.execute("SELECT id FROM documents ORDER BY id")]
     result.documents = len(ids)
-    last = max([0, *ids, *result.homeless, *without])
-    kept = {name: about(sql, name) for name in ("last_document", "removals", "documents")}
-    result.said = -1 if kept["last_document"] is None else None
-    if kept["documents"] is not None:
-        result.said = int(kept["documents"])
-    last = max(last, int(kept["last_document"] or 0))
-    facts = {"format": FORMAT, "layout": layout.to_json(), "last_document": last, "documents": len(ids)}
-    facts |= {"removals": int(kept["removals"] or 0) + 1}
+    last = max([0, *ids, *result.orphans, *without])
+    facts_before = {name: about(sql, name) for name in ("last_document", "removals", "documents")}
+    result.recorded = -1 if facts_before["last_document"] is None else None
+    if facts_before["documents"] is not None:
+        result.recorded = int(facts_before["documents"])
+    last = max(last, int(facts_before["last_document"] or 0))
+    facts = {"format": FORMAT, "layout": schema.to_json(), "last_document": last, "documents": len(ids)}
+    facts |= {"removals": int(facts_before["removals"] or 0) + 1}
     sql.execute("DELETE FROM about")
     for name, value in facts.items():
         set_about(sql, name, str(value))
     sql.execute("COMMIT")
-    if result.homeless or result.half:
+    if result.orphans or result.halves:
         sql.execute("VACUUM")
     return result
 
 
-def _rows(path: Path) -> Iterator[tuple[int, tuple]]:
+def _rows(path: Path) -> Iterator[tuple[int, Row]]:
     """(rowid, values) of all rows: by the pages that stores have or, where nothing is sound so, by those of the header."""
     for pages in ((PAGE, 0), pages_of(path)):
         if pages is not None and any(len(row) in (3, 6) and sound(row) for _, row in table_rows(path, *pages)):
@@ -135,24 +147,24 @@ def _rows(path: Path) -> Iterator[tuple[int, tuple]]:
     return table_rows(path, PAGE)
 
 
-def _by_sqlite(source: Path, layout: Layout) -> Iterator[tuple[int, tuple]]:
+def _by_sqlite(source: Path, schema: StoreSchema) -> Iterator[tuple[int, Row]]:
     """The rows that SQLite itself can reach: a page of which it knows more than the page says."""
     sql = sqlite3.connect(f"file:{quote(os.fsencode(source))}?mode=ro&immutable=1", uri=True, isolation_level=None)
     sql.text_factory = decoded
     try:
         sql.execute("PRAGMA writable_schema = ON")
-        check_schema(sql, str(source))
-        for table in (statement.split()[2] for statement in statements(layout)):
-            for some in rows(lambda: nullcontext(sql), table, "rowid, *"):
-                yield from ((row[0], row[1:]) for row in some)
+        check_tables(sql, str(source))
+        for table in (statement.split()[2] for statement in statements(schema)):
+            for batch in rows(lambda: nullcontext(sql), table, "rowid, *"):
+                yield from ((row[0], row[1:]) for row in batch)
     except (sqlite3.Error, ValueError):  # its pages have been read all the same
         return
     finally:
         sql.close()
 
 
-def _table(rowid: int, row: tuple, layout: Layout) -> tuple[str, tuple] | None:
-    """The statement that keeps a row, where it is not there yet, and its values. None where its seal does not hold."""
+def _insert(rowid: int, row: Row, schema: StoreSchema) -> tuple[str, Row] | None:
+    """The statement that writes a row, where it is not there yet, and its values. None where its seal does not hold."""
     if len(row) == 3 and sound(row):
         return "INSERT OR IGNORE INTO about VALUES (?, ?, ?)", row
     if len(row) == 6 and sound(row):
@@ -163,18 +175,18 @@ def _table(rowid: int, row: tuple, layout: Layout) -> tuple[str, tuple] | None:
             return f"INSERT OR IGNORE {INTO_DOCUMENTS}", (row[0], encoded(row[1]), encoded(row[2]), *row[3:])
     if len(row) in (4, 7):
         row = (rowid, *row[1:])
-        for shape in layout.layers:
-            if sound(row, shape.layer):
+        for layer_schema in schema.layers:
+            if sound(row, layer_schema.layer):
                 table, marks = ("keys", "?, ?, ?, ?, ?, ?, ?") if len(row) == 7 else ("values", "?, ?, ?, ?")
-                return f"INSERT OR IGNORE INTO {table}_{shape.layer} VALUES ({marks})", row
+                return f"INSERT OR IGNORE INTO {table}_{layer_schema.layer} VALUES ({marks})", row
     return None
 
 
-def _of(statement: str, row: tuple) -> set[int]:
-    """The document that a row is of."""
+def _documents_of(statement: str, row: Row) -> set[int]:
+    """The document that a row is of; none for the store's own."""
     if " INTO about " in statement:
         return set()
     return {row[0] >> 32 if len(row) in (4, 7) else row[0]}
 
 
-__all__ = ["Salvaged", "layout_of", "salvage", "settled"]
+__all__ = ["Salvaged", "salvage", "schema_of", "settled"]

@@ -1,11 +1,17 @@
-"""The tables of a store on the disk, the seal of a row, and what an opened file must look like."""
+"""The tables of a store on the disk, the seal of a row, and the check of the tables of a file that is opened."""
 
 import json
 import sqlite3
 import struct
 from hashlib import blake2b
+from typing import Any
 
-from ..schema import Layout
+from ..schema import StoreSchema
+
+FILE = "store.sqlite"
+SCHEMA_FILE = f"{FILE}.layout"  # a copy of the store's schema, for when the file has lost its own
+Row = tuple[Any, ...]
+"""As SQLite returns it: whoever reads it judges the types, since a damaged file has any."""
 
 TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB NOT NULL) STRICT;
@@ -34,17 +40,17 @@ KEYS = "id, tokens, position, score, clock, key, seal"
 VALUES = "id, value, span, seal"
 
 
-def statements(layout: Layout) -> list[str]:
-    """What makes the tables of a store of this layout."""
-    text = TABLES + "".join(LAYER_TABLES.format(one.layer) for one in layout.layers)
+def statements(schema: StoreSchema) -> list[str]:
+    """The SQL statements that create the tables of a store of this schema."""
+    text = TABLES + "".join(LAYER_TABLES.format(layer_schema.layer) for layer_schema in schema.layers)
     return [statement for part in text.split(";\n") if (statement := part.strip())]
 
 
-def check_schema(sql: sqlite3.Connection, uri: str) -> set[str]:
-    """The names of the tables. ValueError for anything that no store of ours has: nothing of it has been run."""
-    found = sql.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
-    names = {name for kind, name, *_ in found if kind == "table"}
-    for kind, name, table, text in found:
+def check_tables(sql: sqlite3.Connection, uri: str) -> set[str]:
+    """The names of the tables. ValueError for a table, trigger, view or index that no store has: none of it has been run."""
+    objects = sql.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema").fetchall()
+    names = {name for kind, name, *_ in objects if kind == "table"}
+    for kind, name, table, text in objects:
         if kind == "index" and text is None and table in names and str(name) == f"sqlite_autoindex_{table}_1":
             continue
         if kind != "table" or not isinstance(text, str) or " ".join(text.split()) != _expected(str(name)):
@@ -62,16 +68,16 @@ def _expected(name: str) -> str:
     return every.get(name, "")
 
 
-def require_tables(names: set[str], layout: Layout, uri: str) -> None:
-    """ValueError where one is missing, or one too many."""
-    expected = {statement.split()[2] for statement in statements(layout)}
+def require_tables(names: set[str], schema: StoreSchema, uri: str) -> None:
+    """ValueError where a table is missing, or a table is not of the schema."""
+    expected = {statement.split()[2] for statement in statements(schema)}
     if names != expected:
         what = ", ".join(sorted(names ^ expected))
-        raise ValueError(f"{uri}: expected the tables of its layout, not {what}; run `solomonic memory repair`")
+        raise ValueError(f"{uri}: expected the tables of its schema, not {what}; run `solomonic memory repair`")
 
 
-def seal(row: tuple, layer: int = -1) -> bytes:
-    """A digest of a row; each value with its type and length, so that no two rows read alike."""
+def seal(row: Row, layer: int = -1) -> bytes:
+    """A digest of a row: of each value with its type and length, so that no two rows have the same bytes."""
     parts = [struct.pack("<q", layer)]
     for value in row:
         data = value if isinstance(value, bytes) else repr(value).encode("utf-8", "surrogatepass")
@@ -79,13 +85,13 @@ def seal(row: tuple, layer: int = -1) -> bytes:
     return blake2b(b"".join(parts), digest_size=16).digest()
 
 
-def sound(row: tuple, layer: int = -1) -> bool:
+def sound(row: Row, layer: int = -1) -> bool:
     """Whether a row, its seal last, is as it was written."""
-    return seal(row[:-1], layer) == row[-1]
+    return bool(seal(row[:-1], layer) == row[-1])
 
 
 def about(sql: sqlite3.Connection, name: str) -> str | None:
-    """None where it is missing or damaged."""
+    """The value of a row of the table `about`; None where it is missing or damaged."""
     row = sql.execute("SELECT name, value, seal FROM about WHERE name = ?", (name,)).fetchone()
     return row[1] if row is not None and sound(row) else None
 
@@ -94,25 +100,25 @@ def set_about(sql: sqlite3.Connection, name: str, value: str) -> None:
     sql.execute("REPLACE INTO about VALUES (?, ?, ?)", (name, value, seal((name, value))))
 
 
-def sealed_layout(layout: Layout) -> str:
-    """The copy of a layout that is kept beside the file, for when the file has lost it."""
-    text = layout.to_json()
+def sealed_schema(schema: StoreSchema) -> str:
+    """The copy of a schema that is kept beside the file, for when the file has lost it."""
+    text = schema.to_json()
     return json.dumps({"layout": text, "seal": seal((text,)).hex()}) + "\n"
 
 
-def unsealed_layout(text: str) -> Layout | None:
-    """None for what is damaged."""
+def unsealed_schema(text: str) -> StoreSchema | None:
+    """The schema of such a copy; None where it is damaged."""
     try:
-        read = json.loads(text)
-        if seal((read["layout"],)).hex() == read["seal"]:
-            return Layout.from_json(read["layout"])
+        plain = json.loads(text)
+        if seal((plain["layout"],)).hex() == plain["seal"]:
+            return StoreSchema.from_json(plain["layout"])
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     return None
 
 
 def encoded(text: str | None) -> bytes | None:
-    """A name as SQLite is handed it: one that is not UTF-8, as a file's may be, comes back as the same bytes."""
+    """A name as bytes for SQLite: one that is not UTF-8, as a file's may be, is read back as the same name."""
     return None if text is None else text.encode("utf-8", "surrogateescape")
 
 

@@ -8,6 +8,9 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
+from .tables import Row
+
+Reads = Callable[[], AbstractContextManager[sqlite3.Connection]]
 MOST = 2**63 - 1
 GAPS = 256  # places at which a table is taken up again
 AT_A_TIME = 1024
@@ -15,7 +18,7 @@ CANNOT_READ = (266, 522)  # SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ: the disk
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Whether this is said of the file's content, and not of a lock, a full disk or a mistake of ours."""
+    """Whether an error is about the file's content, and not about a lock, a full disk or a mistake of ours."""
     if isinstance(error, sqlite3.OperationalError):
         return getattr(error, "sqlite_errorcode", 0) in CANNOT_READ
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(
@@ -24,37 +27,38 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def rows(
-    reads: Callable[[], AbstractContextManager[sqlite3.Connection]],
+    reads: Reads,
     table: str,
     columns: str,
     after: int = -1,
     last: int | None = None,
     damaged: Callable[[], None] = lambda: None,
-) -> Iterator[list[tuple]]:
-    """Rows with ids > `after`, each once, many at a time; `columns` begin with the id. Up to `last`, if that is given.
+) -> Iterator[list[Row]]:
+    """Batches of the rows with ids > `after`, each once, up to `last`, if that is given; `columns` begin with the id.
 
-    Those that come out of order come too. `damaged` is called for each place at which something cannot be read.
+    Rows that stand out of order are included. `damaged` is called for each place at which something cannot be read.
     """
-    seen, known, high = array("q"), None, after
+    seen, high = array("q"), after
+    known: set[int] | None = None  # `seen` as a set, from the first row that stands out of order on
     limit = "" if last is None else f" AND rowid <= {last}"
     for _ in range(GAPS):
         cursor, broken = None, False
         while not broken:
-            some = []
+            batch: list[Row] = []
             with reads() as sql:
                 try:
                     if cursor is None:
                         cursor = sql.execute(
                             f"SELECT {columns} FROM {table} WHERE rowid > ?{limit} ORDER BY rowid", (after,)
                         )
-                    while len(some) < AT_A_TIME and (row := cursor.fetchone()) is not None:
-                        some.append(row)
+                    while len(batch) < AT_A_TIME and (row := cursor.fetchone()) is not None:
+                        batch.append(row)
                 except sqlite3.Error as error:
                     if not is_damage(error):
                         raise
                     broken = True
             fresh = []
-            for row in some:
+            for row in batch:
                 if row[0] > high:
                     high = row[0]
                 elif known is None:
@@ -67,14 +71,14 @@ def rows(
                 fresh.append(row)
             if fresh:
                 yield fresh
-            if not broken and len(some) < AT_A_TIME:
+            if not broken and len(batch) < AT_A_TIME:
                 return
         damaged()
         with reads() as sql:
-            next_one = _beyond(sql, table, max(after, high))
-        if next_one is None or (last is not None and next_one >= last):
+            next_id = _beyond(sql, table, max(after, high))
+        if next_id is None or (last is not None and next_id >= last):
             return
-        after = next_one
+        after = next_id
 
 
 def _beyond(sql: sqlite3.Connection, table: str, after: int) -> int | None:

@@ -2,19 +2,20 @@
 
     logit = q . k + logsigmoid(score) * admit + rate * (clock - now)
 
-`logits` is the definition: its sums are taken in float64, in an order that depends on nothing but D, so that a token
-has the same logit, bit for bit, whatever else is in the store. Finding the best among many is the work of faster,
-rounded products: what they find is scored again by the definition, and they are asked for more until it cannot change
-the answer.
+`logits` is the definition: its sums are taken in float64, in an order that depends on D alone, so that a token has the
+same logit, bit for bit, whatever else is in the store. Faster, rounded products find candidates for the top k; these are
+scored again by the definition, and more candidates are taken until none that is left out can be among the top k.
+
+Shapes: N queries, G key/value heads, D their width, M tokens, c candidates of each query and head.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..schema import LayerLayout, Tokens, admission
+from ..schema import LayerSchema, StoredTokens, entry_of, log_admission
 
 CHUNK = 1 << 10  # tokens scored at a time: their keys as float32 fit the cache
 GROUP = 64
@@ -24,28 +25,28 @@ Allocate = Callable[..., Tensor]
 
 @dataclass(frozen=True)
 class Keys:
-    """What search needs of tokens. age: (M,) int64, document << 32 | position. key: (M, G, D). score, clock: (M,)."""
+    """What search needs of tokens. token_id: (M,) int64. key: (M, G, D). score, clock: (M,)."""
 
-    age: Tensor
+    token_id: Tensor
     key: Tensor
     score: Tensor
     clock: Tensor
 
     @classmethod
-    def of(cls, document: int, tokens: Tokens) -> "Keys":
+    def of(cls, document: int, tokens: StoredTokens) -> "Keys":
         return cls((document << 32) | tokens.position, tokens.key, tokens.score, tokens.clock)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """The best tokens by rounded products, of each query and head: c of them, in no order.
+    """The tokens with the largest rounded logits, of each query and head: c of them, in no order.
 
-    age: (N, G, c) int64, document << 32 | position, -1 for none. key: (N, G, c, D) float32.
-    admission, clock: (N, G, c) float32; the clock is the document's own. bound: (N, G) float32, no token besides these
-    has a larger rounded logit; -inf where there are none. error: how far a rounded one can be from the definition.
+    token_id: (N, G, c) int64, -1 for none. key: (N, G, c, D) float32. admission, clock: (N, G, c) float32; the clock is
+    the document's own. bound: (N, G) float32: no other token has a larger rounded logit; -inf where there is no other
+    token. error: how far a rounded logit can be from the definition.
     """
 
-    age: Tensor
+    token_id: Tensor
     key: Tensor
     admission: Tensor
     clock: Tensor
@@ -54,49 +55,49 @@ class Candidates:
 
 
 class ExactIndex:
-    """Keys of one layer in memory. Tokens in any order; removed by document or by entry."""
+    """Keys of one layer in memory, added in any order and removed by document or by entry."""
 
-    more = 8
-    """Tokens that are scored by the definition besides those that are asked for."""
+    extra = 8
+    """Candidates besides k that are scored by the definition."""
 
-    def __init__(self, layout: LayerLayout, dtype: torch.dtype, allocate: Allocate = torch.empty):
-        self.layout, self.dtype = layout, dtype
+    def __init__(self, schema: LayerSchema, dtype: torch.dtype, allocate: Allocate = torch.empty):
+        self.schema, self.dtype = schema, dtype
         self.size = 0
         self._allocate = allocate
         self.norm = 0.0  # of the longest key
-        self.key = allocate((layout.heads, 0, layout.dim), dtype=dtype)
-        self.age = torch.empty(0, dtype=torch.int64)
+        self.key = allocate((schema.heads, 0, schema.dim), dtype=dtype)
+        self.token_id = torch.empty(0, dtype=torch.int64)
         self.admission = torch.empty(0)
         self.clock = torch.empty(0)
-        self._chunk = torch.empty(layout.heads, CHUNK, layout.dim)
+        self._chunk = torch.empty(schema.heads, CHUNK, schema.dim)
 
     def add(self, keys: Keys) -> None:
-        begin, end = self.size, self.size + len(keys.age)
-        if end > len(self.age):
+        begin, end = self.size, self.size + len(keys.token_id)
+        if end > len(self.token_id):
             self.reserve(max(end, 2 * self.size, 1024))
         self.key[:, begin:end] = keys.key.transpose(0, 1)
-        self.age[begin:end] = keys.age
-        self.admission[begin:end] = admission(keys.score)
+        self.token_id[begin:end] = keys.token_id
+        self.admission[begin:end] = log_admission(keys.score)
         self.clock[begin:end] = keys.clock
         self.norm = max(self.norm, float(torch.linalg.vector_norm(keys.key.float(), dim=-1).max()))
         self.size = end
 
     def reserve(self, capacity: int, kept: Tensor | None = None) -> None:
-        """Room for `capacity` tokens, and of those that are there, only the rows `kept`."""
+        """Room for `capacity` tokens. Of those that are there, only the rows `kept` stay; None: all of them."""
         kept = torch.arange(self.size) if kept is None else kept
-        for name in ("age", "admission", "clock"):
+        for name in ("token_id", "admission", "clock"):
             old = getattr(self, name)
             setattr(self, name, torch.cat([old[kept], old.new_zeros(capacity - len(kept))]))
-        key = self._allocate((self.layout.heads, capacity, self.layout.dim), dtype=self.dtype)
-        for head in range(self.layout.heads):
+        key = self._allocate((self.schema.heads, capacity, self.schema.dim), dtype=self.dtype)
+        for head in range(self.schema.heads):
             for begin in range(0, len(kept), CHUNK):
                 key[head, begin : min(begin + CHUNK, len(kept))] = self.key[head, kept[begin : begin + CHUNK]]
         self.key, self.size = key, len(kept)
 
-    def remove(self, documents: set[int] = frozenset(), entries: set[int] = frozenset()) -> None:
-        age = self.age[: self.size]
-        gone = torch.isin(age >> 32, torch.tensor(sorted(documents), dtype=torch.int64))
-        gone |= torch.isin(entry_of(age, self.layout.block), torch.tensor(sorted(entries), dtype=torch.int64))
+    def remove(self, documents: Collection[int] = (), entries: Collection[int] = ()) -> None:
+        token_id = self.token_id[: self.size]
+        gone = torch.isin(token_id >> 32, torch.tensor(sorted(documents), dtype=torch.int64))
+        gone |= torch.isin(entry_of(token_id, self.schema.block), torch.tensor(sorted(entries), dtype=torch.int64))
         if gone.any():
             kept = (~gone).nonzero()[:, 0]
             self.reserve(len(kept), kept)
@@ -106,36 +107,40 @@ class ExactIndex:
         query: Tensor,
         k: int,
         rate: float,
-        began: dict[int, float],
+        clock_starts: dict[int, float],
         only: set[int] | None,
-        ranked: tuple[Tensor, Tensor] | None = None,
+        ranks: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """age and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`.
+        """token_id and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`.
 
-        ranked: ids of documents, rising, and their places in the order in which equal ones are taken; None: by id.
+        ranks: ids of documents, rising, and their ranks, by which equal logits are ordered; None: by id.
         """
-        count, sure = k + self.more, False
-        while not sure:
-            found = self.candidates(query, count, rate, began, only)
-            clock = absolute(found.age, found.clock, began) if rate else found.clock.double()
-            logit = logits(query[:, :, None], found.key, found.admission, clock, self.layout.admit, rate)
-            age, top, sure = best(found, logit, k, ranked)
+        count, certain = k + self.extra, False
+        while not certain:
+            candidates = self.candidates(query, count, rate, clock_starts, only)
+            clock = (
+                store_clock(candidates.token_id, candidates.clock, clock_starts) if rate else candidates.clock.double()
+            )
+            logit = logits(query[:, :, None], candidates.key, candidates.admission, clock, self.schema.admit, rate)
+            token_id, top_logit, certain = top_k(candidates, logit, k, ranks)
             count *= 2
-        return age, top
+        return token_id, top_logit
 
     def candidates(
-        self, query: Tensor, count: int, rate: float, began: dict[int, float], only: set[int] | None
+        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
     ) -> Candidates:
-        """query: (N, G, D) float32. began: the store's clock less `now` where each document begins, if it is to fade."""
+        """query: (N, G, D) float32. clock_starts: with a rate, the store's clock less `now` where each document begins."""
         n, g, d = query.shape
         size = self.size
         padded = -(-size // GROUP) * GROUP
         bias = torch.full((padded,), -torch.inf)
-        bias[:size] = self.admission[:size] if self.layout.admit else 0.0
+        bias[:size] = self.admission[:size] if self.schema.admit else 0.0
         if rate:
-            bias[:size] = (bias[:size].double() + rate * absolute(self.age[:size], self.clock[:size], began)).float()
+            bias[:size] = (
+                bias[:size].double() + rate * store_clock(self.token_id[:size], self.clock[:size], clock_starts)
+            ).float()
         if only is not None:
-            outside = ~torch.isin(self.age[:size] >> 32, torch.tensor(sorted(only), dtype=torch.int64))
+            outside = ~torch.isin(self.token_id[:size] >> 32, torch.tensor(sorted(only), dtype=torch.int64))
             bias[:size].masked_fill_(outside, -torch.inf)
         count = min(count, size)
         q = query.transpose(0, 1).contiguous()  # (G, N, D)
@@ -148,7 +153,7 @@ class ExactIndex:
         largest = bias[bias > -torch.inf].abs().max().item() if (bias > -torch.inf).any() else 0.0
         scale = query.norm(dim=-1).max().item() * self.norm + largest if n else 0.0
         return Candidates(
-            torch.where(rounded == -torch.inf, -1, self.age[rows]).transpose(0, 1),
+            torch.where(rounded == -torch.inf, -1, self.token_id[rows]).transpose(0, 1),
             key.transpose(0, 1),
             self.admission[rows].transpose(0, 1),
             self.clock[rows].transpose(0, 1),
@@ -157,7 +162,7 @@ class ExactIndex:
         )
 
     def _largest(self, q: Tensor, bias: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Rows and rounded logits (G, N, count) of the largest, falling. q: (G, N, D)."""
+        """Rows and rounded logits (G, N, count) of the tokens with the largest, falling. q: (G, N, D)."""
         logit = torch.empty(*q.shape[:2], len(bias))
         for begin in range(0, self.size, CHUNK):
             end = min(begin + CHUNK, self.size)
@@ -171,24 +176,18 @@ class ExactIndex:
         return (most.gather(-1, at // GROUP) * GROUP + at % GROUP).clamp_max(max(self.size - 1, 0)), top
 
 
-def entry_of(age: Tensor, block: int) -> Tensor:
-    """The entries that tokens are of; -1 stays."""
-    document, position = age >> 32, age & 0xFFFFFFFF
-    return torch.where(age < 0, -1, (document << 32) | position.div(block, rounding_mode="floor"))
-
-
-def absolute(age: Tensor, clock: Tensor, began: dict[int, float]) -> Tensor:
-    """Documents' own clocks to the store's, float64; began: where each document begins."""
-    known = torch.tensor(sorted(began), dtype=torch.int64)
-    start = torch.tensor([began[document] for document in sorted(began)], dtype=torch.float64)
+def store_clock(token_id: Tensor, clock: Tensor, clock_starts: dict[int, float]) -> Tensor:
+    """Documents' own clocks to the store's, float64; clock_starts: the store's clock where each document begins."""
+    known = torch.tensor(sorted(clock_starts), dtype=torch.int64)
+    start = torch.tensor([clock_starts[document] for document in sorted(clock_starts)], dtype=torch.float64)
     if not len(known):
         return clock.double()
-    at = torch.searchsorted(known, (age >> 32).clamp_min(0).contiguous()).clamp_max(len(known) - 1)
+    at = torch.searchsorted(known, (token_id >> 32).clamp_min(0).contiguous()).clamp_max(len(known) - 1)
     return start[at] + clock.double()
 
 
 def logits(query: Tensor, key: Tensor, admission: Tensor, clock: Tensor, admit: bool, rate: float) -> Tensor:
-    """The definition, float32. query, key: (..., D); admission: (...); clock: (...) float64, the store's less `now`."""
+    """The definition, float32 (...). query, key: (..., D); admission: (...); clock: (...) float64, the store's less `now`."""
     x = query.double() * key.double()
     while (d := x.shape[-1]) > 1:  # a sum whose order depends on D alone
         half = (d + 1) // 2
@@ -202,11 +201,11 @@ def logits(query: Tensor, key: Tensor, admission: Tensor, clock: Tensor, admit: 
     return total.float()
 
 
-def both(a: Candidates, b: Candidates) -> Candidates:
-    """Of two places; a token that is in both counts once."""
-    twice = (b.age[..., :, None] == a.age[..., None, :]).any(-1)
+def merged(a: Candidates, b: Candidates) -> Candidates:
+    """The candidates of two searches; a token that is in both counts once."""
+    duplicate = (b.token_id[..., :, None] == a.token_id[..., None, :]).any(-1)
     return Candidates(
-        torch.cat([a.age, b.age.masked_fill(twice, -1)], -1),
+        torch.cat([a.token_id, b.token_id.masked_fill(duplicate, -1)], -1),
         torch.cat([a.key, b.key], -2),
         torch.cat([a.admission, b.admission], -1),
         torch.cat([a.clock, b.clock], -1),
@@ -215,26 +214,26 @@ def both(a: Candidates, b: Candidates) -> Candidates:
     )
 
 
-def best(
-    found: Candidates, logit: Tensor, k: int, ranked: tuple[Tensor, Tensor] | None = None
+def top_k(
+    candidates: Candidates, logit: Tensor, k: int, ranks: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor, bool]:
-    """The k with the largest logits, of equal ones the first of the `ranked`, then the older: age, logit (N, G, k).
+    """token_id and logit (N, G, k) of the k largest, and whether they are certain.
 
-    And whether they are sure.
-
-    They are, when whatever was not found must be below the last of them.
+    Equal logits are ordered by the rank of their document, then by position. They are certain when every token that is
+    no candidate must have a logit below the last of them.
     """
-    logit = logit.masked_fill(found.age < 0, -torch.inf)
-    place = found.age
-    if ranked is not None:
-        known, rank = ranked
-        at = torch.searchsorted(known, (place >> 32).clamp_min(0).contiguous()).clamp_max(len(known) - 1)
-        place = rank[at] << 32 | place & 0xFFFFFFFF
-    order = place.masked_fill(found.age < 0, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
+    logit = logit.masked_fill(candidates.token_id < 0, -torch.inf)
+    order_key = candidates.token_id
+    if ranks is not None:
+        known, rank = ranks
+        at = torch.searchsorted(known, (order_key >> 32).clamp_min(0).contiguous()).clamp_max(len(known) - 1)
+        order_key = rank[at] << 32 | order_key & 0xFFFFFFFF
+    order = order_key.masked_fill(candidates.token_id < 0, torch.iinfo(torch.int64).max).argsort(dim=-1, stable=True)
     order = order.gather(-1, logit.gather(-1, order).argsort(dim=-1, descending=True, stable=True))[..., :k]
-    age, top = found.age.gather(-1, order), logit.gather(-1, order)
-    if missing := k - age.shape[-1]:
-        age = torch.nn.functional.pad(age, (0, missing), value=-1)
+    token_id, top = candidates.token_id.gather(-1, order), logit.gather(-1, order)
+    if missing := k - token_id.shape[-1]:
+        token_id = torch.nn.functional.pad(token_id, (0, missing), value=-1)
         top = torch.nn.functional.pad(top, (0, missing), value=-torch.inf)
-    sure = (found.bound + found.error < top[..., -1] - found.error) | (found.bound == -torch.inf)
-    return age, top, bool(sure.all())
+    bound, error = candidates.bound, candidates.error
+    certain = (bound + error < top[..., -1] - error) | (bound == -torch.inf)
+    return token_id, top, bool(certain.all())

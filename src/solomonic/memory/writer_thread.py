@@ -1,41 +1,42 @@
-"""A thread that keeps what it is handed, in order, so that whoever writes does not wait for the disk."""
+"""A thread that writes save points to the engine, in order, so that whoever makes them does not wait for the disk."""
 
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from .schema import Batch
+from .schema import SavePoint
 
 
-class Writer:
-    """`put` returns at once, but while more than `backlog` bytes wait to be written; then it waits for the disk.
+class WriterThread:
+    """`put` returns at once, unless more than `backlog` bytes wait to be written; then it waits for the disk.
 
-    The first error ends it: `error` has it, what was not written is counted in `lost`, and nothing more is written.
+    saved: called with each save point that has been written. The first error ends the thread: `error` has it, `lost`
+    counts the save points that were not written, and nothing more is written.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Batch]], None], done: Callable[[Batch], None], backlog: int):
+    def __init__(self, commit: Callable[[Sequence[SavePoint]], None], saved: Callable[[SavePoint], None], backlog: int):
         self.error: Exception | None = None
         self.lost = 0
         self.waiting = 0
-        self._commit, self._done, self._backlog = commit, done, backlog
-        self._queue: deque[Batch] = deque()
+        self._commit, self._on_saved, self._backlog = commit, saved, backlog
+        self._queue: deque[SavePoint] = deque()
         self._change = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="memory-writer", daemon=True)
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, point: SavePoint) -> None:
         with self._change:
             self._change.wait_for(lambda: self.waiting <= self._backlog or self.error)
             if self.error:
                 self.lost += 1
                 return
-            self._queue.append(batch)
-            self.waiting += batch.size()
+            self._queue.append(point)
+            self.waiting += point.size()
             self._change.notify_all()
 
     def drain(self) -> None:
-        """Until all that was put is kept, or lost."""
+        """Returns when every save point is written, or lost."""
         with self._change:
             self._change.wait_for(lambda: not self._queue)
 
@@ -52,11 +53,11 @@ class Writer:
                 self._change.wait_for(lambda: self._queue or self._closed)
                 if not self._queue:
                     return
-                batches = list(self._queue)
+                points = list(self._queue)
             try:
-                self._commit(batches)
-                for batch in batches:
-                    self._done(batch)
+                self._commit(points)
+                for point in points:
+                    self._on_saved(point)
                 failed = None
             except Exception as error:  # surfaces in the thread that writes
                 failed = error
@@ -69,7 +70,7 @@ class Writer:
                     self._queue.clear()
                     self.waiting = 0
                 else:
-                    for batch in batches:
+                    for point in points:
                         self._queue.popleft()
-                        self.waiting -= batch.size()
+                        self.waiting -= point.size()
                 self._change.notify_all()
