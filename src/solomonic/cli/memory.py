@@ -18,7 +18,7 @@ from ._passages import naming_damage, shown, visible
 from ._table import table
 
 if TYPE_CHECKING:
-    from ..memory import Layout, Store
+    from ..memory import Store, StoreSchema
 
 READS, MODELS, MAKES, WRITES = ("path",), ("model",), ("store", "out"), ("json",)
 KEEP = 0.1
@@ -249,7 +249,7 @@ def forget(args: argparse.Namespace) -> int:
     return 0
 
 
-def _layout(args: argparse.Namespace, model: LanguageModel) -> "Layout | None":
+def _layout(args: argparse.Namespace, model: LanguageModel) -> "StoreSchema | None":
     """Of the store that is there, None; of a new one, a function of the model: the texts may be forgotten."""
     from ..memory import Absent, open_store
     from ..retrieval.schema import store_schema
