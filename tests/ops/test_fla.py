@@ -14,8 +14,10 @@ from solomonic.ops import gated_delta as delta_package
 from solomonic.ops import ssd as ssd_package
 from solomonic.ops.gated_delta import fla as delta
 from solomonic.ops.gated_delta import gated_delta
+from solomonic.ops.gated_delta.call import DeltaCall
 from solomonic.ops.ssd import fla as simple
 from solomonic.ops.ssd import ssd
+from solomonic.ops.ssd.call import SSDCall
 
 from ..laws.cases import assert_close
 from .sequences import sequences_of
@@ -46,7 +48,7 @@ def same(ours, theirs, inputs, sequences):
 def test_simple_gla_is_given_what_it_takes(length, kind):
     naive = pytest.importorskip("fla.ops.simple_gla.naive").naive_chunk_simple_gla
     sequences = sequences_of(kind, BATCH, length)
-    same(ssd, lambda *arguments: simple.mapped(naive, *arguments), ssd_inputs(length, True), sequences)
+    same(ssd, lambda *inputs: simple.mapped(naive, SSDCall(*inputs)), ssd_inputs(length, True), sequences)
 
 
 @pytest.mark.parametrize("kind", ["fresh", "continued", "padded"])
@@ -54,7 +56,12 @@ def test_simple_gla_is_given_what_it_takes(length, kind):
 def test_the_delta_rule_is_given_what_it_takes(length, kind):
     naive = pytest.importorskip("fla.ops.gated_delta_rule.naive").naive_recurrent_gated_delta_rule
     sequences = sequences_of(kind, BATCH, length)
-    same(gated_delta, lambda *arguments: delta.mapped(naive, *arguments), gated_delta_inputs(length, True), sequences)
+    same(
+        gated_delta,
+        lambda *inputs: delta.mapped(naive, DeltaCall(*inputs)),
+        gated_delta_inputs(length, True),
+        sequences,
+    )
 
 
 def test_asked_for_by_name_it_raises():

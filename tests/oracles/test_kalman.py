@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from solomonic import LanguageModel, ModelConfig
 from solomonic.mixers.gated_kalmanet import GatedKalmaNet, GatedKalmaNetConfig
 from solomonic.ops.kalman import BACKENDS, kalman
+from solomonic.ops.kalman.call import KalmanCall
 from solomonic.ops.kalman.chebyshev import solve
 from solomonic.ops.sequence import Sequences, fresh
 
@@ -56,7 +57,7 @@ def test_linear_solver(backend, shape, kind):
     if kind == "fresh":
         arguments[6:] = [torch.zeros_like(x) for x in arguments[6:]]
     expected = solved(*arguments, (sequences.position == 0).expand(2, -1) & (sequences.packed | (kind == "fresh")))
-    got = BACKENDS[backend](*arguments, sequences, 100, True)
+    got = BACKENDS[backend](KalmanCall(*arguments, sequences, 100, True))
     direction = [torch.randn_like(x) for x in expected]
     leaves = [x for x in arguments if x.requires_grad]
     for name, a, b in zip(("y", "innovation", "h", "u"), got, expected):
@@ -84,7 +85,7 @@ def literal(H, q, iterations):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_literal_recursion(backend, iterations):
     q, k, v, w, a, g, h, u = inputs(37, batch=1)
-    got = BACKENDS[backend](q, k, v, w, a, g, h, u, fresh(1, 37), iterations, False)[0]
+    got = BACKENDS[backend](KalmanCall(q, k, v, w, a, g, h, u, fresh(1, 37), iterations, False))[0]
     q, k, v, w, a, g, h, u = (x[0].numpy() for x in (q, k, v, w, a, g, h, u))
     expected = np.empty_like(v)
     for head in range(v.shape[1]):
@@ -108,7 +109,7 @@ def test_chunks_equal_the_reference_in_float64(kind):
     real = sequences.real() if sequences.real() is not None else torch.ones(2, 70, dtype=torch.bool)
     results = []
     for backend in ("chunked", "reference"):
-        y, errors, h, u = BACKENDS[backend](*arguments, sequences, 30, True)
+        y, errors, h, u = BACKENDS[backend](KalmanCall(*arguments, sequences, 30, True))
         out = [y[real], errors[real], h, u]
         total = sum((x * torch.linspace(1, 2, x.numel(), dtype=x.dtype).view_as(x)).sum() for x in out)
         results.append([*out, *torch.autograd.grad(total, arguments)])
@@ -121,7 +122,7 @@ def test_error_falls_with_iterations():
     exact = solved(q, k, v, w, a, g, h, u, torch.zeros(2, 50, dtype=torch.bool))[0]
     errors = []
     for iterations in (0, 2, 5, 10, 20, 30, 60):
-        y = BACKENDS["chunked"](q, k, v, w, a, g, h, u, fresh(2, 50), iterations, False)[0]
+        y = BACKENDS["chunked"](KalmanCall(q, k, v, w, a, g, h, u, fresh(2, 50), iterations, False))[0]
         errors.append(((y - exact).norm() / exact.norm()).item())
     assert all(later < 0.75 * sooner for sooner, later in itertools.pairwise(errors)), errors
     assert errors[0] > 0.1 and errors[-2] < 1e-3 and errors[-1] < 1e-7

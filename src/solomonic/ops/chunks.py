@@ -62,3 +62,19 @@ def decays(g: Tensor, document: Tensor | None) -> tuple[Tensor, Tensor, Tensor, 
         keep = keep * (end[:, 1:] == end[:, :-1])[:, :, None]
     decay = kept(total[..., :, None] - total[..., None, :], visible)
     return decay, into, onward, keep
+
+
+def carry_errors(
+    free: Tensor, response: Tensor, read: Tensor, attend: Tensor, write: Tensor, keep: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The delta rule from chunk to chunk: E = free - response S^T, Y = read S^T + attend E, S = keep * S + E^T write.
+
+    All but the state S (b h v k) have the chunks' axis second; returns Y and E, b c h t v, and the last S.
+    """
+    out, errors = [], []
+    for c in range(free.shape[1]):
+        error = free[:, c] - response[:, c] @ state.mT
+        out.append(read[:, c] @ state.mT + attend[:, c] @ error)
+        errors.append(error)
+        state = keep[:, c] * state + error.mT @ write[:, c]
+    return torch.stack(out, 1), torch.stack(errors, 1), state

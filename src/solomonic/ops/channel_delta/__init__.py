@@ -8,6 +8,7 @@ from .. import dispatch
 from ..precision import full_precision
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, reference
+from .call import ChannelDeltaCall
 
 BACKENDS = {
     "reference": reference.channel_delta,
@@ -56,4 +57,4 @@ def channel_delta(
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
         scan = choose("backend", backend or fastest(k), BACKENDS)
-        return scan(q, k, erase, v, log_decay, state, sequences, innovate)
+        return scan(ChannelDeltaCall(q, k, erase, v, log_decay, state, sequences, innovate))

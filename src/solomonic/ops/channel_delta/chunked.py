@@ -14,29 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..chunks import cut, decays, kept, rows
-from ..sequence import Sequences
+from ..chunks import carry_errors, cut, decays, kept, rows
 from . import reference
+from .call import ChannelDeltaCall
 
 
-def channel_delta(
-    q: Tensor,
-    k: Tensor,
-    erase: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool = True,
-    chunk: int = 64,
-) -> tuple[Tensor, Tensor, Tensor]:
+def channel_delta(call: ChannelDeltaCall, chunk: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, erase, v, log_decay, state, sequences, _ = call
     B, T, H, V = v.shape
     if T == 1:
-        return reference.channel_delta(q, k, erase, v, log_decay, state, sequences)
+        return reference.channel_delta(call)
     if (real := sequences.real()) is not None:
         k, log_decay = (x * real[:, :, None, None] for x in (k, log_decay))
     (q, k, erase, v, g), (none,), document = cut((q, k, erase, v, log_decay), (v.new_zeros(B, T, H),), sequences, chunk)
-    C, Q = k.shape[1], k.shape[3]
+    Q = k.shape[3]
     visible, into, onward, keep = decays(none, document)  # without any decay: 1, and 0 across documents
     into, onward, keep = into[..., None] * kept(g.cumsum(-2)), onward[..., None] * kept(_after(g)), keep[..., None]
     keep = keep * kept(g.sum(-2))  # b c h n
@@ -46,13 +37,8 @@ def channel_delta(
     free, response = solved.split([V, k.shape[-1]], -1)  # E = free - response S^T
     read, write = into * q, onward * k
 
-    out, errors = [], []
-    for c in range(C):
-        error = free[:, c] - response[:, c] @ state.mT
-        out.append(read[:, c] @ state.mT + attend[:, c] @ error)
-        errors.append(error)
-        state = keep[:, c, :, None] * state + error.mT @ write[:, c]
-    return rows(torch.stack(out, 1), T), rows(torch.stack(errors, 1), T), state
+    y, errors, state = carry_errors(free, response, read, attend, write, keep[..., None, :], state)
+    return rows(y, T), rows(errors, T), state
 
 
 def left(at: Tensor, k: Tensor, g: Tensor) -> Tensor:

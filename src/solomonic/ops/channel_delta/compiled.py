@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..jit import FAST, arrays, dot, in_parts, numbers, require, threads
-from ..sequence import Sequences
+from .call import ChannelDeltaCall
 
 F = np.float32
 CHUNK = 32
@@ -93,16 +93,8 @@ def _backward(parts, q, k, erase, decay, states, errors, dy, derrors, dlast, dq,
                             drow[i] = drow[i] * left if left != 0 else F(0)
 
 
-def channel_delta(
-    q: Tensor,
-    k: Tensor,
-    erase: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+def channel_delta(call: ChannelDeltaCall) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, erase, v, log_decay, state, sequences, _ = call
     (B, T, H, K), V = k.shape, v.shape[3]
     fits = q.shape == k.shape == erase.shape == log_decay.shape and v.shape == (B, T, H, V)
     expected = "q, k, erase and log_decay (B, T, H, K), v (B, T, H, V), state (B, H, V, K)"

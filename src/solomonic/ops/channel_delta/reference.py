@@ -9,19 +9,11 @@ y_t = S_t q_t
 import torch
 from torch import Tensor
 
-from ..sequence import Sequences
+from .call import ChannelDeltaCall
 
 
-def channel_delta(
-    q: Tensor,
-    k: Tensor,
-    erase: Tensor,
-    v: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+def channel_delta(call: ChannelDeltaCall) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, erase, v, log_decay, state, sequences, _ = call
     real = sequences.real()
     out, errors = [], []
     for t in range(v.shape[1]):

@@ -10,8 +10,9 @@ from .. import dispatch
 from ..precision import full_precision
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, fla, reference
+from .call import DeltaCall
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor | None, Tensor]]] = {
+BACKENDS: dict[str, Callable[[DeltaCall], tuple[Tensor, Tensor | None, Tensor]]] = {
     "reference": reference.gated_delta,
     "chunked": chunked.gated_delta,
     "compiled": dispatch.compiled_function(__name__, "gated_delta"),
@@ -55,4 +56,4 @@ def gated_delta(
         state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
     with full_precision(v.device):
         scan = choose("backend", backend or fastest(k, sequences, innovate), BACKENDS)
-        return scan(q, k, v, beta, log_decay, state, sequences, innovate)
+        return scan(DeltaCall(q, k, v, beta, log_decay, state, sequences, innovate))

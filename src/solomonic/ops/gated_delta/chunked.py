@@ -9,30 +9,21 @@ Letters: b batch, c chunk, t s rows of a chunk (Q of them), h head.
 import torch
 from torch import Tensor
 
-from ..chunks import cut, decays, rows
-from ..sequence import Sequences
+from ..chunks import carry_errors, cut, decays, rows
 from . import reference
+from .call import DeltaCall
 
 
-def gated_delta(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool = True,
-    chunk: int = 32,
-) -> tuple[Tensor, Tensor, Tensor]:
+def gated_delta(call: DeltaCall, chunk: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, beta, log_decay, state, sequences, _ = call
     T, V = v.shape[1], v.shape[3]
     if T == 1:
-        return reference.gated_delta(q, k, v, beta, log_decay, state, sequences)
+        return reference.gated_delta(call)
     if (real := sequences.real()) is not None:
         beta = beta * real[:, :, None]
         log_decay = log_decay * real[:, :, None]
     (q, k, v), (beta, log_decay), document = cut((q, k, v), (beta, log_decay), sequences, chunk)
-    C, Q = k.shape[1], k.shape[3]
+    Q = k.shape[3]
     decay, into, onward, keep = decays(log_decay, document)
     decay = decay * beta[..., None, :]  # b c h t s
     A = ((k @ k.mT) * decay).tril(-1) + torch.eye(Q, device=v.device)
@@ -42,10 +33,5 @@ def gated_delta(
     read = into[..., None] * q
     write = (onward * beta)[..., None] * k
 
-    out, errors = [], []
-    for c in range(C):
-        error = free[:, c] - response[:, c] @ state.mT
-        out.append(read[:, c] @ state.mT + attend[:, c] @ error)
-        errors.append(error)
-        state = keep[:, c, :, None, None] * state + error.mT @ write[:, c]
-    return rows(torch.stack(out, 1), T), rows(torch.stack(errors, 1), T), state
+    y, errors, state = carry_errors(free, response, read, attend, write, keep[..., None, None], state)
+    return rows(y, T), rows(errors, T), state

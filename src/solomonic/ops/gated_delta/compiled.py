@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, require, threads, whole_numbers
-from ..sequence import Sequences
+from .call import DeltaCall
 
 F = np.float32
 CHUNK = 32
@@ -117,16 +117,8 @@ def _backward(
                     dlog_decay[b, t, h] = faded
 
 
-def gated_delta(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+def gated_delta(call: DeltaCall) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, beta, log_decay, state, sequences, _ = call
     (B, T, H, K), V = k.shape, v.shape[3]
     fits = q.shape == k.shape and v.shape == (B, T, H, V) and beta.shape == log_decay.shape == (B, T, H)
     expected = "q and k (B, T, H, K), v (B, T, H, V), beta and log_decay (B, T, H), state (B, H, V, K)"

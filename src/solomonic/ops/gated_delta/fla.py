@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..sequence import Sequences
+from .call import DeltaCall
 
 LARGEST_KEY = 256
 
@@ -30,36 +31,19 @@ def refusal(k: Tensor, sequences: Sequences, innovate: bool) -> str | None:
     return None
 
 
-def gated_delta(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool,
-) -> tuple[Tensor, None, Tensor]:
+def gated_delta(call: DeltaCall) -> tuple[Tensor, None, Tensor]:
     """See `gated_delta`. ValueError for what `refusal` names."""
-    reason = refusal(k, sequences, innovate)
+    reason = refusal(call.k, call.sequences, call.innovate)
     if reason:
         raise ValueError(f"backend 'fla': {reason}; backend 'chunked' serves every call")
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule
 
-    return mapped(chunk_gated_delta_rule, q, k, v, beta, log_decay, state, sequences)
+    return mapped(chunk_gated_delta_rule, call)
 
 
-def mapped(
-    scan: Callable[..., tuple[Tensor, Tensor]],
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-) -> tuple[Tensor, None, Tensor]:
+def mapped(scan: Callable[..., tuple[Tensor, Tensor]], call: DeltaCall) -> tuple[Tensor, None, Tensor]:
     """What `scan`, which takes the arguments of their `chunk_gated_delta_rule`, gives, in our terms."""
+    q, k, v, beta, log_decay, state, sequences, _ = call
     if (real := sequences.real()) is not None:
         beta, log_decay = beta * real[:, :, None], log_decay * real[:, :, None]
     start = state.mT.contiguous()

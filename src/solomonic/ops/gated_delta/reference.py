@@ -8,19 +8,11 @@ y_t = S_t q_t
 import torch
 from torch import Tensor
 
-from ..sequence import Sequences
+from .call import DeltaCall
 
 
-def gated_delta(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    beta: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    innovate: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+def gated_delta(call: DeltaCall) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, beta, log_decay, state, sequences, _ = call
     real = sequences.real()
     out, errors = [], []
     for t in range(v.shape[1]):

@@ -6,6 +6,7 @@ from ..._utils.spelling import choose
 from ..precision import full_precision
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, reference
+from .call import KalmanCall
 
 BACKENDS = {"reference": reference.kalman, "chunked": chunked.kalman}
 
@@ -45,6 +46,5 @@ def kalman(
         h, u = v.new_zeros(B, H, k.shape[3], k.shape[3]), v.new_zeros(B, H, V, k.shape[3])
     h, u = h.float(), u.float()
     with full_precision(v.device):
-        return choose("backend", backend, BACKENDS)(
-            q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate
-        )
+        call = KalmanCall(q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate)
+        return choose("backend", backend, BACKENDS)(call)

@@ -14,29 +14,17 @@ import torch
 from torch import Tensor
 
 from ..chunks import cut, decays, rows
-from ..sequence import Sequences
 from . import reference
+from .call import KalmanCall
 from .chebyshev import solve
 from .reference import EPSILON, divisor
 
 
-def kalman(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    weight: Tensor,
-    mix: Tensor,
-    log_decay: Tensor,
-    h: Tensor,
-    u: Tensor,
-    sequences: Sequences,
-    iterations: int,
-    innovate: bool,
-    chunk: int = 32,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+def kalman(call: KalmanCall, chunk: int = 32) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate = call
     T, V = v.shape[1], v.shape[3]
     if T == 1:
-        return reference.kalman(q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate)
+        return reference.kalman(call)
     if (real := sequences.real()) is not None:
         weight = weight * real[:, :, None]
         log_decay = log_decay * real[:, :, None]

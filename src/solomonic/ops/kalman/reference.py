@@ -12,26 +12,15 @@ The innovation is v_t - exp(g_t) U_{t-1} (exp(g_t) H_{t-1} + l_t I)^-1 k_t. With
 import torch
 from torch import Tensor
 
-from ..sequence import Sequences
+from .call import KalmanCall
 from .chebyshev import RIDGE, solve
 
 EPSILON = 1e-6
 """What |H| is never below: an empty memory has a solution too, and what is weaker than this counts as empty."""
 
 
-def kalman(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    weight: Tensor,
-    mix: Tensor,
-    log_decay: Tensor,
-    h: Tensor,
-    u: Tensor,
-    sequences: Sequences,
-    iterations: int,
-    innovate: bool,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+def kalman(call: KalmanCall) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate = call
     real = sequences.real()
     out, errors = [], []
     for t in range(v.shape[1]):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from .. import dispatch
 from ..precision import full_precision
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, fla, reference
+from .call import SSDCall
 
 _compiled = dispatch.compiled_function(__name__, "ssd")
 
@@ -22,12 +22,12 @@ def _load_triton() -> ModuleType:
     return triton
 
 
-def _triton(*args: Any) -> tuple[Tensor, Tensor]:
-    result: tuple[Tensor, Tensor] = dispatch.required_triton(_load_triton, "chunked").ssd(*args)
+def _triton(call: SSDCall) -> tuple[Tensor, Tensor]:
+    result: tuple[Tensor, Tensor] = dispatch.required_triton(_load_triton, "chunked").ssd(call)
     return result
 
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+BACKENDS: dict[str, Callable[[SSDCall], tuple[Tensor, Tensor]]] = {
     "reference": reference.ssd,
     "chunked": chunked.ssd,
     "compiled": _compiled,
@@ -87,6 +87,6 @@ def ssd(
         state = log_decay.new_zeros(B, H, P, N)
     with full_precision(v.device):
         if scan in TAKE_STEP_AND_SKIP:
-            return scan(v, k, q, log_decay, state, sequences, step, skip)
-        y, state = scan(v if step is None else v * step[..., None], k, q, log_decay, state, sequences)
+            return scan(SSDCall(v, k, q, log_decay, state, sequences, step, skip))
+        y, state = scan(SSDCall(v if step is None else v * step[..., None], k, q, log_decay, state, sequences))
         return y if skip is None else y + v * skip[:, None], state

@@ -10,13 +10,13 @@ from torch.nn.functional import pad
 
 from ..chunks import kept
 from ..sequence import Sequences
+from .call import SSDCall
 
 GROUP = 64  # chunks whose states are carried by one (GROUP + 1)^2 product
 
 
-def ssd(
-    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences, chunk: int = 32
-) -> tuple[Tensor, Tensor]:
+def ssd(call: SSDCall, chunk: int = 32) -> tuple[Tensor, Tensor]:
+    v, k, q, log_decay, state, sequences, *_ = call
     B, T, H, P = v.shape
     if (real := sequences.real()) is not None:
         v = v * real[:, :, None, None]

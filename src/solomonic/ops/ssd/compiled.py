@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from ..chunks import LEAST_LOG
 from ..jit import FAST, arrays, compiled, dot, exp, in_parts, numbers, threads, whole_numbers
-from ..sequence import Sequences
 from ..tiles import Tiling
+from .call import SSDCall
 
 F = np.float32
 LEAST = F(LEAST_LOG)
@@ -198,17 +198,8 @@ def _close(parts, shape, log_decay, step, document, q, k, product, weight, chang
                 dskip[lane] = skipped
 
 
-def ssd(
-    v: Tensor,
-    k: Tensor,
-    q: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    step: Tensor | None = None,
-    skip: Tensor | None = None,
-    chunk: int = 32,
-) -> tuple[Tensor, Tensor]:
+def ssd(call: SSDCall, chunk: int = 32) -> tuple[Tensor, Tensor]:
+    v, k, q, log_decay, state, sequences, step, skip = call
     step = torch.ones_like(log_decay) if step is None else step
     skip = log_decay.new_zeros(v.shape[2]) if skip is None else skip
     if (real := sequences.real()) is not None:

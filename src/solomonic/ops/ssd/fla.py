@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..sequence import Sequences
+from .call import SSDCall
 
 
 def refusal(x: Tensor, sequences: Sequences) -> str | None:
@@ -24,28 +25,19 @@ def refusal(x: Tensor, sequences: Sequences) -> str | None:
     return None
 
 
-def ssd(
-    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
-) -> tuple[Tensor, Tensor]:
+def ssd(call: SSDCall) -> tuple[Tensor, Tensor]:
     """See `ssd`. ValueError for what `refusal` names."""
-    reason = refusal(v, sequences)
+    reason = refusal(call.v, call.sequences)
     if reason:
         raise ValueError(f"backend 'fla': {reason}; backend 'chunked' serves every call")
     from fla.ops.simple_gla import chunk_simple_gla
 
-    return mapped(chunk_simple_gla, v, k, q, log_decay, state, sequences)
+    return mapped(chunk_simple_gla, call)
 
 
-def mapped(
-    scan: Callable[..., tuple[Tensor, Tensor]],
-    v: Tensor,
-    k: Tensor,
-    q: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-) -> tuple[Tensor, Tensor]:
+def mapped(scan: Callable[..., tuple[Tensor, Tensor]], call: SSDCall) -> tuple[Tensor, Tensor]:
     """What `scan`, which takes the arguments of their `chunk_simple_gla`, gives, in our terms."""
+    v, k, q, log_decay, state, sequences, *_ = call
     if (real := sequences.real()) is not None:
         v, log_decay = v * real[:, :, None, None], log_decay * real[:, :, None]
     k, q = (x.repeat_interleave(v.shape[2] // x.shape[2], 2) for x in (k, q))

@@ -9,12 +9,11 @@ In the paper's letters: v = dt x, k = B, q = C, g = dt A. A document's first row
 import torch
 from torch import Tensor
 
-from ..sequence import Sequences
+from .call import SSDCall
 
 
-def ssd(
-    v: Tensor, k: Tensor, q: Tensor, log_decay: Tensor, state: Tensor, sequences: Sequences
-) -> tuple[Tensor, Tensor]:
+def ssd(call: SSDCall) -> tuple[Tensor, Tensor]:
+    v, k, q, log_decay, state, sequences, *_ = call
     heads = v.shape[2]
     k, q = (x.repeat_interleave(heads // x.shape[2], 2) for x in (k, q))
     document, real = sequences.document(), sequences.real()

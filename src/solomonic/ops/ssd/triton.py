@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..sequence import Sequences
 from ..triton import INTERPRETED, load, product, products_refusal, store, wide
+from .call import SSDCall
 
 LARGEST = 128  # of both dims of the state
 LOG2E = 1.4426950408889634  # G is in units of log 2: exp2 is what the hardware has
@@ -37,17 +37,9 @@ def refusal(v: Tensor, k: Tensor) -> str | None:
     return reason
 
 
-def ssd(
-    v: Tensor,
-    k: Tensor,
-    q: Tensor,
-    log_decay: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-    step: Tensor | None = None,
-    skip: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+def ssd(call: SSDCall) -> tuple[Tensor, Tensor]:
     """See `ssd`; v, k, q may be of any type that `refusal` does not name, the first decides. ValueError for others."""
+    v, k, q, log_decay, state, sequences, step, skip = call
     B, T, H = v.shape[:3]
     if reason := refusal(v, k):
         raise ValueError(f"backend 'triton': {reason}; backend 'chunked' serves every call")

@@ -6,6 +6,7 @@ from ..._utils.spelling import choose
 from ..precision import full_precision
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import reference, scan
+from .call import TrapezoidCall
 from .composition import compose
 from .rotation import phase, wrap
 
@@ -48,7 +49,8 @@ def trapezoid(
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
     state = x.new_zeros(batch, H, P, N) if state is None else state.float()
     with full_precision(x.device):
-        return choose("backend", backend, BACKENDS)(x, B, C, log_decay, step, mix, angle, state, sequences)
+        call = TrapezoidCall(x, B, C, log_decay, step, mix, angle, state, sequences)
+        return choose("backend", backend, BACKENDS)(call)
 
 
 __all__ = ["BACKENDS", "compose", "phase", "trapezoid", "wrap"]

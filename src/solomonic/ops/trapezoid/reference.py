@@ -11,21 +11,12 @@ first row of a document forgets h and the row before it.
 import torch
 from torch import Tensor
 
-from ..sequence import Sequences
+from .call import TrapezoidCall
 from .rotation import rotate
 
 
-def trapezoid(
-    x: Tensor,
-    B: Tensor,
-    C: Tensor,
-    log_decay: Tensor,
-    step: Tensor,
-    mix: Tensor,
-    angle: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-) -> tuple[Tensor, Tensor]:
+def trapezoid(call: TrapezoidCall) -> tuple[Tensor, Tensor]:
+    x, B, C, log_decay, step, mix, angle, state, sequences = call
     document, real = sequences.document(), sequences.real()
     h, wrote, out = state, _outer(x[:, 0], B[:, 0]), []
     for t in range(C.shape[1]):

@@ -19,20 +19,12 @@ from torch.nn.functional import pad
 
 from ..sequence import Sequences
 from ..ssd import ssd
+from .call import TrapezoidCall
 from .rotation import rotate_by, totals
 
 
-def trapezoid(
-    x: Tensor,
-    B: Tensor,
-    C: Tensor,
-    log_decay: Tensor,
-    step: Tensor,
-    mix: Tensor,
-    angle: Tensor,
-    state: Tensor,
-    sequences: Sequences,
-) -> tuple[Tensor, Tensor]:
+def trapezoid(call: TrapezoidCall) -> tuple[Tensor, Tensor]:
+    x, B, C, log_decay, step, mix, angle, state, sequences = call
     T, R = C.shape[1:3]
     total = totals(angle, sequences)
     cos, sin = (y[:, :, None] for y in (total.cos(), total.sin()))
