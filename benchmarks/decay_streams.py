@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from solomonic.training.fit import TrainConfig, fit
 
 from solomonic import LanguageModel, preset
 from solomonic.tasks.base import Batch, Task
+from solomonic.training.config import TrainConfig
+from solomonic.training.tasks import fit
 
 BLOCK = 16  # of the models: their window, and an entry of the store
 TRAINED_AT = 256

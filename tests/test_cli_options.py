@@ -148,7 +148,7 @@ def test_the_type_of_a_run_has_the_names_of_every_other(earlier, now, precision,
         seen.append((config.precision, cpu))
         raise ValueError("far enough")
 
-    monkeypatch.setattr("solomonic.training.run.build_accelerator", build)
+    monkeypatch.setattr("solomonic.training.text.build_accelerator", build)
     monkeypatch.chdir(tmp_path)
     for words in (["--precision", earlier], ["--dtype", now, "--device", "cpu"]):
         assert main(["train", "--out", "x", "--d-model", "16", "--n-layers", "1", *words]) == 2
