@@ -7,6 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from ..schema import DTYPES, SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import ExactIndex, Keys
 
+Ids = Collection[int]
+"""Of documents, or of entries."""
+IndexType = type[ExactIndex]
+
 
 class Unwritable(OSError):
     """The place of the store takes no more: a full disk, or a server that went away."""
@@ -65,7 +69,7 @@ class Engine(ABC):
         """The tokens of those of `entries` that are there."""
 
     @abstractmethod
-    def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
+    def scan(self, layer: int, documents: Ids, without: Ids = ()) -> Iterator[Keys]:
         """Batches of the keys of the documents' entries but for `without`, oldest first."""
 
     @abstractmethod
@@ -108,13 +112,7 @@ class Engine(ABC):
     def damage_warned_of(self) -> list[str]:
         return list(self._warned.values())
 
-    def index(
-        self,
-        layer: int,
-        documents: Collection[int],
-        without: Collection[int],
-        index_type: type[ExactIndex] = ExactIndex,
-    ) -> ExactIndex:
+    def index(self, layer: int, documents: Ids, without: Ids, index_type: IndexType = ExactIndex) -> ExactIndex:
         """An index over the keys of the documents' entries but for `without`: an `index_type`, unless the engine has its own."""
         index = index_type(self.schema[layer], DTYPES[self.schema.dtype])
         for keys in self.scan(layer, documents, without):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..schema import DTYPES, SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece, entry_id, log_admission
 from ..search.exact import ExactIndex, Keys
-from .base import Absent, Engine
+from .base import Absent, Engine, Ids, IndexType
 from .milvus_blobs import decode, encode, parts, seal
 from .milvus_index import MilvusIndex
 from .milvus_service import MOST, Row, Service
@@ -121,7 +121,7 @@ class MilvusEngine(Engine):
                     fetched[entry_id(document, block)] = tokens[:count]
         return fetched
 
-    def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
+    def scan(self, layer: int, documents: Ids, without: Ids = ()) -> Iterator[Keys]:
         unwanted = set(without)
         for document, body in self._bodies(documents).items():
             blocks = body["last"].get(str(layer), -1) // self.schema[layer].block + 1
@@ -183,13 +183,7 @@ class MilvusEngine(Engine):
                 intact &= count == self.service.count(self._keys(layer_schema.layer, head), f"document == {document}")
         return intact
 
-    def index(
-        self,
-        layer: int,
-        documents: Collection[int],
-        without: Collection[int],
-        index_type: type[ExactIndex] = ExactIndex,
-    ) -> "MilvusIndex":
+    def index(self, layer: int, documents: Ids, without: Ids, index_type: IndexType = ExactIndex) -> "MilvusIndex":
         return MilvusIndex(self, layer)
 
     def version(self) -> tuple[int, int]:

@@ -2,12 +2,12 @@
 
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from ..schema import SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import Keys
-from .base import Absent, Engine
+from .base import Absent, Engine, Ids
 
 NAMED: dict[str, "RamEngine"] = {}
 
@@ -83,7 +83,7 @@ class RamEngine(Engine):
             here = self._entries[layer]
             return {entry: here[entry] for entry in entries if entry in here}
 
-    def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
+    def scan(self, layer: int, documents: Ids, without: Ids = ()) -> Iterator[Keys]:
         wanted, unwanted = set(documents), set(without)
         with self._lock:
             entries = sorted(self._entries[layer].items(), key=lambda item: item[0])

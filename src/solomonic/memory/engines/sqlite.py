@@ -8,7 +8,7 @@ at the first search or, where a layer's take more room, into a mapped file (`map
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ import torch
 from ..schema import DTYPES, LayerSchema, SavePoint, StoredDocument, StoredTokens, StoreSchema, TextPiece
 from ..search.exact import ExactIndex, Keys
 from . import records
-from .base import Absent, Engine, Unfinished, Unwritable
+from .base import Absent, Engine, Ids, IndexType, Unfinished, Unwritable
 from .counts import orphans, text_sizes, token_sizes
 from .database import REPAIR, Broken, Database
 from .mapped import allocate
@@ -179,7 +179,7 @@ class DiskEngine(Engine):
                     fetched[row[0]] = tokens
         return fetched
 
-    def scan(self, layer: int, documents: Collection[int], without: Collection[int] = ()) -> Iterator[Keys]:
+    def scan(self, layer: int, documents: Ids, without: Ids = ()) -> Iterator[Keys]:
         schema, dtype = self.schema[layer], DTYPES[self.schema.dtype]
         wanted, unwanted = set(documents), set(without)
         if not wanted:
@@ -266,13 +266,7 @@ class DiskEngine(Engine):
                     total += path.stat().st_size
         return total
 
-    def index(
-        self,
-        layer: int,
-        documents: Collection[int],
-        without: Collection[int],
-        index_type: type[ExactIndex] = ExactIndex,
-    ) -> ExactIndex:
+    def index(self, layer: int, documents: Ids, without: Ids, index_type: IndexType = ExactIndex) -> ExactIndex:
         schema, folder = self.schema[layer], self.database.folder
         index = index_type(schema, DTYPES[self.schema.dtype], partial(allocate, folder))
         recorded = [self._counts.get(document) for document in documents]
