@@ -1,12 +1,37 @@
-"""Uninitialised memory is filled with NaN, so that a result which depends on it fails."""
+"""Uninitialised memory is filled with NaN, so that a result which depends on it fails.
+
+Where `SOLOMONIC_ALL_PACKAGES` is set, as in continuous integration, a test that is skipped because a package is missing fails.
+"""
 
 import os
+import re
 from contextlib import contextmanager
 
 import pytest
 import torch
 
 torch.set_num_threads(1)  # tests run side by side
+
+
+MISSING = re.compile(r"could not import|No module named|not installed|has __version__")
+
+
+def missing_fails(report):
+    """The report, failed where it says that a package is missing and none may be."""
+    reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+    if os.environ.get("SOLOMONIC_ALL_PACKAGES") and MISSING.search(reason):
+        report.outcome, report.longrepr = "failed", f"every package is expected here, got: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    return missing_fails((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return missing_fails((yield))
 
 
 @pytest.fixture(autouse=True)
