@@ -28,8 +28,9 @@ def add_model(command: argparse._ActionsContainer) -> None:
 
 def add_device(command: argparse._ActionsContainer) -> None:
     """--device and --threads."""
-    about = "cpu, or cuda, cuda:1, mps, ... (default: an accelerator if there is one)"
-    command.add_argument("--device", metavar="D", help=about)
+    command.add_argument(
+        "--device", metavar="D", help="cpu, or cuda, cuda:1, mps, ... (default: an accelerator if there is one)"
+    )
     add_threads(command)
 
 

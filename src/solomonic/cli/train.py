@@ -284,7 +284,9 @@ def _on_cpu(name: str | None) -> bool:
         return False
     where = device(name)
     if where.type != "cpu" and where.index is not None:
-        raise ValueError(f"--device: expected {where.type}, got {name!r}; CUDA_VISIBLE_DEVICES says which one")
+        raise ValueError(
+            f"--device: expected {where.type}, got {name!r}; the environment that starts a process says which one it has"
+        )
     return where.type == "cpu"
 
 
