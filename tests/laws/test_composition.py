@@ -11,12 +11,27 @@ from solomonic.mixers.bmojo import BMojoConfig
 from solomonic.mixers.mamba2 import Mamba2Config
 from solomonic.ops.composition import METHODS
 
-from .cases import MAMBA, MODEL_CASES, assert_close, assert_same_state, language_model, leaves, model_of, tokens
+from .cases import (
+    MAMBA,
+    MIXER_CASES,
+    MODEL_CASES,
+    assert_close,
+    assert_same_state,
+    language_model,
+    leaves,
+    model_of,
+    tokens,
+)
 
 LENGTHS = [9, 1, 22, 6]  # shorter and longer than every window; boundaries of no block
 UNBOUNDED = ["attention-default", "attention-grouped", "attention-all-settings-None", "transformer", "jamba"]
 BOUNDED = [case for case in MODEL_CASES if case not in UNBOUNDED]
-FIRST_LAYERS = {
+APPROXIMATE = ["gated_deltanet-default", "gated_deltanet2-default", "kda-default", "mamba3-default"]
+"""Composing in sequence is an approximation of the delta rule, whose transitions are no multiples of the identity, and of
+Mamba-3, whose first row after a seam has no row before it."""
+
+DEFAULTS = {case: MIXER_CASES[case] for case in BOUNDED if case.endswith("-default") and case not in APPROXIMATE}
+FIRST_LAYERS = DEFAULTS | {
     "mamba2": Mamba2Config(state_size=4, head_dim=8, n_groups=2),
     "window": AttentionConfig(window=5),
     "bmojo": BMojoConfig(fading=MAMBA, window=6, capacity=5, block=4),

@@ -18,6 +18,7 @@ def uri_of(engine: str, folder) -> str:
     if engine == "milvus":
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
         return f"milvus:{folder}.db"
+    assert engine == "disk", f"uri_of: no URI for the engine {engine!r}"
     return str(folder)
 
 
