@@ -43,23 +43,7 @@ from solomonic.data.tokenizer import Tokenizer
 from solomonic.inference.sessions import SessionFile
 
 SIZES = {"d_model": 16, "n_layers": 2, "window": 8, "capacity": 4, "state_size": 4}
-TINY = [
-    "--d-model",
-    "16",
-    "--n-layers",
-    "1",
-    "--window",
-    "4",
-    "--capacity",
-    "2",
-    "--state-size",
-    "4",
-    "--length",
-    "16",
-    "--batch-size",
-    "2",
-    "--cpu",
-]
+TINY = "--d-model 16 --n-layers 1 --window 4 --capacity 2 --state-size 4 --length 16 --batch-size 2 --cpu".split()
 
 
 @dataclass
@@ -222,7 +206,7 @@ def _rows(store: Path) -> Any:
 
 def _add() -> Case:
     store = Path("added").resolve()
-    words = ["memory", "add", "0.txt", "1.txt", "2.txt", "--model", "M", "--device", "cpu", "--store"]
+    words = "memory add 0.txt 1.txt 2.txt --model M --device cpu --store".split()
     return Case("memory-add", [*words, str(store)], store, lambda: _gone(store), lambda: _rows(store))
 
 
@@ -231,7 +215,7 @@ def _forget() -> Case:
 
     def begin() -> None:
         if not full.exists():
-            words = ["memory", "add", "0.txt", "1.txt", "2.txt", "3.txt", "--model", "M", "--device", "cpu", "--store"]
+            words = "memory add 0.txt 1.txt 2.txt 3.txt --model M --device cpu --store".split()
             with redirect_stdout(io.StringIO()):
                 assert solomonic_main([*words, str(full)]) == 0
         _gone(store)
@@ -241,7 +225,7 @@ def _forget() -> Case:
         raw = b"".join(p.read_bytes() for p in sorted(store.iterdir()))
         return _rows(store), b"1: 59 times" in raw, b"2: 59 times" in raw
 
-    words = ["memory", "forget", "--document", "1.txt", "--document", "2.txt", "--store"]
+    words = "memory forget --document 1.txt --document 2.txt --store".split()
     said = (0, 2)  # that there is nothing of that name, where all but the end was done before the kill
     return Case("memory-forget", [*words, str(store)], store, begin, result, codes=said)
 
@@ -256,7 +240,7 @@ def _generate() -> Case:
         SessionFile(session, model).load()
         return {name: x.tolist() for name, x in load_file(session).items()}
 
-    words = ["generate", "M", "hello", "--max-tokens", "40", "--temperature", "0", "--device", "cpu", "--session"]
+    words = "generate M hello --max-tokens 40 --temperature 0 --device cpu --session".split()
     return Case("generate", [*words, str(session)], session, lambda: _gone(session), result, repeats=True)
 
 

@@ -20,24 +20,9 @@ from solomonic.mixers.mamba2 import Mamba2Config
 from solomonic.ops.sequence import fresh
 
 CPU = torch.device("cpu")
-SMALL = [
-    "--lengths",
-    "16",
-    "--seconds",
-    "0.01",
-    "--d-model",
-    "32",
-    "--n-layers",
-    "1",
-    "--window",
-    "8",
-    "--capacity",
-    "4",
-    "--state-size",
-    "4",
-    "--device",
-    "cpu",
-]
+SMALL = (
+    "--lengths 16 --seconds 0.01 --d-model 32 --n-layers 1 --window 8 --capacity 4 --state-size 4 --device cpu".split()
+)
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -15,38 +15,8 @@ from solomonic.training import rows as text
 
 from . import cases, command
 
-WORDS = [
-    "train",
-    "d.txt",
-    "--model",
-    "bmojo",
-    "--d-model",
-    "16",
-    "--n-layers",
-    "1",
-    "--window",
-    "4",
-    "--capacity",
-    "2",
-    "--state-size",
-    "4",
-    "--length",
-    "16",
-]
-WORDS += [
-    "--batch-size",
-    "2",
-    "--cpu",
-    "--eval-tokens",
-    "64",
-    "--steps",
-    "4",
-    "--save-every",
-    "2",
-    "--eval-every",
-    "4",
-    "--out",
-]
+WORDS = "train d.txt --model bmojo --d-model 16 --n-layers 1 --window 4 --capacity 2 --state-size 4 --length 16".split()
+WORDS += "--batch-size 2 --cpu --eval-tokens 64 --steps 4 --save-every 2 --eval-every 4 --out".split()
 
 
 @pytest.fixture(scope="module")

@@ -109,7 +109,7 @@ def search(args: argparse.Namespace) -> int:
         attached = Attached(model, store, k=args.k, watch=heard)
         gain = warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         with torch.inference_mode():
-            attached(tokens[None].to(model.embedding.weight.device))
+            attached(tokens[None].to(model.device))
         asked = {"store": args.store, "model": args.model, "text": " ".join(args.text), "lookup_gain": gain}
         if write_json(args.json, lambda: asked | {"passages": heard.passages(args.count)}):
             print(heard.table(args.count))

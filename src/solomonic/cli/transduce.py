@@ -139,7 +139,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
                 "of_them_in_train": sum(test[i].text in seen for i in asked),
                 "chance": 1 / len(labels),
                 "majority": sum(test[i].label == commonest for i in asked) / max(len(asked), 1),
-                "device": str(model.embedding.weight.device),
+                "device": str(model.device),
                 "versions": {"solomonic": __version__, "torch": torch.__version__},
                 "complete": complete,
                 "ways": {way: _summary(answers, test, asked, way, held[way]) for way in ways},

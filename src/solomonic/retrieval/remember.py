@@ -112,7 +112,7 @@ def remember(
         writing.append(data[writing.document.text :])
         rest = tokens[at:].split(CHUNK) if at < len(tokens) else ()
         for count, part in enumerate(rest, 1):
-            _, state = reader(part[None].to(attached.embedding.weight.device), state)
+            _, state = reader(part[None].to(attached.device), state)
             if count % EVERY == 0:
                 writing.save(saved(reader, state))
             report(int(spans.edges[at + len(part)] - spans.edges[at]))
@@ -131,7 +131,7 @@ def lookup_gain(model: LanguageModel, layers: Collection[int] | None = None) -> 
     that can.
     ValueError for a model or a layer without an eidetic memory.
     """
-    device, random = model.embedding.weight.device, torch.Generator().manual_seed(0)
+    device, random = model.device, torch.Generator().manual_seed(0)
     tokens = torch.randint(model.config.vocab_size, (ROWS, LENGTH), generator=random).to(device)
     with open_store("ram:", store_schema(model, layers, "float32"), write=True) as store, torch.inference_mode():
         attached = Attached(model, store, k=FOUND)
@@ -225,7 +225,7 @@ def resumed(reader: Attached, writing: DocumentWriter) -> State | None:
     reader.restore({name.removeprefix("reader."): t for name, t in tensors.items() if name.startswith("reader.")})
     like = reader.model.init_state(1, 0, "meta")
     named = iter(f"model.{name}" for name, _ in state_tensors(like))
-    device = reader.model.embedding.weight.device
+    device = reader.model.device
     return map_state(lambda _: tensors[next(named)].to(device), like)
 
 

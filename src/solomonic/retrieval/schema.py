@@ -67,7 +67,7 @@ def _scores_of_own_texts(model: LanguageModel, layers: Sequence[int]) -> dict[in
     state: State | None = None
     with torch.inference_mode():
         for at in range(LENGTH):
-            logits, state = model(tokens.to(model.embedding.weight.device), state)
+            logits, state = model(tokens.to(model.device), state)
             p = logits[:, -1].cpu().double().softmax(-1)
             if not p.isfinite().all():
                 raise ValueError("expected finite logits, got others; the model's weights are damaged")
@@ -83,7 +83,7 @@ def _scores(model: LanguageModel, layers: Sequence[int], text: Tensor) -> dict[i
     state: State | None = None
     with torch.inference_mode():
         for part in text[None].split(CALL, 1):
-            _, state = model(part.to(model.embedding.weight.device), state)
+            _, state = model(part.to(model.device), state)
             for i in layers:
                 recent = rank(ring_scores(state["layers"][i]["attention"])[0])
                 scores[i].append(recent[-min(part.shape[1], len(recent)) :].cpu())

@@ -245,7 +245,7 @@ class Transducer:
         model, steps = self._copy, self.settings.steps if near else 0
         model.load_state_dict(self.model.state_dict())
         parts = [self._example(self.train[row]) for row in near]
-        device, longest = model.embedding.weight.device, max((len(a) + len(b) for a, b in parts), default=0)
+        device, longest = model.device, max((len(a) + len(b) for a, b in parts), default=0)
         tokens = torch.zeros(len(parts), longest, dtype=torch.int64)
         scored = torch.zeros(len(parts), longest, dtype=torch.bool)
         for row, (question, answer) in enumerate(parts):

@@ -67,7 +67,7 @@ def _scored_reading(
 ) -> Iterator[tuple[Session, list[Scored]]]:
     """Read prompt p but for its last token: after every step the session, and the tokens of the step with their scores."""
     prompt, before, text = question.prompts[p], question.offsets[p], tokenizer.stream()
-    session, device, begins = Session().then(prompt), model.embedding.weight.device, len(text(prompt[0]))
+    session, device, begins = Session().then(prompt), model.device, len(text(prompt[0]))
     yield session, [Scored(prompt[0], None, (), -before)]
     chunk = max(1, min(CHUNK // 4, LOGITS // model.config.vocab_size))
     for start in range(0, len(prompt) - 1, chunk):
