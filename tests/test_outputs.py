@@ -190,9 +190,9 @@ def test_writers_of_one_file_never_tear_it(there):
 
 def test_a_file_that_a_sweep_has_locked_before_its_writer_is_not_written_to(there, monkeypatch):
     """A sweep that comes between making and locking a file takes it away; its writer begins another."""
-    from solomonic._utils import files
+    from solomonic._utils import locks
 
-    swept, lock = [], files._try_lock
+    swept, lock = [], locks.try_lock
 
     def late(handle):
         if swept:
@@ -200,7 +200,7 @@ def test_a_file_that_a_sweep_has_locked_before_its_writer_is_not_written_to(ther
         swept.extend(there.glob(".*.partial"))
         return False
 
-    monkeypatch.setattr(files, "_try_lock", late)
+    monkeypatch.setattr(locks, "try_lock", late)
     with replacing("file") as partial:
         assert partial.resolve() != swept[0].resolve()
         swept[0].unlink()

@@ -1,6 +1,5 @@
 """What one process has written, another reads: every engine that is not this process's own memory."""
 
-import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +53,7 @@ def test_a_second_process_reads_and_changes_what_the_first_wrote(tmp_path):
 
 def test_milvus_lite_is_of_one_process_at_a_time_and_says_so(tmp_path, capsys):
     pytest.importorskip("milvus_lite")
+    fcntl = pytest.importorskip("fcntl")
     uri = uri_of("milvus", tmp_path / "store")
     with opened(uri) as one, opened(f"milvus:{tmp_path}/../{tmp_path.name}/store.db", write=False) as other:
         put(one, "a", 0)

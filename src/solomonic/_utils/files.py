@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole or not at all, and locks that end with their process."""
+"""Files that are replaced as a whole or not at all, and the right to change one, which ends with its process."""
 
 import errno
 import os
@@ -11,10 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system: writers are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from . import locks
 
 PARTIAL, LOCK = ".partial", ".lock"
 
@@ -119,7 +116,7 @@ def sweep(folder: str | Path, name: str | None = None) -> None:
         with suppress(OSError):
             handle = os.open(path, os.O_RDWR)
             try:
-                if _try_lock(handle):
+                if locks.try_lock(handle):
                     os.unlink(path)
             finally:
                 os.close(handle)
@@ -137,7 +134,7 @@ def locked(path: str | Path, doing: str, folder: bool = False) -> Iterator[None]
     if folder:
         made = _first_missing(path)
         path.mkdir(parents=True, exist_ok=True)
-    if fcntl is None or (not folder and _is_streamed(path)):
+    if not locks.AVAILABLE or (not folder and _is_streamed(path)):
         yield
         return
     name = path / LOCK if folder else path.with_name(_partial(path.name)[:-1] + LOCK)
@@ -203,12 +200,12 @@ def _lock(name: Path, path: Path, doing: str) -> int:
     while True:
         handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not _try_lock(handle):
-                who = os.read(handle, 20).decode("ascii", "replace").strip()
-                raise ValueError(f"{path}: process {who or '?'} is {doing}; wait for it, or name another path")
+            if not locks.try_lock(handle):
+                raise ValueError(
+                    f"{path}: process {locks.holder(handle)} is {doing}; wait for it, or name another path"
+                )
             if _same(handle, name):  # or whoever held it has just taken the file away
-                os.truncate(handle, 0)
-                os.write(handle, f"{os.getpid()}\n".encode())
+                locks.sign(handle)
                 return handle
         except BaseException:
             os.close(handle)
@@ -221,7 +218,7 @@ def _begin(target: Path) -> tuple[Path, int]:
     while True:
         partial = target.with_name(_partial(target.name) + secrets.token_hex(8) + PARTIAL)
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if _try_lock(handle) and _same(handle, partial):  # or a sweep has taken it between the two lines
+        if locks.try_lock(handle) and _same(handle, partial):  # or a sweep has taken it between the two lines
             return partial, handle
         os.close(handle)
 
@@ -229,17 +226,6 @@ def _begin(target: Path) -> tuple[Path, int]:
 def _partial(name: str) -> str:
     """How the unfinished files of `name` begin."""
     return "." + os.fsdecode(os.fsencode(name)[:200]) + "."
-
-
-def _try_lock(handle: int) -> bool:
-    """False where another process has the lock. True too where the file system knows no locks."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
-    return True
 
 
 def _same(handle: int, path: Path) -> bool:

@@ -1,10 +1,11 @@
 """The lock of the one writer of a store on the disk; the end of its process releases it, however it ends."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ..._utils import locks
 
 
 @contextmanager
@@ -16,10 +17,8 @@ def shared_lock(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is writing to this store; wait for it") from None
+        if not locks.try_lock(handle, shared=True):
+            raise ValueError(f"{folder}: another process is writing to this store; wait for it")
         yield
     finally:
         os.close(handle)
@@ -28,15 +27,12 @@ def shared_lock(folder: Path) -> Iterator[None]:
 def hold(path: Path) -> int:
     """Take the lock, until the handle is closed or the process ends. ValueError if another process has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        who = os.read(handle, 20).decode("ascii", "replace").strip()
+    if not locks.try_lock(handle):
+        who = locks.holder(handle)
         os.close(handle)
         raise ValueError(
-            f"{path.parent}: process {who or '?'} is writing to this store; there is one writer at a time, readers as "
-            "many as you like"
-        ) from None
-    os.truncate(handle, 0)
-    os.write(handle, f"{os.getpid()}\n".encode())
+            f"{path.parent}: process {who} is writing to this store; there is one writer at a time, readers as many as "
+            "you like"
+        )
+    locks.sign(handle)
     return handle
