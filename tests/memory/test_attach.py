@@ -8,8 +8,11 @@ import torch
 from solomonic import LanguageModel
 from solomonic.memory import open_store
 from solomonic.mixers.bmojo import BMojoConfig
+from solomonic.ops.memory_attention import memory_attention
+from solomonic.ops.memory_attention.call import Stored
 from solomonic.ops.memory_attention.state import kept_positions, memory_positions
-from solomonic.retrieval.attach import Attached
+from solomonic.ops.sequence import fresh
+from solomonic.retrieval.attach import SHARPEST, Attached
 from solomonic.retrieval.clock import CLOCKS, changes
 from solomonic.retrieval.schema import store_schema
 
@@ -90,6 +93,34 @@ def test_what_is_newest_alone_is_found_however_the_input_is_cut(case):
     assert_close(near[:, :20], whole[:, :20], "logits")
     for cut in CUTS:
         assert_close(got(cut, newest=20), near, "logits")
+
+
+def test_sharpness_moves_weight_to_the_best_and_leaves_that_of_the_store():
+    """Twice as sharp, a weight is as its square among the found ones of a head, and they weigh as much together."""
+    q, key, value = torch.randn(2, 3, 4, 6), torch.randn(2, 3, 5, 2, 6), torch.randn(2, 3, 5, 2, 6)
+    visible, weights = torch.rand(2, 3, 5) < 0.7, {}
+    visible[0, 0] = False
+    bias = torch.randn(2, 3, 5)
+    for sharpness in (1.0, 2.0, SHARPEST):
+        stored = Stored(q, key, value, bias, visible, lambda w, s=sharpness: weights.__setitem__(s, w), sharpness)
+        k, v = (torch.zeros(2, 3, 2, 6) for _ in range(2))
+        memory_attention(q, k, v, None, fresh(2, 3), window=3, block=3, stored=stored)
+    as_trained, twice, sharpest = weights.values()
+    together = as_trained.sum(-1)
+    assert together[0, 0].max() == 0 and together[1].min() > 0
+    assert_close(
+        twice, together[..., None] * as_trained**2 / (as_trained**2).sum(-1, keepdim=True).clamp_min(1e-9), "2"
+    )
+    assert_close(sharpest.sum(-1), together, "all")
+    assert_close(sharpest.amax(-1), together, "the best")
+
+
+def test_sharpness_is_a_number_above_nothing():
+    model = model_of("learned")
+    with open_store("ram:", store_schema(model), write=True) as store:
+        for sharpness in (0, -1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="sharpness: expected a number above 0, and 1000 at most"):
+                Attached(model, store, sharpness=sharpness)
 
 
 @pytest.mark.parametrize("options", [{"newest": 0, "own": 1}, {"newest": 20}])

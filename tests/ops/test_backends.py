@@ -338,7 +338,8 @@ def test_a_step_is_chosen_where_nothing_is_differentiated(monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("length", [1, 19])
-def test_memory_attention_with_a_store(length, kind, engine):
+@pytest.mark.parametrize("sharpness", [1.0, 2.5])
+def test_memory_attention_with_a_store(sharpness, length, kind, engine):
     sequences = sequences_of(kind, BATCH, length)
     state = history(sequences, kind, 4, 2, 6, 6, 6, 4, 5)
     visible = torch.rand(BATCH, length, 9) < 0.4
@@ -346,7 +347,7 @@ def test_memory_attention_with_a_store(length, kind, engine):
 
     def call(*arguments, backend):
         *inputs, q, key, value, bias, sequences = arguments
-        stored = Stored(q, key, value, bias, visible, lambda weight: weights.append(weight.detach()))
+        stored = Stored(q, key, value, bias, visible, lambda weight: weights.append(weight.detach()), sharpness)
         q, k, v, qf, kf, vf, score = inputs
         options = {"window": 6, "fading": (qf, kf, vf), "span": 6, "score": score, "capacity": 5, "block": 4}
         y, _ = memory_attention(q, k, v, state, sequences, admit=True, stored=stored, backend=backend, **options)

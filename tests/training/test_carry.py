@@ -17,7 +17,7 @@ def test_a_carried_state_costs_little_on_text_read_from_nothing(model, tmp_path)
     """Bits a byte of held-out rows of 1, 4 and 32 times the training length, with `--carry` and without, the mean of three
     seeds, of which one alone may be 0.07 off.
 
-    0.045 and 0.07 more at most where it was measured; 0.10 where rows read on in one place without end, and 0.30 of the
+    0.01 to 0.07 less where it was measured; 0.10 more where the steps follow one another in one place, and 0.30 of the
     published layer where no row ever begins anew: its slots are full of keys of weights that it no longer has.
     """
     gaps = []
@@ -31,4 +31,4 @@ def test_a_carried_state_costs_little_on_text_read_from_nothing(model, tmp_path)
         alone, carried = scores
         assert alone.keys() == carried.keys() == {"64", "256", "2048"}
         gaps.append([carried[length] - alone[length] for length in alone])
-    assert all(sum(gap) / 3 < 0.12 for gap in zip(*gaps, strict=True)), gaps
+    assert all(sum(gap) / 3 < 0.04 for gap in zip(*gaps, strict=True)), gaps

@@ -70,17 +70,30 @@ def test_carried_rows_go_on_where_they_ended(tmp_path):
 
 
 def test_carried_rows_begin_at_another_place_in_time(tmp_path):
-    """After `carry` steps or fewer, in a segment of its own; elsewhere a row goes on where it ended."""
-    values = np.arange(4000)
-    rows = Rows(TokenizedText(values, np.array([0]), 4000), 8, 3, seed=0, carry=5)
-    first = np.stack([rows.batch(step).tokens[:, 0] for step in range(rows.epoch)], 1)
-    segment = np.stack([rows.batch(step).segments[:, 0] for step in range(rows.epoch)], 1)
-    on = np.diff(first) == 8
-    assert ((np.diff(segment) == 0) == on).all() and ((np.diff(segment) > 0) == ~on).all()
-    for row in on:
-        lengths = [len(run) for run in "".join("x" if one else " " for one in row).split()]
-        assert max(lengths) == 4 and lengths.count(4) > 0.7 * len(lengths)
-    assert len({*first.ravel()}) == first.size
+    """After `carry` steps of a lane or fewer, in a segment of its own; elsewhere a row goes on where it ended."""
+    values = np.arange(16_000)
+    rows = Rows(TokenizedText(values, np.array([0]), 16_000), 8, 3, seed=0, carry=5)
+    assert rows.lanes == 16 and [rows.begins(s) for s in range(40)] == [s < 16 for s in range(40)]
+    every, lengths = [], []
+    for lane in range(rows.lanes):
+        steps = [step for step in range(rows.epoch) if rows.lane(step) == lane]
+        assert steps == list(range(lane, rows.epoch, 16))
+        first, segment = (np.stack([rows.batch(step)[i][:, 0] for step in steps], 1) for i in (0, 2))
+        on = np.diff(first) == 8
+        assert ((np.diff(segment) == 0) == on).all() and ((np.diff(segment) > 0) == ~on).all()
+        for row in on:
+            lengths += [len(run) for run in "".join("x" if one else " " for one in row).split()]
+        every.append(first.ravel())
+    assert lengths.count(4) > 0.7 * len(lengths)  # of others some are cut, and some follow one another by chance
+    every = np.concatenate(every)
+    assert len({*every}) == every.size == 3 * rows.epoch
+
+
+def test_lanes_are_as_long_as_a_row_is_carried(tmp_path):
+    tokens = prepared(tmp_path).train
+    for carry, lanes in ((0, 1), (1, 10), (3, 3), (10, 1), (1000, 1)):
+        rows = Rows(tokens, 4, 2, seed=0, carry=carry)
+        assert rows.epoch == 10 and rows.lanes == lanes
 
 
 def test_rows_are_a_function_of_seed_and_step(tmp_path):

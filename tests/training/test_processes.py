@@ -34,7 +34,7 @@ def test_losses_of_two_processes_are_those_of_one(alone, tmp_path, how):
     assert process.returncode == 0, said
     assert losses(tmp_path / "out") == pytest.approx(expected, abs=1e-5)
     tensors, _ = checkpoint(tmp_path / "out")
-    assert tensors["run.state.position"].shape == (4,)
+    assert tensors["run.0.state.position"].shape == (4,)
 
 
 def test_two_shards_go_on_where_one_process_stopped(alone, tmp_path):

@@ -60,14 +60,16 @@ def test_stopped_and_resumed_equals_uninterrupted(text, tmp_path, words, monkeyp
 
 
 def logged(out):
-    """tag -> steps, of every record in TensorBoard's files."""
+    """tag -> steps, of every record in TensorBoard's files, in the order in which they were written."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     found = {}
-    for path in sorted((out / "run" / "logs").glob("events*")):
-        for event in EventFileLoader(str(path)).Load():
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append(event.step)
+    paths = (out / "run" / "logs").glob("events*")
+    for event in sorted(
+        (event for path in paths for event in EventFileLoader(str(path)).Load()), key=lambda event: event.wall_time
+    ):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append(event.step)
     return found
 
 
@@ -177,9 +179,12 @@ def test_micro_batches_change_the_losses_by_rounding(text, tmp_path, words):
 
 
 def test_carried_state_changes_what_is_learnt_and_is_in_the_checkpoint(text, tmp_path):
-    assert train(text, tmp_path / "carried", "--carry") == 0
-    tensors, _ = checkpoint(tmp_path / "carried")
-    assert tensors["run.state.position"].shape == (4,) and tensors["run.state.position"].max() > 16
+    for carry in ("1", "1000"):
+        assert train(text, tmp_path / carry, "--carry", carry) == 0
+    one_row, (tensors, _) = checkpoint(tmp_path / "1")[0], checkpoint(tmp_path / "1000")
+    assert tensors["run.0.state.position"].shape == (4,) and tensors["run.0.state.position"].max() > 16
+    assert {name for name in one_row if name.endswith("state.position")} > {"run.0.state.position"}  # a state a lane
+    assert max(x.max() for name, x in one_row.items() if name.endswith("state.position")) == 16
 
 
 def test_carrying_full_attention_is_refused(text, tmp_path, capsys):

@@ -73,6 +73,13 @@ def add_memory(command: argparse.ArgumentParser) -> None:
         help="rate at which stored tokens fade, by the store's clock (default 0)",
     )
     command.add_argument(
+        "--sharpness",
+        type=real(1000, 0.001),
+        default=1.0,
+        metavar="S",
+        help="how many times as far apart the logits are of what is found; above 1 the best gets more (default 1)",
+    )
+    command.add_argument(
         "--hedge", action="store_true", help="mix with the model alone, and with --rate 0, by how well each predicts"
     )
 
@@ -114,10 +121,10 @@ def remembering(
         check_found(model, args.k)
         heard = Heard(store) if explain else None
         reader: Any  # it is called as a model is
-        attached = Attached(model, store, k=args.k, rate=args.rate, watch=heard)
+        attached = Attached(model, store, k=args.k, rate=args.rate, sharpness=args.sharpness, watch=heard)
         warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         if args.hedge:
-            fresh = [Attached(model, store, k=args.k, watch=heard)] if args.rate else []
+            fresh = [Attached(model, store, k=args.k, sharpness=args.sharpness, watch=heard)] if args.rate else []
             reader = Hedged([model, *fresh, attached])
             yield reader
         elif name is None:

@@ -101,7 +101,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         const=CARRY,
         default=0,
         metavar="N",
-        help=f"carry the state from row to row, N steps on in one place (default {CARRY}), then begin at another",
+        help=f"carry the state from row to row, N rows on in one place (default {CARRY}), then begin at another",
     )
     how.add_argument(
         "--lookup",

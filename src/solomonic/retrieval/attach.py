@@ -24,6 +24,8 @@ from .clock import DocumentClock
 from .layer import LONGEST, MOST, LayerStore, Passage
 from .schema import storing_layers
 
+SHARPEST = 1000
+
 
 class Attached:
     """`model` with `store`: it is called as the model is, and serves wherever a model serves that is not trained.
@@ -31,6 +33,8 @@ class Attached:
     k: tokens that each head finds for each query, 0 for a store that is written and never read.
     rate: how much a stored token's logit falls in a unit of the store's clock (`memory.Store`); docs/decay.md measures it.
     offset: added to the logit of every stored token; below 0 where a model attends too much to the store.
+    sharpness: how many times as far apart the logits are of what a query found. What it gives to the store as a whole stays
+        as it is; above 1 more of it goes to the best, as a store wants that has more to confuse than a row of training.
     only: ids of documents to find tokens of, None for all.
     own: the document in the store that the state is of, if any: tokens that a query sees already are not found again.
     newest: only the last so many tokens of `own` before the block are found, without the store's index; None for all.
@@ -50,6 +54,7 @@ class Attached:
         k: int = 4,
         rate: float = 0.0,
         offset: float = 0.0,
+        sharpness: float = 1.0,
         only: Collection[int] | None = None,
         own: int | None = None,
         newest: int | None = None,
@@ -60,6 +65,8 @@ class Attached:
     ):
         if type(k) is not int or not 0 <= k <= MOST:
             raise ValueError(f"k: expected a whole number from 0 to {MOST}, got {k!r}")
+        if not 0 < sharpness <= SHARPEST:
+            raise ValueError(f"sharpness: expected a number above 0, and {SHARPEST} at most, got {sharpness!r}")
         if newest is not None and (type(newest) is not int or newest < 1):
             raise ValueError(f"newest: expected a whole number >= 1, or None, got {newest!r}")
         if newest is not None and own is None and writing is None:
@@ -69,7 +76,7 @@ class Attached:
         if store.schema.model != fingerprint(model):
             raise ValueError("store: expected one of this model, got one of another; make one, or use its own model")
         self.model, self.store, self.k, self.rate, self.only = model, store, k, rate, only
-        self.offset, self.newest, self.watch = offset, newest, watch
+        self.offset, self.sharpness, self.newest, self.watch = offset, sharpness, newest, watch
         self._begin(own, writing, spans, clock)
 
     def write(self, writing: DocumentWriter, spans: Callable[[Tensor], Tensor] | None = None, k: int = 0) -> "Attached":

@@ -131,7 +131,7 @@ class LayerStore:
         if attached.offset:
             bias = bias + attached.offset
         watch = None if attached.watch is None else self._watcher(attached.watch, token_ids, T)
-        return Stored(q, tokens.key.to(q), tokens.value.to(q), bias.to(q.device), visible, watch)
+        return Stored(q, tokens.key.to(q), tokens.value.to(q), bias.to(q.device), visible, watch, attached.sharpness)
 
     def _watcher(
         self, watch: Callable[[list[Passage]], None], token_ids: list[int], length: int

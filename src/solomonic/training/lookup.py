@@ -44,6 +44,11 @@ class LookupRows:
         self.warm = min(max(WARM_STEPS, round(WARM * steps)), steps // 3)
         self.symbols = np.setdiff1d(np.arange(vocab_size), [end])
 
+    lanes = 1
+
+    def lane(self, step: int) -> int:
+        return 0
+
     def begins(self, step: int) -> bool:
         return True
 

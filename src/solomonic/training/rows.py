@@ -148,6 +148,10 @@ def _content(folder: Path) -> dict[str, Any]:
     return content
 
 
+LANES = 16
+"""Places that rows with `carry` read in by turns, at most."""
+
+
 class RowBatch(NamedTuple):
     """tokens, targets, segments (B, T) int64; may_see[i, j] (B, B) bool: whether row i finds tokens of row j, None for none."""
 
@@ -161,9 +165,11 @@ class Rows:
     """The batch of each step: B rows of T tokens, and the tokens after each of them.
 
     Documents follow one another in an order that every epoch draws anew. Without `carry` the rows are cut from it and
-    shuffled. With `carry`, row b of step s + 1 goes on where row b of step s ended, for that many steps, so that a state
-    can be carried; then it begins at another position. The first step of an epoch begins anew. Segments, which grow along
-    a row, number the documents and their parts after such a jump: a state is carried no further.
+    shuffled. With `carry`, the steps take turns in `lanes`: row b of a step goes on where row b of the step before
+    in its lane ended, for `carry` steps of the lane, so that a state can be carried; then it begins at another position.
+    Steps that follow one another so read in different places, as shuffled rows do: in one lane they do not, and what is
+    learnt is worse, with a state and without (docs/log.md). The first step of a lane in an epoch begins anew. Segments,
+    which grow along a row, number the documents and their parts after such a jump: a state is carried no further.
     """
 
     def __init__(self, tokens: TokenizedText, length: int, batch_size: int, seed: int, carry: int = 0):
@@ -175,19 +181,28 @@ class Rows:
                 f"expected text of {(batch_size + 1) * length:,} tokens or more, for {batch_size:,} rows of {length:,}, "
                 f"got {count:,}; pass more text, or a smaller length or batch"
             )
+        self.lanes = max(1, min(LANES, self.epoch // carry)) if carry else 1
         self.sizes = np.diff(np.append(tokens.starts, count))
         self._order = lru_cache(2)(self._draw)
 
+    def lane(self, step: int) -> int:
+        """Which of the `lanes` the step is of; each has a state of its own."""
+        return step % self.epoch % self.lanes
+
     def begins(self, step: int) -> bool:
-        """Whether no row of this step goes on from the step before."""
-        return not self.carry or step % self.epoch == 0
+        """Whether no row of this step goes on from the step before in its lane."""
+        return not self.carry or step % self.epoch < self.lanes
 
     def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
         """The rows `rows` of the batch of step 0, 1, ..."""
         documents, offsets, shift, row, stretch = self._order(step // self.epoch)
         step %= self.epoch
         numbers = np.arange(self.batch_size)[rows]
-        index = numbers * self.epoch + step if self.carry else step * self.batch_size + numbers
+        if self.carry:
+            before = sum(len(range(lane, self.epoch, self.lanes)) for lane in range(step % self.lanes))
+            index = numbers * self.epoch + before + step // self.lanes
+        else:
+            index = step * self.batch_size + numbers
         position = shift + row[index, None] * self.length + np.arange(self.length + 1)
         document = offsets.searchsorted(position, side="right") - 1
         tokens = self.tokens.values[self.tokens.starts[documents[document]] + position - offsets[document]].astype(

@@ -115,17 +115,19 @@ def train(
     share = config.batch_size // parts
     mine = [slice((m * world + rank) * share, (m * world + rank + 1) * share) for m in range(config.accumulate)]
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    run = identity(model.config, {"data": data.digest}, settings) | ({} if source is None else {"from": source})
+    read = {"data": data.digest} | ({"lanes": rows.lanes} if config.carry else {})
+    run = identity(model.config, read, settings) | ({} if source is None else {"from": source})
 
     spread_model, optimizer, exchange = spread(accelerator, model, config)
     bare = accelerator.unwrap_model(spread_model)
-    history, states = TextHistory(), _nothing_read(config)
+    history, states = TextHistory(), [_nothing_read(config) for _ in range(rows.lanes)]
     if resume and path.exists():
         tensors, content = checkpoints.load(path, run)
         rest = checkpoints.restore(path, bare, optimizer.optimizer, tensors, model.config.tie_embeddings)
         try:
             history = TextHistory(losses=rest.pop("losses").tolist(), **content["progress"])
-            states = [_carried(bare, rest, part, accelerator.device) for part in mine] if rest else states
+            for lane in range(min(rows.lanes, history.step) if config.carry else 0):
+                states[lane] = [_carried(bare, rest, lane, part, accelerator.device) for part in mine]
         except (KeyError, TypeError) as error:
             raise checkpoints.broken(path, error) from None
     log.begin(accelerator, history.step)
@@ -176,8 +178,9 @@ def train(
     with asked_to_stop() as asked:
         while history.step < config.steps:
             step = history.step
+            lane = rows.lane(step)
             if rows.begins(step):
-                states = _nothing_read(config)
+                states[lane] = _nothing_read(config)
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(step)
             spread_model.train()
@@ -192,14 +195,14 @@ def train(
                 if dropped is not None:  # while it warms up for look-ups, a micro-batch has more rows, and shorter ones
                     dropped = dropped[part].repeat(-(-len(tokens) // len(dropped[part])))[: len(tokens)]
                     dropped = dropped.to(accelerator.device)
-                before = states[m]
+                before = states[lane][m]
                 with exchange(m == config.accumulate - 1), accelerator.autocast():
                     logits, state = spread_model(tokens, before, segments=segments, stores=stores, dropped=dropped)
                     loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten()) / config.accumulate
                     accelerator.backward(loss)
                 total = total + loss.detach()
                 if config.carry:
-                    states[m] = map_state(torch.Tensor.detach, state)
+                    states[lane][m] = map_state(torch.Tensor.detach, state)
             accelerator.clip_grad_norm_(spread_model.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -254,17 +257,21 @@ def _scores(model: Any, tokenizer: Tokenizer, data: Data, config: RunConfig) -> 
     return {str(length): bits_per_byte(model, tokenizer, text, length).mean for length in lengths}
 
 
-def _gathered(accelerator: Accelerator, states: list[Any]) -> dict[str, Tensor]:
-    """The carried states of all rows, in the order of the global batch."""
-    parts = [[accelerator.gather(x) for _, x in state_tensors(state)] for state in states]
-    names = [name for name, _ in state_tensors(states[0])]
-    return {name: torch.cat(leaves).cpu() for name, *leaves in zip(names, *parts)}
+def _gathered(accelerator: Accelerator, states: list[list[State | None]]) -> dict[str, Tensor]:
+    """The carried states of all rows of each lane that has begun, in the order of the global batch."""
+    gathered = {}
+    for lane, of_lane in enumerate(states):
+        begun = [state for state in of_lane if state is not None]
+        parts = [[accelerator.gather(x) for _, x in state_tensors(state)] for state in begun]
+        for (name, _), *leaves in zip(state_tensors(begun[0]) if begun else (), *parts):
+            gathered[f"{lane}.{name}"] = torch.cat(leaves).cpu()
+    return gathered
 
 
-def _carried(model: LanguageModel, rest: dict[str, Tensor], part: slice, device: torch.device) -> Any:
+def _carried(model: LanguageModel, rest: dict[str, Tensor], lane: int, part: slice, device: torch.device) -> Any:
     """The rows `part` of the states of `_gathered`."""
     template = model.init_state(1, 0, "meta")
-    leaves = iter([rest[name][part].to(device) for name, _ in state_tensors(template)])
+    leaves = iter([rest[f"{lane}.{name}"][part].to(device) for name, _ in state_tensors(template)])
     return map_state(lambda _: next(leaves), template)
 
 

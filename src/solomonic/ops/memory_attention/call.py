@@ -14,7 +14,10 @@ Group = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 class Stored(NamedTuple):
-    """Keys and values that came from outside the layer, constants to it: E of them for each query."""
+    """Keys and values that came from outside the layer, constants to it: E of them for each query.
+
+    With `sharpness` s, their weight in the softmax is divided among them by the softmax of s times their logits.
+    """
 
     query: Tensor  # (B, T, H, D), before rotation
     key: Tensor  # (B, T, E, G, D)
@@ -22,6 +25,7 @@ class Stored(NamedTuple):
     bias: Tensor  # (B, T, E) float32, added to the logits
     visible: Tensor  # (B, T, E) bool
     watch: Callable[[Tensor], None] | None = None  # is given the weights, (B, T, H, E), that the queries gave them
+    sharpness: float = 1.0
 
 
 @dataclass(frozen=True)

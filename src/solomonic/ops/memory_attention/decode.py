@@ -58,6 +58,24 @@ def _add(weight, v, out):
         out[d] += weight * v[d]
 
 
+@compiled(**FAST)
+def _sharpen(logit, sharpness):
+    """Makes logits `sharpness` times as far apart, and leaves what they weigh together."""
+    most = F(-np.inf)
+    for e in range(len(logit)):
+        most = max(most, logit[e])
+    if most == -np.inf:
+        return
+    before = after = F(0)
+    for e in range(len(logit)):
+        if logit[e] != -np.inf:
+            before += exp(logit[e] - most)
+            logit[e] = sharpness * (logit[e] - most)
+            after += exp(logit[e])
+    for e in range(len(logit)):
+        logit[e] += most + np.log(before / after)
+
+
 @in_parts(**FAST)
 def _see(
     parts,
@@ -83,6 +101,7 @@ def _see(
     v_stored,
     bias_stored,
     seen_stored,
+    sharpness,
     weights,
     y,
 ):
@@ -114,7 +133,10 @@ def _see(
                 logit[n] = F(-np.inf)
                 if seen_stored[b, e]:
                     logit[n] = dot(q_stored[b, h], k_stored[b, e, g]) * scale + bias_stored[b, e]
-                most = max(most, logit[n])
+            if sharpness != F(1):
+                _sharpen(logit[window + span + capacity :], sharpness)
+            for e in range(E):
+                most = max(most, logit[window + span + capacity + e])
             for lag in range(near):
                 most = max(most, logit[lag])
             for lag in range(window, far):
@@ -190,9 +212,9 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     weights, heads = numbers(B, 1, H, E), [x[:, 0] for x in q]
     if stored is None:
         none = np.empty((B, 0, values[0].shape[2], D), F)
-        store = heads[0], none, none, np.empty((B, 0), F), np.empty((B, 0), np.bool_)
+        store = heads[0], none, none, np.empty((B, 0), F), np.empty((B, 0), np.bool_), F(1)
     else:
-        store = tuple(x[:, 0] for x in arrays(*stored[:5]))
+        store = *(x[:, 0] for x in arrays(*stored[:5])), F(stored.sharpness)
     count = max(1, min(threads(), B * H, y.numel() * (window + span + capacity + E) // LEAST))
     inputs = *arrays(bias, coordinate, index), position, window, span, *_angles(rotation, window + span, D)
     _see(count, *heads, *k, *v, *inputs, *store, weights.numpy()[:, 0], y.numpy()[:, 0])

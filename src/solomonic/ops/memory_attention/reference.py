@@ -72,6 +72,9 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     if stored is None:
         return torch.einsum("bhts,bshd->bthd", weight, torch.cat(values_seen, 1)), carried
     weight, of_store = weight.split([weight.shape[-1] - key.shape[2], key.shape[2]], -1)
+    if stored.sharpness != 1:
+        divided = (stored.sharpness * logits[-1].masked_fill(~stored.visible[:, None], -1e30)).softmax(-1).to(v.dtype)
+        of_store = of_store.sum(-1, keepdim=True) * divided
     if stored.watch:
         stored.watch(of_store.transpose(1, 2))
     y = torch.einsum("bhts,bshd->bthd", weight, torch.cat(values_seen, 1))

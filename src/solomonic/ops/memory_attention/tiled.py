@@ -70,12 +70,22 @@ def _with_store(y: Tensor, mass: Tensor, stored: Stored) -> Tensor:
     key, value = (x.to(y.dtype).transpose(2, 3) for x in (stored.key, stored.value))  # (B, T, G, E, D)
     bias = stored.bias.masked_fill(~stored.visible, -torch.inf)[:, :, None, None]
     logit = (q.to(y.dtype) @ key.mT).float() + bias  # (B, T, G, R, E)
+    if stored.sharpness != 1:
+        logit = _sharper(logit, stored.sharpness)
     weight = torch.cat([mass.unflatten(2, (G, -1))[..., None], logit], -1).softmax(-1)
     if stored.watch:
         stored.watch(weight[..., 1:].flatten(2, 3))
     weight = weight.to(y.dtype)
     mixed: Tensor = weight[..., :1].flatten(2, 3) * y + (weight[..., 1:] @ value).flatten(2, 3)
     return mixed
+
+
+def _sharper(logit: Tensor, sharpness: float) -> Tensor:
+    """Logits (..., E) that are `sharpness` times as far apart, and weigh as much together."""
+    seen = logit.amax(-1, keepdim=True) > -torch.inf
+    logit = torch.where(seen, logit, 0)
+    together = logit.logsumexp(-1, keepdim=True)
+    return torch.where(seen, (sharpness * logit).log_softmax(-1) + together, -torch.inf)
 
 
 class Cut(NamedTuple):
