@@ -9,6 +9,8 @@ import pytest
 from solomonic.cli import main
 from solomonic.cli._commands import parser
 
+from .commands import commands
+
 APART = [
     # option, the commands where it differs, and why
     ("DATA", "train", "files of text; of others a table"),
@@ -39,24 +41,11 @@ SIZES = (
 APART += [(option, "train", "None: as the named model has it") for option in SIZES.split()]
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Every command and subcommand by its words, joined by _."""
-
-    def walk(command, words):
-        inner = [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]
-        if not inner:
-            yield "_".join(words), command
-        for action in inner:
-            for name, other in action.choices.items():
-                yield from walk(other, (*words, name))
-
-    return dict(walk(parser(), ()))
-
-
 def options() -> dict[str, dict[str, argparse.Action]]:
     """Of every option that a help shows, and every name of an argument, the commands that have it."""
     found = defaultdict(dict)
-    for name, command in commands().items():
+    for words, command in commands().items():
+        name = "_".join(words)
         for action in command._actions:
             if action.help != argparse.SUPPRESS and action.dest not in ("help", "version"):
                 found[action.option_strings[0] if action.option_strings else action.metavar][name] = action

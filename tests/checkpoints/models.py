@@ -8,7 +8,7 @@ import torch
 from solomonic import LanguageModel
 from solomonic.checkpoints.formats import read_folder
 
-from ..laws.cases import assert_close
+from ..laws.cases import assert_close, shake
 
 VOCABULARY = 50
 SIZES = dict(
@@ -89,9 +89,7 @@ def theirs_of(case: str):
     family, settings = CASES[case]
     torch.manual_seed(0)
     model = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**settings)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+    shake(model, 0.2)
     return model
 
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from solomonic import LanguageModel, preset
 from solomonic.checkpoints.folder import save
-from solomonic.cli._commands import parser
 from solomonic.data.tokenizer import Tokenizer
 
+from ..commands import commands
 from . import cases, command
 
 NUMBERS = [
@@ -146,18 +146,7 @@ def sound(name: str) -> list[str]:
     }.get(name, ["--store", "store"])
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Every command and subcommand by its words."""
-
-    def walk(one: argparse.ArgumentParser, words: tuple[str, ...]):
-        inner = [action for action in one._actions if isinstance(action, argparse._SubParsersAction)]
-        if not inner:
-            yield " ".join(words), one
-        for action in inner:
-            for name, other in action.choices.items():
-                yield from walk(other, (*words, name))
-
-    return {name: one for name, one in walk(parser(), ()) if name not in LEFT_OUT}
+COMMANDS = {" ".join(words): one for words, one in commands().items() if words[0] not in LEFT_OUT}
 
 
 def drawn(data, name: str, action: argparse.Action) -> list[str]:
@@ -175,9 +164,9 @@ def drawn(data, name: str, action: argparse.Action) -> list[str]:
     return [action.option_strings[0], *values]
 
 
-@pytest.mark.parametrize("name", sorted(commands()))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_nonsense_is_one_line(name):
-    one = commands()[name]
+    one = COMMANDS[name]
     options = [action for action in one._actions if action.option_strings and action.dest not in UNTRIED]
 
     @cases(max(8, min(3 * len(options), 60)))

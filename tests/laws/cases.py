@@ -82,6 +82,13 @@ MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items
 }
 
 
+def shake(model: torch.nn.Module, size: float) -> None:
+    """Move every parameter away from its initial value, in place."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += size * torch.randn_like(parameter)
+
+
 def language_model(layers=None, name: str | None = None) -> LanguageModel:
     """A small model with every parameter away from its initial value, so that no law holds by a zero."""
     torch.manual_seed(0)
@@ -90,9 +97,7 @@ def language_model(layers=None, name: str | None = None) -> LanguageModel:
     else:
         config = ModelConfig(VOCABULARY, WIDTH, layers, d_ff=40)
     model = LanguageModel(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+    shake(model, 0.1)
     return model
 
 

@@ -16,15 +16,15 @@ from solomonic.retrieval.attach import Attached
 from solomonic.retrieval.hedge import Hedged
 from solomonic.retrieval.schema import store_schema
 
+from ..laws.cases import shake
+
 V = 20
 
 
 def small(seed: int = 0) -> LanguageModel:
     torch.manual_seed(seed)
     model = LanguageModel(preset("bmojo", vocab_size=V, d_model=16, n_layers=2, window=4, capacity=3, state_size=4))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+    shake(model, 0.3)
     return model.eval()
 
 

@@ -1,10 +1,21 @@
-"""A layer of ours beside one of others."""
+"""A layer or a model of ours beside one of others."""
 
 import torch
 
+from solomonic import LanguageModel
 from solomonic.ops.sequence import fresh
 
-from ..laws.cases import assert_close
+from ..laws.cases import assert_close, shake
+
+
+def beside(theirs, translate, settings):
+    """Their model with every parameter away from its initial value, and ours with the same weights."""
+    theirs = theirs.eval()
+    shake(theirs, 0.2)
+    translated, weights = translate(settings.to_dict(), theirs.state_dict())
+    ours = LanguageModel(translated)
+    ours.load_state_dict(weights)
+    return theirs, ours
 
 
 def assert_same_layers(ours, theirs, x):

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from solomonic import LanguageModel
 from solomonic.checkpoints.formats import llama
 from solomonic.mixers.attention import Attention, AttentionConfig
 from solomonic.ops.rotary import rotary
 from solomonic.ops.sequence import Sequences, fresh
 
-from ..laws.cases import assert_close, assert_same_gradients, gradients_of
+from ..laws.cases import assert_close, assert_same_gradients, gradients_of, shake
+from .layers import beside
 
 WIDTH, VOCABULARY = 24, 50
 CASES = {
@@ -27,9 +27,7 @@ CASES = {
 
 def mixer_of(config):
     mixer = Attention(WIDTH, config)
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+    shake(mixer, 0.3)
     return mixer
 
 
@@ -139,14 +137,7 @@ def transformer(config: AttentionConfig, tied: bool = True):
         tie_word_embeddings=tied,
         **more,
     )
-    theirs = getattr(transformers, f"{family}ForCausalLM")(settings).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    translated, weights = llama.translate(settings.to_dict(), theirs.state_dict())
-    ours = LanguageModel(translated)
-    ours.load_state_dict(weights)
-    return theirs, ours
+    return beside(getattr(transformers, f"{family}ForCausalLM")(settings), llama.translate, settings)
 
 
 MODELS = {

@@ -6,7 +6,7 @@ import torch
 from solomonic.mixers.gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from solomonic.ops.sequence import Sequences, fresh
 
-from ..laws.cases import assert_close, assert_same_gradients, gradients_of
+from ..laws.cases import assert_close, assert_same_gradients, gradients_of, shake
 from .layers import assert_same_layers
 
 transformers = pytest.importorskip("transformers", minversion="5.23")
@@ -34,9 +34,8 @@ def pair(case: str):
     )
     theirs = modeling.Qwen3NextGatedDeltaNet(config, 0)
     ours = GatedDeltaNet(width, GatedDeltaNetConfig(heads, key_dim, value_dim, conv_width))
+    shake(theirs, 0.3)
     with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
         theirs.in_proj_qkvz.weight *= 3
     ours.load_state_dict(renamed({name: weight.detach() for name, weight in theirs.named_parameters()}, CASES[case]))
     return theirs, ours, config

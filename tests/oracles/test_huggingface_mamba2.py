@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from solomonic import LanguageModel
 from solomonic.checkpoints.formats import mamba2
 
 from ..laws.cases import assert_close, assert_same_gradients, gradients_of
-from .layers import assert_same_layers
+from .layers import assert_same_layers, beside
 
 pytest.importorskip("transformers", minversion="5.23")  # older: another cache, no norm of groups
 modeling = pytest.importorskip("transformers.models.mamba2.modeling_mamba2")
@@ -39,14 +38,7 @@ def pair(case: str, layers: int = 2):
         num_hidden_layers=layers,
         tie_word_embeddings=True,
     )
-    theirs = modeling.Mamba2ForCausalLM(config).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
-    translated, weights = mamba2.translate(config.to_dict(), theirs.state_dict())
-    ours = LanguageModel(translated)
-    ours.load_state_dict(weights)
-    return theirs, ours
+    return beside(modeling.Mamba2ForCausalLM(config), mamba2.translate, config)
 
 
 def assert_same_mixers(theirs, ours, length):

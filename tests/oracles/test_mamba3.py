@@ -16,7 +16,7 @@ from solomonic.ops.composition import reference as composition
 from solomonic.ops.sequence import fresh
 from solomonic.ops.trapezoid import BACKENDS, compose, trapezoid
 
-from ..laws.cases import assert_close, assert_same_state, leaves
+from ..laws.cases import assert_close, assert_same_state, leaves, shake
 
 WIDTH = 32
 
@@ -81,9 +81,7 @@ def test_the_rule_is_of_second_order():
 
 def randomised(config):
     mixer = build(config, WIDTH)
-    with torch.no_grad():
-        for parameter in mixer.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+    shake(mixer, 0.1)
     return mixer
 
 

@@ -13,6 +13,7 @@ from solomonic.retrieval.schema import store_schema
 from solomonic.training.lookup import IGNORE, LookupRows, lookup_layers
 from solomonic.training.rows import Rows, TokenizedText
 
+from ..laws.cases import shake
 from .texts import SHORT, SMALL, losses_of, write_text
 
 V, END = 50, 49
@@ -23,9 +24,7 @@ def model():
     torch.manual_seed(0)
     config = preset("bmojo", vocab_size=V, d_model=32, n_layers=2, window=6, capacity=5, block=1, n_kv_heads=2, conv=3)
     model = LanguageModel(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
+    shake(model, 0.1)
     return model.eval()
 
 
