@@ -20,16 +20,12 @@ from ..layers import RMSNorm, ShortConvolution
 from ..ops.channel_delta import channel_delta
 from ..ops.clock import clock
 from ..ops.sequence import Sequences
-from .base import FadingMixer, Reading, State
-from .gated_deltanet import GatedDeltaNetConfig, _unit, innovations
+from .base import Reading, State
+from .gated_deltanet import DeltaRule, GatedDeltaNetConfig, innovations
 from .mamba2 import init_gates
 
 
-class ChannelDelta(FadingMixer):
-    config: GatedDeltaNetConfig
-    fades = ("ssm",)
-    innovates = True
-
+class ChannelDelta(DeltaRule):
     def __init__(self, d_model: int, config: GatedDeltaNetConfig, gates: int):
         """`gates`: numbers a head in (0, 1) that `edit` is given of every token."""
         super().__init__(d_model, config)
@@ -58,9 +54,7 @@ class ChannelDelta(FadingMixer):
     def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
-        qkv, conv = self.conv(self.qkv(x), state["conv"], sequences)
-        q, k, v = (x.unflatten(-1, (H, -1)).float() for x in qkv.split(self.sizes, -1))
-        q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
+        q, k, v, conv = self.project(x, state["conv"], sequences)
         gates, step, gate = self.gates(x).split(self.split, -1)
         k, erase, v = self.edit(k, v, gates.unflatten(-1, (H, -1)).float().sigmoid())
         step = softplus(self.decay(step).float() + self.dt_bias).unflatten(-1, (H, -1))

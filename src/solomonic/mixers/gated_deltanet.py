@@ -30,12 +30,26 @@ class GatedDeltaNetConfig(MixerConfig):
         self.require_whole(n_heads=1, key_dim=1, value_dim=1, conv_width=2)
 
 
-class GatedDeltaNet(FadingMixer):
-    Config = GatedDeltaNetConfig
+class DeltaRule(FadingMixer):
+    """What layers by the delta rule share: short-convolved queries, keys of length 1, and values."""
+
     config: GatedDeltaNetConfig
-    summary = "Gated DeltaNet, a fading memory that corrects its own errors"
     fades = ("ssm",)
     innovates = True
+    sizes: list[int]  # of queries, keys and values
+    qkv: nn.Linear
+    conv: ShortConvolution
+
+    def project(self, x: Tensor, conv: Tensor | None, sequences: Sequences) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x (B, T, d_model) -> q, k (B, T, H, K), v (B, T, H, V), and the convolution's state; q is scaled by K^-1/2."""
+        qkv, conv = self.conv(self.qkv(x), conv, sequences)
+        q, k, v = (x.unflatten(-1, (self.config.n_heads, -1)).float() for x in qkv.split(self.sizes, -1))
+        return _unit(q) * self.config.key_dim**-0.5, _unit(k), v, conv
+
+
+class GatedDeltaNet(DeltaRule):
+    Config = GatedDeltaNetConfig
+    summary = "Gated DeltaNet, a fading memory that corrects its own errors"
 
     def __init__(self, d_model: int, config: GatedDeltaNetConfig):
         super().__init__(d_model, config)
@@ -56,9 +70,7 @@ class GatedDeltaNet(FadingMixer):
     def read(self, x: Tensor, state: State | None, sequences: Sequences, innovate: bool = False) -> Reading:
         state = state or dict.fromkeys(("conv", "ssm", "log_decay"))
         H = self.config.n_heads
-        qkv, conv = self.conv(self.qkv(x), state["conv"], sequences)
-        q, k, v = (x.unflatten(-1, (H, -1)).float() for x in qkv.split(self.sizes, -1))
-        q, k = _unit(q) * self.config.key_dim**-0.5, _unit(k)
+        q, k, v, conv = self.project(x, state["conv"], sequences)
         beta, step, gate = self.gates(x).split([H, H, self.sizes[2]], -1)
         decay = -self.A_log.float().exp() * softplus(step.float() + self.dt_bias)
         beta = beta.float().sigmoid()
