@@ -202,10 +202,16 @@ def test_evaluated_with_and_without(place, capsys):
     score = ("eval", place / "model", "--data", place / "texts", "--lengths", "64", "--json", place / "bits.json")
     bits = []
     memory = ("--memory", place / "store")
-    for more in ((), memory, (*memory, "--hedge"), (*memory, "--hedge", "--rate", "0.1")):
+    for more in (
+        (),
+        memory,
+        (*memory, "--hedge"),
+        (*memory, "--hedge", "--rate", "0.1"),
+        (*memory, "--sharpness", "9"),
+    ):
         assert said(capsys, *score, *more)[0] == 0
         bits.append(json.loads((place / "bits.json").read_text())["text"][0]["bits_per_byte"])
-    assert len(set(bits)) == 4
+    assert len(set(bits)) == 5
 
 
 def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
@@ -242,7 +248,9 @@ def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
         (("generate", "{}/model", "x", "--memory", "{}/none"), "none"),
         (("generate", "{}/model", "x", "--memory", "{}/store", "--k", "0"), "--k >= 1"),
         (("generate", "{}/model", "x", "--memory", "{}/store", "--hedge", "--remember", "t"), "leave one of them out"),
-        (("generate", "{}/model", "x", "--explain"), "--explain, --remember and --hedge are for --memory"),
+        (("generate", "{}/model", "x", "--explain"), "--remember and --sharpness are for --memory"),
+        (("generate", "{}/model", "x", "--rate", "0.1"), "--remember and --sharpness are for --memory"),
+        (("generate", "{}/model", "x", "--sharpness", "2"), "--remember and --sharpness are for --memory"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, error):

@@ -99,8 +99,11 @@ def remembering(
     """
     explain, name = getattr(args, "explain", False), getattr(args, "remember", None)
     if args.memory is None:
-        if explain or name is not None or args.hedge:
-            raise ValueError("--explain, --remember and --hedge are for --memory, the store that they speak of")
+        if explain or name is not None or args.hedge or args.approximate or args.rate or args.sharpness != 1:
+            raise ValueError(
+                "--approximate, --explain, --hedge, --rate, --remember and --sharpness are for --memory, the store that "
+                "they speak of"
+            )
         yield model
         return
     from ..memory import open_store
