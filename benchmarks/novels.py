@@ -102,13 +102,13 @@ def main() -> None:
     print(json.dumps(results, indent=1))
 
 
-def trained(learnt: dict[str, bytes], out: Path, steps: int, name: str):
+def trained(learnt: dict[str, bytes], out: Path, steps: int, arch: str):
     (out / "learnt").mkdir(parents=True, exist_ok=True)
     for name, text in learnt.items():
         (out / "learnt" / name).write_bytes(text)
     inner = bpe([text.decode("utf-8", "replace") for text in learnt.values()], VOCABULARY)
     inner.save(str(out / "tokenizer.json"))
-    config = looking(preset(name, vocab_size=VOCABULARY, capacity=64, **SIZES), LOOKS)
+    config = looking(preset(arch, vocab_size=VOCABULARY, capacity=64, **SIZES), LOOKS)
     (out / "model.json").write_text(json.dumps(config.to_dict()))
     command = ["train", str(out / "learnt"), "--out", str(out / "model"), "--model", str(out / "model.json")]
     command += ["--tokenizer", str(out / "tokenizer.json"), *SETTINGS.split(), "--resume"]
