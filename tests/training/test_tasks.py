@@ -7,6 +7,7 @@ import torch
 from solomonic import LanguageModel, preset
 from solomonic.evaluation.tasks import evaluate
 from solomonic.tasks import task
+from solomonic.tasks.base import Batch
 from solomonic.training.config import TrainConfig
 from solomonic.training.history import Diverged, Interrupted
 from solomonic.training.tasks import fit
@@ -117,6 +118,22 @@ def test_fading_memories_are_dropped_at_first_and_not_at_last():
         assert config.dropped(step).float().mean() == pytest.approx(share, abs=0.03)
     assert config.dropped(50) is None and TrainConfig(100, 4, 1.0, fading_dropout=0.0).dropped(0) is None
     assert torch.equal(config.dropped(7), config.dropped(7)) and not torch.equal(config.dropped(7), config.dropped(8))
+
+
+def test_rows_that_are_cut_are_dropped_whole():
+    """A batch may have more rows, and shorter ones."""
+    config = TrainConfig(steps=100, batch_size=4, lr=1.0, fading_dropout=0.6)
+    whole = config.dropped(3)
+    assert torch.equal(config.dropped(3, 4), whole) and torch.equal(config.dropped(3, 10), whole.repeat(3)[:10])
+    assert torch.equal(config.dropped(3, 5, slice(2, 4)), whole[2:].repeat(3)[:5])
+
+    class Halves(type(RECALL)):
+        def train_batch(self, size, rng, progress=1.0):
+            batch = super().train_batch(size, rng, progress)
+            return Batch(*(torch.cat(x.chunk(2, 1)) for x in (batch.tokens[:, -4:], batch.targets[:, -4:])))
+
+    problem = Halves(pairs=2, keys=4, values=4, length=12)
+    assert fit(small_model(), problem, TrainConfig(2, 4, 1e-3, fading_dropout=1.0)).step == 2
 
 
 def test_what_is_dropped_is_not_read():

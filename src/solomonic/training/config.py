@@ -34,8 +34,10 @@ class TrainConfig:
             return self.lr * (step + 1) / warm
         return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm)))
 
-    def dropped(self, step: int) -> Tensor | None:
-        """(batch_size,) bool: the rows of step 0, 1, ... whose fading memories are not read beside attention; None for none.
+    def dropped(self, step: int, rows: int | None = None, part: slice = slice(None)) -> Tensor | None:
+        """(rows,) bool: the rows of step 0, 1, ... whose fading memories are not read beside attention; None for none.
+
+        They are the `part` of the batch, cut into `rows` rows; None: into one each.
 
         The share of them is `fading_dropout` at first and falls to zero at half of the steps. A fading memory learns faster
         than attention and explains what is easy; without this, what only attention can recall is learnt late, or not at
@@ -44,7 +46,8 @@ class TrainConfig:
         share = self.fading_dropout * (1 - 2 * step / self.steps)
         if share <= 0:
             return None
-        return torch.from_numpy(np.random.default_rng([self.seed, step, 1]).random(self.batch_size) < share)
+        dropped = torch.from_numpy(np.random.default_rng([self.seed, step, 1]).random(self.batch_size) < share)[part]
+        return dropped if rows is None else dropped.repeat(-(-rows // len(dropped)))[:rows]
 
 
 @dataclass(frozen=True)

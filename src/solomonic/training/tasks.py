@@ -73,7 +73,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = config.rate(history.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
-            logits, _ = model(tokens, dropped=_to(device, config.dropped(history.step)))
+            logits, _ = model(tokens, dropped=_to(device, config.dropped(history.step, len(tokens))))
             loss = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORE)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

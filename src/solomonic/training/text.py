@@ -191,9 +191,8 @@ def train(
                 tokens, targets, segments = (
                     torch.from_numpy(x).to(accelerator.device) for x in (batch.tokens, batch.targets, batch.segments)
                 )
-                dropped = config.dropped(step)
-                if dropped is not None:  # while it warms up for look-ups, a micro-batch has more rows, and shorter ones
-                    dropped = dropped[part].repeat(-(-len(tokens) // len(dropped[part])))[: len(tokens)]
+                dropped = config.dropped(step, len(tokens), part)  # more rows than `part` while look-ups are warmed up
+                if dropped is not None:
                     dropped = dropped.to(accelerator.device)
                 before = states[lane][m]
                 with exchange(m == config.accumulate - 1), accelerator.autocast():
