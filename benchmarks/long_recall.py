@@ -1,6 +1,6 @@
 """Facts in text, asked for up to a million tokens later, with and without a store.
 
-    python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--store URI] [--json FILE]
+    python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--combine HOW] [--store URI] [--json FILE]
 
 Text is words (of PATH, or of the Python library's sources), into which facts are written: a name and its number; at
 the end the name again asks for the number. Models of one size are trained on rows of 128 tokens at most that hold
@@ -152,6 +152,8 @@ def main() -> None:
     parser.add_argument("--distances", type=int, nargs="+", default=[300, 1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--keep", type=float, default=0.05, help="share of the tokens of text that pass the test")
     parser.add_argument("--k", type=int, default=4)
+    parser.add_argument("--sharpness", type=float, default=3.0)
+    parser.add_argument("--combine", help="of attention and the fading memory of bmojo (default: the layer's)")
     parser.add_argument("--models", nargs="+", default=["bmojo", "sliding_window", "mamba2"])
     parser.add_argument("--store", default=None)
     parser.add_argument("--json", type=Path)
@@ -166,7 +168,7 @@ def main() -> None:
         print(name, shares, more, flush=True)
 
     for name in args.models:
-        model = trained(name, task, args.steps, folder)
+        model = trained(name, task, args.steps, folder, **({"combine": args.combine} if name == "bmojo" else {}))
         batch = task.test_batch(32, task.length, np.random.default_rng(5))
         with torch.inference_mode():
             logits, _ = model(batch.tokens)
@@ -195,9 +197,11 @@ def main() -> None:
             seconds = time.perf_counter() - began
             stats = store.stats()
             line(name, accuracy(model, state, asked), as_trained=right, parameters=size, read_s=seconds)
-            began = time.perf_counter()
-            shares = accuracy(Attached(model, store, k=args.k, own=document.id), state, asked)
-            line(f"{name} with the store", shares, asked_s=time.perf_counter() - began, **stats)
+            for sharpness in (1.0, args.sharpness):
+                began = time.perf_counter()
+                reader = Attached(model, store, k=args.k, own=document.id, sharpness=sharpness)
+                shares = accuracy(reader, state, asked)
+                line(f"{name}, store, sharpness {sharpness:g}", shares, asked_s=time.perf_counter() - began, **stats)
     if args.json:
         args.json.write_text(json.dumps(lines, indent=1))
 

@@ -4,7 +4,7 @@
 
 PATH are texts as files, of different kinds; the sources of the Python library are one more. Of each kind the first half is
 trained on and the second is kept back; both come in turn, `PIECE` bytes of each. B'MOJO and the same layer without slots are trained with `solomonic train --carry` on the
-stream of the first halves, and read one of the second halves, from nothing to its end in one state. Printed are bits per
+stream of the first halves, and read one of the second halves, from nothing to its end in one state; so are slots that fade faster than by default. Printed are bits per
 byte by distance from the last switch, and the median age of the slots in the middle of each piece, in bytes.
 """
 
@@ -27,6 +27,11 @@ from solomonic.ops.memory_attention.state import memory_positions
 
 PIECE, LENGTH, CHUNK = 5_000, 200_000, 500
 DISTANCES = {"0 to 255": (0, 256), "256 to 1,023": (256, 1024), "from 1,024": (1024, PIECE)}
+LAYERS = {
+    "no slots": "--capacity 0",
+    "slots": "--capacity 32",
+    "fading 100 times as fast": "--capacity 32 --slot-decay 0.2",
+}
 SETTINGS = (
     "--carry --d-model 64 --n-layers 2 --window 32 --state-size 16 --batch-size 8 --length 256 --steps 900 --lr 5e-3"
 )
@@ -43,21 +48,16 @@ def main() -> None:
     learnt = args.out / "stream.txt"
     learnt.write_bytes(in_turn([text[: len(text) // 2] for text in texts]))
     stream = in_turn([text[len(text) // 2 :] for text in texts])[:LENGTH]
-    rows: dict[str, list[dict[str, float]]] = {"with slots": [], "without": []}
+    rows: dict[str, list[dict[str, float]]] = {which: [] for which in LAYERS}
     for seed in range(args.seeds):
-        for (which, found), capacity in zip(rows.items(), (32, 0)):
-            model = trained(learnt, args.out / f"{which} {seed}", capacity, seed)
+        for which, found in rows.items():
+            model = trained(learnt, args.out / f"{which} {seed}", LAYERS[which], seed)
             found.append(read(model, stream))
             print(f"{which}, seed {seed}: {json.dumps(found[-1])}", flush=True)
-    names = list(rows["with slots"][0])
+    names = list(rows["slots"][0])
     print(
         table(("bits a byte", *names), [(which, *(spread(found, n) for n in names)) for which, found in rows.items()])
     )
-    gain = [
-        {name: without[name] - bits for name, bits in slots.items() if name in without}
-        for slots, without in zip(rows["with slots"], rows["without"])
-    ]
-    print(table(("slots gain", *gain[0]), [("", *(spread(gain, name) for name in gain[0]))]))
 
 
 def in_turn(texts: list[bytes]) -> bytes:
@@ -66,8 +66,8 @@ def in_turn(texts: list[bytes]) -> bytes:
     return b"".join(text[i * PIECE : (i + 1) * PIECE] for i in range(count) for text in texts)
 
 
-def trained(text: Path, out: Path, capacity: int, seed: int) -> LanguageModel:
-    command = ["train", str(text), "--out", str(out), "--model", "bmojo", "--capacity", str(capacity)]
+def trained(text: Path, out: Path, layer: str, seed: int) -> LanguageModel:
+    command = ["train", str(text), "--out", str(out), "--model", "bmojo", *layer.split()]
     command += [*SETTINGS.split(), "--seed", str(seed), "--resume"]
     subprocess.run([sys.executable, "-m", "solomonic", *command], check=True)
     return load(out)[0].eval()
