@@ -48,7 +48,15 @@ def test_an_interrupt_while_it_starts(imports):
     assert (process.wait(600), said) in ((130, "solomonic: interrupted\n"), (0, ""), (-signal.SIGINT, ""))
 
 
-def test_an_interrupt_in_an_import_of_the_work_comes_again_after_it(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def interruptible():
+    """A shell that runs tests in the background lets them ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_in_an_import_of_the_work_comes_again_after_it(tmp_path, monkeypatch, capsys, interruptible):
     """Inside it would be raised in a callback, printed and lost, or taken for a missing module."""
     (tmp_path / "slow_module.py").write_text(
         "import signal\ntry:\n    signal.raise_signal(signal.SIGINT)\nexcept BaseException:\n    pass\nwhole = True\n"
