@@ -1,5 +1,6 @@
 """What one process has written, another reads: every engine that is not this process's own memory."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from solomonic._utils import files
 from solomonic.cli import main
 from solomonic.memory import Absent, open_store
 
@@ -90,3 +92,17 @@ def test_a_store_in_memory_is_not_written_for_nobody(tmp_path, capsys):
     assert "ram:books: expected a folder or a Milvus store" in capsys.readouterr().err
     with pytest.raises(Absent, match="a store in memory ends with its process"):
         open_store("ram:books")
+
+
+def test_a_store_is_not_written_where_files_cannot_be_locked(tmp_path, monkeypatch):
+    """Two writers would not be kept apart; files that are replaced as a whole need no lock."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def unknown(handle, how):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    files.write(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole"
+    with pytest.raises(OSError, match="no locks"), opened(uri_of("disk", tmp_path / "store")):
+        pass

@@ -11,14 +11,22 @@ except ImportError:  # no such locks on this system: writers are not kept apart
 AVAILABLE = fcntl is not None
 
 
-def try_lock(handle: int, shared: bool = False) -> bool:
-    """False where another process has the lock. True too where the system or the file system knows no locks."""
+def try_lock(handle: int, shared: bool = False, required: bool = False) -> bool:
+    """False where another process has the lock.
+
+    Where the system or the file system knows no locks, True, or OSError where one is `required`.
+    """
     if fcntl is None:
+        if required:
+            raise OSError(errno.ENOLCK, "this system knows no locks of files")
         return True
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if required:
+            raise
     return True
 
 

@@ -17,7 +17,7 @@ def shared_lock(folder: Path) -> Iterator[None]:
         yield
         return
     try:
-        if not locks.try_lock(handle, shared=True):
+        if not locks.try_lock(handle, shared=True, required=True):
             raise ValueError(f"{folder}: another process is writing to this store; wait for it")
         yield
     finally:
@@ -27,12 +27,14 @@ def shared_lock(folder: Path) -> Iterator[None]:
 def hold(path: Path) -> int:
     """Take the lock, until the handle is closed or the process ends. ValueError if another process has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    if not locks.try_lock(handle):
-        who = locks.holder(handle)
+    try:
+        if not locks.try_lock(handle, required=True):
+            raise ValueError(
+                f"{path.parent}: process {locks.holder(handle)} is writing to this store; there is one writer at a time, "
+                "readers as many as you like"
+            )
+        locks.sign(handle)
+    except BaseException:
         os.close(handle)
-        raise ValueError(
-            f"{path.parent}: process {who} is writing to this store; there is one writer at a time, readers as many as "
-            "you like"
-        )
-    locks.sign(handle)
+        raise
     return handle
