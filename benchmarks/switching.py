@@ -3,9 +3,10 @@
     python benchmarks/switching.py PATH... [--out runs/switching] [--seeds N]
 
 PATH are texts as files, of different kinds; the sources of the Python library are one more. Of each kind the first half is
-trained on and the second is kept back; both come in turn, `PIECE` bytes of each. B'MOJO and the same layer without slots are trained with `solomonic train --carry` on the
-stream of the first halves, and read one of the second halves, from nothing to its end in one state; so are slots that fade faster than by default. Printed are bits per
-byte by distance from the last switch, and the median age of the slots in the middle of each piece, in bytes.
+trained on and the second is kept back; both come in turn, `PIECE` bytes of each. The `LAYERS`, B'MOJO without slots, with
+them, and with slots that fade faster, are trained with `solomonic train --carry` on the stream of the first halves, and
+read one of the second halves, from nothing to its end in one state. Printed are bits per byte by distance from the last
+switch, and the median age of the slots in the middle of each piece, in bytes.
 """
 
 import argparse

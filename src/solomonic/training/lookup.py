@@ -44,14 +44,6 @@ class LookupRows:
         self.warm = min(max(WARM_STEPS, round(WARM * steps)), steps // 3)
         self.symbols = np.setdiff1d(np.arange(vocab_size), [end])
 
-    lanes = 1
-
-    def lane(self, step: int) -> int:
-        return 0
-
-    def begins(self, step: int) -> bool:
-        return True
-
     def batch(self, step: int, rows: slice = slice(None)) -> RowBatch:
         """The rows `rows` of step 0, 1, ...; while the model warms up, short rows of as many tokens in all."""
         rng = np.random.default_rng([self.rows.seed, step, rows.start or 0])

@@ -199,8 +199,8 @@ class Rows:
         step %= self.epoch
         numbers = np.arange(self.batch_size)[rows]
         if self.carry:
-            before = sum(len(range(lane, self.epoch, self.lanes)) for lane in range(step % self.lanes))
-            index = numbers * self.epoch + before + step // self.lanes
+            (steps, longer), (at, lane) = divmod(self.epoch, self.lanes), divmod(step, self.lanes)
+            index = numbers * self.epoch + lane * steps + min(lane, longer) + at
         else:
             index = step * self.batch_size + numbers
         position = shift + row[index, None] * self.length + np.arange(self.length + 1)

@@ -115,18 +115,18 @@ def train(
     share = config.batch_size // parts
     mine = [slice((m * world + rank) * share, (m * world + rank + 1) * share) for m in range(config.accumulate)]
     settings = {name: value for name, value in asdict(config).items() if name not in FREE}
-    read = {"data": data.digest} | ({"lanes": rows.lanes} if config.carry else {})
+    read = {"data": data.digest} | ({"lanes": text.lanes} if config.carry else {})
     run = identity(model.config, read, settings) | ({} if source is None else {"from": source})
 
     spread_model, optimizer, exchange = spread(accelerator, model, config)
     bare = accelerator.unwrap_model(spread_model)
-    history, states = TextHistory(), [_nothing_read(config) for _ in range(rows.lanes)]
+    history, states = TextHistory(), [_nothing_read(config) for _ in range(text.lanes)]
     if resume and path.exists():
         tensors, content = checkpoints.load(path, run)
         rest = checkpoints.restore(path, bare, optimizer.optimizer, tensors, model.config.tie_embeddings)
         try:
             history = TextHistory(losses=rest.pop("losses").tolist(), **content["progress"])
-            for lane in range(min(rows.lanes, history.step) if config.carry else 0):
+            for lane in range(min(text.lanes, history.step) if config.carry else 0):
                 states[lane] = [_carried(bare, rest, lane, part, accelerator.device) for part in mine]
         except (KeyError, TypeError) as error:
             raise checkpoints.broken(path, error) from None
@@ -178,8 +178,8 @@ def train(
     with asked_to_stop() as asked:
         while history.step < config.steps:
             step = history.step
-            lane = rows.lane(step)
-            if rows.begins(step):
+            lane = text.lane(step)
+            if text.begins(step):
                 states[lane] = _nothing_read(config)
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(step)
