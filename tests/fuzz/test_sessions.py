@@ -30,7 +30,7 @@ def model(name: str) -> LanguageModel:
 
 @cache
 def session(name: str) -> Session:
-    (*_, (_, session)) = stream(model(name), Session().then(range(20)), Sampling(), max_tokens=3)
+    (*_, (_, _, session)) = stream(model(name), Session().then(range(20)), Sampling(), max_tokens=3)
     return session
 
 
@@ -41,7 +41,7 @@ def goes_on(name: str, path) -> tuple[str, list]:
             found = SessionFile(path, model(name)).load()
             if not found.pending:
                 return "new", []
-            tokens = [token for token, _ in stream(model(name), found, Sampling(), max_tokens=5)]
+            tokens = [token for token, _, _ in stream(model(name), found, Sampling(), max_tokens=5)]
             return "goes on", [*tokens, digest(dict(state_tensors(found.state)), {})]
         except ValueError as error:
             return "refused", [str(error)]

@@ -23,7 +23,7 @@ def prompt(length: int, seed: int = 1) -> list[int]:
 
 
 def text(model, session, sampling, max_tokens=24, **options):
-    return [token for token, _ in stream(model, session, sampling, max_tokens=max_tokens, **options)]
+    return [token for token, _, _ in stream(model, session, sampling, max_tokens=max_tokens, **options)]
 
 
 @presets
@@ -71,15 +71,15 @@ def test_a_saved_session_goes_on_bit_by_bit(name, tmp_path):
     model, sampling = language_model(name=name).eval(), Sampling(1.0, seed=3)
     file = SessionFile(tmp_path / "session", model)
     session, whole = Session().then(prompt(25)), []
-    for token, session in stream(model, session, sampling, max_tokens=30):
+    for token, _, session in stream(model, session, sampling, max_tokens=30):
         whole.append(token)
         if len(whole) == 11:
             file.save(session)
     loaded = SessionFile(tmp_path / "session", model).load()
     assert (loaded.tokens_read, loaded.pending) == (25 + 10, (whole[10],))
     rest = list(stream(model, loaded, sampling, max_tokens=19))
-    assert [token for token, _ in rest] == whole[11:]
-    for (what, got), (_, expected) in zip(leaves(rest[-1][1].state), leaves(session.state), strict=True):
+    assert [token for token, *_ in rest] == whole[11:]
+    for (what, got), (_, expected) in zip(leaves(rest[-1][2].state), leaves(session.state), strict=True):
         assert torch.equal(got, expected), what
     assert session.state_bytes == model.state_bytes(session.tokens_read)
 
@@ -87,7 +87,7 @@ def test_a_saved_session_goes_on_bit_by_bit(name, tmp_path):
 @presets
 def test_an_earlier_session_is_a_place_to_go_back_to(name):
     model = language_model(name=name).eval()
-    sessions = [s for _, s in stream(model, Session().then(prompt(9)), Sampling(), max_tokens=8)]
+    sessions = [s for *_, s in stream(model, Session().then(prompt(9)), Sampling(), max_tokens=8)]
     first = text(model, sessions[2], Sampling(), max_tokens=5)
     assert first == [s.pending[0] for s in sessions[3:]]
     list(stream(model, sessions[2].then(prompt(12)), Sampling(), max_tokens=5))
@@ -106,7 +106,7 @@ def test_the_end_stops_the_text_and_is_its_last_token():
 def test_each_token_is_read_once(monkeypatch):
     model, seen = language_model(name="bmojo").eval(), []
     model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
-    (*_, (_, session)) = stream(model, Session().then(prompt(50)), Sampling(), max_tokens=10, chunk=20)
+    (*_, (_, _, session)) = stream(model, Session().then(prompt(50)), Sampling(), max_tokens=10, chunk=20)
     assert seen == [20, 20, 9, *[1] * 10]
     seen.clear()
     text(model, session.then(prompt(5)), Sampling(), max_tokens=3)

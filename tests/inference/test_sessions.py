@@ -23,7 +23,7 @@ def model():
 @pytest.fixture
 def path(model, tmp_path):
     path = tmp_path / "a" / "session"
-    (*_, (_, session)) = stream(model, Session().then(range(20)), Sampling(), max_tokens=3)
+    (*_, (_, _, session)) = stream(model, Session().then(range(20)), Sampling(), max_tokens=3)
     SessionFile(path, model).save(session)
     return path
 
@@ -116,7 +116,7 @@ def test_types_stay_what_they_are(dtype, tmp_path):
     for name in ("bmojo", "gated_kalmanet", "transformer"):
         model = language_model(name=name).to(dtype).eval()
         file = SessionFile(tmp_path / name, model)
-        (*_, (_, session)) = stream(model, Session().then(range(20)), Sampling(), max_tokens=3)
+        (*_, (_, _, session)) = stream(model, Session().then(range(20)), Sampling(), max_tokens=3)
         file.save(session)
         loaded, kept = dict(leaves(file.load().state)), dict(leaves(session.state))
         assert loaded.keys() == kept.keys()
@@ -127,7 +127,7 @@ def test_types_stay_what_they_are(dtype, tmp_path):
 def test_a_session_that_cannot_be_saved_leaves_the_old_one(path, model, full_disk):
     file, before = SessionFile(path, model), path.read_bytes()
     session = file.load()
-    (*_, (_, longer)) = stream(model, session, Sampling(), max_tokens=3)
+    (*_, (_, _, longer)) = stream(model, session, Sampling(), max_tokens=3)
     with full_disk(1000), pytest.raises(OSError, match="session"):
         file.save(longer)
     assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == ["session"]

@@ -94,8 +94,8 @@ def test_padding_changes_nothing(three):
 @torch.no_grad()
 def test_it_is_hardly_worse_than_the_best_reader_of_each_half(three):
     """Text that the first reader wrote, then the second: the bound of Herbster and Warmuth."""
-    first = [1, *(token for token, _ in stream(three[0], Session().then([1]), max_tokens=60))]
-    whole = first + [token for token, _ in stream(three[1], Session().then(first), max_tokens=60)]
+    first = [1, *(token for token, *_ in stream(three[0], Session().then([1]), max_tokens=60))]
+    whole = first + [token for token, *_ in stream(three[1], Session().then(first), max_tokens=60)]
     share, tokens = 0.03, torch.tensor([whole])
 
     def nats(reader):
@@ -112,7 +112,7 @@ def test_it_is_hardly_worse_than_the_best_reader_of_each_half(three):
 @torch.no_grad()
 def test_it_goes_wherever_a_model_goes(three):
     hedged = Hedged(three)
-    tokens = [token for token, _ in stream(hedged, Session().then([1, 2, 3]), max_tokens=8)]
+    tokens = [token for token, *_ in stream(hedged, Session().then([1, 2, 3]), max_tokens=8)]
     assert generate(hedged, [[1, 2, 3], [4]], max_tokens=8)[0] == tokens
     (scores,) = continuations(hedged, [(np.array([1, 2, 3]), [np.array(tokens[:3]), np.array([0, 0])])])
     assert scores[0][1] and not scores[1][1]

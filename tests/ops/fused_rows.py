@@ -12,7 +12,7 @@ from solomonic.ops.rowwise import triton as fused
 
 from ..laws.cases import assert_close
 from .test_backends import outputs_and_gradients
-from .test_rows import check, slices
+from .test_rows import check, check_convolution, slices
 
 TRITON = ["triton"]
 
@@ -41,13 +41,7 @@ def test_norms_and_gates(shape):
 @pytest.mark.parametrize("width", [2, 4, 7])
 @pytest.mark.parametrize("batch, length, dim", [(1, 1, 5), (3, 2, 4), (2, 70, 24), (20, 9, 70)])
 def test_convolutions(batch, length, dim, width, with_bias, activate):
-    torch.manual_seed(0)
-    x, weight = torch.randn(batch, width - 1 + length, dim), torch.randn(dim, width)
-
-    def call(x, weight, bias=None, *, backend):
-        return convolve(x, weight, bias, activate, backend)
-
-    check(call, x, weight, *([torch.randn(dim)] if with_bias else []), backends=TRITON)
+    check_convolution(batch, length, dim, width, with_bias, activate, backends=TRITON)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

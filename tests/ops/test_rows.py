@@ -47,6 +47,10 @@ def test_norms_and_gates(shape):
 @pytest.mark.parametrize("width", [2, 4, 7])
 @pytest.mark.parametrize("batch, length, dim", [(1, 1, 5), (3, 2, 4), (2, 700, 24), (40, 9, 70)])
 def test_convolutions(batch, length, dim, width, with_bias, activate):
+    check_convolution(batch, length, dim, width, with_bias, activate)
+
+
+def check_convolution(batch, length, dim, width, with_bias, activate, **options):
     torch.manual_seed(0)
     x, weight = torch.randn(batch, width - 1 + length, dim), torch.randn(dim, width)
     bias = [torch.randn(dim)] if with_bias else []
@@ -54,7 +58,7 @@ def test_convolutions(batch, length, dim, width, with_bias, activate):
     def call(x, weight, bias=None, *, backend):
         return convolve(x, weight, bias, activate, backend)
 
-    check(call, x, weight, *bias)
+    check(call, x, weight, *bias, **options)
 
 
 def test_gradients_that_are_expanded():

@@ -16,32 +16,14 @@ from ..mixers.bmojo import BMojoConfig
 from ..model import LanguageModel
 from ._device import device, dtype
 from ._numbers import COUNT, real, whole
-from ._options import add_device, add_dtype, add_k, add_model, add_seed
+from ._options import add_device, add_dtype, add_k, add_model, add_number, add_seed
 
 
 def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
     add_model(command)
-    command.add_argument(
-        "--max-tokens",
-        type=whole(COUNT),
-        default=max_tokens,
-        metavar="N",
-        help=f"tokens to write at most (default {max_tokens})",
-    )
-    command.add_argument(
-        "--temperature",
-        type=real(),
-        default=0.8,
-        metavar="T",
-        help="temperature; 0 draws the likeliest token always (default 0.8)",
-    )
-    command.add_argument(
-        "--top-p",
-        type=real(),
-        default=0.95,
-        metavar="P",
-        help="draw from the likeliest tokens that make up P (default 0.95)",
-    )
+    add_number(command, "--max-tokens", whole(COUNT), max_tokens, "N", "tokens to write at most")
+    add_number(command, "--temperature", real(), 0.8, "T", "temperature; 0 draws the likeliest token always")
+    add_number(command, "--top-p", real(), 0.95, "P", "draw from the likeliest tokens that make up P")
     command.add_argument(
         "--top-k", type=whole(COUNT), metavar="K", help="draw from the K likeliest tokens (default: all)"
     )
@@ -65,20 +47,9 @@ def add_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--approximate", action="store_true", help="search the store approximately, which is faster for a large one"
     )
-    command.add_argument(
-        "--rate",
-        type=real(),
-        default=0.0,
-        metavar="R",
-        help="rate at which stored tokens fade, by the store's clock (default 0)",
-    )
-    command.add_argument(
-        "--sharpness",
-        type=real(1000, 0.001),
-        default=1.0,
-        metavar="S",
-        help="how many times as far apart the logits are of what is found; above 1 the best gets more (default 1)",
-    )
+    add_number(command, "--rate", real(), 0.0, "R", "rate at which stored tokens fade, by the store's clock")
+    sharpness = "how many times as far apart the logits are of what is found; above 1 the best gets more"
+    add_number(command, "--sharpness", real(1000, 0.001), 1.0, "S", sharpness)
     command.add_argument(
         "--hedge", action="store_true", help="mix with the model alone, and with --rate 0, by how well each predicts"
     )

@@ -20,6 +20,18 @@ def add_alias(command: argparse._ActionsContainer, name: str, **options: Any) ->
     command.add_argument(name, default=argparse.SUPPRESS, help=argparse.SUPPRESS, **options)
 
 
+def add_number(
+    command: argparse._ActionsContainer,
+    name: str,
+    kind: Callable[[str], float],
+    default: float,
+    letter: str,
+    about: str,
+) -> None:
+    """An option that takes a number; its help says what it is where it is not given."""
+    command.add_argument(name, type=kind, default=default, metavar=letter, help=f"{about} (default {default:g})")
+
+
 def add_model(command: argparse._ActionsContainer) -> None:
     """MODEL."""
     about = "folder of the model: config.json, safetensors, tokenizer.json"

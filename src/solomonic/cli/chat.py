@@ -92,7 +92,7 @@ def answer(
     text = tokenizer.stream()
     held = ""  # what may be the beginning of `turns.stop`
     since, kept = session, ""  # the session before the token in which `held` begins, and the text between
-    for token, session in stream(model, session, sampling, max_tokens=max_tokens, ends=turns.ends):
+    for token, _, session in stream(model, session, sampling, max_tokens=max_tokens, ends=turns.ends):
         if token in turns.ends:
             yield held + text(None), replace(session, pending=())
             return

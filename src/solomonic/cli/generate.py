@@ -27,6 +27,7 @@ from ..inference.sessions import Session, SessionFile
 from ..model import LanguageModel
 from ._generation import add_options, held_session, opened, remembering
 from ._numbers import whole
+from ._options import add_number
 
 LONGEST = 2**30  # bytes of a prompt or of a file of them
 PROMPT = "prompt"  # what a record has it under
@@ -44,7 +45,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help='file with a prompt a line, or JSON lines, a JSON list, CSV or parquet with a field "prompt"',
     )
-    command.add_argument("--batch-size", type=whole(), default=8, metavar="B", help="prompts at a time (default 8)")
+    add_number(command, "--batch-size", whole(), 8, "B", "prompts at a time")
     command.add_argument("--out", type=Path, metavar="FILE", help="file that --batch writes (default: standard output)")
     command.add_argument(
         "--remember",
@@ -98,7 +99,7 @@ def _written(
                 bar.update(unread - len(session.pending) - bar.n)
         first = time.perf_counter()
         tokens = stream(remembers, session, sampling, max_tokens=args.max_tokens, ends=tokenizer.ends)
-        for count, (token, session) in enumerate(tokens, 1):
+        for count, (token, _, session) in enumerate(tokens, 1):
             if token not in tokenizer.ends:
                 print(text(token), end="", flush=True)
         print(text(None), flush=True)

@@ -13,7 +13,7 @@ import os
 
 from .._utils.spelling import paragraph, warn
 from ._numbers import whole
-from ._options import add_device, add_dtype, add_model
+from ._options import add_device, add_dtype, add_model, add_number
 
 READS, MODELS = ("memory",), ("model",)
 KEY = "SOLOMONIC_API_KEY"
@@ -26,29 +26,15 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--host", default="127.0.0.1", metavar="H", help="address to listen at (default 127.0.0.1: this machine)"
     )
-    command.add_argument(
-        "--port", type=whole(), default=8000, metavar="P", help="port; 0 takes any that is free (default 8000)"
-    )
+    add_number(command, "--port", whole(), 8000, "P", "port; 0 takes any that is free")
     command.add_argument(
         "--name", metavar="NAME", help="name of the model in requests (default: MODEL's last name, or MODEL)"
     )
     command.add_argument("--api-key", metavar="KEY", help="key that requests must have (default: $SOLOMONIC_API_KEY)")
-    command.add_argument(
-        "--max-tokens", type=whole(), default=4096, metavar="N", help="tokens that a request may ask for (default 4096)"
-    )
-    command.add_argument(
-        "--max-prompt",
-        type=whole(),
-        default=131072,
-        metavar="N",
-        help="tokens of a prompt, at most (default 131072)",
-    )
-    command.add_argument(
-        "--parallel", type=whole(), default=4, metavar="N", help="requests that take turns, token by token (default 4)"
-    )
-    command.add_argument(
-        "--queue", type=whole(), default=64, metavar="N", help="requests that may wait; others get a 429 (default 64)"
-    )
+    add_number(command, "--max-tokens", whole(), 4096, "N", "tokens that a request may ask for")
+    add_number(command, "--max-prompt", whole(), 131072, "N", "tokens of a prompt, at most")
+    add_number(command, "--parallel", whole(), 4, "N", "requests that take turns, token by token")
+    add_number(command, "--queue", whole(), 64, "N", "requests that may wait; others get a 429")
     add_device(command)
     add_dtype(command)
     add_memory(command)

@@ -30,7 +30,7 @@ from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
 from ._device import device
 from ._numbers import COUNT, real, whole
-from ._options import add_alias, add_device, add_dtype, add_field, add_seed
+from ._options import add_alias, add_device, add_dtype, add_field, add_number, add_seed
 
 READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
@@ -88,12 +88,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
         what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
 
     how = command.add_argument_group("training")
-    how.add_argument("--steps", type=whole(COUNT), default=2000, metavar="N", help="steps (default 2000)")
-    how.add_argument(
-        "--batch-size", type=whole(), default=16, metavar="N", help="rows a step, of all processes (default 16)"
-    )
-    how.add_argument("--length", type=whole(), default=256, metavar="T", help="tokens a row (default 256)")
-    how.add_argument("--accumulate", type=whole(), default=1, metavar="N", help="micro-batches a step (default 1)")
+    add_number(how, "--steps", whole(COUNT), 2000, "N", "steps")
+    add_number(how, "--batch-size", whole(), 16, "N", "rows a step, of all processes")
+    add_number(how, "--length", whole(), 256, "T", "tokens a row")
+    add_number(how, "--accumulate", whole(), 1, "N", "micro-batches a step")
     how.add_argument(
         "--carry",
         type=whole(COUNT),
@@ -103,13 +101,8 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"carry the state from row to row, N rows on in one place (default {CARRY}), then begin at another",
     )
-    how.add_argument(
-        "--lookup",
-        type=real(),
-        default=0.0,
-        metavar="X",
-        help="share of rows that read other rows again, which trains the use of a store (default 0)",
-    )
+    lookup = "share of rows that read other rows again, which trains the use of a store"
+    add_number(how, "--lookup", real(), 0.0, "X", lookup)
     how.add_argument("--lr", type=real(), default=2e-3, metavar="X", help="highest learning rate (default 2e-3)")
     how.add_argument(
         "--warmup",
@@ -143,22 +136,16 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
     text = command.add_argument_group("text and records")
     add_field(text)
-    text.add_argument(
-        "--held-out", type=real(), default=0.05, metavar="X", help="share held out to score (default 0.05)"
-    )
+    add_number(text, "--held-out", real(), 0.05, "X", "share held out to score")
     text.add_argument("--held-out-data", nargs="+", metavar="PATH", help="text to score instead of a share of DATA")
-    text.add_argument(
-        "--log-every", type=whole(), default=10, metavar="N", help="steps between entries of the log (default 10)"
-    )
+    add_number(text, "--log-every", whole(), 10, "N", "steps between entries of the log")
     text.add_argument(
         "--eval-every", type=whole(), metavar="N", help="steps between evaluations (default: ten in a run)"
     )
     text.add_argument(
         "--save-every", type=whole(), metavar="N", help="steps between checkpoints (default: twenty in a run)"
     )
-    text.add_argument(
-        "--eval-tokens", type=whole(), default=65536, metavar="N", help="tokens an evaluation reads (default 65536)"
-    )
+    add_number(text, "--eval-tokens", whole(), 65536, "N", "tokens an evaluation reads")
 
 
 def run(args: argparse.Namespace, words: list[str]) -> int:

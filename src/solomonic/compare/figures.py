@@ -165,22 +165,22 @@ def loss_curves(task: Task) -> dict | None:
     )
 
 
+def _per_token(name: str) -> Callable[[dict, float], float | None]:
+    return lambda c, n: cost(c, f"{name}_us_per_token", n)
+
+
 def sections(tasks: list[Task]) -> list[dict]:
     recall, text = [t for t in tasks if not t.lower_is_better], [t for t in tasks if t.lower_is_better]
     costs = [
-        partial(
-            against_length,
-            name="prefill",
-            title="What does reading a token cost?",
-            y=Axis("prefill, time per token (log scale)", time_text, log=10),
-            pick=lambda c, n: cost(c, "prefill_us_per_token", n),
-        ),
-        partial(
-            against_length,
-            name="decode",
-            title="What does writing a token cost?",
-            y=Axis("decode, time per token (log scale)", time_text, log=10),
-            pick=lambda c, n: cost(c, "decode_us_per_token", n),
+        *(
+            partial(
+                against_length,
+                name=name,
+                title=f"What does {what} a token cost?",
+                y=Axis(f"{name}, time per token (log scale)", time_text, log=10),
+                pick=_per_token(name),
+            )
+            for name, what in (("prefill", "reading"), ("decode", "writing"))
         ),
         partial(
             against_length,

@@ -35,26 +35,13 @@ def stream(
     max_tokens: int,
     ends: Collection[int] = (),
     chunk: int = CHUNK,
-) -> Iterator[tuple[int, Session]]:
-    """Each token as it is drawn, with the session that ends in it, until there are `max_tokens` or one is in `ends`.
+) -> Iterator[tuple[int, Tensor, Session]]:
+    """Each token as it is drawn, the logits (V,) by which it was, and the session that ends in it, until there are
+    `max_tokens` or one is in `ends`.
 
     The pending tokens are read first. ValueError where there are none: there is nothing to go on from. States come out of
     inference mode: clone their tensors to differentiate through them.
     """
-    for token, _, session in steps(model, session, sampling, max_tokens=max_tokens, ends=ends, chunk=chunk):
-        yield token, session
-
-
-def steps(
-    model: CausalModel,
-    session: Session,
-    sampling: Sampling = GREEDY,
-    *,
-    max_tokens: int,
-    ends: Collection[int] = (),
-    chunk: int = CHUNK,
-) -> Iterator[tuple[int, Tensor, Session]]:
-    """As `stream`, with the logits (V,) by which each token was drawn."""
     if not session.pending:
         raise ValueError("expected at least one token to go on from, got an empty text; give a prompt")
     for session in read(model, session, chunk):
@@ -128,4 +115,4 @@ def _prefill(
         yield state, end
 
 
-__all__ = ["CHUNK", "LOGITS", "generate", "read", "steps", "stream"]
+__all__ = ["CHUNK", "LOGITS", "generate", "read", "stream"]

@@ -14,7 +14,7 @@ from .cache import LRUCache
 from .catalog import Catalog
 from .engines import Engine, Unreachable
 from .schema import SavePoint, StoredDocument, StoredTokens, TextPiece, entry_of
-from .search.exact import ExactIndex, Keys
+from .search.exact import ExactIndex, Keys, Scope
 from .writer_thread import WriterThread
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class StoreContents:
         if rate:
             clock_starts = {document: start - now for document, start in clock_starts.items()}
         documents = None if only is None else set(only)
-        return index.search(query, k, rate, clock_starts, documents, self.catalog.name_order().tensors)
+        return index.search(query, k, Scope(rate, clock_starts, documents), self.catalog.name_order().tensors)
 
     def entries(self, layer: int, entries: Collection[int]) -> dict[int, StoredTokens]:
         """Those that are there, as copies: what reading computes of them goes with them, whatever the engine keeps.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.tokenizer import Tokenizer
-from ..inference.generation import LOGITS, read, steps
+from ..inference.generation import LOGITS, read, stream
 from ..inference.sessions import Session
 from ..model import LanguageModel
 from .questions import Question
@@ -88,7 +88,7 @@ def _answer(
     text, until = tokenizer.stream(), Until(question.stops)
     scored: list[Scored] = []  # whose text is not emitted yet
     rest, count, finish = "", 0, "length"
-    drawn = steps(model, session, sampling, max_tokens=question.max_tokens, ends=question.ends, chunk=CHUNK)
+    drawn = stream(model, session, sampling, max_tokens=question.max_tokens, ends=question.ends, chunk=CHUNK)
     for count, (token, logits, _) in enumerate(drawn, 1):
         if token in question.ends:
             finish = "stop"

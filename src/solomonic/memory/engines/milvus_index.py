@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..schema import DTYPES
-from ..search.exact import Candidates, ExactIndex, merged
+from ..search.exact import Candidates, ExactIndex, Scope, merged
 from .milvus_service import MOST
 
 if TYPE_CHECKING:
@@ -20,28 +20,24 @@ class MilvusIndex(ExactIndex):
         super().__init__(engine.schema[layer], DTYPES[engine.schema.dtype])
         self._engine, self._layer = engine, layer
 
-    def candidates(
-        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
-    ) -> Candidates:
+    def candidates(self, query: Tensor, count: int, scope: Scope) -> Candidates:
         token_id = self.token_id[: self.size]
         sent = torch.zeros(self.size, dtype=torch.bool)
         for document, position in self._engine.sent(self._layer).items():
             sent |= (token_id >> 32 == document) & (token_id <= (document << 32 | position))
         if sent.any():
             self.reserve(int((~sent).sum()), (~sent).nonzero()[:, 0])
-        here = super().candidates(query, count, rate, clock_starts, only)
-        return merged(self._of_service(query, count, rate, clock_starts, only), here)
+        here = super().candidates(query, count, scope)
+        return merged(self._of_service(query, count, scope), here)
 
-    def _of_service(
-        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
-    ) -> Candidates:
-        n, g, d = query.shape
+    def _of_service(self, query: Tensor, count: int, scope: Scope) -> Candidates:
+        (n, g, d), (rate, clock_starts, only) = query.shape, scope
         sent_starts, largest = self._engine.clock_starts(self._layer)
         if count > MOST:  # more than the service gives at a time
             exact = ExactIndex(self.schema, self.dtype)
             for keys in self._engine.scan(self._layer, sent_starts.keys() & clock_starts.keys()):
                 exact.add(keys)
-            return exact.candidates(query, count, rate, clock_starts, only)
+            return exact.candidates(query, count, scope)
         token_id, clock = torch.full((n, g, count), -1), torch.zeros(n, g, count)
         vector = torch.zeros(n, g, count, d + 2)
         bound = torch.full((n, g), -torch.inf)

@@ -11,6 +11,7 @@ Shapes: N queries, G key/value heads, D their width, M tokens, c candidates of e
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,6 +53,14 @@ class Candidates:
     clock: Tensor
     bound: Tensor
     error: float
+
+
+class Scope(NamedTuple):
+    """What a search goes by besides the queries."""
+
+    rate: float  # lost of a logit for each unit of the store's clock
+    clock_starts: dict[int, float]  # with a rate, the store's clock less `now` where each document begins
+    only: set[int] | None  # the documents that are searched; None: all
 
 
 class ExactIndex:
@@ -103,13 +112,7 @@ class ExactIndex:
             self.reserve(len(kept), kept)
 
     def search(
-        self,
-        query: Tensor,
-        k: int,
-        rate: float,
-        clock_starts: dict[int, float],
-        only: set[int] | None,
-        ranks: tuple[Tensor, Tensor] | None = None,
+        self, query: Tensor, k: int, scope: Scope, ranks: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """token_id and logit (N, G, k) of the tokens with the largest logits; -1 and -inf for none. As `candidates`.
 
@@ -117,19 +120,20 @@ class ExactIndex:
         """
         count, certain = k + self.extra, False
         while not certain:
-            candidates = self.candidates(query, count, rate, clock_starts, only)
-            clock = (
-                store_clock(candidates.token_id, candidates.clock, clock_starts) if rate else candidates.clock.double()
+            candidates = self.candidates(query, count, scope)
+            clock = candidates.clock.double()
+            if scope.rate:
+                clock = store_clock(candidates.token_id, candidates.clock, scope.clock_starts)
+            logit = logits(
+                query[:, :, None], candidates.key, candidates.admission, clock, self.schema.admit, scope.rate
             )
-            logit = logits(query[:, :, None], candidates.key, candidates.admission, clock, self.schema.admit, rate)
             token_id, top_logit, certain = top_k(candidates, logit, k, ranks)
             count *= 2
         return token_id, top_logit
 
-    def candidates(
-        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
-    ) -> Candidates:
-        """query: (N, G, D) float32. clock_starts: with a rate, the store's clock less `now` where each document begins."""
+    def candidates(self, query: Tensor, count: int, scope: Scope) -> Candidates:
+        """query: (N, G, D) float32."""
+        rate, clock_starts, only = scope
         n, g, d = query.shape
         size = self.size
         padded = -(-size // GROUP) * GROUP

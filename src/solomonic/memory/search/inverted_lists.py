@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .exact import Candidates, ExactIndex
+from .exact import Candidates, ExactIndex, Scope
 from .kmeans import KMeans
 
 EXACT_BELOW = 1 << 12  # tokens
@@ -83,8 +83,9 @@ class DocumentBias:
     clock_start: Tensor
 
     @classmethod
-    def of(cls, rate: float, clock_starts: dict[int, float], only: set[int] | None) -> "DocumentBias | None":
+    def of(cls, scope: Scope) -> "DocumentBias | None":
         """None where nothing is added."""
+        rate, clock_starts, only = scope
         if only is None and not rate:
             return None
         known = sorted(clock_starts)
@@ -135,25 +136,19 @@ class InvertedListsIndex(ExactIndex):
         self._trained_on = 0
 
     def search(
-        self,
-        query: Tensor,
-        k: int,
-        rate: float,
-        clock_starts: dict[int, float],
-        only: set[int] | None,
-        ranks: tuple[Tensor, Tensor] | None = None,
+        self, query: Tensor, k: int, scope: Scope, ranks: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """As `ExactIndex.search`, but where it approximates, equal logits are ordered by token id."""
         kernels = compiled()
         if self.size < EXACT_BELOW or kernels is None:
-            return super().search(query, k, rate, clock_starts, only, ranks if self.size < EXACT_BELOW else None)
+            return super().search(query, k, scope, ranks if self.size < EXACT_BELOW else None)
         self._update()
-        bias = DocumentBias.of(rate, clock_starts, only)
+        bias = DocumentBias.of(scope)
         token_id, logit = kernels.nearest(
             query.flatten(0, 1).numpy(),
             *self._compiled_arguments,
             NO_BIAS if bias is None else bias.arrays(self._documents),
-            float(rate),
+            float(scope.rate),
             self.schema.admit,
             k,
             k + self.extra,
@@ -182,16 +177,14 @@ class InvertedListsIndex(ExactIndex):
         order = (agreement * count - torch.arange(count)).topk(self._probes, dim=-1).indices
         return code.to(torch.int8), unit, order.transpose(0, 1).flatten(0, 1)
 
-    def candidates(
-        self, query: Tensor, count: int, rate: float, clock_starts: dict[int, float], only: set[int] | None
-    ) -> Candidates:
+    def candidates(self, query: Tensor, count: int, scope: Scope) -> Candidates:
         if self.size < EXACT_BELOW:
-            return super().candidates(query, count, rate, clock_starts, only)
+            return super().candidates(query, count, scope)
         self._update()
         n, g, d = query.shape
         code, unit, probed = self._probed(query)
         count = min(count, self.size)
-        bias = DocumentBias.of(rate, clock_starts, only)
+        bias = DocumentBias.of(scope)
         parts = [
             self._of_lists(first % g, g, code[at], unit[at], probed[at], count, bias)
             for first in range(0, n * g, QUERIES)

@@ -6,6 +6,7 @@ from torch import Tensor
 from ..._utils.spelling import choose
 from .. import dispatch
 from ..precision import full_precision
+from ..recurrence import initial
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, reference
 from .call import ChannelDeltaCall
@@ -53,8 +54,7 @@ def channel_delta(
     """
     q, k, erase, v, log_decay = (x.float() for x in (q, k, erase, v, log_decay))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
-    if state is None:
-        state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
+    state = initial(state, v, k)
     with full_precision(v.device):
         scan = choose("backend", backend or fastest(k), BACKENDS)
         return scan(ChannelDeltaCall(q, k, erase, v, log_decay, state, sequences, innovate))

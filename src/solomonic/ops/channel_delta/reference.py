@@ -9,22 +9,18 @@ y_t = S_t q_t
 import torch
 from torch import Tensor
 
+from ..recurrence import Step, recurrence
 from .call import ChannelDeltaCall
 
 
 def channel_delta(call: ChannelDeltaCall) -> tuple[Tensor, Tensor, Tensor]:
     q, k, erase, v, log_decay, state, sequences, _ = call
-    real = sequences.real()
-    out, errors = [], []
-    for t in range(v.shape[1]):
-        before = state
-        if sequences.packed:
-            state = torch.where((sequences.position[:, t] == 0)[:, None, None, None], 0, state)
+
+    def step(t: int, state: Tensor) -> Step:
         state = log_decay[:, t, :, None].exp() * state
         error = v[:, t] - torch.einsum("bhvk,bhk->bhv", state, erase[:, t])
         state = state + error[..., None] * k[:, t, :, None, :]
-        out.append(torch.einsum("bhvk,bhk->bhv", state, q[:, t]))
-        errors.append(error)
-        if real is not None:
-            state = torch.where(real[:, t, None, None, None], state, before)
-    return torch.stack(out, 1), torch.stack(errors, 1), state
+        return (torch.einsum("bhvk,bhk->bhv", state, q[:, t]), error), (state,)
+
+    (y, errors), (state,) = recurrence(step, (state,), sequences, v.shape[1])
+    return y, errors, state

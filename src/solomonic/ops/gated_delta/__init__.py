@@ -8,6 +8,7 @@ from torch import Tensor
 from ..._utils.spelling import choose
 from .. import dispatch
 from ..precision import full_precision
+from ..recurrence import initial
 from ..sequence import LEAST_LOG_DECAY, Sequences
 from . import chunked, fla, reference
 from .call import DeltaCall
@@ -52,8 +53,7 @@ def gated_delta(
     """
     q, k, v, beta, log_decay = (x.float() for x in (q, k, v, beta, log_decay))
     log_decay = log_decay.clamp_min(LEAST_LOG_DECAY)
-    if state is None:
-        state = v.new_zeros(v.shape[0], v.shape[2], v.shape[3], k.shape[3])
+    state = initial(state, v, k)
     with full_precision(v.device):
         scan = choose("backend", backend or fastest(k, sequences, innovate), BACKENDS)
         return scan(DeltaCall(q, k, v, beta, log_decay, state, sequences, innovate))

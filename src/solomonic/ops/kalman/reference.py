@@ -12,6 +12,7 @@ The innovation is v_t - exp(g_t) U_{t-1} (exp(g_t) H_{t-1} + l_t I)^-1 k_t. With
 import torch
 from torch import Tensor
 
+from ..recurrence import Step, recurrence
 from .call import KalmanCall
 from .chebyshev import RIDGE, solve
 
@@ -21,13 +22,8 @@ EPSILON = 1e-6
 
 def kalman(call: KalmanCall) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
     q, k, v, weight, mix, log_decay, h, u, sequences, iterations, innovate = call
-    real = sequences.real()
-    out, errors = [], []
-    for t in range(v.shape[1]):
-        before = h, u
-        if sequences.packed:
-            begins = (sequences.position[:, t] == 0)[:, None, None, None]
-            h, u = torch.where(begins, 0, h), torch.where(begins, 0, u)
+
+    def step(t: int, h: Tensor, u: Tensor) -> Step:
         keep, written = log_decay[:, t, :, None, None].exp(), (weight[:, t, :, None] * k[:, t])[..., None, :]
         h = keep * h + k[:, t, :, :, None] * written
         u = keep * u + v[:, t, :, :, None] * written
@@ -35,15 +31,15 @@ def kalman(call: KalmanCall) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         a = h / norm[..., None]
         x = solve(product, iterations, q[:, t], a) / norm
         x = q[:, t] + mix[:, t, :, None] * (x - q[:, t])
-        out.append(torch.einsum("bhvk,bhk->bhv", u, x))
-        if innovate:
-            z = solve(product, iterations, k[:, t], a) / norm
-            error = v[:, t] - torch.einsum("bhvk,bhk->bhv", u, z)
-            errors.append(error / divisor(k[:, t], z, weight[:, t, :, None], norm))
-        if real is not None:
-            now = real[:, t, None, None, None]
-            h, u = torch.where(now, h, before[0]), torch.where(now, u, before[1])
-    return torch.stack(out, 1), torch.stack(errors, 1) if innovate else None, h, u
+        y = torch.einsum("bhvk,bhk->bhv", u, x)
+        if not innovate:
+            return (y,), (h, u)
+        z = solve(product, iterations, k[:, t], a) / norm
+        error = v[:, t] - torch.einsum("bhvk,bhk->bhv", u, z)
+        return (y, error / divisor(k[:, t], z, weight[:, t, :, None], norm)), (h, u)
+
+    (y, *errors), (h, u) = recurrence(step, (h, u), sequences, v.shape[1])
+    return y, errors[0] if innovate else None, h, u
 
 
 def product(x: Tensor, a: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ In the paper's letters: v = dt x, k = B, q = C, g = dt A. A document's first row
 import torch
 from torch import Tensor
 
+from ..recurrence import Step, recurrence
 from .call import SSDCall
 
 
@@ -16,14 +17,10 @@ def ssd(call: SSDCall) -> tuple[Tensor, Tensor]:
     v, k, q, log_decay, state, sequences, *_ = call
     heads = v.shape[2]
     k, q = (x.repeat_interleave(heads // x.shape[2], 2) for x in (k, q))
-    document, real = sequences.document(), sequences.real()
-    out = []
-    for t in range(v.shape[1]):
-        before = state
-        if document is not None:
-            state = torch.where((sequences.position[:, t] == 0)[:, None, None, None], 0, state)
+
+    def step(t: int, state: Tensor) -> Step:
         state = log_decay[:, t, :, None, None].exp() * state + v[:, t, :, :, None] * k[:, t, :, None, :]
-        out.append(torch.einsum("bhpn,bhn->bhp", state, q[:, t]))
-        if real is not None:
-            state = torch.where(real[:, t, None, None, None], state, before)
-    return torch.stack(out, 1), state
+        return (torch.einsum("bhpn,bhn->bhp", state, q[:, t]),), (state,)
+
+    (y,), (state,) = recurrence(step, (state,), sequences, v.shape[1])
+    return y, state
