@@ -218,6 +218,10 @@ def test_configurations_that_cannot_be(make):
         ({"slot_decay": float("inf")}, "slot_decay a number >= 0"),
         ({"slot_decay": 0.1, "score": "recent"}, "slot_decay 0 or None without.*score 'recent'"),
         ({"slot_decay": 0.1, "capacity": 0}, "slot_decay 0 or None without.*capacity 0"),
+        ({"learned_decay": True, "capacity": 0}, "learned_decay False or None without.*capacity 0"),
+        ({"learned_decay": True, "slot_decay": 0}, "learned_decay False or None without.*slot_decay 0"),
+        ({"learned_decay": True, "score": "norm"}, "learned_decay False or None.*not learned.*score 'norm'"),
+        ({"learned_decay": "yes"}, "learned_decay True, False or None, got learned_decay 'yes'"),
     ],
 )
 def test_settings_of_a_layer_that_do_not_go_together(settings, says):
@@ -236,6 +240,15 @@ def test_settings_without_a_readout_are_the_published_layer():
     assert config.decay == 0 and config.combination is None
     bare = config_from_dict({k: None if k == "fading" else v for k, v in old.items()})
     assert bare.readout is None and not bare.reads_direct
+
+
+def test_settings_without_a_learned_decay_have_a_fixed_one():
+    """Folders of versions whose scores alone decayed."""
+    old = BMojoConfig(fading=Mamba2Config()).to_dict()
+    del old["learned_decay"]
+    config = config_from_dict(old)
+    assert config.decay == 0.002 and not config.learns_decay
+    assert BMojoConfig(fading=Mamba2Config()).learns_decay
 
 
 def test_a_mixer_that_does_not_fade_is_no_fading_memory():

@@ -49,6 +49,7 @@ class Dials:
     readout: str
     combine: str | None
     slot_decay: float | None
+    learned_decay: bool | None
 
     def attention(self, window: int | None = None) -> AttentionConfig:
         return AttentionConfig(self.n_heads, self.n_kv_heads, window)
@@ -98,6 +99,7 @@ class Dials:
             readout="softmax" if published else self.readout,
             combine=None if published else self.combine,
             slot_decay=0 if published else self.slot_decay,
+            learned_decay=None if published or not capacity else self.learned_decay,
         )
 
 
@@ -157,6 +159,7 @@ def preset(
     readout: str = "direct",
     combine: str | None = None,
     slot_decay: float | None = None,
+    learned_decay: bool | None = None,
     d_ff: int | None = None,
     tie_embeddings: bool = False,
 ) -> ModelConfig:
@@ -168,7 +171,8 @@ def preset(
     d_model there, None = 2, as published 1; score: one of `mixers.bmojo.SCORES`.
     conv: width of the short convolution of B'MOJO layers, 0 for none.
     readout, combine: how B'MOJO layers read the fading memory, of `mixers.bmojo.READOUTS` and `COMBINE`; as published,
-    "softmax". slot_decay: what the scores of kept tokens lose, None = `mixers.bmojo.SLOT_DECAY`, 0 = nothing.
+    "softmax". slot_decay: what kept tokens lose, None = `mixers.bmojo.SLOT_DECAY`, 0 = nothing; learned_decay: whether it
+    is learned from there, and logits lose it too, None = where the score is learned.
     d_ff None: as many parameters as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
 
     Embeddings enter at size 1 (scaled by the root of d_model): at the small size that is usual with a tied head the
@@ -207,6 +211,7 @@ def preset(
         readout,
         combine,
         slot_decay,
+        learned_decay,
     )
     layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]
     if d_ff is None:

@@ -319,7 +319,7 @@ def test_initial_values_are_those_of_the_model():
         for name, got in wrapper.model.state_dict().items():
             assert got.device.type == "cpu" and got.isfinite().all(), name
             if ours[name].numel() > 99:
-                assert 0.5 < got.std() / ours[name].std() < 2, name
+                assert ours[name].std() / 2 <= got.std() <= 2 * ours[name].std(), name
     wrapper = SolomonicForCausalLM(SolomonicConfig(config))
     torch.manual_seed(3)
     wrapper._init_weights(wrapper.model)

@@ -67,6 +67,9 @@ MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items
     "bmojo-span": BMojoConfig(fading=MAMBA, window=4, span=9, capacity=7, n_kv_heads=2, readout="both"),
     "bmojo-ssm": BMojoConfig(fading=MAMBA, window=0, capacity=0),
     "bmojo-slots-that-decay": BMojoConfig(fading=MAMBA, window=7, capacity=6, block=5, slot_decay=0.7),
+    "bmojo-decay-of-scores-alone": BMojoConfig(
+        fading=MAMBA, window=7, capacity=6, block=5, slot_decay=0.7, learned_decay=False
+    ),
     **{
         f"bmojo-{readout}": BMojoConfig(fading=MAMBA, window=7, capacity=6, block=5, readout=readout)
         for readout in READOUTS

@@ -30,8 +30,8 @@ CUTS = {"at once": [LENGTH], "one at a time": [1] * LENGTH, "odd": [3, 17, 1, 9,
 cases = pytest.mark.parametrize("case", CASES)
 
 
-def model_of(case: str) -> LanguageModel:
-    return language_model([CASES[case]] * 2).eval()
+def model_of(case: str, **changes) -> LanguageModel:
+    return language_model([replace(CASES[case], **changes)] * 2).eval()
 
 
 def read(model, store, x, cuts, **options):
@@ -49,7 +49,8 @@ def read(model, store, x, cuts, **options):
 @cases
 @pytest.mark.parametrize("cut", CUTS)
 def test_with_everything_kept_and_found_it_is_an_eidetic_memory_without_bounds(case, cut):
-    model, x = model_of(case), tokens(1, LENGTH)
+    """Of layers whose slots do not fade: neither does a store whose rate is 0."""
+    model, x = model_of(case, learned_decay=False), tokens(1, LENGTH)
     config = replace(model.config, layers=tuple(replace(layer, capacity=LENGTH) for layer in model.config.layers))
     unbounded = LanguageModel(config).eval()
     unbounded.load_state_dict(model.state_dict())

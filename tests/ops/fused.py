@@ -28,14 +28,16 @@ def test_short(sizes, length, kind):
     memory_attention_equals_reference(BOTH, length, kind, *sizes)
 
 
+@pytest.mark.parametrize("fades", [False, True])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_many_documents(sizes):
-    memory_attention_equals_reference(BOTH, 63, MANY, *sizes)
+def test_many_documents(sizes, fades):
+    memory_attention_equals_reference(BOTH, 63, MANY, *sizes, fades=fades)
 
 
+@pytest.mark.parametrize("fades", [False, True])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_one_document(sizes):
-    memory_attention_equals_reference(BOTH, 65, "fresh", *sizes)
+def test_one_document(sizes, fades):
+    memory_attention_equals_reference(BOTH, 65, "fresh", *sizes, fades=fades)
 
 
 @pytest.mark.parametrize("kind", ["fresh", "padded", "two documents"])
@@ -52,7 +54,7 @@ def test_tiles_that_are_seen_whole(kind):
 
 @pytest.mark.parametrize("heads, groups, dim", [(1, 1, 16), (6, 2, 18), (3, 3, 34)])
 def test_heads(heads, groups, dim):
-    memory_attention_equals_reference(BOTH, 19, MANY, 6, 6, 5, 4, heads, groups, dim)
+    memory_attention_equals_reference(BOTH, 19, MANY, 6, 6, 5, 4, heads, groups, dim, fades=True)
 
 
 def documents(*lengths):

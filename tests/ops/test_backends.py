@@ -236,39 +236,44 @@ def test_the_host_waits_for_nothing(length, kind):
 @pytest.mark.parametrize(
     "window, span, block, capacity", [(6, 6, 6, 5), (7, 3, 4, 9), (5, 0, 1, 3), (4, 9, 4, 0), (0, 3, 1, 0)]
 )
-def test_memory_attention(length, kind, window, span, block, capacity, engine):
+@pytest.mark.parametrize("fades", [False, True])
+def test_memory_attention(fades, length, kind, window, span, block, capacity, engine):
     backends = ["reference", "tiled"]  # triton: `test_triton.py`; decode: below
-    memory_attention_equals_reference(backends, length, kind, window, span, block, capacity)
+    memory_attention_equals_reference(backends, length, kind, window, span, block, capacity, fades=fades)
 
 
-def history(sequences, kind, H, G, D, window, span, block, capacity):
+def history(sequences, kind, H, G, D, window, span, block, capacity, fades=False):
     """The state before a call at `sequences`; None where nothing is."""
     if kind == "fresh":
         return None
     past = past_of(sequences)
     before = attention_inputs(past.position.shape[1], H, G, D, span)
-    _, state = attention(*before, None, past, window, span, block, capacity, "reference")
+    clock = torch.rand(past.position.shape) if fades else None
+    _, state = attention(*before, None, past, window, span, block, capacity, "reference", clock=clock)
     return {name: x.detach() for name, x in state.items()}
 
 
-def memory_attention_equals_reference(backends, length, kind, window, span, block, capacity, H=4, G=2, D=6):
+def memory_attention_equals_reference(
+    backends, length, kind, window, span, block, capacity, H=4, G=2, D=6, fades=False
+):
     sequences = sequences_of(kind, BATCH, length)
-    state = history(sequences, kind, H, G, D, window, span, block, capacity)
-    inputs = attention_inputs(length, H, G, D, span)
+    state = history(sequences, kind, H, G, D, window, span, block, capacity, fades)
+    inputs = [*attention_inputs(length, H, G, D, span), torch.rand(BATCH, length)]
     names = list(state or {})
 
     def call(*arguments, backend):
         *inputs, sequences = arguments
-        inputs, values = inputs[:7], inputs[7:]
+        inputs, clock, values = inputs[:7], inputs[7], inputs[8:]
         carried = dict(zip(names, values)) if names else None
-        y, after = attention(*inputs, carried, sequences, window, span, block, capacity, backend)
+        sizes, clock = (window, span, block, capacity), clock if fades else None
+        y, after = attention(*inputs, carried, sequences, *sizes, backend, clock=clock)
         return [y, *(x for _, x in sorted(after.items()))]
 
     compare(call, backends, [*inputs, *(state or {}).values()], sequences)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("admit", [False, True])
+@pytest.mark.parametrize("admit, fades", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "window, span, block, capacity, H, G, D",
@@ -280,21 +285,21 @@ def memory_attention_equals_reference(backends, length, kind, window, span, bloc
         (0, 3, 1, 0, 2, 2, 4),
     ],
 )
-def test_a_step(window, span, block, capacity, H, G, D, kind, admit, threads, monkeypatch):
+def test_a_step(window, span, block, capacity, H, G, D, kind, admit, fades, threads, monkeypatch):
     """Steps on from every kind of state: outputs and states of the definition, for as many steps as renew what is kept."""
     monkeypatch.setattr("solomonic.ops.memory_attention.decode.LEAST", 1)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         sequences = sequences_of(kind, BATCH, 29)
-        state = history(sequences, kind, H, G, D, window, span, block, capacity)
+        state = history(sequences, kind, H, G, D, window, span, block, capacity, fades)
         position = sequences.position.expand(BATCH, -1)
         for t in range(2 * block + 3):
             now = Sequences(position[:, t : t + 1], position[:, t] + 1, aligned=False, packed=sequences.packed)
-            arguments = attention_inputs(1, H, G, D, span)
+            arguments, clock = attention_inputs(1, H, G, D, span), torch.rand(BATCH, 1) if fades else None
             with torch.no_grad():
                 expected, got = (
-                    attention(*arguments, state, now, window, span, block, capacity, b, admit)
+                    attention(*arguments, state, now, window, span, block, capacity, b, admit, clock)
                     for b in ("reference", "decode")
                 )
             assert_close(got[0], expected[0], f"step {t}")
@@ -378,7 +383,10 @@ def attention_inputs(length, H, G, D, span):
     return [q, k, v, *fading, torch.randn(BATCH, length)]
 
 
-def attention(q, k, v, qf, kf, vf, score, state, sequences, window, span, block, capacity, backend, admit=True):
+def attention(
+    q, k, v, qf, kf, vf, score, state, sequences, window, span, block, capacity, backend, admit=True, clock=None
+):
+    """`clock`: of logits that fade."""
     return memory_attention(
         q,
         k,
@@ -389,6 +397,8 @@ def attention(q, k, v, qf, kf, vf, score, state, sequences, window, span, block,
         fading=(qf, kf, vf) if span else None,
         span=span,
         score=score if capacity else None,
+        clock=clock if capacity else None,
+        fades=clock is not None,
         admit=admit and bool(capacity),
         capacity=capacity,
         block=block,

@@ -51,7 +51,8 @@ DIALS = {
     "conv": "width of the short convolution of B'MOJO, 0 for none",
     "readout": f"how B'MOJO reads the fading memory: {', '.join(READOUTS)}",
     "combine": f"how B'MOJO joins its readouts: {', '.join(COMBINE)} (default: by the readout)",
-    "slot_decay": "decay of the scores of kept tokens, 0 for none (default: a constant of the layer)",
+    "slot_decay": "decay of kept tokens, at first where it is learned, 0 for none (default: a constant of the layer)",
+    "learned_decay": "yes or no: the decay is learned, and logits lose it too (default: where the score is learned)",
     "d_ff": "width of the MLP (default: as many parameters as the Transformer's)",
     "tie_embeddings": "yes or no: the head is the embeddings",
 }
@@ -83,7 +84,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         types = {parameter.annotation, *get_args(parameter.annotation)}
         kind = _yes if bool in types else real() if float in types else str if str in types else whole()
         default = SIZES.get(name, parameter.default)
-        default = {True: "yes", False: "no"}[default] if bool in types else default
+        default = {True: "yes", False: "no", None: None}[default] if bool in types else default
         about += "" if default is None else f" (default {default})"
         what.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=about)
 

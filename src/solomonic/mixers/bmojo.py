@@ -62,13 +62,25 @@ COMBINE = {
 OF_FADING = ("norm", "cosine", "delta", "write")
 EXACT = ("random", "recent")  # scores that are compared as they are, and never lose weight
 
-SLOT_DECAY = 0.002
-"""What a score loses while the slowest head of the fading memory forgets by a factor of e. Of two tokens with equal scores
-the later one stays; one whose score is higher by 1 is replaced once that head has forgotten by a factor of e^500."""
+SLOT_DECAY = 0.05
+"""What a slot's score and its logits lose at first while the slowest head of the fading memory forgets by a factor of e. A
+layer learns it: text wants more, recall less (docs/decay.md)."""
+
+DECAY_SPEED = 8.0
+"""How many times as fast the logarithm of a learned decay moves as other parameters do: text wants a hundred times what
+recall does, and both are found in some hundred steps (docs/log.md)."""
+
+FIXED_DECAY = 0.002
+"""The same where it is not learned: only scores lose it. Of two tokens with equal scores the later one stays; one whose score
+is higher by 1 is replaced once that head has forgotten by a factor of e^500."""
 
 ADMIT_STD = 0.004
 """Initial size of the admission weights. At first only the order of scores counts, so a small size loses nothing; a larger
 one would leave noise where no gradient arrives, which ranks the best of many distractors above a poor pair."""
+
+GATE_BIAS = 2.0
+"""A gate starts open (0.88) and alike for all tokens. One that starts at a half, or at random, can keep attention from being
+learned at all (docs/log.md)."""
 
 FADING_SIZE = 0.1
 """Share of its usual size at which the fading memory's projection starts where it is read beside attention. At full size
@@ -92,7 +104,8 @@ class BMojoConfig(MixerConfig):
     conv: int = 0  # width of the short convolution, 0 for none
     readout: str | None = None  # of the fading memory, one of READOUTS; None: "direct"
     combine: str | None = None  # of attention and a fading memory that is read directly, one of COMBINE; None: "gate"
-    slot_decay: float | None = None  # what scores lose of each nat of the clock; None: SLOT_DECAY; 0: slots never fade
+    slot_decay: float | None = None  # what slots lose of each nat of the clock; None: the constants above; 0: nothing
+    learned_decay: bool | None = None  # whether it is learned, and taken from logits too; None: where the score is
 
     def __post_init__(self) -> None:
         for name, known in (("score", SCORES), ("readout", READOUTS), ("combine", COMBINE)):
@@ -133,10 +146,25 @@ class BMojoConfig(MixerConfig):
             "capacity",
             "score",
         )
+        self.require(
+            self.learned_decay is None or type(self.learned_decay) is bool,
+            "learned_decay True, False or None",
+            "learned_decay",
+        )
+        self.require(
+            not self.learned_decay or (self.fading_clock and self.slot_decay != 0 and self.score == "learned"),
+            "learned_decay False or None without slots that fade, and for scores that are not learned",
+            "learned_decay",
+            "capacity",
+            "slot_decay",
+            "score",
+        )
 
     @classmethod
     def complete(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings without a readout are from a version whose only readout was the softmax."""
+        """Settings without a readout are from a version whose only readout was the softmax; without `learned_decay`, from
+        one whose scores alone decayed."""
+        settings = {"learned_decay": False} | settings
         if "readout" in settings or settings.get("fading") is None:
             return settings
         return settings | {"readout": "softmax", "slot_decay": 0}
@@ -161,9 +189,16 @@ class BMojoConfig(MixerConfig):
 
     @property
     def decay(self) -> float:
+        """What slots lose of each nat of the clock, at first where it is learned."""
         if not self.fading_clock:
             return 0.0
-        return SLOT_DECAY if self.slot_decay is None else self.slot_decay
+        if self.slot_decay is not None:
+            return self.slot_decay
+        return FIXED_DECAY if self.learned_decay is False or self.score != "learned" else SLOT_DECAY
+
+    @property
+    def learns_decay(self) -> bool:
+        return self.decay > 0 and self.score == "learned" and self.learned_decay is not False
 
     @property
     def reads_direct(self) -> bool:
@@ -210,7 +245,10 @@ class BMojo(Mixer):
             self.project = Projections(d_model, config.n_heads, config.kv_heads, config.qk_norm)
             inner = config.n_heads * self.project.dim
             self.norm = RMSNorm(inner) if config.combination == "norm" else None
-            self.gate = nn.Linear(d_model, config.n_heads) if config.combination == "gate" else None
+            if config.combination == "gate":
+                self.gate = nn.Linear(d_model, config.n_heads)
+                nn.init.zeros_(self.gate.weight)
+                nn.init.constant_(self.gate.bias, GATE_BIAS)
             self.out = nn.Linear(inner + (d_model if config.combination == "concat" else 0), d_model, bias=False)
         if config.fading is not None:
             mixer = MIXERS[config.fading.name]
@@ -227,6 +265,9 @@ class BMojo(Mixer):
         self.learns = config.capacity > 0 and config.score == "learned"
         self.exact = config.exact
         self.decays = config.decay > 0
+        self.decay: nn.Parameter | None = None
+        if config.learns_decay:
+            self.decay = nn.Parameter(torch.zeros(1))
         if self.learns:
             self.admit_conv = ShortConvolution(d_model)
             self.admit = nn.Linear(d_model, 1)
@@ -310,7 +351,8 @@ class BMojo(Mixer):
         if config.capacity:
             score = self._score(x, reading, state, after, sequences)
         if reading is not None and self.decays:
-            clock = config.decay * -reading.log_decay.detach().flatten(2).amax(-1)
+            share = config.decay if self.decay is None else config.decay * (DECAY_SPEED * self.decay.float()).exp()
+            clock = share * -reading.log_decay.detach().float().flatten(2).amax(-1)
         if sequences.store is not None:
             assert score is not None
             sequences.store.keep(k, v, score)
@@ -326,6 +368,7 @@ class BMojo(Mixer):
             span=config.fading_span,
             score=score,
             clock=clock,
+            fades=self.decay is not None,
             admit=self.learns,
             exact=self.exact,
             capacity=config.capacity,

@@ -55,4 +55,4 @@ def priority(score: Tensor, lost: Tensor | None, exact: bool) -> Tensor:
     `lost` (B, S) is by the layer's clock, None where scores do not decay. `exact` compares the scores as they are.
     """
     order = score.detach() if exact else rank(score)
-    return order if lost is None else order - lost
+    return order if lost is None else order - lost.detach()

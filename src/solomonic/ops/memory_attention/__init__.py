@@ -100,6 +100,7 @@ def memory_attention(
     span: int = 0,
     score: Tensor | None = None,
     clock: Tensor | None = None,
+    fades: bool = False,
     admit: bool = False,
     exact: bool = False,
     capacity: int = 0,
@@ -113,9 +114,9 @@ def memory_attention(
     """q (B, T, H, D); k, v (B, T, G, D), H a multiple of G, before rotation; fading (q~, k~, v~), shaped alike.
 
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
-    its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `clock` (B, T) >= 0, a constant,
-    is what the scores of all earlier rows lose at each row: of two rows the order is that of s_j + sum of the clock up
-    to j, the same whenever it is asked for. `block <= window` when there is a capacity, so that no row leaves the window
+    its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `clock` (B, T) >= 0 is what the
+    scores of all earlier rows lose at each row: of two rows the order is that of s_j + sum of the clock up to j, the same
+    whenever it is asked for. With `fades` the rows' logits lose it too, which is how the clock gets a gradient. `block <= window` when there is a capacity, so that no row leaves the window
     before it could be kept. `stored` is attended to as it is given.
     Returns (B, T, H, D) and the state after the last real row; its slot_age counts the rows since the slot's own, 0 in
     an empty slot. `backend` None is `fastest`, and "tiled" where something is stored.
@@ -140,15 +141,19 @@ def memory_attention(
     if fading is not None:
         q_far, k_fading, v_fading = fading
         k_far, v_far = extended("k_fading", k_fading, window + span), extended("v_fading", v_fading, window + span)
-    order = coordinate = bias = raw = lost = None
+    order = coordinate = bias = raw = lost = faded = None
     if capacity:
         assert score is not None
         raw = torch.cat([state["slot_score"], extended("score", score.float(), window)], 1)
         empty = raw == -torch.inf
+        bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         if clock is not None:
             lost, after["lost"], after["time"] = _decayed(clock, state, sequences, window)
+            faded = lost if fades else None
+            if faded is not None and T == 1:
+                since = (lost[:, -1:] - lost).float()
+                bias, faded = since if bias is None else bias + since, None
         order = priority(raw, lost, exact)
-        bias = torch.nn.functional.logsigmoid(raw.masked_fill(empty, 0)) if admit else None
         past = torch.arange(-window, T, device=k.device).expand(B, -1)
         slots = (-state["slot_age"]).clamp_min(ABSENT).masked_fill(empty[:, :capacity], ABSENT)
         coordinate = torch.cat([slots, past], 1)
@@ -172,6 +177,7 @@ def memory_attention(
         score=order,
         coordinate=coordinate,
         bias=bias,
+        lost=faded,
         sequences=sequences,
         window=window,
         span=span,
@@ -199,7 +205,7 @@ def _decayed(clock: Tensor, state: AttentionState, sequences: Sequences, window:
     """What each candidate's score (B, S) has lost when the call begins, less than nothing for the call's own rows; the
     ring and the document's time after the call. Sums are from the call's first row on, so that a long stream costs no
     digits."""
-    clock = clock.detach().to(state["lost"].dtype)
+    clock = clock.to(state["lost"].dtype)
     if (real := sequences.real()) is not None:
         clock = clock * real
     passed = clock.cumsum(1)

@@ -43,6 +43,7 @@ class AttentionCall:
     score: Tensor | None  # (B, S): the order in which candidates are kept
     coordinate: Tensor | None  # (B, S) int64
     bias: Tensor | None  # (B, S) float32, added to the logits
+    lost: Tensor | None  # (B, S): row i sees candidate j with a logit less by lost_j - lost_i; its last T are the rows'
     sequences: Sequences
     window: int
     span: int

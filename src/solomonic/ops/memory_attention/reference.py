@@ -24,10 +24,18 @@ def rotated(queries: Group, keys: Group, rotation: Rotation | None) -> tuple[Gro
     return (near, far, q_eidetic), (last_rows(k), None if k_far is None else last_rows(k_far), k_eidetic)
 
 
+def _extra(call: AttentionCall, T: int) -> Tensor | None:
+    """(B, T or 1, S) float32: what is added to the logits of the candidates."""
+    if call.lost is None:
+        return None if call.bias is None else call.bias[:, None]
+    passed = call.lost[:, None] - call.lost[:, -T:, None]
+    return (-passed if call.bias is None else call.bias[:, None] - passed).float()
+
+
 def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
     """See `AttentionCall`."""
     queries, keys, values = call.queries, call.keys, call.values
-    score, coordinate, bias, stored, rotation = call.score, call.coordinate, call.bias, call.stored, call.rotation
+    score, coordinate, stored, rotation = call.score, call.coordinate, call.stored, call.rotation
     sequences, window, span, block, capacity = call.sequences, call.window, call.span, call.block, call.capacity
     queries, keys = rotated(queries, keys, rotation)
     (q, q_fading, q_eidetic), (k, k_fading, k_eidetic), (v, v_fading, v_eidetic) = queries, keys, values
@@ -39,7 +47,7 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         k, v = (x.repeat_interleave(H // x.shape[2], 2) for x in (k, v))
         logit = torch.einsum("bthd,bshd->bhts", q, k).float() * D**-0.5
         if extra is not None:
-            logit = logit + extra[:, None, None]
+            logit = logit + extra[:, None]
         logits.append(logit.masked_fill(~visible.expand(B, -1, -1)[:, None], -torch.inf))
         values_seen.append(v)
 
@@ -63,7 +71,7 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         member = torch.zeros(B, T, score.shape[1] + 1, dtype=torch.bool, device=q.device)
         member = member.scatter(2, candidates % (score.shape[1] + 1), True)[..., :-1]
         old = t - coordinate[:, None] >= window
-        group(q_eidetic, k_eidetic, v_eidetic, member & old, bias)
+        group(q_eidetic, k_eidetic, v_eidetic, member & old, _extra(call, T))
     if stored is not None:
         key, value = (x.repeat_interleave(H // x.shape[3], 3) for x in (stored.key, stored.value))
         logit = torch.einsum("bthd,btehd->bhte", stored.query, key).float() * D**-0.5 + stored.bias[:, None]

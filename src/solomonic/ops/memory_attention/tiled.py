@@ -52,7 +52,8 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         assert score is not None and coordinate is not None
         index, unseen, carried = _plan(score, coordinate, sequences, window, block, capacity, cut)
     shape = Shape(cut, window, span, q.shape, v.shape[2])
-    y, mass = _Attend.apply(*tensors, bias, index, unseen, sequences.position, cos, sin, shape, stored is not None)
+    inputs = *tensors, bias, call.lost, index, unseen, sequences.position, cos, sin, shape, stored is not None
+    y, mass = _Attend.apply(*inputs)
     return y if stored is None else _with_store(y, mass, stored), carried
 
 
@@ -197,6 +198,7 @@ class _Attend(torch.autograd.Function):
         v_far: Tensor | None,
         v_kept: Tensor | None,
         bias: Tensor | None,
+        lost: Tensor | None,
         index: Tensor | None,
         unseen: Tensor | None,
         position: Tensor,
@@ -206,7 +208,7 @@ class _Attend(torch.autograd.Function):
         massed: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """y (B, T, H, D), and where `massed` the log-sum-exp of its logits (B, T, H) float32, else None."""
-        ctx.shapes = [None if x is None else x.shape for x in (q, q_far, q_kept, k, k_far, k_kept, bias)]
+        ctx.shapes = [None if x is None else x.shape for x in (q, q_far, q_kept, k, k_far, k_kept, bias, lost)]
         ctx.call = call
         (B, T, H, D), tile, (rows, near) = call.shape, call.tile(), call.tilings()
         if call.window and k is None and k_kept is not None and v_kept is not None:
@@ -238,10 +240,12 @@ class _Attend(torch.autograd.Function):
         if index is not None:
             assert kept is not None and k_set is not None and logits.kept is not None
             _product(kept.view(sets, -1, D), k_set.mT, logits.kept)
-            if bias is not None:
-                extra = bias.gather(1, index.flatten(1)).view(B, tile.tiles, 1, call.cut.blocks, 1, capacity)
-                shape = tile.tiles, B, tile.heads, call.cut.blocks, -1, capacity
-                logits.kept.view(shape).add_(extra.transpose(0, 1))
+            by_row, by_key = _extra(bias, lost, index, call.cut, T)
+            shape = tile.tiles, B, tile.heads, call.cut.blocks, -1, tile.share, capacity
+            if by_key is not None:
+                logits.kept.view(shape).add_(by_key.transpose(0, 1)[:, :, None, :, None, None])
+            if by_row is not None:
+                logits.kept.view(shape).add_(by_row.transpose(0, 1)[:, :, None, :, :, None, None])
         weights, mass = softmax(logits, tile, columns, position, unseen, massed)
         y = queries[1].new_empty(queries[1].shape)
         for n, ((i, seen, _), weight) in enumerate(zip(parts, weights.near)):
@@ -259,7 +263,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, dmass: Tensor | None) -> tuple[Tensor | None, ...]:
-        call, (*shapes, bias_shape) = ctx.call, ctx.shapes
+        call, (*shapes, bias_shape, lost_shape) = ctx.call, ctx.shapes
         q, q_far, kept, k, k_far, v, v_far, k_set, v_set, index, at, cos, sin, y, weight, *weights = ctx.saved_tensors
         (_, T, _, D), tile, (rows, near) = call.shape, call.tile(), call.tilings()
         queries, keys, values = (q, q if q_far is None else q_far), (k, k_far), (v, v_far)
@@ -286,14 +290,19 @@ class _Attend(torch.autograd.Function):
 
         angles, scale = _last_angles(cos, sin, T), D**-0.5
         out = {i: rows.from_tiles(d, d.new_empty(shapes[i]), angles, scale) for i, d in dq.items()}
-        dbias = None
+        dbias = dlost = None
         if index is not None:
             up = dy.view(len(v_set), -1, D)
             part = change(up @ v_set.mT, mean.view(*up.shape[:2], 1), weight)
-            if bias_shape is not None:
-                by_set = part.view(tile.tiles, -1, tile.heads, call.cut.blocks, *part.shape[1:]).sum((2, 4))
-                by_set = by_set.transpose(0, 1).reshape(len(index), -1)
-                dbias = by_set.new_zeros(bias_shape).scatter_add_(1, index.flatten(1), by_set)
+            if bias_shape is not None or lost_shape is not None:
+                by_head = part.view(tile.tiles, -1, tile.heads, call.cut.blocks, *part.shape[1:])
+                by_set = by_head.sum((2, 4)).transpose(0, 1).reshape(len(index), -1)
+                by_key = by_set.new_zeros(bias_shape or lost_shape).scatter_add_(1, index.flatten(1), by_set)
+                dbias = None if bias_shape is None else by_key
+            if lost_shape is not None:
+                by_row = by_head.sum((2, 5)).view(tile.tiles, -1, tile.rows, tile.share).sum(3)
+                dlost = -by_key
+                dlost[:, -T:] += by_row.transpose(0, 1).flatten(1)[:, :T]
             part = part.to(dy.dtype)
             shared = shapes[2] is None  # the window's queries
             if not shared:
@@ -310,7 +319,23 @@ class _Attend(torch.autograd.Function):
         if index is not None:
             for o, d in (5, part.mT @ kept.view_as(up)), (8, weight.to(dy.dtype).mT @ up):
                 out[o].view(-1, D).index_add_(0, at, d.flatten(0, 1))
-        return *(out.get(i) for i in range(9)), dbias, *[None] * 7
+        return *(out.get(i) for i in range(9)), dbias, dlost, *[None] * 7
+
+
+def _extra(
+    bias: Tensor | None, lost: Tensor | None, index: Tensor, cut: Cut, T: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """float32, added to the eidetic logits: of rows (b, n, m, t) and of the candidates of blocks (b, n, m, s).
+
+    What is lost counts from the first row of the block, so that sums over a long call cost no digits.
+    """
+    shape = len(index), cut.tiles, cut.blocks, -1
+    by_key = None if bias is None else bias.gather(1, index.flatten(1)).view(shape)
+    if lost is None:
+        return None, by_key
+    rows = pad(lost[:, -T:], (0, cut.tiles * cut.rows - T)).view(shape)
+    since = rows[..., :1] - lost.gather(1, index.flatten(1)).view(shape)
+    return (rows - rows[..., :1]).float(), (since if by_key is None else by_key + since).float()
 
 
 def _last_angles(cos: Tensor | None, sin: Tensor | None, length: int) -> Table | None:

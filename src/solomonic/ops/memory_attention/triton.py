@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..selection import select
 from ..triton import INTERPRETED, load, product, products_refusal, store, wide
@@ -66,13 +67,37 @@ def attend(call: AttentionCall) -> tuple[Tensor, Tensor | None]:
         seen = seen.masked_fill(index < 0, FAR.value)
     bias = None if bias is None else bias.contiguous()
     position = sequences.position.clamp_max(2**31 - 1).to(torch.int32).contiguous()
-    y, _ = _attend(*tensors, bias, position, seen, newest, index, event, window, span, block, capacity)
+    lost = None if call.lost is None else call.lost.contiguous()
+    y, _ = _attend(*tensors, bias, lost, position, seen, newest, index, event, window, span, block, capacity)
     return y, carried
 
 
-def _of_sets(x: Tensor | None, index: Tensor | None) -> Tensor | None:
+def _of_sets(x: Tensor, index: Tensor) -> Tensor:
     """(B, S) of the candidates -> (B, Q + 1, capacity) of those in the sets; what is at -1 means nothing."""
-    return None if x is None else x.gather(1, index.clamp_min(0).flatten(1)).view_as(index)
+    return x.gather(1, index.clamp_min(0).flatten(1)).view_as(index)
+
+
+def _extra(
+    bias: Tensor | None, lost: Tensor | None, index: Tensor | None, event: Tensor | None, T: int, block: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """float32, added to the eidetic logits: of the keys of the sets (B, Q + 1, capacity) and of the rows (B, T).
+
+    What is lost counts from the row at which a set comes into force, so that sums over a long call cost no digits.
+    """
+    if index is None or (bias is None and lost is None):
+        return None, None
+    by_key = None if bias is None else _of_sets(bias, index)
+    if lost is None:
+        return by_key, None
+    event, Q = event.expand(len(lost), -1), event.shape[1]
+    number = torch.arange(1, Q + 1, device=lost.device)
+    begin = pad(torch.minimum(event, number * block), (1, 0)).clamp_max(T - 1)
+    rows = lost[:, -T:]
+    first = rows.gather(1, begin)  # (B, Q + 1)
+    row = torch.arange(T, device=lost.device)
+    of_row = row // block + (row >= event[:, row // block])
+    since = first[..., None] - _of_sets(lost, index)
+    return (since if by_key is None else by_key + since).float(), (rows - first.gather(1, of_row)).float()
 
 
 MaybeTensor = Tensor | None
@@ -92,6 +117,7 @@ def _attend(
     v_far: MaybeTensor,
     v_kept: MaybeTensor,
     bias: MaybeTensor,
+    lost: MaybeTensor,
     position: Tensor,
     seen: MaybeTensor,
     newest: MaybeTensor,
@@ -106,14 +132,15 @@ def _attend(
 
     Without q_far, the fading memory's queries are the window's.
     """
-    tensors = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
+    extra = _extra(bias, lost, index, event, position.shape[1], block)
+    tensors = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, *extra, position, seen, newest, index, event]
     y, lse = _shaped_like_queries(q, q_far, v, v_far, position)
     _by_queries(tensors, (window, span, block, capacity), y, lse)
     return y, lse
 
 
 @_attend.register_fake
-def _(q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, *_):
+def _(q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, lost, position, *_):
     return _shaped_like_queries(q, q_far, v, v_far, position)
 
 
@@ -137,6 +164,7 @@ def _differentiate(
     v_far: MaybeTensor,
     v_kept: MaybeTensor,
     bias: MaybeTensor,
+    lost: MaybeTensor,
     position: Tensor,
     seen: MaybeTensor,
     newest: MaybeTensor,
@@ -147,12 +175,16 @@ def _differentiate(
     block: int,
     capacity: int,
 ) -> list[Tensor]:
-    """The gradients of those of q ... bias that are not None, in their order."""
-    tensors = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event]
+    """The gradients of those of q ... lost that are not None, in their order."""
+    change = [
+        None if x is None else torch.empty_like(x)
+        for x in (q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, lost)
+    ]
+    extra = _extra(bias, lost, index, event, position.shape[1], block)
+    tensors = [q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, *extra, position, seen, newest, index, event]
     sizes = window, span, block, capacity
-    change = [None if x is None else torch.empty_like(x) for x in tensors[:10]]
-    delta = torch.empty_like(lse)
-    _by_queries(tensors, sizes, y, lse, delta, dy, change[:3])
+    delta, drow = torch.empty_like(lse), None if lost is None else torch.empty_like(lse)
+    _by_queries(tensors, sizes, y, lse, delta, dy, [*change[:3], drow])
     if window:
         _by_keys(tensors, 0, (0, window, block, 0), lse, delta, dy, change[3], change[6])
     if span:
@@ -168,12 +200,15 @@ def _differentiate(
             _sum_parts(parts.flatten(2), order, bounds, total)
         if bias is not None:
             _sum_parts(dbias.sum(2), order, bounds, change[9])
+        if lost is not None:
+            _sum_parts(dbias.sum(2), order, bounds, change[10])
+            change[10].neg_()[:, -position.shape[1] :] += drow.sum(2)
     return [x for x in change if x is not None]
 
 
 @_differentiate.register_fake
 def _(dy, y, lse, *tensors):
-    return [torch.empty_like(x) for x in tensors[:10] if x is not None]
+    return [torch.empty_like(x) for x in tensors[:11] if x is not None]
 
 
 def _save(ctx, inputs, output) -> None:
@@ -188,25 +223,26 @@ def _backward(ctx, dy, _):
     if dy is not None:
         sizes = ctx.window, ctx.span, ctx.block, ctx.capacity
         got = iter(_differentiate(dy.contiguous(), y, lse, *tensors, *sizes))
-        change[:10] = [None if x is None else next(got) for x in tensors[:10]]
+        change[:11] = [None if x is None else next(got) for x in tensors[:11]]
     return tuple(change)
 
 
 _attend.register_autograd(_backward, setup_context=_save)
 
 
-def _by_queries(tensors, sizes, y, lse, delta=None, dy=None, dq=(None, None, None)) -> None:
-    """Launches the attention, which writes y and lse; with dy, its backward, which writes delta and dq."""
-    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, bias, position, seen, newest, index, event = tensors
+def _by_queries(tensors, sizes, y, lse, delta=None, dy=None, dq=(None, None, None, None)) -> None:
+    """Launches the attention, which writes y and lse; with dy, its backward, which writes delta and dq, the last the
+    gradient of what is added to the rows."""
+    q, q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, by_key, by_row, position, seen, newest, index, event = tensors
     window, span, block, capacity = sizes
     B, T, H = y.shape[:3]
     G = (v_far if v is None else v).shape[2]
     tied = q_far is None
     with torch.cuda.device_of(y):
         _query_kernel[lambda tile: (B * G * triton.cdiv(T * H // G, tile["BM"]),)](
-            *(q, q if tied else q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, _of_sets(bias, index)),
+            *(q, q if tied else q_far, q_kept, k, k_far, k_kept, v, v_far, v_kept, by_key, by_row),
             *(position, seen, newest, index, event),
-            *(y, lse, delta, dy, dq[0], dq[0] if tied else dq[1], dq[2]),
+            *(y, lse, delta, dy, dq[0], dq[0] if tied else dq[1], dq[2], dq[3]),
             *_counts(T, H // G, position, k_kept, event),
             **_constants(y, G),
             WINDOW=window,
@@ -214,7 +250,8 @@ def _by_queries(tensors, sizes, y, lse, delta=None, dy=None, dq=(None, None, Non
             CAPACITY=capacity,
             BLOCK=block,
             TIED=tied,
-            BIAS=bias is not None,
+            BIAS=by_key is not None,
+            FADES=by_row is not None,
             BACKWARD=dy is not None,
         )
 
@@ -222,9 +259,10 @@ def _by_queries(tensors, sizes, y, lse, delta=None, dy=None, dq=(None, None, Non
 def _by_keys(tensors, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
     """Launches the gradients of the keys of a group: of all its rows, or for each set of the plan, of its keys."""
     q, k, v = tensors[group] if tensors[group] is not None else tensors[0], tensors[3 + group], tensors[6 + group]
-    bias, position, seen, newest, index, event = tensors[9:]
+    by_key, by_row, position, seen, newest, index, event = tensors[9:]
     nearest, farthest, block, capacity = sizes
-    bias = _of_sets(bias, index) if capacity else None
+    if not capacity:
+        by_key = by_row = None
     B, T, H = q.shape[:3]
     S, G = k.shape[1:3]
 
@@ -234,14 +272,15 @@ def _by_keys(tensors, group, sizes, lse, delta, dy, dk, dv, dbias=None) -> None:
 
     with torch.cuda.device_of(dy):
         _key_kernel[grid](
-            *(q, k, v, bias, position, seen, newest, index, event, lse, delta, dy, dk, dv, dbias),
+            *(q, k, v, by_key, by_row, position, seen, newest, index, event, lse, delta, dy, dk, dv, dbias),
             *_counts(T, H // G, position, k, event),
             **_constants(dy, G),
             NEAREST=nearest,
             FARTHEST=farthest,
             CAPACITY=capacity,
             BLOCK=block,
-            BIAS=bias is not None,
+            BIAS=by_key is not None,
+            FADES=by_row is not None,
         )
 
 
@@ -291,12 +330,14 @@ def _step(logit, k, v, a, b, sum_, dy, logit_scale, BACKWARD: tl.constexpr, WIDE
     """Queries see a tile of keys, with products `logit`, -inf where they do not.
 
     Forward: a, b, sum = the maximum, the normalizer and the weighted values so far.
-    Backward: a, b = lse, delta, and sum = the queries' gradient so far.
+    Backward: a, b = lse, delta, and sum = the queries' gradient so far. Also gives the sum of the logits' gradients.
     """
+    total = b
     if BACKWARD:
         weight = tl.exp2(logit * logit_scale - a[:, None])
         change = weight * (product(dy, tl.trans(v), WIDE) - b[:, None])
         sum_ += product(change.to(k.dtype), k, WIDE)
+        total = tl.sum(change, 1)
     else:
         top = tl.maximum(a, tl.max(logit, 1) * logit_scale)
         weight = tl.exp2(logit * logit_scale - top[:, None])
@@ -304,7 +345,7 @@ def _step(logit, k, v, a, b, sum_, dy, logit_scale, BACKWARD: tl.constexpr, WIDE
         b = b * fade + tl.sum(weight, 1)
         sum_ = sum_ * fade[:, None] + product(weight.to(v.dtype), v, WIDE)
         a = top
-    return a, b, sum_
+    return a, b, sum_, total
 
 
 @triton.jit
@@ -350,7 +391,7 @@ def _see_rows(
         if (s < whole) | (s + BN > first - NEAREST + 1):
             at = (s + n)[None, :]
             logit = tl.where((at >= low[:, None]) & (at <= high[:, None]), logit, -float("inf"))
-        a, b, sum_ = _step(logit, k_tile, v_tile, a, b, sum_, dy, logit_scale, BACKWARD, WIDE)
+        a, b, sum_, _ = _step(logit, k_tile, v_tile, a, b, sum_, dy, logit_scale, BACKWARD, WIDE)
     return a, b, sum_
 
 
@@ -365,7 +406,8 @@ def _query(
     v,
     v_far,
     v_kept,
-    bias,
+    by_key,
+    by_row,
     position,
     seen,
     newest,
@@ -378,6 +420,7 @@ def _query(
     dq,
     dq_far,
     dq_kept,
+    drow,
     T,
     S,
     Q,
@@ -395,6 +438,7 @@ def _query(
     BLOCK: tl.constexpr,
     TIED: tl.constexpr,
     BIAS: tl.constexpr,
+    FADES: tl.constexpr,
     BACKWARD: tl.constexpr,
     WIDE: tl.constexpr,
     BM: tl.constexpr,
@@ -486,6 +530,9 @@ def _query(
     if CAPACITY:
         q_tile = load(q_kept, row, D, inside, D, BD)
         event += batch * event_stride
+        if FADES:
+            faded = tl.load(by_row + batch * T + t, mask=inside, other=0.0)[:, None] * (1 / scale)
+            changed = tl.zeros([BM], tl.float32)
         for n in range(_set_of(event, first, BLOCK), _set_of(event, last, BLOCK) + 1):
             served = (t >= _start(event, n, Q, T, BLOCK)) & (t < _start(event, n + 1, Q, T, BLOCK))
             served &= oldest <= tl.load(newest + batch * (Q + 1) + n)
@@ -499,11 +546,17 @@ def _query(
                 v_tile = load(v_kept, (batch * S + at) * G + g, D, at >= 0, D, BD)
                 logit = product(q_tile, tl.trans(k_tile), WIDE)
                 if BIAS:
-                    logit += (tl.load(bias + slots, mask=there, other=0.0) * (1 / scale))[None, :]
+                    logit += (tl.load(by_key + slots, mask=there, other=0.0) * (1 / scale))[None, :]
+                if FADES:
+                    logit += faded
                 logit = tl.where(key_seen[None, :] <= high[:, None], logit, -float("inf"))
-                a, b, sum_ = _step(logit, k_tile, v_tile, a, b, sum_, dy_tile, logit_scale, BACKWARD, WIDE)
+                a, b, sum_, total = _step(logit, k_tile, v_tile, a, b, sum_, dy_tile, logit_scale, BACKWARD, WIDE)
+                if FADES and BACKWARD:
+                    changed += total
         if BACKWARD:
             store(dq_kept, row, D, inside, sum_ * scale, D, BD)
+            if FADES:
+                tl.store(drow + row, changed, mask=inside)
     if not BACKWARD:
         b = tl.where(inside, b, 1.0)
         store(y, row, D, inside, sum_ / b[:, None], D, BD)
@@ -515,7 +568,8 @@ def _key(
     q,
     k,
     v,
-    bias,
+    by_key,
+    by_row,
     position,
     seen,
     newest,
@@ -543,6 +597,7 @@ def _key(
     CAPACITY: tl.constexpr,
     BLOCK: tl.constexpr,
     BIAS: tl.constexpr,
+    FADES: tl.constexpr,
     WIDE: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -568,7 +623,7 @@ def _key(
         key_seen = tl.load(seen + out, mask=inside, other=FAR)
         last_seen = tl.load(newest + batch * (Q + 1) + n)
         if BIAS:
-            extra = tl.load(bias + out, mask=inside, other=0.0)[:, None] * (1 / scale)
+            extra = tl.load(by_key + out, mask=inside, other=0.0)[:, None] * (1 / scale)
         row, out = (batch * S + at) * G + g, out * G + g
     else:
         at = tile * BN + tl.arange(0, BN)
@@ -598,6 +653,8 @@ def _key(
         logit = product(k_tile, tl.trans(q_tile), WIDE)
         if BIAS:
             logit += extra
+        if FADES:
+            logit += tl.load(by_row + batch * T + t, mask=real, other=0.0)[None, :] * (1 / scale)
         if CAPACITY:
             since = tl.where(oldest <= last_seen, t, -2 * FAR)
             logit = tl.where(since[None, :] >= nearest[:, None], logit, -float("inf"))
@@ -654,7 +711,7 @@ def _tuned(kernel, tiles, key):
         tiles = [(32, 32, 4, 1)]
     return triton.autotune(
         [triton.Config({"BM": m, "BN": n}, num_warps=warps, num_stages=stages) for m, n, warps, stages in tiles],
-        [*key, "G", "R", "D", "BLOCK", "CAPACITY", "BIAS", "tuned"],
+        [*key, "G", "R", "D", "BLOCK", "CAPACITY", "BIAS", "FADES", "tuned"],
         prune_configs_by=None if INTERPRETED else {"early_config_prune": _fitting},
         cache_results=not INTERPRETED,
     )(kernel)
