@@ -19,7 +19,9 @@ Array = np.ndarray
 LAGS, ORDERS = 20, 10  # the most that are tried by default
 CRITERIA = {"fit": 0, "likelihood": 3}  # rounds of weighting
 FOCUS = ("prediction", "simulation")
-SIMULATORS = 3
+SIMULATORS = 4
+ALIKE = 2 * np.log(1.05)  # of the logarithms of mean squared errors: a third of the rows does not tell such fits apart
+MOVED = 0.5  # of an input's spread: what differs less from its first row is at rest
 EVERYTHING = ("A", "B", "C", "D", "K", "x0", "c")
 QUIET = ("A", "B", "C", "D", "x0", "c")  # what a simulation uses
 FIRST = 20  # steps from each start, before the best is followed to its end
@@ -105,7 +107,7 @@ def identify(
     if not n:
         parts = _static(y, u)
     elif focus == "simulation":
-        parts = _simulating(hankel.state, y, u, n, lags, rounds)
+        parts = _simulating(y, u, n, lags, rounds)
     else:
         begun = [_closed(parts, y, u, rounds, FIRST) for parts in _starts(hankel.state, y, u, n, lags)]
         parts = refine(_least(begun, y, u, rounds), y, u, EVERYTHING, rounds)
@@ -164,34 +166,56 @@ def _starts(state: Array, y: Array, u: Array, n: int, lags: int) -> list[dict]:
     return starts
 
 
-def _simulating(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
-    """The fit of `simulators` that, fitted to two thirds of the rows, simulates the last third best; fitted to all rows.
+def _simulating(y: Array, u: Array, n: int, lags: int, rounds: int) -> dict:
+    """One of `simulators`: of those that are searched the one that, fitted to two thirds of the rows, simulates the last
+    third best, or the first, where it is no worse, or `ALIKE`, there and on the two thirds. Fitted to all rows but those at
+    rest before the inputs move.
 
     A model of too low an order reaches the least simulation error with slow poles and gains that fit these rows alone. Then
-    a fit with fewer free numbers simulates other rows better.
+    a fit with fewer free numbers simulates other rows better. Rows at rest tell a level only, which is not that of the rows
+    that follow where the process is not linear; the last 2 `lags` of them are kept, a past and a future.
     """
-    held, kind = 2 * len(y) // 3, SIMULATORS - 1
-    if np.ptp(y[:held], 0).all() and np.ptp(u[:held], 0).all():
-        y_mean, u_mean = y[:held].mean(0), u[:held].mean(0)
-        y_held, u_held = y[:held] - y_mean, u[:held] - u_mean
-        models = simulators(subspace.hankel(y_held, u_held, lags).state, y_held, u_held, n, lags, rounds)
-        kind = int(np.argmin([_size_ahead(parts, y - y_mean, u - u_mean, held, rounds) for parts in models]))
-    return next(islice(simulators(state, y, u, n, lags, rounds), kind, None))
+    moves = int(np.argmax((np.abs(u - u[0]) > MOVED).any(1)))
+    first = max(0, min(moves - 2 * lags, len(y) // 2))
+    y_mean, u_mean = y[first:].mean(0), u[first:].mean(0)
+    y_fit, u_fit = y[first:] - y_mean, u[first:] - u_mean
+    held, kind = 2 * len(y_fit) // 3, SIMULATORS - 1
+    if np.ptp(y_fit[:held], 0).all() and np.ptp(u_fit[:held], 0).all():
+        y_off, u_off = y_fit - y_fit[:held].mean(0), u_fit - u_fit[:held].mean(0)
+        fitted = y_off[:held], u_off[:held]
+        sizes = np.array(
+            [
+                (_size_ahead(parts, y_off, u_off, held, rounds), _size(_begun(parts, *fitted), *fitted, rounds))
+                for parts in simulators(*fitted, n, lags, rounds)
+            ]
+        )
+        best = 1 + np.argmin(sizes[1:, 0])
+        kind = 0 if (sizes[0] <= sizes[best] + ALIKE).all() else int(best)
+    parts = next(islice(simulators(y_fit, u_fit, n, lags, rounds), kind, None))
+    rest = np.linalg.solve(np.eye(n) - parts["A"], parts["B"] @ u_mean)  # the state that the inputs' means hold
+    parts = parts | {"c": parts["c"] + y_mean - parts["C"] @ rest - parts["D"] @ u_mean}
+    return parts | {"x0": _begun(parts, y, u)["x0"]}
 
 
-def simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
-    """Three fits, of which none simulates these rows worse than the one before.
+def simulators(y: Array, u: Array, n: int, lags: int, rounds: int) -> Iterator[dict]:
+    """Four fits to centred rows, from the one with the fewest numbers that are searched to the one with the most.
 
-    The first has the least prediction errors. The second has its A and C, and B, D, first state and offset of the least
-    simulation errors. The third has the least simulation errors (output error) that are reached from the second and from
-    each start. K, which a simulation does not use, is fitted last. The second replaces a first that is not stable.
+    The first is the regression on the principal components of the future. The second has the least prediction errors. The
+    third has its A and C, and B, D, first state and offset of the least simulation errors. The fourth has the least
+    simulation errors (output error) that are reached from the third and from each start. Of the last three none simulates
+    these rows worse than the one before. K, which a simulation does not use, is fitted last. Poles of the first that are
+    not stable are moved, and B, D, first state and offset fitted as in the third; the third replaces a second that is not
+    stable.
     """
-    closed = [_closed(parts, y, u, rounds) for parts in _starts(state, y, u, n, lags)]
+    hankel = subspace.hankel(y, u, lags)
+    plain = subspace.realize(hankel.components, lags, y, u, n)[0]
+    yield plain if spectral_radius(plain["A"]) < 1 else refine(_inputs_fitted(plain, y, u), y, u, ("K",), rounds)
+    closed = [_closed(parts, y, u, rounds) for parts in _starts(hankel.state, y, u, n, lags)]
     least = refine(_least(closed, y, u, rounds), y, u, EVERYTHING, rounds)
     quiet = _inputs_fitted(least, y, u)
-    second = refine(quiet, y, u, ("K",), rounds)
-    yield least if spectral_radius(least["A"]) < 1 else second
-    yield second
+    third = refine(quiet, y, u, ("K",), rounds)
+    yield least if spectral_radius(least["A"]) < 1 else third
+    yield third
     begun = [quiet, *(_inputs_fitted(parts, y, u) for parts in closed)]
     quiet = _least([refine(parts, y, u, QUIET, rounds) for parts in begun], y, u, rounds)
     yield refine(refine(quiet, y, u, QUIET, rounds, 200), y, u, ("K",), rounds)
@@ -200,6 +224,11 @@ def simulators(state: Array, y: Array, u: Array, n: int, lags: int, rounds: int)
 def _inputs_fitted(parts: dict, y: Array, u: Array) -> dict:
     A = parts["A"] if spectral_radius(parts["A"]) < 1 else nearest_stable(parts["A"], _slowest(y))
     return refine(parts | {"A": A, "K": np.zeros_like(parts["K"])}, y, u, ("B", "D", "x0", "c"))
+
+
+def _begun(parts: dict, y: Array, u: Array) -> dict:
+    """A simulation of these rows: no gain, and the first state of the least errors."""
+    return refine(parts | {"K": np.zeros_like(parts["K"])}, y, u, ("x0",))
 
 
 def _size_ahead(parts: dict, y: Array, u: Array, row: int, rounds: int) -> float:
@@ -224,9 +253,10 @@ def _least(candidates: list[dict], y: Array, u: Array, rounds: int) -> dict:
 
 
 def _size(parts: dict, y: Array, u: Array, rounds: int) -> float:
+    """The logarithm of the mean square of the errors: of all outputs, or, of their likelihood, the geometric mean."""
     e, _ = errors(parts, y, u)
-    R = e.T @ e / len(e)
-    size = np.linalg.slogdet(R + subspace.least(y))[1] if rounds else np.trace(R)
+    R = e.T @ e / len(e) + subspace.least(y)
+    size = np.linalg.slogdet(R)[1] / len(R) if rounds else np.log(np.trace(R))
     return float(size) if np.isfinite(size) else np.inf
 
 

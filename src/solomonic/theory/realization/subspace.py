@@ -5,6 +5,9 @@ past   z_t = (y_{t-1}, u_{t-1}, ..., y_{t-l}, u_{t-l})        future  f_t = (y_t
 With the future inputs regressed out of both, the singular values of the normalised Hankel matrix
 L_f^-1 E[f z^T] L_z^-T = U S V^T are the canonical correlations. The state is x_t = S^(1/2) V^T L_z^-1 z_t, its first n
 entries; regressing (x_{t+1}, y_t) on (x_t, u_t) gives the matrices, the residuals the noise.
+
+Without L_f, the n numbers are those from which the future's squared errors, in all l rows alike, are least (the weights of
+MOESP: Verhaegen 1994; Van Overschee and De Moor 1995). Canonical variates tell best that the future depends on the past.
 """
 
 from collections.abc import Iterable
@@ -22,10 +25,11 @@ RIDGE = 1e-10  # of the mean variance of past and of future
 
 @dataclass(frozen=True, eq=False)
 class Hankel:
-    """The canonical variates of the past and the future of a series."""
+    """The canonical variates of the past and the future of a series, and the principal components of what they share."""
 
     correlations: Array  # canonical, largest first
     state: Array  # (rows, candidates): x_t for t = lags, lags + 1, ..., entries of the highest correlation first
+    components: Array  # the same for the principal components of the future that the past predicts, largest first
     lags: int
 
 
@@ -73,7 +77,8 @@ def hankel(y: Array, u: Array, lags: int) -> Hankel:
         Q, _, _ = qr(inputs, mode="economic", pivoting=True)
         left_past, left_future = past - Q @ (Q.T @ past), future - Q @ (Q.T @ future)
     s, J, _ = canonical_variates(left_past, left_future, RIDGE)
-    return Hankel(np.clip(s, 0, 1), past @ (J * np.sqrt(s)), lags)
+    P, sizes, _ = np.linalg.svd((left_past @ J).T @ left_future / len(past), full_matrices=False)
+    return Hankel(np.clip(s, 0, 1), past @ (J * np.sqrt(s)), past @ (J @ (P * np.sqrt(sizes))), lags)
 
 
 def predictor_state(y: Array, u: Array, lags: int) -> Array:
