@@ -16,6 +16,9 @@ between x and f (the published layer); untied, the fading memory has its own thr
 layer plus a short convolution of it (arXiv 2512.17351), so that the key of a token also depends on the tokens before it,
 by which a later query can find what followed them (docs/log.md measures it).
 
+Slots fade: score and logits of a slot lose what the slowest head of the fading memory forgets, times a share that is
+learned (`slot_decay`, docs/decay.md); so does the Forgetting Transformer's attention by a gate (arXiv 2503.02130).
+
 Special cases: without capacity the layer is B'MOJO-F; without a fading memory too, sliding-window attention; without a
 window, the SSM.
 """
