@@ -38,7 +38,7 @@ def read_by_all(path) -> list[list[bytes]]:
         [document.text for document in documents([path])],
         [text for _, text in prompts(path)],
         [one.text.encode() for one in examples(path)],
-        [text for _, text in task._read("x", path, 10**6, named=True)],
+        [text for _, text in task.read_documents("x", path, 10**6, named=True)],
     ]
 
 
@@ -153,7 +153,7 @@ def test_json_in_a_folder_is_a_text_where_it_holds_no_records(tmp_path):
 def test_a_mark_is_no_part_of_a_text(tmp_path):
     (tmp_path / "x.txt").write_bytes(codecs.BOM_UTF8 + b"text")
     assert [document.text for document in documents([tmp_path])] == [b"text"]
-    assert [text for _, text in task._read("x", tmp_path / "x.txt", 10, named=True)] == [b"text"]
+    assert [text for _, text in task.read_documents("x", tmp_path / "x.txt", 10, named=True)] == [b"text"]
 
 
 @pytest.mark.parametrize("content, texts", [(b"some text", [b"some text"]), (b'{"text": "a"}\n', [b'{"text": "a"}\n'])])

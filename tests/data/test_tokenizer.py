@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
-from solomonic.data.tokenizer import END, ENDS, Tokenizer, _byte_vocab, end_tokens
+from solomonic.data.tokenizer import END, ENDS, Tokenizer, byte_vocab, end_tokens
 
 SAMPLES = [
     "",
@@ -254,7 +254,7 @@ def test_streaming_bytes_that_are_no_text(built, name, seed):
 def test_streaming_waits_for_few_tokens(built):
     """So that the time of a token does not depend on how many came before."""
     for tokenizer in (Tokenizer.for_bytes(), Tokenizer.from_json(built["byte BPE"])):
-        middle = tokenizer.inner.token_to_id(next(c for c, b in _byte_vocab().items() if b == 0x80))
+        middle = tokenizer.inner.token_to_id(next(c for c, b in byte_vocab().items() if b == 0x80))
         parts = streamed(tokenizer, [middle] * 200)
         longest = max(len(run) for run in "".join("x" if part else "." for part in parts).split("x"))
         assert longest <= 16

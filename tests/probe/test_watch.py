@@ -96,7 +96,8 @@ def test_mass_and_a_missing_window_by_the_definition():
     coordinate, bias, v = call.coordinate, call.bias, call.values
     q, k = reference.rotated(call.queries, call.keys, call.rotation)
     candidates = select(call.score, coordinate, call.sequences, call.block, call.capacity)[0][0]
-    rows = torch.arange(30)
+    rows, lost = torch.arange(30), call.lost[0]
+    extra = bias[0] - (lost - lost[-30:, None]).float()  # of a row and a candidate: what fades in between
 
     def lag(keys):
         return rows[:, None] - torch.arange(30 - keys.shape[1], 30)
@@ -112,7 +113,7 @@ def test_mass_and_a_missing_window_by_the_definition():
     logits = []
     for i in range(3):
         logit = torch.einsum("thd,sd->ths", q[i][0], k[i][0, :, 0]) * 16**-0.5
-        logit = logit + (bias[0] if i == 2 else 0)
+        logit = logit + (extra[:, None] if i == 2 else 0)
         logits.append(logit.masked_fill(~visible[i][:, None], -torch.inf))
     weight = torch.cat(logits, -1).softmax(-1).split([x.shape[-1] for x in logits], -1)
     mass = torch.stack([w.sum(-1) for w in weight], -1)

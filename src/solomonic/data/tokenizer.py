@@ -69,7 +69,7 @@ class Tokenizer:
     @classmethod
     def for_bytes(cls) -> "Tokenizer":
         """Byte b is token b; 256 ends a document."""
-        model = tokenizers.models.BPE(vocab={c: i for c, i in _byte_vocab().items() if i < 256}, merges=[])
+        model = tokenizers.models.BPE(vocab={c: i for c, i in byte_vocab().items() if i < 256}, merges=[])
         inner = tokenizers.Tokenizer(model)
         inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.decoder = tokenizers.decoders.ByteLevel()
@@ -219,7 +219,7 @@ def _utf8(text: str) -> bytes:
 
 def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
     """Whether it encodes and decodes as byte-level BPE without merges, whatever its post-processor adds."""
-    if inner.get_vocab() != _byte_vocab():
+    if inner.get_vocab() != byte_vocab():
         return False
     parts = json.loads(inner.to_str())
     before, after = parts["pre_tokenizer"] or {}, parts["decoder"] or {}
@@ -227,7 +227,7 @@ def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
     return parts["normalizer"] is None and levels and not before["add_prefix_space"]
 
 
-def _byte_vocab() -> dict[str, int]:
+def byte_vocab() -> dict[str, int]:
     """The names of the bytes in byte-level BPE: printable Latin-1 characters themselves, U+0100 and on for the others."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
@@ -237,7 +237,7 @@ def _byte_vocab() -> dict[str, int]:
 
 @functools.cache
 def _byte_values() -> dict[str, int]:
-    return {name: byte for name, byte in _byte_vocab().items() if name != END}
+    return {name: byte for name, byte in byte_vocab().items() if name != END}
 
 
 __all__ = ["END", "Tokenizer", "end_tokens"]
