@@ -99,7 +99,7 @@ class Dials:
             readout="softmax" if published else self.readout,
             combine=None if published else self.combine,
             slot_decay=0 if published else self.slot_decay,
-            learned_decay=None if published or not capacity else self.learned_decay,
+            learned_decay=None if published else self.learned_decay,
         )
 
 

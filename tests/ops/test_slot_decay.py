@@ -76,6 +76,27 @@ def test_far_into_a_stream_nothing_is_rounded_away():
     assert sorted(kept.tolist()) == list(range(71, 76))  # the youngest of equals; without a clock the oldest
 
 
+@pytest.mark.parametrize("backend", ["reference", "tiled"])
+def test_logits_that_fade_keep_their_digits_in_a_long_call(backend):
+    """A million nats pass, then hundredths: rows see them in one call as in calls that begin behind the million."""
+    x, score = drawn(1, 300, 2, 4), drawn(1, 300, seed=1)
+    clock = torch.where(torch.arange(300) < 100, 1e4, drawn(1, 300, seed=2).abs() / 50)
+
+    def outputs(cuts):
+        state, rows = None, []
+        for a, b in itertools.pairwise([0, *cuts, 300]):
+            sequences = Sequences(torch.arange(a, b)[None], torch.tensor([b]), aligned=a == 0)
+            part = x[:, a:b]
+            y, state = memory_attention(
+                part, part, part, state, sequences, window=WINDOW, score=score[:, a:b], clock=clock[:, a:b], fades=True,
+                admit=True, capacity=CAPACITY, block=BLOCK, backend=backend,
+            )  # fmt: skip
+            rows.append(y)
+        return torch.cat(rows, 1)
+
+    torch.testing.assert_close(outputs([]), outputs([100, 204]), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_moves_no_clock(kind):
     sequences = sequences_of(kind, BATCH, 19)
