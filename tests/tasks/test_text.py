@@ -99,15 +99,13 @@ def test_same_documents_at_every_length(folder):
     once = rows(task.test_batch(40, 400, rng(3)))
     cycle = next(i for i in range(1, 40) if once[i] == once[0])
     assert cycle > 1 and once == (once[:cycle] * 40)[:40] and len({tuple(t) for t, _ in once}) == cycle
-    longer = task.test_batch(
-        1, max(task.test_corpus.sizes) - 1, rng()
-    )  # longer than every document asked for by default
-    assert longer.tokens.shape[1] == max(task.test_corpus.sizes) - 1
+    longer = task.test_batch(1, max(task._test.sizes) - 1, rng())  # longer than every document asked for by default
+    assert longer.tokens.shape[1] == max(task._test.sizes) - 1
 
 
 def test_default_lengths_stop_where_documents_do(folder):
     task = tasks.task("text", data=folder, length=99, held_out=0.3)
-    reach = max(task.test_corpus.sizes) - 1
+    reach = max(task._test.sizes) - 1
     assert task.lengths == tuple(n for n in (99, 198, 396, 792) if n <= reach) and 198 in task.lengths
     with pytest.raises(ValueError, match=f"length: expected at most {reach}, .* got {reach + 1}; "):
         task.test_batch(1, int(reach) + 1, rng())
@@ -127,32 +125,30 @@ def test_single_file_is_cut_at_line_ends(tmp_path, size, pieces):
     path = tmp_path / "book.txt"
     path.write_bytes(words(0, size))
     task = tasks.task("text", data=path, length=99, lengths=(99,), held_out=0.3)
-    corpora = (task.train_corpus, task.test_corpus)
+    corpora = (task._train, task._test)
     documents = [c.bytes[s : s + n].tobytes() for c in corpora for s, n in zip(c.starts, c.sizes)]
     assert len(documents) == pieces and sum(map(len, documents)) == size
     text = path.read_bytes()
     for document in documents:
         assert document in text and (document.endswith(b"\n") or text.endswith(document))
-    assert all(
-        document not in task.train_corpus.bytes.tobytes() for document in documents[-len(task.test_corpus.sizes) :]
-    )
+    assert all(document not in task._train.bytes.tobytes() for document in documents[-len(task._test.sizes) :])
     (tmp_path / "none").write_bytes(b"")
     alone = tasks.task("text", data=tmp_path, length=99, lengths=(99,), held_out=0.3)  # a folder with that file only
-    assert (alone.test_corpus.bytes == task.test_corpus.bytes).all()
+    assert (alone._test.bytes == task._test.bytes).all()
 
 
 def test_single_file_without_line_ends(tmp_path):
     path = tmp_path / "line.txt"
     path.write_bytes(words(0, 5000).replace(b"\n", b"-"))
     task = tasks.task("text", data=path, length=99, lengths=(99,))
-    assert len(task.train_corpus.sizes) + len(task.test_corpus.sizes) == 10
+    assert len(task._train.sizes) + len(task._test.sizes) == 10
 
 
 def test_what_is_read_is_capped(folder, monkeypatch):
     monkeypatch.setattr(module, "LARGEST", 1000)
     with pytest.warns(UserWarning, match="is cut and what follows is left out"):
         task = tasks.task("text", data=folder, length=99, lengths=(99,))
-    assert task.train_corpus.sizes.sum() + task.test_corpus.sizes.sum() <= 1000
+    assert task._train.sizes.sum() + task._test.sizes.sum() <= 1000
 
 
 def test_score_is_bits(folder):
@@ -177,10 +173,10 @@ def test_default_corpus():
     assert (task.length, task.lengths) == (256, (256, 512, 1024, 2048))
     documents = {
         corpus: {c.bytes[s : s + n].tobytes() for s, n in zip(c.starts, c.sizes)}
-        for corpus, c in (("train", task.train_corpus), ("test", task.test_corpus))
+        for corpus, c in (("train", task._train), ("test", task._test))
     }
     assert min(map(len, documents.values())) > 10 and not documents["train"] & documents["test"]
-    assert b"import" in task.train_corpus.bytes.tobytes()
+    assert b"import" in task._train.bytes.tobytes()
     train, test = sides(task)
     assert all(any(text.startswith(window) for text in documents["test"]) for window in test)
 

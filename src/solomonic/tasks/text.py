@@ -95,26 +95,26 @@ class Text(Task):
                 f"to test on; got {root} with {longest} bytes in its longest; pass more text, or a smaller length"
             )
         train, test = _split(documents, held_out)
-        self.train_corpus, self.test_corpus = Corpus(train), Corpus(test)
+        self._train, self._test = _Corpus(train), _Corpus(test)
 
-        reach = int(self.test_corpus.sizes.max()) - 1
+        reach = int(self._test.sizes.max()) - 1
         if asked is None:
             asked = tuple(m * self.length for m in (1, 2, 4, 8) if m * self.length <= reach)
         self.lengths = tuple(self._possible("lengths", length) for length in asked)
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        windows = (self.train_corpus.sizes - self.length).cumsum()
+        windows = (self._train.sizes - self.length).cumsum()
         drawn = rng.integers(windows[-1], size=_check.batch_size(size))
         document = windows.searchsorted(drawn, side="right")
         before = np.where(document > 0, windows[document - 1], 0)
-        return self._batch(self.train_corpus, self.train_corpus.starts[document] + drawn - before, self.length)
+        return self._batch(self._train, self._train.starts[document] + drawn - before, self.length)
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         length, size = self._possible("length", length), _check.batch_size(size)
-        long = np.flatnonzero(self.test_corpus.sizes > max(length, *self.lengths))
+        long = np.flatnonzero(self._test.sizes > max(length, *self.lengths))
         if not len(long):
-            long = np.flatnonzero(self.test_corpus.sizes > length)
-        return self._batch(self.test_corpus, self.test_corpus.starts[np.resize(rng.permutation(long), size)], length)
+            long = np.flatnonzero(self._test.sizes > length)
+        return self._batch(self._test, self._test.starts[np.resize(rng.permutation(long), size)], length)
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, T, V), (B, T) -> (B, T) float32: -log2 p(target), bits; NaN where IGNORE."""
@@ -125,7 +125,7 @@ class Text(Task):
         return shown.get(token) or (chr(token) if 33 <= token < 127 else f"\\x{token:02x}")
 
     def _possible(self, name: str, length: int) -> int:
-        reach = int(self.test_corpus.sizes.max()) - 1
+        reach = int(self._test.sizes.max()) - 1
         if _check.whole(name, length, 1, "a row has one byte or more") > reach:
             raise ValueError(
                 f"{name}: expected at most {reach}, the longest held-out document less one byte, got {length}; "
@@ -133,12 +133,12 @@ class Text(Task):
             )
         return int(length)
 
-    def _batch(self, corpus: "Corpus", starts: np.ndarray, length: int) -> Batch:
+    def _batch(self, corpus: "_Corpus", starts: np.ndarray, length: int) -> Batch:
         rows = corpus.bytes[starts[:, None] + np.arange(length + 1)].astype(np.int64)
         return _draw.batch(rows[:, :-1], rows[:, 1:])
 
 
-class Corpus:
+class _Corpus:
     """Documents end to end: `bytes` uint8 (N,), and each document's `starts` and `sizes`, int64 (D,)."""
 
     def __init__(self, documents: list[tuple[str, bytes]]):
