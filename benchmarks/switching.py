@@ -4,8 +4,8 @@
 
 PATH are texts as files, of different kinds; the sources of the Python library are one more. Of each kind the first half is
 trained on and the second is kept back; both come in turn, `PIECE` bytes of each. The `LAYERS`, B'MOJO without slots, with
-them, and with slots that fade in their order alone, are trained with `solomonic train --carry` on the stream of the first halves, and
-read one of the second halves, from nothing to its end in one state. Printed are bits per byte by distance from the last
+them, and with slots whose scores alone fade, are trained with `solomonic train --carry` on the stream of the first
+halves, and read one of the second halves, from nothing to its end in one state. Printed are bits per byte by distance from the last
 switch, and the median age of the slots in the middle of each piece, in bytes.
 """
 

@@ -37,10 +37,10 @@ def test_rows_at_rest_do_not_cost_the_rows_that_follow():
         default, simulating = (identify(y[:600], u[:600], 1, focus=focus) for focus in ("prediction", "simulation"))
         assert len(simulating.innovations) == 600
         gained.append(simulated_fit(simulating, y, u, 600) - simulated_fit(default, y, u, 600))
-        later = fit(y[200:600], simulating.model.simulate(u[:600], simulating.x0)[200:])[
-            0
-        ]  # the first state is row 0's
-        assert later > fit(y[200:600], default.model.simulate(u[:600], default.x0)[200:])[0]
+        later, before = (  # the first state is row 0's
+            fit(y[200:600], found.model.simulate(u[:600], found.x0)[200:])[0] for found in (simulating, default)
+        )
+        assert later > before
     assert np.min(gained) > 1
 
 

@@ -116,8 +116,8 @@ def memory_attention(
     score (B, T) float32 ranks the rows for the eidetic memory, rounded (`innovation.rank`) unless `exact`; `admit` adds
     its log-sigmoid to the logits of the rows it admitted, which is how it gets a gradient. `clock` (B, T) >= 0 is what the
     scores of all earlier rows lose at each row: of two rows the order is that of s_j + sum of the clock up to j, the same
-    whenever it is asked for. With `fades` the rows' logits lose it too, which is how the clock gets a gradient. `block <= window` when there is a capacity, so that no row leaves the window
-    before it could be kept. `stored` is attended to as it is given.
+    whenever it is asked for. With `fades` the rows' logits lose it too, which is how the clock gets a gradient.
+    `block <= window` when there is a capacity, so that no row leaves the window before it could be kept. `stored` is attended to as it is given.
     Returns (B, T, H, D) and the state after the last real row; its slot_age counts the rows since the slot's own, 0 in
     an empty slot. `backend` None is `fastest`, and "tiled" where something is stored.
     `observe` is given the backend and the call, and returns what the backend would. ValueError for a backend that is not there,

@@ -198,11 +198,13 @@ def _differentiate(
         bounds = torch.searchsorted(number, bounds)
         for parts, total in ((dk, change[5]), (dv, change[8])):
             _sum_parts(parts.flatten(2), order, bounds, total)
-        if bias is not None:
-            _sum_parts(dbias.sum(2), order, bounds, change[9])
-        if lost is not None:
-            _sum_parts(dbias.sum(2), order, bounds, change[10])
-            change[10].neg_()[:, -position.shape[1] :] += drow.sum(2)
+        if bias is not None or lost is not None:
+            total = change[9] if lost is None else change[10]
+            _sum_parts(dbias.sum(2), order, bounds, total)
+            if lost is not None:
+                if bias is not None:
+                    change[9].copy_(total)
+                total.neg_()[:, -position.shape[1] :] += drow.sum(2)
     return [x for x in change if x is not None]
 
 
