@@ -251,6 +251,7 @@ def test_a_batch_and_a_chat_attend_to_it(place, capsys, monkeypatch):
         (("generate", "{}/model", "x", "--explain"), "--remember and --sharpness are for --memory"),
         (("generate", "{}/model", "x", "--rate", "0.1"), "--remember and --sharpness are for --memory"),
         (("generate", "{}/model", "x", "--sharpness", "2"), "--remember and --sharpness are for --memory"),
+        (("generate", "{}/model", "x", "--k", "8"), "--k, --rate, --remember and --sharpness are for --memory"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, error):

@@ -16,7 +16,7 @@ from ..mixers.bmojo import BMojoConfig
 from ..model import LanguageModel
 from ._device import device, dtype
 from ._numbers import COUNT, real, whole
-from ._options import add_device, add_dtype, add_k, add_model, add_number, add_seed
+from ._options import FOUND, add_device, add_dtype, add_k, add_model, add_number, add_seed
 
 
 def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
@@ -70,10 +70,11 @@ def remembering(
     """
     explain, name = getattr(args, "explain", False), getattr(args, "remember", None)
     if args.memory is None:
-        if explain or name is not None or args.hedge or args.approximate or args.rate or args.sharpness != 1:
+        numbers = (args.k, args.rate, args.sharpness) != (FOUND, 0, 1)
+        if explain or name is not None or args.hedge or args.approximate or numbers:
             raise ValueError(
-                "--approximate, --explain, --hedge, --rate, --remember and --sharpness are for --memory, the store that "
-                "they speak of"
+                "--approximate, --explain, --hedge, --k, --rate, --remember and --sharpness are for --memory, the store "
+                "that they speak of"
             )
         yield model
         return
