@@ -1,6 +1,6 @@
 """Facts in text, asked for up to a million tokens later, with and without a store.
 
-    python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--combine HOW] [--store URI] [--json FILE]
+    python benchmarks/long_recall.py [--data PATH] [--steps N] [--length T] [--combine HOW] [--seed S] [--store URI] [--json FILE]
 
 Text is words (of PATH, or of the Python library's sources), into which facts are written: a name and its number; at
 the end the name again asks for the number. Models of one size are trained on rows of 128 tokens at most that hold
@@ -131,8 +131,8 @@ def accuracy(model, state, asked: dict) -> dict[int, float]:
     return shares
 
 
-def trained(name: str, task: Facts, steps: int, folder: Path, **dials) -> LanguageModel:
-    torch.manual_seed(0)
+def trained(name: str, task: Facts, steps: int, folder: Path, seed: int, **dials) -> LanguageModel:
+    torch.manual_seed(seed)
     model = LanguageModel(preset(name, vocab_size=VOCABULARY, d_model=64, n_layers=2, window=16, **dials))
     began = time.monotonic()
 
@@ -140,7 +140,8 @@ def trained(name: str, task: Facts, steps: int, folder: Path, **dials) -> Langua
         if step % (10 * max(1, steps // 100)) == 0:
             print(f"{name}: step {step} of {steps}, loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
 
-    fit(model, task, TrainConfig(steps, 32, 1e-2, fading_dropout=1.0), folder / f"{name}.pt", report)
+    config = TrainConfig(steps, 32, 1e-2, fading_dropout=1.0, seed=seed)
+    fit(model, task, config, folder / f"{name} {seed}.pt", report)
     return model.eval()
 
 
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=3.0)
     parser.add_argument("--combine", help="of attention and the fading memory of bmojo (default: the layer's)")
     parser.add_argument("--models", nargs="+", default=["bmojo", "sliding_window", "mamba2"])
+    parser.add_argument("--seed", type=int, default=0, help="of the model and its training; the text stays")
     parser.add_argument("--store", default=None)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -168,7 +170,8 @@ def main() -> None:
         print(name, shares, more, flush=True)
 
     for name in args.models:
-        model = trained(name, task, args.steps, folder, **({"combine": args.combine} if name == "bmojo" else {}))
+        dials = {"combine": args.combine} if name == "bmojo" else {}
+        model = trained(name, task, args.steps, folder, args.seed, **dials)
         batch = task.test_batch(32, task.length, np.random.default_rng(5))
         with torch.inference_mode():
             logits, _ = model(batch.tokens)

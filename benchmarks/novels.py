@@ -1,6 +1,6 @@
 """A library read once: what a store of whole novels is worth to a model that has not learnt them, and what it costs.
 
-    python benchmarks/novels.py PATH... [--out runs/novels] [--steps N] [--model PRESET]
+    python benchmarks/novels.py PATH... [--out runs/novels] [--steps N] [--model PRESET] [--seed S]
 
 PATH are novels as text files. A B'MOJO of about a million parameters, of which one layer looks things up, is trained on the
 first third of each with `solomonic train --lookup`. The last twentieth of each stays unseen; all before it is added to a
@@ -52,12 +52,13 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=2)
     parser.add_argument("--sharpness", type=float, default=3.0)
     parser.add_argument("--model", default="bmojo", choices=("bmojo", "bmojo_published"))
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--exact", action="store_true", help="search the store exactly")
     args = parser.parse_args()
     books = {path.name: path.read_bytes() for path in args.paths}
     learnt = {name: text[: len(text) // 3] for name, text in books.items()}
     stored = {name: text[: len(text) * 19 // 20] for name, text in books.items()}
-    model, tokenizer = trained(learnt, args.out, args.steps, args.model)
+    model, tokenizer = trained(learnt, args.out, args.steps, args.model, args.seed)
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, {sum(map(len, stored.values())):,} bytes to store", flush=True)
 
@@ -102,7 +103,7 @@ def main() -> None:
     print(json.dumps(results, indent=1))
 
 
-def trained(learnt: dict[str, bytes], out: Path, steps: int, arch: str):
+def trained(learnt: dict[str, bytes], out: Path, steps: int, arch: str, seed: int):
     (out / "learnt").mkdir(parents=True, exist_ok=True)
     for name, text in learnt.items():
         (out / "learnt" / name).write_bytes(text)
@@ -111,7 +112,7 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int, arch: str):
     config = looking(preset(arch, vocab_size=VOCABULARY, capacity=64, **SIZES), LOOKS)
     (out / "model.json").write_text(json.dumps(config.to_dict()))
     command = ["train", str(out / "learnt"), "--out", str(out / "model"), "--model", str(out / "model.json")]
-    command += ["--tokenizer", str(out / "tokenizer.json"), *SETTINGS.split(), "--resume"]
+    command += ["--tokenizer", str(out / "tokenizer.json"), *SETTINGS.split(), "--seed", str(seed), "--resume"]
     subprocess.run([sys.executable, "-m", "solomonic", *command, "--steps", str(steps)], check=True)
     return load(out / "model")
 
