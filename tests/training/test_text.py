@@ -185,6 +185,12 @@ def test_carried_state_changes_what_is_learnt_and_is_in_the_checkpoint(text, tmp
     assert tensors["run.0.state.position"].shape == (4,) and tensors["run.0.state.position"].max() > 16
     assert {name for name in one_row if name.endswith("state.position")} > {"run.0.state.position"}  # a state a lane
     assert max(x.max() for name, x in one_row.items() if name.endswith("state.position")) == 16
+    carried = {name: x for name, x in tensors.items() if ".attention." in name}
+    slots = {name: x for name, x in carried.items() if ".slot_" in name}
+    assert any(x.any() for name, x in carried.items() if name.endswith(".attention.k"))
+    assert any(name.endswith("slot_lost") for name in slots)
+    for name, x in slots.items():  # their keys would be of older weights
+        assert torch.equal(x, torch.full_like(x, -torch.inf if name.endswith("slot_score") else 0)), name
 
 
 def test_carrying_full_attention_is_refused(text, tmp_path, capsys):

@@ -100,7 +100,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         const=CARRY,
         default=0,
         metavar="N",
-        help=f"carry the state from row to row, N rows on in one place (default {CARRY}), then begin at another",
+        help=f"carry window and fading memory from row to row, N rows on in one place (default {CARRY}), then begin at another",
     )
     lookup = "share of rows that read other rows again, which trains the use of a store"
     add_number(how, "--lookup", real(), 0.0, "X", lookup)

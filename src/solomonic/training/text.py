@@ -24,6 +24,7 @@ from ..checkpoints import training as checkpoints
 from ..data.tokenizer import Tokenizer
 from ..evaluation.text import bits_per_byte, spans
 from ..model import LanguageModel, ModelConfig, State, map_state, state_tensors
+from ..ops.memory_attention.state import has_slots, with_empty_slots
 from ..ops.precision import has_bfloat16
 from . import log
 from .config import FREE, RunConfig
@@ -201,7 +202,7 @@ def train(
                     accelerator.backward(loss)
                 total = total + loss.detach()
                 if config.carry:
-                    states[lane][m] = map_state(torch.Tensor.detach, state)
+                    states[lane][m] = _to_carry(state)
             accelerator.clip_grad_norm_(spread_model.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
@@ -265,6 +266,15 @@ def _gathered(accelerator: Accelerator, states: list[list[State | None]]) -> dic
         for (name, _), *leaves in zip(state_tensors(begun[0]) if begun else (), *parts):
             gathered[f"{lane}.{name}"] = torch.cat(leaves).cpu()
     return gathered
+
+
+def _to_carry(state: State) -> State:
+    """The state for the next row: no gradient, and empty slots, whose keys would be of weights of many steps ago."""
+    state = map_state(torch.Tensor.detach, state)
+    for layer in state["layers"]:
+        if has_slots(layer.get("attention", {})):
+            layer["attention"] = with_empty_slots(layer["attention"])
+    return state
 
 
 def _carried(model: LanguageModel, rest: dict[str, Tensor], lane: int, part: slice, device: torch.device) -> Any:

@@ -124,6 +124,12 @@ def with_slots_of(before: AttentionState, after: AttentionState, passed: Tensor)
     return after | slots
 
 
+def with_empty_slots(state: AttentionState) -> AttentionState:
+    """The state of a document whose window has been read and whose slots hold nothing."""
+    names = [name for name in state if name.startswith("slot_")]
+    return state | {name: torch.full_like(state[name], -torch.inf if name == "slot_score" else 0) for name in names}
+
+
 def _empty(state: AttentionState) -> Tensor:
     return state["slot_score"] == -torch.inf
 
@@ -138,6 +144,7 @@ __all__ = [
     "ring",
     "ring_scores",
     "window_and_capacity",
+    "with_empty_slots",
     "with_ring_of",
     "with_slots_of",
 ]
