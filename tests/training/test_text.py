@@ -14,6 +14,7 @@ from solomonic._utils.progress import Progress
 from solomonic.checkpoints.folder import load
 from solomonic.checkpoints.tensors import read_tensors, write_tensors
 from solomonic.checkpoints.training import load as load_checkpoint
+from solomonic.checkpoints.training import save as save_checkpoint
 from solomonic.cli import main
 from solomonic.training.config import RunConfig
 
@@ -267,6 +268,19 @@ def test_resuming_another_run_names_what_differs(text, tmp_path, capsys):
     assert train(text, out, "--resume", "--d-model", "32") == 2
     assert "another model" in capsys.readouterr().err
     assert (out / "run" / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_run_of_before_a_setting_of_the_layer_goes_on_with_its_words_of_today(text, tmp_path, capsys):
+    """Runs of before slots faded in the logits do not name `learned_decay`, which is no for them."""
+    out = tmp_path / "out"
+    assert train(text, out, "--learned-decay", "no") == 0
+    (out / "training.json").unlink()
+    tensors, content = checkpoint(out)
+    for layer in content["identity"]["model"]["layers"]:
+        del layer["learned_decay"]
+    save_checkpoint(out / "run" / "checkpoint.safetensors", tensors, content)
+    assert train(text, out, "--resume") == 2 and "another model" in capsys.readouterr().err
+    assert train(text, out, "--resume", "--learned-decay", "no") == 0
 
 
 def test_resuming_with_other_data_is_refused_and_before_a_checkpoint_it_is_read(text, tmp_path, capsys):

@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from .._utils import jsontext
+from ..model import ModelConfig
 from .tensors import read_tensors, write_tensors
 
 MODEL, OPTIMIZER, REST = "model.", "optimizer.", "run."
@@ -122,7 +123,7 @@ def restore(
 
 
 def _same(path: Path, now: dict[str, Any], then: Any) -> None:
-    then = then if isinstance(then, dict) else {}
+    then = _of_today(then) if isinstance(then, dict) else {}
     odd = [name for name in now | then if now.get(name) != then.get(name)]
     if not odd:
         return
@@ -131,6 +132,14 @@ def _same(path: Path, now: dict[str, Any], then: Any) -> None:
         f"{path}: expected a checkpoint of this run, got one of {'; '.join(what)}; go on with the settings that it "
         "was begun with, or train into another place"
     )
+
+
+def _of_today(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity with the settings that models have had since it was written."""
+    try:
+        return identity | {"model": ModelConfig.from_dict(identity["model"]).to_dict()}
+    except (KeyError, TypeError, ValueError):
+        return identity
 
 
 def _shape(x: Any) -> str:
