@@ -159,7 +159,7 @@ class LanguageModel(nn.Module):
         state's document; with them, a row whose id differs from the one before begins a document. Logits at padding
         are those of the real token before it, and mean nothing where there is none. `stores` are the blocks'
         `Sequences.store`. `dropped` (B,) bool are rows in which layers that attend do not read their fading memory beside
-        the softmax (`TrainConfig.fading_dropout`). Raises ValueError for arguments of another shape or type, or a state
+        the softmax, whose gate is open there (`TrainConfig.fading_dropout`). Raises ValueError for arguments of another shape or type, or a state
         of another configuration.
         """
         x = self.embed(tokens, mask)

@@ -137,12 +137,15 @@ def test_rows_that_are_cut_are_dropped_whole():
 
 
 def test_what_is_dropped_is_not_read():
-    """A dropped row is read as by a layer whose fading memory adds nothing, and another row as ever."""
+    """A dropped row is read as by a layer of attention alone, with an open gate, and another row as ever."""
     model, tokens = small_model(), torch.randint(0, 8, (2, 20))
     logits, state = model(tokens, dropped=torch.tensor([True, False]))
     torch.testing.assert_close(logits[1], model(tokens)[0][1])
-    for leaf in model.blocks[0].mixer.fading.outputs:
+    mixer = model.blocks[0].mixer
+    for leaf in mixer.fading.outputs:
         torch.nn.init.zeros_(leaf.weight)
+    assert not torch.allclose(logits[0], model(tokens)[0][0], atol=1e-3)
+    torch.nn.init.constant_(mixer.gate.bias, 30.0)
     torch.testing.assert_close(logits[0], model(tokens)[0][0])
     with pytest.raises(ValueError, match=r"dropped: expected \(2,\) torch.bool"):
         model(tokens, dropped=torch.tensor([True]))

@@ -82,8 +82,8 @@ ADMIT_STD = 0.004
 one would leave noise where no gradient arrives, which ranks the best of many distractors above a poor pair."""
 
 GATE_BIAS = 2.0
-"""A gate starts open (0.88) and alike for all tokens. One that starts at a half, or at random, can keep attention from being
-learned at all (docs/log.md)."""
+"""A gate starts open (0.88) and alike for all tokens, and is open in rows without the fading memory. One that starts at a
+half, or at random, or that closes before attention is of use, can keep attention from being learned at all (docs/log.md)."""
 
 FADING_SIZE = 0.1
 """Share of its usual size at which the fading memory's projection starts where it is read beside attention. At full size
@@ -327,7 +327,10 @@ class BMojo(Mixer):
         if self.norm is not None:
             a = self.norm(a)
         if self.gate is not None:
-            a = (a.unflatten(2, (config.n_heads, -1)) * self.gate(x).sigmoid()[..., None]).flatten(2)
+            gate = self.gate(x).sigmoid()
+            if sequences.dropped is not None:
+                gate = gate.masked_fill(sequences.dropped[:, None, None], 1)
+            a = (a.unflatten(2, (config.n_heads, -1)) * gate[..., None]).flatten(2)
         if not config.reads_direct:
             return self.out(a), after
         f = self._direct(reading)

@@ -38,7 +38,7 @@ class Sequences:
     packed: bool = False  # documents may begin inside the call
     longest: int | None = None  # rows of the longest current document after the call, where known
     store: "Store | None" = None  # of the layer, where one is attached
-    dropped: Tensor | None = None  # (B,) bool: rows in which layers with attention do not read out their fading memory
+    dropped: Tensor | None = None  # (B,) bool: rows that layers with attention read by it alone, ungated
 
     def real(self) -> Tensor | None:
         """(B, T) bool, False at padding; None when there is none."""
