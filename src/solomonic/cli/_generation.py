@@ -47,12 +47,25 @@ def add_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--approximate", action="store_true", help="search the store approximately, which is faster for a large one"
     )
-    add_number(command, "--rate", real(), 0.0, "R", "rate at which stored tokens fade, by the store's clock")
-    sharpness = "how many times as far apart the logits are of what is found; above 1 the best gets more"
-    add_number(command, "--sharpness", real(1000, 0.001), 1.0, "S", sharpness)
+    rate = "rate at which stored tokens fade, by the store's clock (default 0)"
+    command.add_argument("--rate", type=real(), metavar="R", help=rate)
+    sharpness = "how many times as far apart the logits are of what is found; above 1 the best gets more (default 1)"
+    command.add_argument("--sharpness", type=real(1000, 0.001), metavar="S", help=sharpness)
     command.add_argument(
         "--hedge", action="store_true", help="mix with the model alone, and with --rate 0, by how well each predicts"
     )
+
+
+def check_memory(args: argparse.Namespace) -> None:
+    """ValueError for options of a store without one, and for those that do not go together."""
+    names = ("approximate", "explain", "hedge", "k", "rate", "remember", "sharpness")
+    given = [f"--{name}" for name in names if (value := getattr(args, name, None)) is not None and value is not False]
+    if args.memory is None and given:
+        raise ValueError(f"{', '.join(given)}: expected --memory beside it, the store that it speaks of, got none")
+    if args.k is not None and args.k < 1:
+        raise ValueError(f"--k: expected a whole number >= 1, got {args.k}")
+    if args.hedge and getattr(args, "remember", None) is not None:
+        raise ValueError("--hedge reads a store and --remember writes one; leave one of them out")
 
 
 def held_session(args: argparse.Namespace) -> AbstractContextManager[None]:
@@ -68,14 +81,7 @@ def remembering(
 
     on_error: of a store that goes away meanwhile, "continue" without it, with a warning, or "raise".
     """
-    explain, name = getattr(args, "explain", False), getattr(args, "remember", None)
     if args.memory is None:
-        numbers = (args.k, args.rate, args.sharpness) != (FOUND, 0, 1)
-        if explain or name is not None or args.hedge or args.approximate or numbers:
-            raise ValueError(
-                "--approximate, --explain, --hedge, --k, --rate, --remember and --sharpness are for --memory, the store "
-                "that they speak of"
-            )
         yield model
         return
     from ..memory import open_store
@@ -85,21 +91,20 @@ def remembering(
     from ._lookup import warn_unless_it_looks_up
     from ._passages import Heard, naming_damage
 
-    if args.k < 1 or not 0 <= args.rate < float("inf"):
-        raise ValueError(f"expected --k >= 1 and --rate >= 0, got {args.k} and {args.rate}")
-    if args.hedge and name is not None:
-        raise ValueError("--hedge reads a store and --remember writes one; leave one of them out")
+    explain, name = getattr(args, "explain", False), getattr(args, "remember", None)
+    k = FOUND if args.k is None else args.k
+    rate, sharpness = args.rate or 0.0, 1.0 if args.sharpness is None else args.sharpness
     with (
         naming_damage(),
         open_store(args.memory, write=name is not None, on_error=on_error, approximate=args.approximate) as store,
     ):
-        check_found(model, args.k)
+        check_found(model, k)
         heard = Heard(store) if explain else None
         reader: Any  # it is called as a model is
-        attached = Attached(model, store, k=args.k, rate=args.rate, sharpness=args.sharpness, watch=heard)
+        attached = Attached(model, store, k=k, rate=rate, sharpness=sharpness, watch=heard)
         warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         if args.hedge:
-            fresh = [Attached(model, store, k=args.k, sharpness=args.sharpness, watch=heard)] if args.rate else []
+            fresh = [Attached(model, store, k=k, sharpness=sharpness, watch=heard)] if rate else []
             reader = Hedged([model, *fresh, attached])
             yield reader
         elif name is None:
@@ -125,6 +130,7 @@ def check_found(model: LanguageModel, k: int) -> None:
 
 
 def opened(args: argparse.Namespace) -> tuple[LanguageModel, Tokenizer, Sampling]:
+    check_memory(args)
     if args.max_tokens < 0:
         raise ValueError(f"--max-tokens: expected a whole number >= 0, got {args.max_tokens}")
     seed = secrets.randbits(32) if args.seed is None else args.seed

@@ -70,9 +70,9 @@ def add_seed(command: argparse._ActionsContainer, default: int | None = 0) -> No
 
 
 def add_k(command: argparse._ActionsContainer) -> None:
-    """--k; --found is its earlier name."""
+    """--k, None where it is not given; --found is its earlier name."""
     about = f"stored tokens that each head finds for each token (default {FOUND})"
-    command.add_argument("--k", type=whole(), default=FOUND, metavar="K", help=about)
+    command.add_argument("--k", type=whole(), metavar="K", help=about)
     add_alias(command, "--found", dest="k", type=whole())
 
 

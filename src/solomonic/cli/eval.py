@@ -20,7 +20,7 @@ from ..model import LanguageModel
 from ..tasks import Task
 from ..tasks import names as tasks
 from ._device import device, dtype
-from ._generation import add_memory, remembering
+from ._generation import add_memory, check_memory, remembering
 from ._numbers import whole
 from ._options import add_data, add_device, add_dtype, add_json, add_lengths, add_model, add_seed, write_json
 from ._table import table
@@ -72,6 +72,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, words: list[str]) -> int:
+    check_memory(args)
     _check(args)
     where = device(args.device)
     import torch

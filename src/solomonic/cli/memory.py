@@ -13,7 +13,7 @@ from ..model import LanguageModel
 from ._device import device, dtype
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._options import STDOUT, add_device, add_dtype, add_field, add_json, add_k, write_json
+from ._options import FOUND, STDOUT, add_device, add_dtype, add_field, add_json, add_k, write_json
 from ._passages import naming_damage, shown, visible
 from ._table import table
 
@@ -98,15 +98,16 @@ def search(args: argparse.Namespace) -> int:
         raise ValueError(f"--json: expected FILE.json, or nothing, got {args.json}; TEXT stands before the options")
     if args.count < 1:
         raise ValueError(f"--count: expected a whole number >= 1, got {args.count}")
-    if not 1 <= args.k <= MOST:
-        raise ValueError(f"--k: expected a whole number from 1 to {MOST}, got {args.k}")
+    k = FOUND if args.k is None else args.k
+    if not 1 <= k <= MOST:
+        raise ValueError(f"--k: expected a whole number from 1 to {MOST}, got {k}")
     model, tokenizer = load(args.model, device(args.device), dtype(args.dtype))
     tokens = torch.from_numpy(tokenizer.encode(os.fsencode(" ".join(args.text))))
     if not len(tokens):
         raise ValueError("expected some text to search for, got none")
     with _opened(args) as store:
         heard = Heard(store)
-        attached = Attached(model, store, k=args.k, watch=heard)
+        attached = Attached(model, store, k=k, watch=heard)
         gain = warn_unless_it_looks_up(args.model, model, [shape.layer for shape in store.schema.layers])
         with torch.inference_mode():
             attached(tokens[None].to(model.device))

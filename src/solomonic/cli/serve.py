@@ -44,9 +44,10 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     from ..checkpoints.folder import load, template
     from ..serve import Limits, Served, Worker, application, bind, listen
     from ._device import device, dtype
-    from ._generation import remembering
+    from ._generation import check_memory, remembering
     from ._turns import Turns
 
+    check_memory(args)
     key = _key(args.api_key)
     if args.parallel < 1 or args.queue < 0 or args.max_tokens < 1 or args.max_prompt < 1:
         raise ValueError(
