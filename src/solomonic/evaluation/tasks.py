@@ -23,14 +23,15 @@ def evaluate(
     total, count = np.zeros(length), np.zeros(length)
     for first in range(0, samples, batch_size):
         batch = task.test_batch(min(batch_size, samples - first), length, rng)
-        state = None
+        state, scores = None, []
         for start in range(0, length, chunk):
             part = slice(start, min(start + chunk, length))
             with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
                 logits, state = model(batch.tokens[:, part].to(device), state)
-            score = task.score(logits.float().cpu(), batch.targets[:, part]).double().numpy()
-            total[part] += np.nansum(score, 0)
-            count[part] += np.isfinite(score).sum(0)
+            scores.append(task.score(logits.float().cpu(), batch.targets[:, part]))
+        score = task.joined(torch.cat(scores, 1)).double().numpy()
+        total += np.nansum(score, 0)
+        count += np.isfinite(score).sum(0)
     with np.errstate(invalid="ignore"):
         return np.where(count > 0, total / count, np.nan)
 

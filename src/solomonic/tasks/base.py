@@ -65,6 +65,13 @@ class Task(ABC):
         right = (logits.argmax(-1) == targets).float()
         return right.masked_fill(targets == IGNORE, torch.nan)
 
+    def joined(self, scores: Tensor) -> Tensor:
+        """(B, T) -> (B, T): scores of whole rows, given what `score` said of their chunks, side by side.
+
+        Only a task whose score of a position depends on those before it has anything to do here.
+        """
+        return scores
+
     def marks(self, batch: Batch) -> list[int]:
         """Positions of the first row's tokens that will be asked for, for pictures; empty where that is not known."""
         return []
