@@ -178,3 +178,7 @@ def test_evaluation_in_chunks_equals_evaluation_at_once(arch):
     whole = evaluate(model, text, 40, 32, batch_size=8, chunk=40)
     assert np.isnan(whole).sum() == 38  # two keys are asked
     assert np.allclose(whole, evaluate(model, text, 40, 32, batch_size=8, chunk=7), equal_nan=True)
+    written = task("palindrome", symbols=2, length=30, scratchpad=True)  # a wrong token counts against later chunks
+    whole = evaluate(model, written, 30, 64, batch_size=8, chunk=30)
+    assert np.allclose(whole, evaluate(model, written, 30, 64, batch_size=8, chunk=3), equal_nan=True)
+    assert (np.diff(whole[~np.isnan(whole)]) <= 0).all()

@@ -20,6 +20,13 @@ def share(name: str, value: float, advice: str, *, zero: bool) -> float:
     return float(value)
 
 
+def flag(name: str, value: bool) -> bool:
+    """`value`; ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: expected True or False, got {value!r}; pass one of them")
+    return value
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> str:
     """`value`; ValueError unless it is one of `choices`."""
     if value not in choices:

@@ -33,6 +33,11 @@ def distinct(rng: np.random.Generator, rows: int, count: int, n: int) -> np.ndar
     return drawn
 
 
+def training_length(rng: np.random.Generator, least: int, most: int) -> int:
+    """The length of a training batch: `most` for half of the batches, else uniform in [least, most]."""
+    return most if rng.random() < 0.5 else int(rng.integers(least, most + 1))
+
+
 def next_tokens(tokens: np.ndarray) -> np.ndarray:
     """(B, T) -> (B, T): at each position the token that follows; IGNORE at the last."""
     return np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), IGNORE)], axis=1)
