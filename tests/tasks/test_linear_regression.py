@@ -10,7 +10,7 @@ from .samples import drawn, rng, rows
 
 
 def solve(equations):
-    """The one w of all x w = y, by Gaussian elimination in fractions; None where there are several, fails where none."""
+    """The one w of all x w = y, by elimination in fractions; None where there are several, fails where none fits."""
     d = len(equations[0][0]) if equations else 0
     left, pivots = [[Fraction(value) for value in (*x, y)] for x, y in equations], []
     for column in range(d):

@@ -11,7 +11,7 @@ SET, ADD, COPY, ASK = range(4)
 
 
 def check(tokens, targets, *, registers, modulus, scratchpad=False):
-    """Runs the program on a dict. `predicted` has what is to be predicted, by its place in the row; returns the answers."""
+    """Runs the program on a dict; returns the answers. `predicted` has what is to be predicted, by place in the row."""
     zero, length = 4 + registers, len(tokens)
     step = 3 + registers * scratchpad
     held, answers, predicted = dict.fromkeys(range(4, zero), 0), [], {}

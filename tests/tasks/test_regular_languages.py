@@ -11,7 +11,7 @@ from .samples import drawn, rng, rows
 
 
 def run(automaton, tokens, begin):
-    """The number of symbols that a dict automaton admits at each token, 0 at a begin; fails where it admits not the token."""
+    """How many symbols a dict automaton admits at each token, 0 at a begin; KeyError where the token is not one."""
     admitted, state = [], 0
     for token in tokens:
         if token == begin:

@@ -10,15 +10,16 @@ not scored.
 A row is the beginning of an endless word. With no bracket open, one is opened; with m open, the last is closed; else
 either is equally likely. The kind that opens is uniform. What closes is the last bracket that is open: a stack of m
 kinds is all that there is to remember. Scored are the positions whose next token closes a bracket; its kind is the
-target. The tokens before say the kind, but (below m) not that it closes: where both are possible, a model of the language
-gives the right closing bracket 1/2 and every opening one 1/(2k), so that its largest logit is right.
+target. The tokens before say the kind, but (below m) not that it closes: where both are possible, a model of the
+language gives the right closing bracket 1/2 and every opening one 1/(2k), so that its largest logit is right.
 
-While training, the target of every position is the next token, as in the paper (`train_targets="next"`); with "closing" the
-training targets are the scored ones.
+While training, the target of every position is the next token, as in the paper (`train_targets="next"`); with
+"closing" the training targets are the scored ones.
 
-Source of the definition: `rnns-stacks/generate_mbounded_dyck.py` of github.com/john-hewitt/dyckkm-learning, the paper's k = 8.
-Two differences: there a word may also end where no bracket is open, here the next one follows without an end; and
-the paper counts a closing bracket as right where its share of the probability of all closing ones is above 0.8.
+Source of the definition: `rnns-stacks/generate_mbounded_dyck.py` of github.com/john-hewitt/dyckkm-learning, the
+paper's k = 8. Two differences: there a word may also end where no bracket is open, here the next one follows without
+an end; and the paper counts a closing bracket as right where its share of the probability of all closing ones is
+above 0.8.
 """
 
 from collections.abc import Iterable

@@ -1,23 +1,23 @@
 """Linear regression in context: examples of y = w x, the y of the next one from those before (after arXiv 2208.01066).
 
-One sample (dimension=2, grid=1, length=12; w = (1, -1)): 0-2 are the entries -1, 0, 1 of x, 3-7 the values -2 to 2 of y,
-`.` is not scored.
+One sample (dimension=2, grid=1, length=12; w = (1, -1)): 0-2 are the entries -1, 0, 1 of x, 3-7 the values -2 to 2 of
+y, `.` is not scored.
 
               x   y   x   y   x   y   x   y
     tokens    2 1 6   0 2 3   1 2 4   2 2 5
     targets   . . .   . . .   . 4 .   . 5 .
 
-Every row has weights w of its own. An example is the d entries of x, a token each, and y = w x. The entries of w and x
-are whole numbers in [-grid, grid], uniform and independent, but that the first d x of a row are drawn again until
-they are linearly independent. So y is a whole number in [-d grid^2, d grid^2], and its token is exact: the quantisation is
-that of the grid, to steps of 1, with no error in y. The row is cut off after T tokens.
+Every row has weights w of its own. An example is the d entries of x, a token each, and y = w x. The entries of w and
+x are whole numbers in [-grid, grid], uniform and independent, but that the first d x of a row are drawn again until
+they are linearly independent. So y is a whole number in [-d grid^2, d grid^2], and its token is exact: the
+quantisation is that of the grid, to steps of 1, with no error in y. The row is cut off after T tokens.
 
-Scored is y, at the last entry of x, after the first d examples. There the examples before determine w, hence y: the best
-accuracy is 1, by Gaussian elimination. Training has the y of every example as a target: before the first d are there, no
-predictor gets all of them right.
+Scored is y, at the last entry of x, after the first d examples. There the examples before determine w, hence y: the
+best accuracy is 1, by Gaussian elimination. Training has the y of every example as a target: before the first d are
+there, no predictor gets all of them right.
 
-The source has real w and x, both normal, and asks for the squared error after each number of examples; d = 20 there. Here the
-best predictor is exact in whole numbers, and a model's error is not one of its resolution.
+The source has real w and x, both normal, and asks for the squared error after each number of examples; d = 20 there.
+Here the best predictor is exact in whole numbers, and a model's error is not one of its resolution.
 """
 
 from collections.abc import Iterable

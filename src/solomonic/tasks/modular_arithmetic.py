@@ -10,9 +10,9 @@ A row of T positions is n = T // 2 numbers with n - 1 operators between them, al
 "=". Products come before sums and differences, which go from left to right. Scored is the value alone, at "=". Where a
 position is left over at the end it repeats "=", unscored.
 
-With `scratchpad` "=" is followed by the working, read from left to right: after each number the sum of the terms that are
-complete, then the term that is not, with its sign, both modulo m. Another "=" and the value follow, which is the sum of the
-last two. For 1 + 2 * 3 - 4 this is
+With `scratchpad` "=" is followed by the working, read from left to right: after each number the sum of the terms that
+are complete, then the term that is not, with its sign, both modulo m. Another "=" and the value follow, which is the
+sum of the last two. For 1 + 2 * 3 - 4 this is
 
     1 5 2 7 3 6 4  8  0 1  1 2  1 1  2 1  8  3
 
@@ -21,8 +21,9 @@ All that follows the first "=" is scored, and a position is right only if all sc
 
 Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
 
-Source of the definition: `tasks/regular/modular_arithmetic.py` of github.com/google-deepmind/neural_networks_chomsky_hierarchy,
-modulus 5, in which a blank stands for "=". The language is regular: two numbers modulo m are all its state.
+Source of the definition: `tasks/regular/modular_arithmetic.py` of
+github.com/google-deepmind/neural_networks_chomsky_hierarchy, modulus 5, in which a blank stands for "=". The language
+is regular: two numbers modulo m are all its state.
 """
 
 from collections.abc import Iterable

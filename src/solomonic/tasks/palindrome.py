@@ -13,15 +13,17 @@ With `scratchpad` the row also holds the working: the stack, from the top, after
 
     2 0 3 1  4  2  4  0 2  4  3 0 2  4  1 3 0 2
 
-Every line is the next symbol of the string, and then a copy of the line before: nothing is read backwards. The last line
-is the answer. All that follows the first separator is scored, later separators too, and a position is right only if all
-scored positions before it in its row are (`_scratchpad.py`): the score is that of a model that writes its own working.
-The working of n symbols takes n (n + 5) / 2 - 1 positions: 13 symbols in a row of 128, where 64 fit without it.
+Every line is the next symbol of the string, and then a copy of the line before: nothing is read backwards. The last
+line is the answer. All that follows the first separator is scored, later separators too, and a position is right only
+if all scored positions before it in its row are (`_scratchpad.py`): the score is that of a model that writes its own
+working. The working of n symbols takes n (n + 5) / 2 - 1 positions: 13 symbols in a row of 128, where 64 fit without
+it.
 
 Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
 
-Source of the definition: `tasks/dcf/reverse_string.py` of github.com/google-deepmind/neural_networks_chomsky_hierarchy, with two
-symbols; there the answer is given at as many blank positions, without what was answered before as input.
+Source of the definition: `tasks/dcf/reverse_string.py` of
+github.com/google-deepmind/neural_networks_chomsky_hierarchy, with two symbols; there the answer is given at as many
+blank positions, without what was answered before as input.
 """
 
 from collections.abc import Iterable

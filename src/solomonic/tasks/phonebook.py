@@ -1,7 +1,7 @@
 """Phone book: names and their numbers, then one name, whose number is to be said (arXiv 2402.01032, 2406.07522).
 
-One sample (letters=4, name_length=2, digits=3, length=15): 0-3 are letters, 4-13 the digits 0-9, 14 is the blank, `.` is
-not scored.
+One sample (letters=4, name_length=2, digits=3, length=15): 0-3 are letters, 4-13 the digits 0-9, 14 is the blank, `.`
+is not scored.
 
               entries                asked
     tokens    2 0 11 5 8  2 3 4 9 9  2 0 11 5 8
@@ -12,9 +12,9 @@ then one of its names, uniformly drawn, and its number. The names of a row are d
 choice is equally likely; they may share letters. Digits are uniform and independent: two names may have one
 number. Scored are the digits asked for, each at the position before it, with those before it as input.
 
-n = (T + 1) // (name_length + digits) - 1 is the most for a row of T positions, in which the last digit need not stand: it may
-be a target only. Positions left over at the end hold blanks, unscored. So the book grows with the length, and with it
-what has to be remembered: n log2(10^digits) bits.
+n = (T + 1) // (name_length + digits) - 1 is the most for a row of T positions, in which the last digit need not
+stand: it may be a target only. Positions left over at the end hold blanks, unscored. So the book grows with the
+length, and with it what has to be remembered: n log2(10^digits) bits.
 
 Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
 
@@ -82,7 +82,8 @@ class Phonebook(Task):
         most = self.entry * (self.names + 2) - 2
         if length > most:
             raise ValueError(
-                f"{name}: expected at most {most}, as there are {self.names} names, got {length}; take fewer, or longer names"
+                f"{name}: expected at most {most}, as there are {self.names} names, got {length}; "
+                "take fewer, or longer names"
             )
         return int(length)
 

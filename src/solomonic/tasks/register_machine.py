@@ -8,15 +8,16 @@ values 0-4; `.` is not scored.
     targets   . . .   . . .    . . .    . 8 .    . . .
 
 Every instruction is three tokens: what it does, a register r, and a value or a register s. `set r v` makes r = v,
-`add r s` makes r = r + s modulo m, `copy r s` makes r = s; r and s differ. `ask r` is followed by the value that r holds,
-which is the target at r. A row begins by setting every register in order; then the four instructions are equally
-likely, registers and values uniform. The last value that fits a row of T positions is always asked for; the row is cut
-off after T tokens, within an instruction where T is no multiple of three. Nothing but the answers is scored.
+`add r s` makes r = r + s modulo m, `copy r s` makes r = s; r and s differ. `ask r` is followed by the value that r
+holds, which is the target at r. A row begins by setting every register in order; then the four instructions are
+equally likely, registers and values uniform. The last value that fits a row of T positions is always asked for; the
+row is cut off after T tokens, within an instruction where T is no multiple of three. Nothing but the answers is
+scored.
 
-With `scratchpad` every instruction is followed by the working, the values that all registers then hold, in order (a register
-that was not yet set holds 0). Instruction 3 of the sample reads `1 4 5  8 10`. Answers and working are scored, and a
-position is right only if all scored positions before it in its row are (`_scratchpad.py`): the score is that of a model
-that writes its own working while it is given the instructions.
+With `scratchpad` every instruction is followed by the working, the values that all registers then hold, in order (a
+register that was not yet set holds 0). Instruction 3 of the sample reads `1 4 5  8 10`. Answers and working are
+scored, and a position is right only if all scored positions before it in its row are (`_scratchpad.py`): the score is
+that of a model that writes its own working while it is given the instructions.
 
 There is no outside source; the task is this library's own. What has to be kept is the same at every length.
 """

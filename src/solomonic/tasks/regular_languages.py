@@ -1,28 +1,28 @@
 """Regular languages in context: strings of a random automaton, new in every row (RegBench, arXiv 2401.12973).
 
-One sample (symbols=4, length=8; the automaton: state 0 goes to 1 with a 0 and back to 0 with a 2, state 1 goes to 0 with
-a 3): 0-3 are symbols, 4 begins a string, `.` is not scored.
+One sample (symbols=4, length=8; the automaton: state 0 goes to 1 with a 0 and back to 0 with a 2, state 1 goes to 0
+with a 3): 0-3 are symbols, 4 begins a string, `.` is not scored.
 
     tokens    4 0 3 2 4 2 0 3
     targets   0 3 2 . 2 0 3 .
 
-Every row has an automaton of its own: an alphabet drawn from the symbols, states, and in each state one or more edges,
-each with a symbol of the alphabet that no other edge of the state has, and a state that it goes to. A string begins in
-state 0; every edge is as likely as the others of its state. The number of states, the size of the alphabet, the number of
-edges of each state and the length of each string are uniform, and so is what is drawn among them. Scored is every
-symbol of a string, at the position before it, by its code length in bits; where a string ends is not.
+Every row has an automaton of its own: an alphabet drawn from the symbols, states, and in each state one or more
+edges, each with a symbol of the alphabet that no other edge of the state has, and a state that it goes to. A string
+begins in state 0; every edge is as likely as the others of its state. The number of states, the size of the alphabet,
+the number of edges of each state and the length of each string are uniform, and so is what is drawn among them.
+Scored is every symbol of a string, at the position before it, by its code length in bits; where a string ends is not.
 
-The bound of a test batch is the code length that the automaton itself gives: log2 of the number of edges of its state. A
-predictor that is not told the automaton loses more on average, the more the earlier in the row; how much at least is not
-known here. A model comes near the bound where it has learnt the automaton from the strings before.
+The bound of a test batch is the code length that the automaton itself gives: log2 of the number of edges of its
+state. A predictor that is not told the automaton loses more on average, the more the earlier in the row; how much at
+least is not known here. A model comes near the bound where it has learnt the automaton from the strings before.
 
-RegBench asks instead how often the largest logit is a symbol that the automaton admits. This is not known from logits and
-one target, and the code length tells more: it also asks for the edges that are not the likeliest. Other differences:
-RegBench minimises automata, as this task does not (two states may admit the same strings); there every automaton is one of a
-fixed list, part of them for tests; rows end after 10 to 20 strings, here after T tokens.
+RegBench asks instead how often the largest logit is a symbol that the automaton admits. This is not known from logits
+and one target, and the code length tells more: it also asks for the edges that are not the likeliest. Other
+differences: RegBench minimises automata, as this task does not (two states may admit the same strings); there every
+automaton is one of a fixed list, part of them for tests; rows end after 10 to 20 strings, here after T tokens.
 
-Source of the definition: the paper, and `src/dataloaders/dfa.py` of github.com/berlino/seq_icl. States from 4 to 12, alphabets of 4
-to 18 symbols, up to 4 edges and strings of up to 50 symbols are the paper's.
+Source of the definition: the paper, and `src/dataloaders/dfa.py` of github.com/berlino/seq_icl. States from 4 to 12,
+alphabets of 4 to 18 symbols, up to 4 edges and strings of up to 50 symbols are the paper's.
 """
 
 from collections.abc import Iterable
@@ -107,8 +107,8 @@ class RegularLanguages(Task):
         return tokens, admitted
 
     def automata(self, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Random automata of as many rows: the number of edges of each state (rows, states), and the symbol of each edge
-        and the state that it goes to, both (rows, states, edges), void beyond the number of edges."""
+        """Random automata of as many rows: the number of edges of each state (rows, states), and the symbol of each
+        edge and the state that it goes to, both (rows, states, edges), void beyond the number of edges."""
         states = rng.integers(LEAST, self.states + 1, size=rows)[:, None, None]
         letters = rng.integers(LEAST, self.symbols + 1, size=rows)[:, None, None]
         alphabet = rng.random((rows, self.symbols)).argsort(axis=1)[:, None]

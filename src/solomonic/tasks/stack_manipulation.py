@@ -1,31 +1,31 @@
 """Stack manipulation: a stack, then pushes and pops, then the stack that results, from its top (arXiv 2207.02098).
 
-One sample (symbols=2, length=11): 0-1 are symbols, 2-3 push 0 and 1, 4 pops, 5 is the separator, 6 ends the stack, `.` is
-not scored.
+One sample (symbols=2, length=11): 0-1 are symbols, 2-3 push 0 and 1, 4 pops, 5 is the separator, 6 ends the stack,
+`.` is not scored.
 
     tokens    0 1 1 4 3   5 1 1 0 6 5
     targets   . . . . .   1 1 0 6 . .
 
 A row begins with L tokens: a stack of 1 to L - 1 symbols, uniformly many, from its bottom; then actions. A third of
-the actions pop, the others push a symbol; symbols are drawn uniformly. To pop an empty stack does nothing. Then come the
-separator, the stack from its top, and its end. Scored are the stack and its end, each at the position before it.
-L = (T - 1) // 2 is the most for which every stack fits a row of T positions, in which its end need not stand: it may be
-a target only. Positions left over at the end hold separators, unscored.
+the actions pop, the others push a symbol; symbols are drawn uniformly. To pop an empty stack does nothing. Then come
+the separator, the stack from its top, and its end. Scored are the stack and its end, each at the position before it.
+L = (T - 1) // 2 is the most for which every stack fits a row of T positions, in which its end need not stand: it may
+be a target only. Positions left over at the end hold separators, unscored.
 
-With `scratchpad` the row also holds the working: the stack, from its top, after every one of the L tokens, where a symbol of
-the first stack is a push like any other. Separators stand between the stacks. For 0 1 4 2 this is
+With `scratchpad` the row also holds the working: the stack, from its top, after every one of the L tokens, where a
+symbol of the first stack is a push like any other. Separators stand between the stacks. For 0 1 4 2 this is
 
     0 1 4 2  5  0  5  1 0  5  0  5  0 0  6
 
-The last stack is the answer. All that follows the first separator is scored, and a position is right only if all scored
-positions before it in its row are (`_scratchpad.py`): the score is that of a model that writes its own working. L is the
-most for which L (L + 5) / 2 <= T: 13 in a row of 128.
+The last stack is the answer. All that follows the first separator is scored, and a position is right only if all
+scored positions before it in its row are (`_scratchpad.py`): the score is that of a model that writes its own
+working. L is the most for which L (L + 5) / 2 <= T: 13 in a row of 128.
 
 Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
 
-Source of the definition: `tasks/dcf/stack_manipulation.py` of github.com/google-deepmind/neural_networks_chomsky_hierarchy,
-with two symbols and the three actions equally likely, as here by default; there the answer is given at L + 1 blank
-positions, without what was answered before as input.
+Source of the definition: `tasks/dcf/stack_manipulation.py` of
+github.com/google-deepmind/neural_networks_chomsky_hierarchy, with two symbols and the three actions equally likely,
+as here by default; there the answer is given at L + 1 blank positions, without what was answered before as input.
 """
 
 from collections.abc import Iterable
@@ -105,8 +105,8 @@ class StackManipulation(ScratchpadTask):
 
 
 def _run(symbols: np.ndarray, pops: np.ndarray, every: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Stacks from the bottom, (B, K, n), and their heights, (B, K): after every one of the n tokens (K = n), or the last
-    (K = 1). What lies above a stack's height is void."""
+    """Stacks from the bottom, (B, K, n), and their heights, (B, K): after every one of the n tokens (K = n), or after
+    the last (K = 1). What lies above a stack's height is void."""
     rows, n = symbols.shape
     row, height, stack = np.arange(rows), np.zeros(rows, dtype=np.int64), np.zeros_like(symbols)
     stacks, heights = [], []

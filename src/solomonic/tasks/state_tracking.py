@@ -11,10 +11,10 @@ x_1 x_2 ... x_t: the element that comes is multiplied on the right, and a produc
 a(b(i)). Every position is scored. As the elements are uniform, so is every state, and a guess is right with
 probability 1 / order, whatever came before.
 
-Groups: "parity" (the integers modulo 2), "zN" (those modulo N, in which the state is a counter), "s3", "s4", "s5" (all
-permutations) and "a4", "a5" (the even ones). A5 and S5 are not solvable: their word problem is complete for NC1, so that
-no transformer and no diagonal state-space model of fixed depth solves it at every length, unless TC0 = NC1 (arXiv
-2404.08819). Test lengths go beyond the training length, as a state that is tracked costs nothing to track on.
+Groups: "parity" (the integers modulo 2), "zN" (those modulo N, in which the state is a counter), "s3", "s4", "s5"
+(all permutations) and "a4", "a5" (the even ones). A5 and S5 are not solvable: their word problem is complete for NC1,
+so that no transformer and no diagonal state-space model of fixed depth solves it at every length, unless TC0 = NC1
+(arXiv 2404.08819). Test lengths go beyond the training length, as a state that is tracked costs nothing to track on.
 
 Source of the definition: `src/generate_data.py` of github.com/jopetty/word-problem, which draws rows without
 repetition from all there are; here they are independent.
@@ -78,7 +78,8 @@ def _group(name: str) -> tuple[tuple[str, ...], np.ndarray]:
         return tuple(map(str, numbers)), (numbers[:, None] + numbers) % len(numbers)
     if name not in ("s3", "s4", "s5", "a4", "a5"):
         raise ValueError(
-            f"group: expected parity, zN with N from 2 to {LARGEST}, s3, s4, s5, a4 or a5; got {name!r}; take one of these"
+            f"group: expected parity, zN with N from 2 to {LARGEST}, s3, s4, s5, a4 or a5; got {name!r}; "
+            "take one of these"
         )
     degree = int(name[1])
     elements = np.array(list(permutations(range(degree))))
