@@ -221,6 +221,18 @@ def test_ends_that_are_no_tokens(tmp_path, said):
         Tokenizer.load(tmp_path / "tokenizer.json")
 
 
+@pytest.mark.parametrize("said", [-1, 99_999, [3, 300]])
+def test_an_end_token_that_there_is_not_is_named(tmp_path, capsys, said):
+    (tmp_path / "tokenizer.json").write_text(Tokenizer.for_bytes().inner.to_str())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": said}))
+    odd = said if isinstance(said, int) else said[-1]
+    Tokenizer.load(tmp_path)
+    assert f"eos_token_id {odd} is none of the 257 tokens" in capsys.readouterr().err
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 256]}))
+    Tokenizer.load(tmp_path)
+    assert not capsys.readouterr().err
+
+
 def streamed(tokenizer, tokens) -> list[str]:
     step = tokenizer.stream()
     return [step(token) for token in [*tokens, None]]

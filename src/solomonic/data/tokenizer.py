@@ -15,6 +15,7 @@ import numpy as np
 import tokenizers
 
 from .._utils import jsontext
+from .._utils.spelling import warn
 
 END = "<|end|>"
 ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[SEP]")
@@ -89,7 +90,12 @@ class Tokenizer:
             problem = "it is not text"
         if problem:
             raise ValueError(f"{path}: expected a tokenizer.json of the tokenizers library; {problem}")
-        return cls.from_json(content, str(path), end_tokens(path.parent), most)
+        ends = end_tokens(path.parent)
+        tokenizer = cls.from_json(content, str(path), ends, most)
+        size = max(tokenizer.vocab_size, most or 0)
+        for odd in (end for end in ends if isinstance(end, int) and not 0 <= end < size):
+            warn(f"{path.parent}: eos_token_id {odd} is none of the {size:,} tokens, so that no text ends at it")
+        return tokenizer
 
     @classmethod
     def from_json(

@@ -1,7 +1,7 @@
 """Where documents begin in packed rows: the arguments of transformers' collators become numbers of documents.
 
-B rows, T columns. Three forms, any of which begins a document: positions that restart (`position_ids`), numbers of the
-documents (`seq_idx`), and the ends of the documents in all rows, one after the other (`cu_seq_lens_q`).
+B rows, T columns. Three forms, any of which begins a document: positions that do not go on by one (`position_ids`),
+numbers of the documents (`seq_idx`), and the ends of the documents in all rows, one after the other (`cu_seq_lens_q`).
 """
 
 from typing import NamedTuple
