@@ -38,6 +38,23 @@ def training_length(rng: np.random.Generator, least: int, most: int) -> int:
     return most if rng.random() < 0.5 else int(rng.integers(least, most + 1))
 
 
+def scattered(rng: np.random.Generator, rows: int, blocks: int, size: int, length: int) -> np.ndarray:
+    """(rows, blocks) int64, increasing: where blocks of `size` positions start among `length`, without overlap.
+
+    The share of the other positions that stands before a block is drawn uniformly and independently for each, as depths
+    are; the blocks then come in the order of their depths.
+    """
+    free = length - blocks * size
+    assert free >= 0
+    return np.sort(rng.integers(free + 1, size=(rows, blocks)), axis=1) + size * np.arange(blocks)
+
+
+def rank_of_its_kind(kinds: np.ndarray, n: int) -> np.ndarray:
+    """(B, M) in [0, n) -> (B, M): how many elements of the same number stand before this one in its row."""
+    same = kinds[:, :, None] == np.arange(n)
+    return np.take_along_axis(same.cumsum(axis=1), kinds[:, :, None], 2)[:, :, 0] - 1
+
+
 def next_tokens(tokens: np.ndarray) -> np.ndarray:
     """(B, T) -> (B, T): at each position the token that follows; IGNORE at the last."""
     return np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), IGNORE)], axis=1)
