@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter
 
 import pytest
@@ -52,7 +53,7 @@ def check(tokens, targets, *, pairs, near=0, deletion=False, version=False, **si
     for events in history.values():
         assert 1 <= sum(event is not None for event in events) <= sizes["writes"]
         assert deletion or None not in events
-        assert (None, None) not in zip(events, events[1:]), "what is deleted was there"
+        assert (None, None) not in itertools.pairwise(events), "what is deleted was there"
     for key in asked:
         like = [other for other in history if sum(a != b for a, b in zip(key, other)) == 1]
         assert len(like) >= near
