@@ -31,6 +31,7 @@ APART = [
     ("--session", "memory_add memory_forget", "a name in the store; of chat and generate a file"),
     ("--steps", "solomonoff train transduce", "of a machine, of training, of tuning"),
     ("--store", "transduce", "it may be left out there"),
+    ("--suite", "compare eval", "of runs that train; of questions to a model"),
     ("--task", "compare eval", "eval's take options, compare's are those of suites too"),
     ("--train", "identify transduce", "a share of the rows; a file"),
     ("--json", "transduce", "a file that the next run adds to"),

@@ -104,6 +104,22 @@ def test_tasks(folder, capsys):
     assert code == 0 and "mqar\nlength  accuracy  rows\n64" in out and "selective_copying\n" in out
 
 
+def test_a_suite_is_a_table_of_tasks_and_lengths(folder, text, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    words = ["--suite", "ruler:vt,niah_single_2,cwe", "--data", text, "--lengths", 1100, 2200, "--samples", 2]
+    code, out, _ = evaluate(capsys, folder, *words, "--json", result)
+    found = json.loads(result.read_text())
+    assert code == 0 and found["complete"] and "text" not in found and "not at 1,100 tokens" in out and "cwe (" in out
+    cells = [(e["task"], e["length"]) for e in found["ruler"]]
+    assert cells == [
+        (name, n) for n in (1100, 2200) for name in ("niah_single_2", "vt", "cwe") if (name, n) != ("cwe", 1100)
+    ]
+    assert all(0 <= e["value"] <= 1 and e["samples"] == 2 and e["tokens"] < e["length"] for e in found["ruler"])
+    table = out[out.index("ruler, share of the answers") :].splitlines()
+    assert [line.split()[0] for line in table[1:]] == ["task", "niah_single_2", "vt", "cwe", "mean"]
+    assert table[4].split()[1:] == ["-", "0.000"]
+
+
 def test_a_tokenizer_of_several_bytes(tmp_path, text, capsys):
     tokenizer = bpe()
     save(tmp_path / "bpe", small(vocab_size=tokenizer.vocab_size), tokenizer)
@@ -141,6 +157,15 @@ def test_interruption_shows_what_is_done(folder, tmp_path, capsys, monkeypatch):
         (["--depths", "0.5"], "--depths is for --passkey and --needle"),
         (["--limit", "3"], "--include and --limit are for --harness"),
         (["--dtype", "float8"], "unknown dtype 'float8'"),
+        (["--suite", "rulers"], "did you mean 'ruler'?"),
+        (["--suite", "ruler:vtt"], "unknown task of ruler 'vtt': did you mean 'vt'?"),
+        (
+            ["--suite", "ruler", "--lengths", "100"],
+            "--suite: expected lengths that a prompt and its answer fit, got 100",
+        ),
+        (["--suite", "ruler", "--squad", "lines.jsonl"], "lines.jsonl: expected SQuAD's JSON"),
+        (["--suite", "ruler", "--hotpot", "no.json"], "no.json: expected a JSON file; it is not there"),
+        (["--hotpot", "no.json"], "--squad and --hotpot are for --suite ruler"),
         (["--device", "cudo"], "unknown device 'cudo'"),
         (["--task", "mqra"], "did you mean 'mqar'?"),
         (["--task", "mqar"], "expected a model of 8192 tokens or more"),

@@ -1,4 +1,4 @@
-"""Say what a trained model is worth: bits per byte by length, retrieval, recall tasks, benchmarks.
+"""Say what a trained model is worth: bits per byte by length, retrieval, recall tasks, RULER, benchmarks.
 
 With nothing chosen: bits per byte of --data, or of the Python library's own sources.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from .. import __version__
 from .._utils import jsontext
 from .._utils.machine import check_fits
-from .._utils.spelling import counted, paragraph
+from .._utils.spelling import counted, paragraph, unknown
 from ..data.tokenizer import Tokenizer
 from ..model import LanguageModel
 from ..tasks import Task
@@ -25,7 +25,7 @@ from ._numbers import whole
 from ._options import add_data, add_device, add_dtype, add_json, add_lengths, add_model, add_seed, write_json
 from ._table import table
 
-READS, MODELS, WRITES = ("data", "include"), ("model",), ("json",)
+READS, MODELS, WRITES = ("data", "include", "squad", "hotpot"), ("model",), ("json",)
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
 TIMES = (1, 4, 32)  # of the training length
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -36,6 +36,8 @@ CHUNK = 2048
 Report = Callable[[int], None]
 Plan = dict[str, tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]]
 """What is to be done: a name, the tokens that it reads, and the numbers as they come."""
+Suite = tuple[list[str], Any, Any]
+"""Tasks of RULER, and questions for qa_1 and qa_2 where they are given."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -55,6 +57,13 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="depths of the number in the text (default 0 0.25 0.5 0.75 1)",
     )
     add("--task", nargs="+", metavar="NAME", help=f"{', '.join(tasks())}; NAME:option=value sets an option")
+    add(
+        "--suite",
+        metavar="S",
+        help="ruler: its thirteen tasks as text, filled with --data; ruler:vt,cwe takes these two",
+    )
+    add("--squad", metavar="FILE", help="questions of SQuAD for qa_1 of ruler (default: made ones, in --data)")
+    add("--hotpot", metavar="FILE", help="questions of HotpotQA for qa_2 of ruler (default: made ones, in --data)")
     add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
     add("--include", metavar="DIR", help="folder of more tasks for --harness")
     add("--limit", type=whole(), metavar="N", help="documents of each task of --harness (default: all)")
@@ -62,7 +71,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--samples",
         type=whole(10**6),
         metavar="N",
-        help="pieces of text (default 32), prompts a cell (10), rows of a task (64)",
+        help="pieces of text (default 32), prompts a cell or of a task of --suite (10), rows of a task (64)",
     )
     add_seed(command)
     add_device(command)
@@ -86,6 +95,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
 
         known = harness.known(args.harness, args.include)
     problems = [recall.named(name) for name in args.task or ()]
+    suite = _suite(args)
     model, tokenizer = load(args.model, where, dtype(args.dtype))
     trained = trained_length(args.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -102,7 +112,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
         "notes": [],
     }
     with remembering(args, model, tokenizer, on_error="raise") as remembers:
-        plan = _plan(args, remembers, tokenizer, problems, trained, about["notes"])
+        plan = _plan(args, remembers, tokenizer, problems, suite, trained, about["notes"])
 
         done: dict[str, Any] = {}
         try:
@@ -149,6 +159,22 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--include and --limit are for --harness, which names no task")
     if args.depths and not (args.passkey or args.needle):
         raise ValueError("--depths is for --passkey and --needle; ask for one of them")
+    if (args.squad or args.hotpot) and not args.suite:
+        raise ValueError("--squad and --hotpot are for --suite ruler, which is not asked for")
+
+
+def _suite(args: argparse.Namespace) -> Suite | None:
+    """The tasks of --suite, and the questions of --squad and --hotpot."""
+    if args.suite is None:
+        return None
+    from ..evaluation.questions import hotpot, squad
+    from ..evaluation.ruler import names
+
+    suite, colon, tasks = args.suite.partition(":")
+    if suite != "ruler":
+        raise unknown("suite of eval", suite, ["ruler"])
+    chosen = names([name.strip() for name in tasks.split(",")] if colon else None)
+    return chosen, squad(args.squad) if args.squad else None, hotpot(args.hotpot) if args.hotpot else None
 
 
 def _plan(
@@ -156,6 +182,7 @@ def _plan(
     model: LanguageModel,
     tokenizer: Tokenizer,
     problems: list[Task],
+    suite: Suite | None,
     trained: int | None,
     notes: list[str],
 ) -> Plan:
@@ -163,16 +190,18 @@ def _plan(
     from ..evaluation import recall
     from ..evaluation.retrieval import retrieval, shortest
 
-    others = args.passkey or args.needle or args.task or args.harness
-    text = args.text or args.positions or not others or bool(args.data and not args.needle)
+    others = args.passkey or args.needle or args.task or args.suite or args.harness
+    text = args.text or args.positions or not others or bool(args.data and not (args.needle or args.suite))
     lengths = sorted({*(args.lengths or ([trained * n for n in TIMES] if trained else FALLBACK))})
-    if not (args.lengths or trained) and (text or args.passkey or args.needle):
+    if not (args.lengths or trained) and (text or args.passkey or args.needle or suite):
         notes.append("the folder does not say at what length the model was trained: the lengths are a guess")
     per_call = max(256, min(CALL_TOKENS, CALL_LOGITS // model.config.vocab_size))
     chunk = min(CHUNK, per_call)
 
     plan: Plan = {}
-    documents = _documents(args, tokenizer, lengths if text else [0], notes) if text or args.needle else []
+    reads = text or args.needle or suite
+    texts = _texts(args, lengths if text else [0], notes) if reads else []
+    documents = [tokenizer.encode(one) for one in texts] if text or args.needle else []
     if text:
         plan["text"] = _text(args, model, tokenizer, documents, lengths, per_call, chunk, notes)
     depths = sorted(set(args.depths or DEPTHS))
@@ -205,13 +234,49 @@ def _plan(
             return map(asdict, recall.recall(model, problem, those, samples, args.seed, report))
 
         plan[f"task {problem.name}"] = (sum(those) * samples, scores)
+    if suite:
+        plan["ruler"] = _ruler(args, model, tokenizer, suite, texts, lengths, max(1, per_call // chunk), chunk, notes)
     return plan
 
 
-def _documents(
-    args: argparse.Namespace, tokenizer: Tokenizer, lengths: list[int], notes: list[str]
-) -> list[np.ndarray]:
-    """Tokens of the documents that are long enough to be of use, the first MOST_TEXT bytes of them."""
+def _ruler(
+    args: argparse.Namespace,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    suite: Suite,
+    texts: list[bytes],
+    lengths: list[int],
+    batch: int,
+    chunk: int,
+    notes: list[str],
+) -> tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]:
+    from ..evaluation.ruler import Source, ruler, shortest
+
+    tasks, *questions = suite
+    samples = args.samples or 10
+    check_fits(16 * samples * max(lengths), f"{samples:,} prompts of {max(lengths):,} tokens")
+    source = Source("\n".join(text.decode("utf-8", "replace") for text in texts), (questions[0], questions[1]))
+    cells: dict[int, list[str]] = {}
+    for length in lengths:
+        least = {name: shortest(name, tokenizer, length, source, samples, args.seed) for name in tasks}
+        cells[length] = [name for name in tasks if least[name] <= length]
+        if beyond := ", ".join(f"{name} ({least[name]:,})" for name in tasks if least[name] > length):
+            notes.append(f"ruler: not at {length:,} tokens, for asking takes more: {beyond}")
+    if not any(cells.values()):
+        raise ValueError(
+            f"--suite: expected lengths that a prompt and its answer fit, got {lengths[-1]:,}; {notes[-1]}"
+        )
+
+    def scores(report: Report) -> Iterator[dict[str, Any]]:
+        for length, names in cells.items():
+            settings = ([length], names, samples, args.seed, batch, chunk, report)
+            yield from map(asdict, ruler(model, tokenizer, source, *settings))
+
+    return sum(length * len(names) for length, names in cells.items()) * samples, scores
+
+
+def _texts(args: argparse.Namespace, lengths: list[int], notes: list[str]) -> list[bytes]:
+    """The documents that are long enough to be of use, the first MOST_TEXT bytes of them."""
     from ..data.corpus import documents, library
 
     needed = (max(lengths) if args.lengths else min(lengths)) + 1
@@ -233,7 +298,7 @@ def _documents(
     notes.append(
         f"text: {what}, {counted(len(texts), 'document')}, {counted(size, 'byte')}{', the first of more' * full}"
     )
-    return [tokenizer.encode(text) for text in texts]
+    return texts
 
 
 def _text(
@@ -281,6 +346,8 @@ def _tables(about: dict[str, Any], done: dict[str, Any], positions: bool) -> Ite
         elif name in ("passkey", "needle"):
             for measure, what in (("exact", "said exactly"), ("chosen", "likeliest of ten")):
                 yield f"{name}, {what}, by length and depth\n" + _by_depth(entries, measure)
+        elif name == "ruler":
+            yield "ruler, share of the answers that are said, by length\n" + _by_length(entries)
         elif name == "harness":
             from ..evaluation.harness import shown
 
@@ -305,3 +372,14 @@ def _by_depth(entries: list[dict[str, Any]], measure: str) -> str:
     lengths, depths = (list(dict.fromkeys(key[i] for key in values)) for i in (0, 1))
     rows = [[length, *(values.get((length, depth)) for depth in depths)] for length in lengths]
     return table(("length", *(f"{depth:g}" for depth in depths)), rows)
+
+
+def _by_length(entries: list[dict[str, Any]]) -> str:
+    """A row a task, and the mean of those asked, a column a length; None for a task that was not asked at that length."""
+    from ..evaluation.ruler import names
+
+    values = {(e["task"], e["length"]): e["value"] for e in entries}
+    asked, lengths = (list(dict.fromkeys(key[i] for key in values)) for i in (0, 1))
+    rows = [[name, *(values.get((name, length)) for length in lengths)] for name in names(asked)]
+    means = [float(np.mean([value for (_, at), value in values.items() if at == length])) for length in lengths]
+    return table(("task", *(f"{length:,}" for length in lengths)), [*rows, ["mean", *means]])
