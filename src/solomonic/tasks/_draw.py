@@ -60,6 +60,14 @@ def next_tokens(tokens: np.ndarray) -> np.ndarray:
     return np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), IGNORE)], axis=1)
 
 
+def asked_in_order(tokens: np.ndarray, start: int, ask: int, answers: np.ndarray) -> Batch:
+    """`tokens` (B, T) from position `start` on: `ask`, then the `answers` (B, T - start - 1), each scored one earlier."""
+    tokens[:, start], tokens[:, start + 1 :] = ask, answers
+    targets = np.full_like(tokens, IGNORE)
+    targets[:, start:-1] = answers
+    return batch(tokens, targets)
+
+
 def batch(tokens: np.ndarray, targets: np.ndarray) -> Batch:
     """Two int64 arrays (B, T) as a Batch, without a copy where they are contiguous."""
     return Batch(torch.from_numpy(np.ascontiguousarray(tokens)), torch.from_numpy(np.ascontiguousarray(targets)))
