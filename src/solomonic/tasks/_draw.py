@@ -55,6 +55,16 @@ def rank_of_its_kind(kinds: np.ndarray, n: int) -> np.ndarray:
     return np.take_along_axis(same.cumsum(axis=1), kinds[:, :, None], 2)[:, :, 0] - 1
 
 
+def early_slots(rng: np.random.Generator, rows: int, slots: int, n: int, a: float = 0.01) -> np.ndarray:
+    """(rows, n) int64: n of the slots 0, 1, ... drawn without replacement, slot i - 1 with a weight of i^(a-1).
+
+    Exponential clocks of that rate: the order in which they ring is that of draws without replacement. For MQAR
+    (`mqar.py`): the first tend to be early.
+    """
+    rings = rng.standard_exponential((rows, slots)) / np.arange(1, slots + 1) ** (a - 1)
+    return rings.argsort(axis=1)[:, :n]
+
+
 def next_tokens(tokens: np.ndarray) -> np.ndarray:
     """(B, T) -> (B, T): at each position the token that follows; IGNORE at the last."""
     return np.concatenate([tokens[:, 1:], np.full((len(tokens), 1), IGNORE)], axis=1)

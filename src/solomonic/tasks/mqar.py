@@ -33,7 +33,6 @@ from . import _check, _draw
 from .base import IGNORE, Batch, Task
 
 CASES = ((64, 4, 100), (128, 8, 20), (256, 16, 20), (256, 32, 20), (256, 64, 20))
-POWER = 0.01  # a
 
 
 class Mqar(Task):
@@ -120,10 +119,7 @@ class Mqar(Task):
         keys = 1 + _draw.distinct(rng, rows, pairs, half - 1)
         values = half + _draw.distinct(rng, rows, pairs, self.vocab_size - half)
 
-        # Exponential clocks of rate p(i): the order in which they ring is that of draws without replacement.
-        slots = np.arange(1, (length - 2 * pairs) // 2 + 1)
-        rings = rng.standard_exponential((rows, len(slots))) / slots ** (POWER - 1)
-        asked = 2 * pairs + 2 * rings.argsort(axis=1)[:, :pairs]
+        asked = 2 * pairs + 2 * _draw.early_slots(rng, rows, (length - 2 * pairs) // 2, pairs)
 
         if self.filler == "random":
             tokens = rng.integers(self.vocab_size, size=(rows, length))
