@@ -115,7 +115,10 @@ def test_prompt_and_answer_fill_the_length(name, tokenizer):
     tokenizer = TOKENIZERS[tokenizer]
     least = shortest(name, tokenizer, 1000, SOURCE, 3)
     assert least == shortest(name, tokenizer, 3000, SOURCE, 3)
+    with pytest.raises(ValueError, match=f"got {least - 1:,}; "):
+        list(draw(name, tokenizer, least - 1, SOURCE, 3))
     for length in (least, 9000):
+        assert shortest(name, tokenizer, length, SOURCE, 3) <= length
         for text, one in prompts(name, length, 3, tokenizer=tokenizer):
             used = len(one.tokens) + one.room
             assert used <= length and one.room >= TASKS[name][1] and one.tokens.dtype == np.int64
@@ -148,7 +151,7 @@ def test_a_long_prompt_is_tokenized_a_few_times():
         assert counting.calls <= 4 * 6, name
 
 
-@pytest.mark.parametrize("name", [name for name in NIAH if NIAH[name][2] == NIAH[name][1] == 1])
+@pytest.mark.parametrize("name", [name for name in NIAH if NIAH[name][1:3] == (1, 1)])
 def test_a_model_that_copies_finds_the_needle(name):
     copier = Copier(257)
     copier.device = torch.device("cpu")

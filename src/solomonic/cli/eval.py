@@ -159,7 +159,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--include and --limit are for --harness, which names no task")
     if args.depths and not (args.passkey or args.needle):
         raise ValueError("--depths is for --passkey and --needle; ask for one of them")
-    if (args.squad or args.hotpot) and not args.suite:
+    if (args.squad, args.hotpot) != (None, None) and args.suite is None:
         raise ValueError("--squad and --hotpot are for --suite ruler, which is not asked for")
 
 
@@ -174,7 +174,11 @@ def _suite(args: argparse.Namespace) -> Suite | None:
     if suite != "ruler":
         raise unknown("suite of eval", suite, ["ruler"])
     chosen = names([name.strip() for name in tasks.split(",")] if colon else None)
-    return chosen, squad(args.squad) if args.squad else None, hotpot(args.hotpot) if args.hotpot else None
+    return (
+        chosen,
+        None if args.squad is None else squad(args.squad),
+        None if args.hotpot is None else hotpot(args.hotpot),
+    )
 
 
 def _plan(
@@ -190,8 +194,8 @@ def _plan(
     from ..evaluation import recall
     from ..evaluation.retrieval import retrieval, shortest
 
-    others = args.passkey or args.needle or args.task or args.suite or args.harness
-    text = args.text or args.positions or not others or bool(args.data and not (args.needle or args.suite))
+    others = args.passkey or args.needle or args.task or suite or args.harness
+    text = args.text or args.positions or not others or bool(args.data and not (args.needle or suite))
     lengths = sorted({*(args.lengths or ([trained * n for n in TIMES] if trained else FALLBACK))})
     if not (args.lengths or trained) and (text or args.passkey or args.needle or suite):
         notes.append("the folder does not say at what length the model was trained: the lengths are a guess")
@@ -254,7 +258,7 @@ def _ruler(
 
     tasks, *questions = suite
     samples = args.samples or 10
-    check_fits(16 * samples * max(lengths), f"{samples:,} prompts of {max(lengths):,} tokens")
+    check_fits((128 + 16 * samples) * max(lengths), f"{samples:,} prompts of {max(lengths):,} tokens")
     source = Source("\n".join(text.decode("utf-8", "replace") for text in texts), (questions[0], questions[1]))
     cells: dict[int, list[str]] = {}
     for length in lengths:

@@ -19,7 +19,7 @@ import numpy as np
 from .._utils.spelling import unknown
 from ..data.tokenizer import Tokenizer
 from ..inference.generation import generate
-from .ruler_tasks import TASKS, Draft, Source
+from .ruler_tasks import LONG, TASKS, Draft, Source
 from .score import ScoredModel, reading
 
 TRIES, ENOUGH = 6, 0.99  # texts that are tried for a prompt at most; the share of its tokens that is enough
@@ -99,7 +99,7 @@ def share(name: str, text: str, answers: Sequence[str]) -> float:
 
 def shortest(name: str, tokenizer: Tokenizer, length: int, source: Source, samples: int, seed: int = 0) -> int:
     """The tokens that the prompts of `draw` take at most with the least filler, and those to generate with them."""
-    drafts = (_draft(name, source, length, seed, sample) for sample in range(samples))
+    drafts = (_draft(name, source, min(length, LONG), seed, sample) for sample in range(samples))  # no longer beyond
     return max(len(tokenizer.encode(d.text(d.least))) + _room(name, tokenizer, d) for d in drafts)
 
 

@@ -238,10 +238,10 @@ def _numbered(words: list[str]) -> str:
 
 def _fwe(rng: np.random.Generator, source: Source, length: int) -> Draft:
     """The word of rank k comes n k^-2 / zeta(2) times; the first is noise, the next three are asked. A unit is a word."""
-    vocabulary, least = max(20, length // 50), 100
+    vocabulary, least, seed = max(20, length // 50), 100, int(rng.integers(2**32))
     letters = rng.integers(26, size=(2 * vocabulary, CODED))
     coded = list(dict.fromkeys("".join(string.ascii_lowercase[i] for i in row) for row in letters))[:vocabulary]
-    words, seed = np.array(["...", *coded[1:]]), int(rng.integers(2**32))
+    words = np.array(["...", *coded[1:]])
 
     def text(n: int) -> str:
         counts = (n / ZETA_2 / np.arange(1, len(words) + 1) ** 2.0).astype(int)

@@ -16,7 +16,6 @@ three words of T / 50, which are scored in any order.
 """
 
 from collections.abc import Iterable
-from numbers import Real
 
 import numpy as np
 
@@ -48,7 +47,7 @@ class FrequentWords(Task):
     ):
         self.asked = _check.whole("asked", asked, 1, "ask for one word or more")
         self.words = _check.whole("words", words, self.asked + 1, "others come too: take more words, or ask for fewer")
-        if not isinstance(alpha, Real) or isinstance(alpha, bool) or not 1.1 <= alpha <= 10:
+        if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not 1.1 <= alpha <= 10:
             raise ValueError(f"alpha: expected a number in [1.1, 10], got {alpha!r}; take 2, as RULER does")
         self.alpha = float(alpha)
         self.noise, self.ask = self.words, self.words + 1
