@@ -5,8 +5,8 @@
     cwe, fwe    the words that come most often in a list: ten of them, and three by a zeta law
     qa_1, qa_2  a question about one paragraph, or about two, among others
 
-Tasks, their sizes and their scores are those of `scripts/synthetic.yaml` and `scripts/data/synthetic` of
-github.com/NVIDIA/RULER; the sentences, words and texts are this library's own, so that numbers of the two are not to be
+Tasks, their sizes and their scores are those of RULER, read in the port of
+lm-evaluation-harness; the sentences, words and texts are this library's own, so that numbers of the two are not to be
 compared. `length` counts the tokens of the prompt and those that may be generated.
 """
 

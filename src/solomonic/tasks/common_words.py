@@ -12,7 +12,7 @@ one u ratio times, and every other word of the list u times, but one that may co
 number with which the `words` that there are fill the list: 1 in a short one. So counts differ by u at least, and their
 ratios are the same at every length.
 
-Source of the definition: `scripts/data/synthetic/common_words_extraction.py` of github.com/NVIDIA/RULER, where ten words
+Source of the definition: RULER (arXiv 2404.06654), where ten words
 come equally often (6 times to 1 of the others, or 30 to 3), and are scored in any order; counts differ here, so that the
 order is defined.
 """

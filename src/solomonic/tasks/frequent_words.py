@@ -11,7 +11,7 @@ most frequent first, each scored at the position before it. The word of rank k =
 zeta(alpha)) times, as far as there are words; which words those are is drawn anew for every row. Rank 1 is the noise,
 which makes up the list.
 
-Source of the definition: `scripts/data/synthetic/freq_words_extraction.py` of github.com/NVIDIA/RULER, with alpha = 2 and
+Source of the definition: RULER (arXiv 2404.06654), with alpha = 2 and
 three words of T / 50, which are scored in any order.
 """
 

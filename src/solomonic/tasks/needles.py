@@ -30,7 +30,7 @@ The haystack is of one of three kinds, and makes up the length:
 
 In tokens a word is 2 (RULER's are an adjective and a noun), a number 3 and a uuid 6, unless options say otherwise.
 
-Source of the definition: `scripts/synthetic.yaml` and `scripts/data/synthetic/niah.py` of github.com/NVIDIA/RULER.
+Source of the definition: RULER, read in the port of lm-evaluation-harness.
 Different here: a needle may interrupt the noise anywhere, there it stands between sentences; and a question names one
 key, followed by its values, where RULER names all keys before the first value.
 """

@@ -16,7 +16,7 @@ before it. All variables of a row are distinct, and so are the values.
     answers="shown"   each answer stands in the input once it was asked for, as in generation: one hop at a time
     answers="hidden"  blanks stand there: the j-th variable is to be found by following the chain through j hops
 
-Source of the definition: `scripts/data/synthetic/variable_tracking.py` of github.com/NVIDIA/RULER, whose task has one
+Source of the definition: RULER (arXiv 2404.06654), whose task has one
 chain of 4 hops (`chains=1`), a repeated sentence for a filler, an example before the question, and scores the variables
 in any order, as text.
 """
