@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from .base import Task
+from ._rows import RowTask
 
 
-class ScratchpadTask(Task):
+class ScratchpadTask(RowTask):
     """A task with an option `scratchpad`: whether a row holds the working, which the model then has to predict too.
 
     A model that writes its own working goes wrong with its first wrong token. Greedy decoding writes the row's

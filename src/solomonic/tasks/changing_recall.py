@@ -31,10 +31,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class ChangingRecall(Task):
+class ChangingRecall(RowTask):
     """Options:
 
     ask              "last" or "version"
@@ -83,15 +84,7 @@ class ChangingRecall(Task):
         self.all_keys = self.pairs * (1 + self.near_duplicates)
         self.events = self.writes + (2 if self.deletion else 0)  # of a key, at most
         self.question_size = 2 + self.key_size + (self.asks == "version")
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def marks(self, batch: Batch) -> list[int]:
         """The values of all writes to the keys that are asked."""

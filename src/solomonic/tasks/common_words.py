@@ -22,10 +22,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import Batch, Task
+from ._rows import RowTask
+from .base import Batch
 
 
-class CommonWords(Task):
+class CommonWords(RowTask):
     """Options:
 
     words    words there are, tokens [0, words); the last token asks
@@ -55,15 +56,7 @@ class CommonWords(Task):
         self.ask = self.words
         self.vocab_size = self.words + 1
         self.chance = 1 / self.words
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def label(self, token: int) -> str:
         return "?" if token == self.ask else str(token)

@@ -20,10 +20,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class CompositionalMqar(Task):
+class CompositionalMqar(RowTask):
     """Options:
 
     vocab_size  V, with V // 3 > grid, and values enough
@@ -52,15 +53,7 @@ class CompositionalMqar(Task):
         self.third = self.vocab_size // 3
         self.chance = 1 / (self.vocab_size - 2 * self.third)
         self.filler = _check.one_of("filler", filler, ("zero", "random"))
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def marks(self, batch: Batch) -> list[int]:
         return list(range(2, 3 * self.pairs, 3))

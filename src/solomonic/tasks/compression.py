@@ -24,10 +24,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class Compression(Task):
+class Compression(RowTask):
     """Options:
 
     vocab_size  V: V - 1 tokens of content and the compression token; the places are n tokens more
@@ -45,12 +46,6 @@ class Compression(Task):
         self.vocab_size = self.content + 1 + self.length // 2
         lengths = (self.length,) if lengths is None else lengths
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
 
     def label(self, token: int) -> str:
         if token == self.content:

@@ -27,10 +27,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class Dyck(Task):
+class Dyck(RowTask):
     """Options:
 
     kinds          k, at least 2: tokens [0, k) open, [k, 2k) close
@@ -57,16 +58,14 @@ class Dyck(Task):
         self.vocab_size = 2 * self.kinds
         self.chance = 1 / self.kinds
         self.train_targets = _check.one_of("train_targets", train_targets, ("next", "closing"))
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4, 8))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        row = self._rows(size, self.length, rng)
+        row = self._words(size, self.length, rng)
         return _draw.batch(row[:, :-1], row[:, 1:] if self.train_targets == "next" else self._closing(row))
 
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        row = self._rows(size, self._possible("length", length), rng)
+    def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
+        row = self._words(size, length, rng)
         return _draw.batch(row[:, :-1], self._closing(row))
 
     def label(self, token: int) -> str:
@@ -78,7 +77,7 @@ class Dyck(Task):
     def _closing(self, row: np.ndarray) -> np.ndarray:
         return np.where(row[:, 1:] >= self.kinds, row[:, 1:], IGNORE)
 
-    def _rows(self, size: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    def _words(self, size: int, length: int, rng: np.random.Generator) -> np.ndarray:
         """(B, T + 1) tokens."""
         rows = _check.batch_size(size)
         row, height = np.arange(rows), np.zeros(rows, dtype=np.int64)

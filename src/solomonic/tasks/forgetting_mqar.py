@@ -21,10 +21,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class ForgettingMqar(Task):
+class ForgettingMqar(RowTask):
     """Options:
 
     vocab_size  V: zero, the keys [1, V/2), the values [V/2, V)
@@ -62,15 +63,7 @@ class ForgettingMqar(Task):
                 f"updates: expected at most {self.pairs}, the pairs, got {updates}; take fewer, or more pairs"
             )
         self.filler = _check.one_of("filler", filler, ("zero", "random"))
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def marks(self, batch: Batch) -> list[int]:
         row = batch.tokens[0].tolist()

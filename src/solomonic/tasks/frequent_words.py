@@ -20,10 +20,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import Batch, Task
+from ._rows import RowTask
+from .base import Batch
 
 
-class FrequentWords(Task):
+class FrequentWords(RowTask):
     """Options:
 
     words    words there are, tokens [0, words), more than `asked`; then the noise, and the token that asks
@@ -54,15 +55,7 @@ class FrequentWords(Task):
         self.vocab_size = self.words + 2
         self.chance = 1 / self.words
         self.shares = np.arange(2, self.words + 2) ** -self.alpha / _zeta(self.alpha)  # of a list, by rank from 2 on
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def label(self, token: int) -> str:
         return {self.noise: "_", self.ask: "?"}.get(token, str(token))

@@ -25,12 +25,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 MOST = 8  # of dimension and grid: determinants are exact far beyond
 
 
-class LinearRegression(Task):
+class LinearRegression(RowTask):
     """Options:
 
     dimension  d, 1 to 8
@@ -60,12 +61,7 @@ class LinearRegression(Task):
         self.largest = self.dimension * self.grid**2  # |y|
         self.zero = 2 * self.grid + 1 + self.largest  # the token of y = 0
         self.vocab_size = self.zero + self.largest + 1
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng, known=0)
+        self._take_lengths(length, lengths, (1, 2, 4, 8))
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         return self._rows(size, self._possible("length", length), rng, known=self.dimension)
@@ -77,7 +73,7 @@ class LinearRegression(Task):
         d = self.dimension
         return _check.whole(name, length, (d + 1) * d + d, f"{d} examples of {d + 1} tokens, and an x, are needed")
 
-    def _rows(self, size: int, length: int, rng: np.random.Generator, known: int) -> Batch:
+    def _rows(self, size: int, length: int, rng: np.random.Generator, known: int = 0) -> Batch:
         """Rows whose y are targets after the first `known` examples."""
         rows, d = _check.batch_size(size), self.dimension
         n = length // (d + 1) + 1

@@ -63,15 +63,10 @@ class ModularArithmetic(ScratchpadTask):
         self.vocab_size = self.modulus + 4
         self.chance = None if self.scratchpad else 1 / self.modulus
         self.shortest = 5 if self.scratchpad else 2
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         return self._rows(size, _draw.training_length(rng, self.shortest, self.length), rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
 
     def label(self, token: int) -> str:
         return str(token) if token < self.modulus else "+-*="[token - self.modulus]

@@ -42,7 +42,8 @@ import numpy as np
 
 from .._utils.spelling import counted
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 HAYSTACKS = ("noise", "text-like", "needles")
 WORD, NUMBER, UUID = 2, 3, 6  # tokens
@@ -70,7 +71,7 @@ VARIANTS = {
 }
 
 
-class Needles(Task):
+class Needles(RowTask):
     """Options; None stands for what the variant says:
 
     variant          one of VARIANTS
@@ -136,15 +137,7 @@ class Needles(Task):
         self.chance = 1 / self.values
         self.needle_size = self.key_size + self.value_size
         self.question_size = 1 + self.key_size + self.values_of_a_key * self.value_size
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def marks(self, batch: Batch) -> list[int]:
         row = batch.tokens[0].numpy()

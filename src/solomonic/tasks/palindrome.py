@@ -62,15 +62,10 @@ class Palindrome(ScratchpadTask):
         self.scratchpad = _check.flag("scratchpad", scratchpad)
         self.vocab_size = self.symbols + 1
         self.chance = None if self.scratchpad else 1 / self.symbols
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         return self._rows(size, _draw.training_length(rng, SHORTEST, self.length), rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
 
     def label(self, token: int) -> str:
         return "=" if token == self.symbols else str(token)

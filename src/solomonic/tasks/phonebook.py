@@ -27,10 +27,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class Phonebook(Task):
+class Phonebook(RowTask):
     """Options:
 
     letters      tokens that names are made of, at least 2; ten digits and a blank are eleven tokens more
@@ -62,15 +63,10 @@ class Phonebook(Task):
         self.entry = self.name_length + self.digits
         self.blank = self.letters + 10
         self.vocab_size = self.letters + 11
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4, 8))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         return self._rows(size, _draw.training_length(rng, 2 * self.entry - 1, self.length), rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
 
     def label(self, token: int) -> str:
         if token == self.blank:

@@ -62,15 +62,7 @@ class RegisterMachine(ScratchpadTask):
         self.vocab_size = self.values + self.modulus
         self.chance = None if self.scratchpad else 1 / self.modulus
         self.step = 3 + self.registers * self.scratchpad  # tokens an instruction
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 8))
 
     def label(self, token: int) -> str:
         if token < 4:

@@ -20,10 +20,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class SelectiveCopying(Task):
+class SelectiveCopying(RowTask):
     """Options:
 
     vocab_size      V: V - 2 tokens to copy, the blank V - 2, the copy token V - 1
@@ -47,15 +48,7 @@ class SelectiveCopying(Task):
         self.tokens_to_copy = _check.whole("tokens_to_copy", tokens_to_copy, 1, "copy one token or more")
         self.blank, self.copy = self.vocab_size - 2, self.vocab_size - 1
         self.chance = 1 / (self.vocab_size - 2)
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4))
 
     def marks(self, batch: Batch) -> list[int]:
         return (batch.tokens[0] < self.blank).nonzero().flatten().tolist()

@@ -65,15 +65,10 @@ class StackManipulation(ScratchpadTask):
         self.pop, self.separator, self.end = (2 * self.symbols + i for i in range(3))
         self.vocab_size = 2 * self.symbols + 3
         self.shortest = 7 if self.scratchpad else 5
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         return self._rows(size, _draw.training_length(rng, self.shortest, self.length), rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
 
     def label(self, token: int) -> str:
         if token < self.symbols:

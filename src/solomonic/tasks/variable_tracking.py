@@ -26,10 +26,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class VariableTracking(Task):
+class VariableTracking(RowTask):
     """Options:
 
     chains     chains of a row; one of them is asked
@@ -70,15 +71,7 @@ class VariableTracking(Task):
         self.blank = self.ask + 1
         self.vocab_size = self.ask + 2
         self.chance = 1 / self.variables
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 16)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), rng)
+        self._take_lengths(length, lengths, (1, 2, 4, 16))
 
     def marks(self, batch: Batch) -> list[int]:
         answers = set(batch.targets[0, -self.links :].tolist())
