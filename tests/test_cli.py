@@ -147,7 +147,7 @@ def test_every_command_that_computes_takes_threads():
     """What does not compute: the lists, and what a store says of itself."""
     without = {words for words, one in parsers().items() if "--threads" not in one._option_string_actions}
     stores = {f"memory {name}" for name in ("list", "stats", "verify", "compact", "repair", "forget")}
-    assert without == {"", "list", "memory"} | stores
+    assert without == {"", "list", "memory", "results"} | stores
 
 
 def test_threads_are_those_asked_for(monkeypatch, capsys):

@@ -1,0 +1,151 @@
+"""Results of one or several comparisons for other programs: as CSV, as a table in Markdown, as one in LaTeX.
+
+As on the page, an architecture is shown at its best learning rate, and what is measured is the mean over its seeds.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+from .charts import bytes_text, short, tokens
+from .results import Entry, Task, choose, load, number, score, state
+from .tables import parameters
+
+FIELDS = (
+    "task",
+    "arch",
+    "parameters",
+    "lr",
+    "seeds",
+    "metric",
+    "length",
+    "position",
+    "mean",
+    "standard_deviation",
+    "state_bytes",
+)
+SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
+
+
+def joined(folders: Sequence[Path]) -> tuple[list[Task], list[str]]:
+    """The tasks of all `folders` as of one comparison, and notes on lines that could not be read.
+
+    A cell that two folders have counts as in the last one. FileNotFoundError for a folder without results; ValueError
+    where folders have a task with other settings or data, or an architecture in another configuration.
+    """
+    cells, notes = [], []
+    settings: dict[str, tuple[str, Path]] = {}
+    configs: dict[tuple[str, str], tuple[str, Path]] = {}
+
+    def same(known: dict, key: object, what: object, folder: Path, name: str) -> None:
+        text = json.dumps(what, sort_keys=True)
+        before, where = known.setdefault(key, (text, folder))
+        if before != text:
+            raise ValueError(
+                f"{folder}: expected {name} as in {where}, got other settings or data; print the two apart, or join "
+                "runs of one configuration"
+            )
+
+    for folder in folders:
+        found, run, said = load(folder)
+        notes += [f"{folder}: {note}" for note in said]
+        about = run.get("settings")
+        runs, digests = ((about.get(key) or {}) if isinstance(about, dict) else {} for key in ("runs", "tasks"))
+        for cell in found:
+            name, arch = cell["task"], cell["arch"]
+            same(settings, name, [runs.get(name), digests.get(name)], folder, f"the task {name}")
+            same(configs, (name, arch), cell.get("config"), folder, f"{arch} on {name}")
+        cells += found
+    return choose(cells), notes
+
+
+def rows(tasks: Iterable[Task]) -> list[dict[str, object]]:
+    """A row with `FIELDS` for each score; `standard_deviation` is that of the sample of seeds, None for one seed."""
+    made = []
+    for task in tasks:
+        for entry in task.entries:
+            named = [(s.get("metric"), s.get("length"), s.get("position")) for c in entry.cells for s in c["scores"]]
+            for metric, length, position in dict.fromkeys(named):
+                values = _values(entry, metric, length, position)
+                if not values:
+                    continue
+                size, held = parameters(entry), entry.stat(state, length)
+                spread = stdev(values) if len(values) > 1 else None
+                about = (task.name, entry.arch, size and int(size.mean), entry.cells[0].get("lr"), len(values), metric)
+                figures = (length, position, mean(values), spread, held and int(held.mean))
+                made.append(dict(zip(FIELDS, about + figures, strict=True)))
+    return made
+
+
+def as_csv(tasks: Iterable[Task]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(tasks))
+    return text.getvalue()
+
+
+def tables(tasks: Iterable[Task]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, head, lines) of each task: an architecture a line, its score at every length as mean ± standard deviation."""
+    made = []
+    for task in tasks:
+        lengths = task.lengths()
+        head = ["architecture", "parameters", "seeds", *(f"at {tokens(n)}" for n in lengths)]
+        longest = max(lengths, default=math.inf)
+        lines = []
+        for entry in task.entries:
+            size, held = parameters(entry), entry.stat(state, longest)
+            scores = [_spread(_values(entry, task.metric, n)) for n in lengths]
+            line = [entry.arch, short(size.mean) if size else "", str(len(entry.cells)), *scores]
+            lines.append([*line, bytes_text(held.mean) if held else ""])
+        title = f"{task.name}: {task.unit}, {'lower' if task.lower_is_better else 'higher'} is better"
+        made.append((title, [*head, f"state at {tokens(longest)}" if lengths else "state"], lines))
+    return made
+
+
+def as_markdown(tasks: Iterable[Task]) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+    parts = []
+    for title, head, lines in tables(tasks):
+        body = "".join(line([f"`{first}`", *rest]) for first, *rest in lines)
+        parts.append(f"{title}\n\n{line(head)}|{'---|' * len(head)}\n{body}")
+    return "\n".join(parts)
+
+
+def as_latex(tasks: Iterable[Task]) -> str:
+    def line(cells: Iterable[str]) -> str:
+        return f"{' & '.join(map(_latex, cells))} \\\\\n"
+
+    parts = []
+    for title, head, lines in tables(tasks):
+        body = "".join(map(line, lines))
+        columns = "l" + "r" * (len(head) - 1)
+        parts.append(
+            f"% {title}\n\\begin{{tabular}}{{{columns}}}\n\\hline\n{line(head)}\\hline\n{body}\\hline\n\\end{{tabular}}\n"
+        )
+    return "\n".join(parts)
+
+
+def _values(entry: Entry, metric: str, length: float | None, position: float | None = None) -> list[float]:
+    values = (number(score(cell, metric, length, position=position)) for cell in entry.cells)
+    return [value for value in values if value is not None]
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"[&%$#_{}\\~±]", lambda found: SPECIAL[found[0]], text.replace("\N{NO-BREAK SPACE}", " "))
+
+
+__all__ = ["FIELDS", "as_csv", "as_latex", "as_markdown", "joined", "rows", "tables"]
