@@ -70,9 +70,15 @@ def test_what_is_nearly_a_combination_is_an_output_of_its_own():
 @pytest.mark.parametrize(
     "u, says",
     [
-        (np.c_[U, 2 * U + 1], "got valve = 2 pump in every row, up to a constant; leave valve out"),
-        (np.c_[U, OTHER, U - 0.5 * OTHER], "got fan = pump - 0.5 valve in every row, up to a constant; leave fan out"),
-        (np.c_[OTHER, U, -1e6 * U], "got fan = -1e+06 valve in every row, up to a constant; leave fan out"),
+        (np.c_[U, 2 * U + 1], "got valve = 2 pump in every row that is fitted, up to a constant; leave valve out"),
+        (
+            np.c_[U, OTHER, U - 0.5 * OTHER],
+            "got fan = pump - 0.5 valve in every row that is fitted, up to a constant; leave fan out",
+        ),
+        (
+            np.c_[OTHER, U, -1e6 * U],
+            "got fan = -1e+06 valve in every row that is fitted, up to a constant; leave fan out",
+        ),
     ],
 )
 def test_inputs_that_cannot_be_told_apart_are_refused_by_name(u, says):
@@ -106,4 +112,4 @@ def test_the_command_notes_a_combination(tmp_path, capsys):
     np.testing.assert_allclose(C[1], 2 * C[0], rtol=1e-9)
     assert main([*words[:2], "--inputs", "level,litres", *words[4:]]) == 2
     err = capsys.readouterr().err
-    assert "got litres = 2 level in every row" in err and err.count("\n") == 1
+    assert "got litres = 2 level in every row that is fitted" in err and err.count("\n") == 1

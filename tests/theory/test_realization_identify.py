@@ -283,7 +283,14 @@ def test_tables_of_every_kind_read_alike(tmp_path):
         ("level,valve\n1,2\n2,3\n", ["--inputs", "valve,level"], "columns for the outputs"),
         ("t,y\n1,2\n2,3\n3,1\n5,2\n6,1\n", ["--time", "t"], "got a step of 2 from line 4 to line 5 where most are 1"),
         ("t,y\n1,2\n2,3\n", ["--train", "2"], "--train: expected a share"),
-        ("y\n" + "1\n2\n" * 4, [], "expected at least 7 rows"),
+        ("y\n" + "1\n2\n" * 4, [], "data.csv: expected at least 7 rows"),
+        (
+            "y,z\n" + "1,0\n2,0\n" * 9 + "1,3\n2,4\n" * 9,
+            [],
+            "data.csv: expected a series that changes, got 'z', which is 0 in"
+            " every row that is fitted (1-18, by --train); leave it out",
+        ),
+        ("y\n1\n2\n", ["--focus", "simulatoin"], "solomonic: unknown focus 'simulatoin': did you mean 'simulation'"),
     ],
 )
 def test_a_mistake_is_one_line(content, words, says, tmp_path, capsys):
@@ -370,6 +377,9 @@ def test_what_is_left_out_of_a_mat_file_is_said(tmp_path, capsys):
     savemat(tmp_path / "z.mat", {"z": y * 1j})
     assert main(["identify", str(tmp_path / "z.mat")]) == 2
     assert "expected real matrices of one number of rows, got z: complex numbers" in capsys.readouterr().err
+    savemat(tmp_path / "u.mat", {"u": u, "z": y * 1j})
+    assert main(["identify", str(tmp_path / "u.mat"), "--inputs", "u"]) == 2
+    assert "z is left out: complex numbers; save real(...) and imag(...) of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name, content", [("x.mat", b"nothing"), ("x.csv", b"\xff\xfe\x00\x80\n"), ("no/x.mat", None)])

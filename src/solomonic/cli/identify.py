@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._utils.spelling import aside, paragraph
+from .._utils.spelling import aside, choose, paragraph
 from ..theory.tables import Table, read
 from ._numbers import real, whole
 from ._options import add_json, add_threads, write_json
@@ -71,8 +71,11 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     from .._utils.progress import Progress
     from ..theory.realization import fit, identify
     from ..theory.realization.file import content, load, save
+    from ..theory.realization.identify import CRITERIA, FOCUS
     from ..theory.realization.series import check
 
+    choose("criterion", args.criterion, CRITERIA)
+    choose("focus", args.focus, dict.fromkeys(FOCUS))
     if not 0 < args.train <= 1:
         raise ValueError(f"--train: expected a share above 0 and up to 1, got {args.train:g}")
     out = args.out or Path("runs/identify") / args.data.stem
@@ -82,24 +85,26 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     data, outputs, inputs = _columns(read(args.data), args)
     values = {name: data.numbers(name) for name in outputs + inputs}
     y, u = (np.reshape([values[name] for name in names], (len(names), data.rows)).T for names in (outputs, inputs))
+    rows = round(args.train * data.rows)
     try:
         y, u = check(y, outputs), check(u, inputs)
+        for part, names in ((y, outputs), (u, inputs)):
+            check(part[:rows], names, f"row that is fitted (1-{rows}, by --train)")
+        with Progress(unit="", what="identify", leave=False) as bar:
+            identified = identify(
+                y[:rows],
+                u[:rows],
+                args.order,
+                lags=args.lags,
+                criterion=args.criterion,
+                focus=args.focus,
+                bilinear=args.bilinear,
+                outputs=outputs,
+                inputs=inputs,
+                report=bar.describe,
+            )
     except ValueError as error:
         raise ValueError(f"{args.data}: {error}") from None
-    rows = round(args.train * len(y))
-    with Progress(unit="", what="identify", leave=False) as bar:
-        identified = identify(
-            y[:rows],
-            u[:rows],
-            args.order,
-            lags=args.lags,
-            criterion=args.criterion,
-            focus=args.focus,
-            bilinear=args.bilinear,
-            outputs=outputs,
-            inputs=inputs,
-            report=bar.describe,
-        )
     for equation in identified.dependent:
         aside(f"note: {equation} in the fitted rows, up to a constant, and so in the model")
     fitted = {"model.json": identified.model, "stable.json": identified.stable, "bilinear.json": identified.bilinear}
@@ -169,6 +174,7 @@ def _columns(data: Table, args: argparse.Namespace) -> tuple[Table, list[str], l
     if not outputs:
         raise ValueError(
             f"{args.data}: expected columns for the outputs, got none: each is an input, times or no numbers"
+            + "".join(f"; {name} is left out: {why}" for name, why in data.left_out.items())
         )
     if times:
         try:

@@ -69,7 +69,7 @@ def check_inputs(u: Array, names: Sequence[str], unit: Array) -> None:
         if rule is not None:
             raise ValueError(
                 f"expected inputs that can be told apart, got {name} = {_sum(rule, unit[j] / unit[:j], names)} in every"
-                f" row, up to a constant; leave {name} out"
+                f" row that is fitted, up to a constant; leave {name} out"
             )
 
 

@@ -10,8 +10,11 @@ from .linear import columns
 Array = np.ndarray
 
 
-def check(values: Array, names: Sequence[str]) -> Array:
-    """`values` as floats (T, k). ValueError for what is no number, for infinities and gaps (by row) and for constant columns."""
+def check(values: Array, names: Sequence[str], each: str = "row") -> Array:
+    """`values` as floats (T, k). ValueError for what is no number, for infinities and gaps (by row) and for constant columns.
+
+    `each` is what messages call the rows of a constant column, in the singular.
+    """
     values = columns(values, "series")
     wrong = np.argwhere(~np.isfinite(values))
     if len(wrong):
@@ -25,7 +28,7 @@ def check(values: Array, names: Sequence[str]) -> Array:
     for name, column in zip(names, values.T):
         if len(column) and np.ptp(column) <= 1e-12 * max(np.abs(column).max(), 1e-300):
             raise ValueError(
-                f"expected a series that changes, got {name!r}, which is {column[0]:g} in every row; leave it out"
+                f"expected a series that changes, got {name!r}, which is {column[0]:g} in every {each}; leave it out"
             )
     return values
 
