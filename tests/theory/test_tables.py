@@ -132,6 +132,7 @@ READ = {
         {"u": U[::-1], "y": Y[::-1], "step": "1:00:00", "notes": "from the last to the first"},
     ),
     "clock set back": (text("time,u,y", first=iso(TIMES[:6] + TIMES[5:11])), TIMED),
+    "a name of two lines": (text('"flow\n2020"', numbers=(Y,)), {"flow 2020": Y}),
     "doubled names": (text("u,u"), {"u:1": U, "u:2": Y}),
 }  # fmt: skip
 
@@ -161,12 +162,15 @@ SWALLOWED = {
     "never closed": [*CUT[:5], '1,2,"ok', *CUT[6:]],
     "closed by another": [*CUT[:5], '1,2,"ok', *CUT[6:9], '1,2,"ok', *CUT[10:]],
     "closed later": [*CUT[:5], '1,2,"ok', *CUT[6:9], '1,2,ok"', *CUT[10:]],
+    "of one column": ["value", *map(str, Y[:4]), f'"{Y[4]}', *map(str, Y), f'{Y[5]}"', *map(str, Y)],
 }
 GOOD = text().splitlines()
 
 REFUSED = {
     **{name: ("\n".join(lines) + "\n", "line 6: a quote") for name, lines in SWALLOWED.items()},
     "a quote in a long file": ("\n".join([*CUT[:5], '1,2,"ok', *CUT[6:] * 5000]), "line 6: a quote"),
+    "a quote in one column's name": ("\n".join(['"value', *map(str, Y), '1"', *map(str, Y)]), "line 1: a quote"),
+    "a long cell": (text().replace("2.5", '"' + "far " * 999 + '"', 1), r"line 5: expected a number for 'u', got 'far.*\.\.\.';"),
     "empty": ("", "empty"),
     "names alone": ("u,y\n", "rows of values"),
     "comments alone": ("# u\n\n", "empty"),

@@ -37,6 +37,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """The text, or its beginning and `...`, which are `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def paragraph(text: str, indent: str = "", after: str | None = None, file: TextIO | None = None) -> str:
     """Filled to the terminal that `file` (None: standard output) is, or to $COLUMNS; into a pipe or a file, one line.
 

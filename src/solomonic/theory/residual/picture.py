@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..._utils.spelling import shortened
 from .series import Series
 from .stack import Stretch
 
@@ -64,7 +65,6 @@ def draw(
     return out.getvalue()
 
 
-def _short(name: str, most: int = 40) -> str:
+def _short(name: str) -> str:
     """A name as matplotlib is to show it, no formula in it."""
-    name = " ".join(name.split()) or "value"
-    return (name if len(name) <= most else name[: most - 3] + "...").replace("$", r"\$")
+    return shortened(" ".join(name.split()) or "value").replace("$", r"\$")

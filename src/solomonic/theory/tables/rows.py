@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..._utils.spelling import shortened
 from . import decimals, times
 from .text import Lines
 
@@ -86,7 +87,10 @@ def _split(lines: Sequence[tuple[int, str]], sign: str) -> tuple[list[list[str]]
 
 
 def _holds_rows(row: list[str]) -> bool:
-    """Whether a cell of many lines has swallowed rows: its lines are parted as the row is."""
+    """Whether a cell of many lines has swallowed rows: its lines are parted as the row is, or are the numbers of a column."""
+    if len(row) == 1:
+        first, *others = row[0].split("\n")
+        return (decimals.is_number(first) or len(others) > 1) and all(map(decimals.is_number, others))
     return len(row) > 1 and any(
         line.count(sign) >= len(row) - 1 for cell in row for line in cell.split("\n")[1:] for sign in ",;\t|"
     )
@@ -156,7 +160,7 @@ def _checked(path: str, lines: Lines, sign: str) -> Rows:
     if not cells:
         raise ValueError(f"{path}: expected a table, got an empty file")
     width = _width(cells, sign)
-    named = f" ({', '.join(cells[0][:6])}{', ...' if len(cells[0]) > 6 else ''})"
+    named = f" ({', '.join(map(shortened, cells[0][:6]))}{', ...' if len(cells[0]) > 6 else ''})"
     cells = [_trimmed(row, width) for row in cells]
     below = Counter(map(len, cells[1:])).most_common(1)
     if below and below[0][0] != width and below[0][1] > 0.9 * (len(cells) - 1) and len(cells) > 3:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..._utils.spelling import unknown
+from ..._utils.spelling import shortened, unknown
 from . import decimals, times
 from .rows import NONE, Rows, refuse_empty, rows
 from .text import lines
@@ -90,7 +90,7 @@ class Table:
             more = f", and so in {len(wrong) - 1} more" if len(wrong) > 1 else ""
             remedy = "fill the gaps, or give a part without any" if decimals.is_gap(cell) else "write it as 1234.5"
             raise ValueError(
-                f"{self.path}, {self.where(wrong[0])}: expected a number for {name!r}, got {cell or 'nothing'!r}{more}; {remedy}"
+                f"{self.path}, {self.where(wrong[0])}: expected a number for {name!r}, got {shortened(cell) or 'nothing'!r}{more}; {remedy}"
             )
         return values
 
@@ -158,7 +158,7 @@ class Table:
             return table, times.times(name, at, cells, unit)
         unread = [n for n in self.of_kind("text", but) if times.is_named(n)]
         notes = [
-            f"{n!r} holds no times that can be read ({self.columns[n][0]!r}); write them as 2024-01-31 23:59:00"
+            f"{n!r} holds no times that can be read ({shortened(str(self.columns[n][0]))!r}); write them as 2024-01-31 23:59:00"
             for n in unread
         ]
         return replace(self, notes=(*self.notes, *notes)), None

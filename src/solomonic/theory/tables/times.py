@@ -11,6 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from ..._utils.spelling import shortened
+
 MICRO = timedelta(microseconds=1)
 EPOCH = datetime(1970, 1, 1)
 DAY = timedelta(days=1) // MICRO
@@ -169,7 +171,9 @@ def dates(cells: Sequence[str], clock: np.ndarray | int = 0) -> np.ndarray:
     read = [orders(cell) for cell in cells]
     for row, each in enumerate(read):
         if not any(each.values()):
-            raise Unread(f"expected a time, got {cells[row] or 'nothing'!r}; write times as 2024-01-31 23:59:00", row)
+            raise Unread(
+                f"expected a time, got {shortened(cells[row]) or 'nothing'!r}; write times as 2024-01-31 23:59:00", row
+            )
     able = ["ymd", "dmy", "mdy"]
     for row, each in enumerate(read):
         if not any(each.get(order) for order in able):
@@ -212,7 +216,9 @@ def clocks(cells: Sequence[str], over: bool) -> np.ndarray:
                 raise ValueError
             at[row] = _clock(match) - _offset((match["zone"] or "").lower())
         except ValueError:
-            raise Unread(f"expected a time, got {cell or 'nothing'!r}; write times as 23:59:00", row) from None
+            raise Unread(
+                f"expected a time, got {shortened(cell) or 'nothing'!r}; write times as 23:59:00", row
+            ) from None
     if over and len(at) > 1:
         down = np.median(np.diff(at)) < 0
         midnights = np.diff(at) > DAY // 2 if down else np.diff(at) < -DAY // 2
