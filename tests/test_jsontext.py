@@ -15,8 +15,11 @@ BAD = {
     "no UTF-8": (b'{"a": "\xe9"}', "no JSON"),
     "NaN": ('{"a": NaN}', "NaN, which is no number in JSON"),
     "infinity": ('{"a": -Infinity}', "-Infinity, which is no number"),
-    "too large for a float": ('{"a": 1e999}', "1e999, which is too large"),
-    "too many digits": ('{"a": ' + "9" * 5000 + "}", "no JSON"),
+    "too large for a float": ('{"a": 1e999}', "expected numbers that can be read, got 1e999, which is too large"),
+    "too many digits": (
+        '{"a": -' + "9" * 5000 + "}",
+        "expected numbers that can be read, got one of 5,000 digits (-999",
+    ),
     "a key twice": ('{"a": 1, "b": 2, "a": 3}', "the key 'a' twice"),
     "a list": ("[1]", "expected a JSON object, got list"),
     "nothing": ("", "no JSON"),
@@ -44,6 +47,7 @@ def test_what_is_sound_is_read(tmp_path):
     assert jsontext.read(tmp_path / "file") == content
     assert jsontext.parse("[" * 100 + "]" * 100, "") is not None
     assert jsontext.parse("[NaN, 1e999]", "", list, infinite=True)[1] == math.inf
+    assert jsontext.parse("[NaN, -Infinity, 1e999, 2.5]", "", list, missing=True) == [None, None, None, 2.5]
     assert list(jsontext.lines("x", ["1", "", " [2] "])) == [(1, 1), (3, [2])]
     with pytest.raises(ValueError, match="x, line 3: expected"):
         list(jsontext.lines("x", ["1", "", "{"]))

@@ -80,6 +80,18 @@ def test_parquet_is_read_by_all(tmp_path):
     assert kept == {"prompt": TEXTS[0], "label": "0", "id": 0, "nan": None}  # what JSON has a word for
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_a_number_that_is_none_is_missing_for_all(tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a", "prompt": "a", "label": "0", "x": NaN, "y": [-Infinity, 1e999, 0.5]}')
+    (document,), ((kept, _),), (example,) = (
+        documents([tmp_path / name]),
+        prompts(tmp_path / name),
+        examples(tmp_path / name),
+    )
+    assert (document.text, example.text) == (b"a", "a")
+    assert kept == {"prompt": "a", "label": "0", "x": None, "y": [None, None, 0.5]}
+
+
 def test_half_of_a_pair_is_one_character_for_all(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('[{"text": "a\\ud800b", "prompt": "a\\ud800b", "label": "0"}, "\\udce9"]')
@@ -111,6 +123,11 @@ def test_lines_of_a_text_end_at_a_line_feed(tmp_path):
         ("x.json", b'[{"text": "a"', "no JSON"),
         ("x.json", b'{"name": "package", "version": 1}', "entry 1: expected"),
         ("x.json", b"[1, 2]", "entry 1: expected"),
+        (
+            "x.jsonl",
+            b'{"text": "a", "id": ' + b"1" * 5000 + b"}",
+            r"line 1: .* 5,000 digits .*; put it in quotes, as text$",
+        ),
         ("x.csv", b'text,prompt,label\na,b,0\nc,"d,1\ne,f,0\n', "x.csv, line 3: expected a row of a table"),
         ("x.csv", b"text,prompt,label\na,b,0\nc,d,1,e\n", "x.csv, line 3: expected 3 cells.* got 4"),
         ("x.csv", b"text,prompt,label,text\na,b,0,c\n", "names the column 'text' once, got twice"),

@@ -7,31 +7,41 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from .spelling import shortened
+
 DEEPEST = 100
 """Brackets inside brackets: what is nested deeper is no one's settings, and whoever walks through it would not end."""
 
 KINDS = {dict: "a JSON object", list: "a JSON list", object: "a JSON object"}
 
 
-def parse(text: str | bytes, where: str, kind: type = object, infinite: bool = False) -> Any:
+class _TooLarge(ValueError):
+    """A number that JSON allows and Python does not read."""
+
+
+def parse(text: str | bytes, where: str, kind: type = object, infinite: bool = False, missing: bool = False) -> Any:
     """The value of `text`. ValueError that begins with `where` for what is no JSON in UTF-8, or not of `kind`.
 
-    A key that comes twice is refused, and so are brackets that are nested too deeply and, unless `infinite`, numbers that
-    are none: NaN, Infinity, and those that are too large for a float.
+    A key that comes twice is refused, and so are brackets that are nested too deeply, whole numbers of thousands of digits
+    and, unless `infinite`, numbers that are none: NaN, Infinity, and those that are too large for a float. Where `missing`
+    these are None.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         content = json.loads(
             text,
             object_pairs_hook=_unique,
-            parse_constant=None if infinite else _refuse,
-            parse_float=None if infinite else _finite,
+            parse_constant=(lambda constant: None) if missing else None if infinite else _refuse,
+            parse_float=_finite_or_none if missing else None if infinite else _finite,
+            parse_int=_whole,
         )
     except RecursionError:
         raise ValueError(
             f"{where}: expected {KINDS[kind]}, got what is no JSON (brackets nested more than {DEEPEST} deep)"
         ) from None
-    except ValueError as error:  # of the syntax, the encoding, a number of too many digits, or the hooks
+    except _TooLarge as error:
+        raise ValueError(f"{where}: expected numbers that can be read, got {error}") from None
+    except ValueError as error:  # of the syntax, the encoding, or the hooks
         raise ValueError(f"{where}: expected {KINDS[kind]}, got what is no JSON ({error})") from None
     if _is_deep(content):
         raise ValueError(
@@ -51,11 +61,11 @@ def read(path: str | Path, kind: type = object, infinite: bool = False) -> Any:
     return parse(path.read_bytes(), str(path), kind, infinite)
 
 
-def lines(path: str | Path, content: Iterable[str | bytes], infinite: bool = False) -> Iterator[tuple[int, Any]]:
+def lines(path: str | Path, content: Iterable[str | bytes], missing: bool = False) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of each line of `path` that is not blank. ValueError, by line, as `parse`."""
     for number, line in enumerate(content, 1):
         if line.strip():
-            yield number, parse(line, f"{path}, line {number}", infinite=infinite)
+            yield number, parse(line, f"{path}, line {number}", missing=missing)
 
 
 def write(content: Any, indent: int | None = None, missing: bool = False) -> str:
@@ -91,8 +101,21 @@ def _refuse(constant: str) -> float:
 def _finite(digits: str) -> float:
     value = float(digits)
     if not isfinite(value):
-        raise ValueError(f"the number {digits[:40]}, which is too large")
+        raise _TooLarge(f"{digits[:40]}, which is too large for a float")
     return value
+
+
+def _finite_or_none(digits: str) -> float | None:
+    value = float(digits)
+    return value if isfinite(value) else None
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        size = f"{len(digits.removeprefix('-')):,} digits"
+        raise _TooLarge(f"one of {size} ({shortened(digits)}); put it in quotes, as text") from None
 
 
 def _is_deep(content: Any) -> bool:

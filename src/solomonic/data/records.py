@@ -2,7 +2,8 @@
 
 A line of `.jsonl` and `.ndjson` ends at a line feed and nowhere else; an empty one is passed over. `.json` is a list of
 records, or one record, or JSON lines by another name. The first row of `.csv` and `.tsv` names the columns. The case of
-an extension does not matter, and a byte-order mark is no part of the content.
+an extension does not matter, and a byte-order mark is no part of the content. A number that is none, as NaN, which
+programs write and JSON lacks, is None.
 """
 
 import csv
@@ -34,13 +35,12 @@ def records(
     content: bytes,
     texts: Sequence[str],
     more: Sequence[str] | None = None,
-    infinite: bool = False,
     form: str | None = None,
 ) -> Iterator[Record]:
     """The records of a file in the format of its extension, or in `form`, one of `FORMS`.
 
     texts, more: columns that a table or parquet has to have, of strings and others; `more` None for all others.
-    infinite: NaN and Infinity, which are no JSON, are accepted. ValueError for a file that cannot be read.
+    ValueError for a file that cannot be read.
     """
     form = form or path.suffix.lower()
     if form == PARQUET:
@@ -49,7 +49,7 @@ def records(
         raise ValueError(f"{path}: expected records, got a file that is {what}")
     if form in TABLES:
         return of_table(path, content, [*texts, *(more or ())])
-    return of_json(path, content, infinite) if form == LIST else of_lines(path, content.split(b"\n"), infinite)
+    return of_json(path, content) if form == LIST else of_lines(path, content.split(b"\n"))
 
 
 def of_parquet(
@@ -64,21 +64,21 @@ def of_parquet(
         yield Record(f"{path}, row {row + 1}", row, values)
 
 
-def of_lines(path: Path, lines: Iterable[bytes], infinite: bool = True) -> Iterator[Record]:
+def of_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Record]:
     """The records of JSON lines. ValueError, by line, for what is no JSON."""
-    for number, value in jsontext.lines(path, lines, infinite):
+    for number, value in jsontext.lines(path, lines, missing=True):
         yield Record(f"{path}, line {number}", number, value)
 
 
-def of_json(path: Path, content: bytes, infinite: bool = True) -> Iterator[Record]:
+def of_json(path: Path, content: bytes) -> Iterator[Record]:
     """The records of a JSON list, of one record, or of JSON lines. ValueError for what is no JSON."""
     lines = content.split(b"\n")
     try:
-        value = jsontext.parse(content, str(path), infinite=infinite)
+        value = jsontext.parse(content, str(path), missing=True)
     except ValueError:
         if not _is_record(next(filter(bytes.strip, lines), b"")):
             raise
-        yield from of_lines(path, lines, infinite)
+        yield from of_lines(path, lines)
         return
     for number, record in enumerate(value if isinstance(value, list) else [value], 1):
         yield Record(f"{path}, entry {number}", number, record)
@@ -147,7 +147,7 @@ def unfit(beginning: bytes) -> str | None:
 
 def _is_record(line: bytes) -> bool:
     try:
-        return isinstance(jsontext.parse(line, "", infinite=True), (dict, str))
+        return isinstance(jsontext.parse(line, "", missing=True), (dict, str))
     except ValueError:
         return False
 

@@ -42,7 +42,7 @@ def examples(path: str | Path, fields: tuple[str, str] = FIELDS) -> list[Example
         labelled = babi(path, content)
     else:
         labelled = []
-        for where, number, value in records(path, content, fields[:1], fields[1:], infinite=True, form=form):
+        for where, number, value in records(path, content, fields[:1], fields[1:], form=form):
             text, label = (value.get(name) if isinstance(value, dict) else None for name in fields)
             if isinstance(label, float) and label.is_integer():  # as a table with gaps has whole numbers
                 label = int(label)
