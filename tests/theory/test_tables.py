@@ -82,6 +82,7 @@ READ = {
     "one column of decimal commas, no names": (text(None, numbers=(Y,), write=lambda v: f"{v:.3f}0".replace(".", ",")), {"1": Y}),
     "one column of decimal commas, quoted": (text("value", numbers=(Y,), write=lambda v: f'"{comma(v)}"'), ONE),
     "one column, a name with a comma": (text("value, °C", numbers=(Y,)), {"value, °C": Y}),
+    "a year above years, which may be a name": (text("2020", numbers=([1900, 1996, 1950],)), {"1": [2020, 1900, 1996, 1950], "notes": "line 1 is read as values: 2020; if"}),
     "columns of channels": (text("time,1,2", first=iso(TIMES)), {"1": U, "2": Y, "step": "1:00:00"}),
     "pandas": (text(",u,y", first=map(str, range(12))), {"u": U, "y": Y, "time": "1"}),
     "pandas, columns without names": (text(",0,1", first=map(str, range(12))), {"0": U, "1": Y, "time": "column 1"}),
@@ -155,6 +156,20 @@ def test_read_as_it_is_meant(tmp_path, name):
         assert table.numbers(column).tolist() == values
     if times is None:
         assert set(table.of_kind("number")) == set(expected)
+
+
+@pytest.mark.parametrize("head, chosen", [("2020", "2020"), ("2019;2020", "2020"), ("2019;2020", " 2020 , 2019")])
+def test_numbers_are_names_where_a_column_is_chosen_by_one(tmp_path, head, chosen):
+    years = [1900 + i * 7 % 97 for i in range(40)]
+    (tmp_path / "data.csv").write_text(text(head, ";", numbers=[years] * len(head.split(";"))))
+    table = read(tmp_path / "data.csv", None, chosen)
+    assert "2020" in table.choose(chosen) and table.numbers("2020").tolist() == years
+
+
+@pytest.mark.parametrize("head, chosen", [("2;1", "1"), ("7;7", "7"), ("7;10", "2")])
+def test_numbers_are_no_names_where_a_column_is_chosen_by_its_number_or_by_none(tmp_path, head, chosen):
+    (tmp_path / "data.csv").write_text(text(head, ";", numbers=([5, 9, 7, 4], [0, 9, 6, 8])))
+    assert read(tmp_path / "data.csv", chosen).numbers("1").tolist()[0] == float(head[0])
 
 
 CUT = text("u,y,note", tail=",ok").splitlines()

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     owned(out, "an identified system", "model.json")
     if (out / "model.json").exists():
         load(out / "model.json")  # what is no model of ours is not replaced
-    data, outputs, inputs = _columns(read(args.data), args)
+    data, outputs, inputs = _columns(read(args.data, args.outputs, args.inputs, args.time), args)
     values = {name: data.numbers(name) for name in outputs + inputs}
     y, u = (np.reshape([values[name] for name in names], (len(names), data.rows)).T for names in (outputs, inputs))
     rows = round(args.train * data.rows)

@@ -49,7 +49,7 @@ def read(path: str | Path, column: str | None = None) -> Series:
     ValueError for what is no table, an unknown column or more than one to choose from, a value that is missing or no finite
     number (by line), times out of order, a series of fewer than LEAST rows, or one that never changes.
     """
-    table = tables.read(path)
+    table = tables.read(path, column)
     names = table.choose(column)
     if column is not None and len(names) != 1:
         raise ValueError(f"--column: expected one column of {', '.join(table.columns)}, got {column!r}")

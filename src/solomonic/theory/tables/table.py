@@ -57,9 +57,7 @@ class Table:
         """
         if not text or not text.strip():
             return []
-        asked = [text.strip()]
-        if asked[0] not in self.columns:
-            asked = [name.strip() for name in next(csv.reader([text], skipinitialspace=True)) if name.strip()]
+        asked = [text.strip()] if text.strip() in self.columns else _asked(text)
         names, columns = list(self.columns), []
         for name in asked:
             if name in self.doubled:
@@ -223,9 +221,10 @@ class Table:
         return bool((steps > 0).all() and np.ptp(steps) <= 0.01 * np.median(steps))
 
 
-def read(path: str | Path) -> Table:
+def read(path: str | Path, *chosen: str | None) -> Table:
     """The table in a text file, or the matrices of one .mat file.
 
+    `chosen` is what `Table.choose` will be asked for: a first line of numbers has names where one of them is asked for.
     ValueError for what is no table, and for what may be read in more than one way, by line and with what to do.
     """
     if not Path(path).exists():
@@ -244,7 +243,13 @@ def read(path: str | Path) -> Table:
     notes, head, body, starts = list(text.notes), parted.cells[0], parted.cells[1:], parted.lines[1:]
     head = [""] * (parted.width - len(head)) + head
     kind_of = [_kind(column) for column in zip(*body)] or ["empty"] * parted.width
-    if not _is_header(str(path), parted.lines[0], head, kind_of, body):
+    asked = [name for names in chosen for name in _asked(names or "")]
+    if not _has_asked(head, asked) and not _is_header(str(path), parted.lines[0], head, kind_of, body):
+        if _is_beyond(head, body):
+            notes.append(
+                f"line {parted.lines[0]} is read as values: {', '.join(head)}; if it has names, choose a column by one, or"
+                " make them no numbers"
+            )
         body, starts = [head, *body], parted.lines
         head = _commented(text.comment, parted) or [""] * parted.width
         kind_of = [_kind(column) for column in zip(*body)]
@@ -306,7 +311,26 @@ def _is_header(path: str, line: int, first: list[str], kinds: list[str], body: l
         return True
     raise ValueError(
         f"{path}, line {line}: expected to know whether the first line has names or values, got {', '.join(first[:6])};"
-        " give it names that are no numbers, or put a line of names above it"
+        " give it names that are no numbers, choose a column by its name, or put a line of names above it"
+    )
+
+
+def _asked(text: str) -> list[str]:
+    return [name.strip() for row in csv.reader([text], skipinitialspace=True) for name in row if name.strip()]
+
+
+def _has_asked(first: list[str], asked: list[str]) -> bool:
+    """Whether the cells of the first row are all numbers and one, alone, is asked for, which is not a column's number."""
+    numbers = [name for name in asked if not (decimals.is_whole(name) and 0 < int(name) <= len(first))]
+    return all(map(decimals.is_number, first)) and any(first.count(name) == 1 for name in numbers)
+
+
+def _is_beyond(first: list[str], body: list[list[str]]) -> bool:
+    """Whether the first row has whole numbers, each above or below all others of its column."""
+    columns = [decimals.fast(column) for column in zip(*body)]
+    return bool(columns) and all(
+        decimals.is_whole(cell) and column is not None and not column.min() <= int(cell) <= column.max()
+        for cell, column in zip(first, columns)
     )
 
 
