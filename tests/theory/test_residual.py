@@ -341,6 +341,10 @@ BAD = {
     "a quote": ("x,y\n" + "1,a\n" * 150 + '2,"a\n' + "3,a\n" * 150, "line 152: a quote is opened here"),
     "short": ("x\n" + "1\n2\n" * 20, "100 rows or more, got 40"),
     "constant": ("x\n" + "3\n" * 200, "changes"),
+    "too large": (
+        "x\n" + "1.7e308\n-1.6e308\n" * 100,
+        "values of up to 1e.306, got 1.7e.308 in column 'x'; divide it by 1e.100",
+    ),
     "two columns": ("a,b\n" + "1,2\n" * 200, "a, b; choose one with --column"),
     "two of one name": ("a,a\n" + "1,2\n2,3\n" * 200, "a:1, a:2; choose one with --column"),
     "no numbers": ("a\n" + "red\n" * 200, "got none"),

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..tables import Times
-from .linear import columns
+from .linear import columns, power_of_two
 
 Array = np.ndarray
+FAR = 151  # powers of ten
 
 
 def check(values: Array, names: Sequence[str], each: str = "row") -> Array:
-    """`values` as floats (T, k). ValueError for what is no number, for infinities and gaps (by row) and for constant columns.
+    """`values` as floats (T, k). ValueError for what is no number, for infinities and gaps (by row), and for columns that are
+    constant or whose spread is too far from 1 (`FAR`).
 
     `each` is what messages call the rows of a constant column, in the singular.
     """
@@ -25,10 +27,18 @@ def check(values: Array, names: Sequence[str], each: str = "row") -> Array:
             f"expected a number in every row, got {values[row, column]} for {names[column]!r} in row {row + 1};"
             f" {_count(len(rows), 'row')} with gaps: {shown}; fill them, or give a part without any"
         )
-    for name, column in zip(names, values.T):
-        if len(column) and np.ptp(column) <= 1e-12 * max(np.abs(column).max(), 1e-300):
+    unit = power_of_two(np.abs(values).max(0, initial=0.0))
+    for name, power, column in zip(names, unit, np.ldexp(values, -unit).T):
+        if len(column) and np.ptp(column) <= 1e-12:
+            value = np.ldexp(column[0], power)
             raise ValueError(
-                f"expected a series that changes, got {name!r}, which is {column[0]:g} in every {each}; leave it out"
+                f"expected a series that changes, got {name!r}, which is {value:g} in every {each}; leave it out"
+            )
+        decades = round(power * np.log10(2) + np.log10(column.std())) if len(column) else 0
+        if abs(decades) > FAR:
+            raise ValueError(
+                f"expected a series with a spread from 1e-{FAR} to 1e+{FAR}, whose square a float can hold, got {name!r} with"
+                f" 1e{decades:+}; divide it by 1e{decades:+}"
             )
     return values
 

@@ -9,6 +9,7 @@ import numpy as np
 from .. import tables
 
 LEAST = 100
+LARGEST = 1e306  # differences of such values are finite, and so are their predictions
 DAY = timedelta(days=1)
 
 
@@ -47,7 +48,8 @@ def read(path: str | Path, column: str | None = None) -> Series:
     """The table's one column of numbers, or the one named, and its times where it has any.
 
     ValueError for what is no table, an unknown column or more than one to choose from, a value that is missing or no finite
-    number (by line), times out of order, a series of fewer than LEAST rows, or one that never changes.
+    number (by line), times out of order, a series of fewer than LEAST rows, one of values beyond LARGEST, or one that never
+    changes.
     """
     table = tables.read(path, column)
     names = table.choose(column)
@@ -66,6 +68,11 @@ def read(path: str | Path, column: str | None = None) -> Series:
     values = table.numbers(names[0])
     if len(values) < LEAST:
         raise ValueError(f"{path}: expected {LEAST} rows or more, got {len(values)}: too short to know what is normal")
+    if np.abs(values).max() > LARGEST:
+        raise ValueError(
+            f"{path}: expected values of up to {LARGEST:g}, got {values[np.abs(values).argmax()]:g} in column {names[0]!r};"
+            " divide it by 1e+100"
+        )
     if np.ptp(values) == 0:
         raise ValueError(f"{path}: expected a series that changes, column {names[0]!r} is {values[0]:g} throughout")
     first = table.lines[0] if table.lines is not None else 1

@@ -212,13 +212,14 @@ class Table:
             values = self.numbers(name)
         except ValueError:
             return False
-        steps = np.diff(values)
-        if len(values) < FEW or not steps.any():
-            return False
-        if not evenly and max((steps >= 0).mean(), (steps <= 0).mean()) > MOST:
-            return True
-        steps = steps if evenly else np.diff(np.sort(values))
-        return bool((steps > 0).all() and np.ptp(steps) <= 0.01 * np.median(steps))
+        with np.errstate(over="ignore", invalid="ignore"):  # steps beyond all floats are not even
+            steps = np.diff(values)
+            if len(values) < FEW or not steps.any():
+                return False
+            if not evenly and max((steps >= 0).mean(), (steps <= 0).mean()) > MOST:
+                return True
+            steps = steps if evenly else np.diff(np.sort(values))
+            return bool((steps > 0).all() and np.ptp(steps) <= 0.01 * np.median(steps))
 
 
 def read(path: str | Path, *chosen: str | None) -> Table:
