@@ -4,6 +4,7 @@ import csv
 import math
 import sys
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -295,6 +296,23 @@ def test_the_command_prints_stretches_and_writes_scores(tmp_path, capsys, monkey
     np.testing.assert_allclose([float(row["score"]) for row in rows], whole.scores, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose([float(row["surprise"]) for row in rows], whole.surprise, rtol=1e-4, atol=1e-6)
     assert {"time", "expected", "residual_level", "residual_season", "residual_linear"} <= rows[0].keys()
+
+
+def test_shades_show_what_surprises_and_little_else():
+    pytest.importorskip("matplotlib")
+    from solomonic.theory.residual.picture import shades
+
+    x = np.random.default_rng(0).standard_normal(300)
+    x[200:] += 8
+    surprise = np.where(np.arange(300) < 45, 0, stack().run(x)[0].surprise)
+    found = stretches(surprise, 5, 48)
+    assert sum(stretch.last - stretch.first + 1 for stretch in found) > 100
+    shaded = shades(found, surprise)
+    assert all(a[1] < b[0] for a, b in pairwise(shaded))
+    strong = [(first, last) for first, last, strength in shaded if strength > 0.4]
+    assert strong[0][0] == 199 and strong[-1][1] <= 205
+    assert sum((last - first + 1) * strength for first, last, strength in shaded) < 15
+    assert shades([], surprise) == []
 
 
 def test_gaps_in_time_are_named_by_row(tmp_path, capsys):

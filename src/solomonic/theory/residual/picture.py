@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,6 +14,7 @@ from .stack import Stretch
 
 INK, MARK = "#0072b2", "#d55e00"
 FAR = 100  # powers of ten
+WIDE = 600  # of the picture's width: the least that is shaded on each side of a row
 
 
 def draw(
@@ -37,7 +39,9 @@ def draw(
     row, unit = np.arange(len(surprise)), _short(series.name)
     of_axis = f"{unit}\n/ 1e{power}" if abs(power) > FAR else unit
     many = f"{len(stretches)} stretch{'es' * (len(stretches) != 1)}"
-    top.set_title(f"{unit}: {len(row):,} rows, {many} least like what came before (shaded)", fontsize=10, loc="left")
+    top.set_title(
+        f"{unit}: {len(row):,} rows, {many} least like what came before (shaded by surprise)", fontsize=10, loc="left"
+    )
     top.plot(row, expected, color="#bbb", linewidth=0.8, label="expected")
     top.plot(row, values, color=INK, linewidth=0.5, label="measured")
     top.set_ylabel(of_axis)
@@ -52,8 +56,9 @@ def draw(
     bottom.set_ylabel("surprise, nats")
     for stretch in stretches:
         bottom.plot(stretch.peak, stretch.score, "v", color=MARK, markersize=6)
+    for first, last, strength in shades(stretches, surprise):
         for axes in (top, middle, bottom):
-            axes.axvspan(stretch.first - 1, stretch.last + 1, color=MARK, alpha=0.25, linewidth=0)
+            axes.axvspan(first - 0.5, last + 0.5, color=MARK, alpha=0.5 * strength, linewidth=0)
     ticks = np.linspace(0, len(row) - 1, 6).astype(int)
     bottom.set_xticks(ticks, [series.when(at)[:16] if series.times else f"{at:,}" for at in ticks], fontsize=8)
     bottom.set_xlabel("time" if series.times else "row")
@@ -63,6 +68,22 @@ def draw(
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
+
+
+def shades(stretches: Sequence[Stretch], surprise: np.ndarray) -> list[tuple[int, int, float]]:
+    """(first row, last row, strength) of what is shaded, no row twice: the rows of stretches by the square of their nats.
+
+    Strength is 1 for the highest of all scores, in tenths, and 0 is left out. A shade is wide enough to be seen; where two
+    meet, the stronger one stays.
+    """
+    rows, highest = len(surprise), max((stretch.score for stretch in stretches), default=0.0)
+    strength, wider = np.zeros(rows), max(1, rows // WIDE)
+    for stretch in stretches:
+        for row in range(stretch.first, stretch.last + 1):
+            part = strength[max(row - wider, 0) : row + wider + 1]
+            np.maximum(part, np.round((surprise[row] / highest) ** 2, 1), out=part)
+    edges = [0, *(np.flatnonzero(np.diff(strength)) + 1).tolist(), rows]
+    return [(a, b - 1, float(strength[a])) for a, b in pairwise(edges) if strength[a] > 0]
 
 
 def _short(name: str) -> str:
