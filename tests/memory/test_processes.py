@@ -32,25 +32,74 @@ torch.save(read, out)
 """
 
 
-def test_a_second_process_reads_and_changes_what_the_first_wrote(tmp_path):
-    pytest.importorskip("milvus_lite")
-    uris = [uri_of(engine, tmp_path / engine) for engine in ENGINES if engine != "ram"]
-    here = []
-    for uri in uris:
-        with opened(uri) as store:
-            for seed, name in enumerate(("a", "b")):
-                put(store, name, seed, time=float(seed))
-            documents = [(d.name, d.id, d.complete, d.tokens) for d in store.documents()]
-            here.append([documents, [], ("b line 1\nb l", 1), answers(store)])
-    words = [sys.executable, "-c", READ, str(tmp_path / "read"), *uris]
-    process = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=ROOT)
+DIES = """
+import os, sys
+from tests.memory.cases import opened, put
+store = opened(sys.argv[1])
+for seed in range(5):
+    put(store, f"d{seed}", seed, time=float(seed))
+os._exit(9)
+"""
+
+WRITES = """
+import sys
+from tests.memory.cases import opened
+try:
+    opened(sys.argv[1])
+except Exception as error:
+    print(error)
+"""
+
+on_disk = pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "ram"])
+
+
+def elsewhere(script: str, *words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=300, cwd=ROOT)
+
+
+@on_disk
+def test_a_second_process_reads_and_changes_what_the_first_wrote(engine, tmp_path):
+    uri, names = uri_of(engine, tmp_path / "store"), ["a", "b", "c", "d", "e"]
+    with opened(uri) as store:
+        for seed, name in enumerate(names):
+            put(store, name, seed, time=float(seed))
+        documents = [(d.name, d.id, d.complete, d.tokens) for d in store.documents()]
+        written = [documents, [], ("b line 1\nb l", 1), answers(store)]
+    process = elsewhere(READ, str(tmp_path / "read"), uri)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""  # a client that logs what is no error would be on every command's
-    there = torch.load(tmp_path / "read", weights_only=False)
-    for uri, written, read in zip(uris, here, there, strict=True):
-        assert read[:-1] == written[:-1] and same(read[-1], written[-1]), uri
-        with open_store(uri) as store:
-            assert [document.name for document in store.documents()] == ["b"]
+    (read,) = torch.load(tmp_path / "read", weights_only=False)
+    assert read[:-1] == written[:-1] and same(read[-1], written[-1])
+    with open_store(uri) as store:
+        assert [document.name for document in store.documents()] == names[1:]
+
+
+@on_disk
+def test_what_was_finished_outlives_a_process_that_dies(engine, tmp_path):
+    uri = uri_of(engine, tmp_path / "store")
+    process = elsewhere(DIES, uri)
+    assert process.returncode == 9, process.stderr
+    with open_store(uri) as store:
+        assert [(d.name, d.complete) for d in store.documents()] == [(f"d{seed}", True) for seed in range(5)]
+        assert store.verify() == []
+        found = answers(store)
+    with opened(uri_of("ram", tmp_path / "alone")) as alone:
+        for seed in range(5):
+            put(alone, f"d{seed}", seed, time=float(seed))
+        assert same(answers(alone), found)
+
+
+@on_disk
+def test_a_second_writer_is_refused(engine, tmp_path):
+    uri = uri_of(engine, tmp_path / "store")
+    with opened(uri) as store:
+        put(store, "a", 0)
+        process = elsewhere(WRITES, uri)
+        assert process.returncode == 0 and len(process.stdout.splitlines()) == 1, process.stderr
+        assert "is writing to this store" in process.stdout or "another process has it open" in process.stdout
+        put(store, "b", 1)
+    with open_store(uri) as store:
+        assert [document.name for document in store.documents()] == ["a", "b"]
 
 
 def test_milvus_lite_is_of_one_process_at_a_time_and_says_so(tmp_path, capsys):
