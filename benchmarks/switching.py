@@ -4,7 +4,7 @@
 
 PATH are texts as files, of different kinds; the sources of the Python library are one more. Of each kind the first half is
 trained on and the second is kept back; both come in turn, `PIECE` bytes of each. The `LAYERS`, B'MOJO without slots, with
-them, and with slots whose scores alone fade, are trained with `solomonic train --carry` on the stream of the first
+them, and with slots whose scores alone fade, are trained with `solomonic train --carry 8` on the stream of the first
 halves, and read one of the second halves, from nothing to its end in one state. Printed are bits per byte by distance from the last
 switch, and the median age of the slots in the middle of each piece, in bytes.
 """
@@ -34,7 +34,7 @@ LAYERS = {
     "slots whose scores alone fade": "--capacity 32 --learned-decay no",
 }
 SETTINGS = (
-    "--carry --d-model 64 --n-layers 2 --window 32 --state-size 16 --batch-size 8 --length 256 --steps 900 --lr 5e-3"
+    "--carry 8 --d-model 64 --n-layers 2 --window 32 --state-size 16 --batch-size 8 --length 256 --steps 900 --lr 5e-3"
 )
 
 

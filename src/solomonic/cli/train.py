@@ -60,7 +60,7 @@ DIALS = {
 
 PRECISIONS = {"float32": "no", "bfloat16": "bf16"}
 
-CARRY = 8
+CARRY = 3
 """Steps in one place: longer ones cost what other places would have taught (docs/log.md)."""
 
 
