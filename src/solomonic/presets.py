@@ -5,14 +5,14 @@ Transformer of the same width and depth (to within one MLP column a layer).
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 
 from ._utils.spelling import unknown
-from .mixers import MIXERS, MixerConfig, build
+from .mixers import MIXERS, MixerConfig, build, config_from_dict
 from .mixers.attention import AttentionConfig
 from .mixers.base import LARGEST
 from .mixers.bmojo import BMojoConfig
@@ -102,6 +102,30 @@ class Dials:
             learned_decay=None if published else self.learned_decay,
         )
 
+    def mixer(self, settings: Mapping[str, Any]) -> MixerConfig:
+        """A layer by its settings, as `mixers.config_from_dict` reads them; what they leave out is as presets have it.
+
+        `fading` may be the name of a mixer. Attention without a `window` is full. ValueError for an unknown mixer or
+        setting, naming the near one.
+        """
+        settings, dials = dict(settings), self
+        name, heads, fading = settings.get("mixer"), settings.get("n_heads"), settings.get("fading")
+        if not isinstance(name, str) or name not in MIXERS:
+            raise unknown("mixer", str(name), MIXERS)
+        if type(heads) is int and heads > 0:
+            dials = replace(dials, n_heads=heads)
+        if name != "bmojo":
+            sized = getattr(dials, name, None)
+            base = sized() if sized else MIXERS[name].Config()
+            return config_from_dict(base.to_dict() | settings)
+        if fading is not None:
+            inner = dict(fading) if isinstance(fading, Mapping) else {"mixer": fading}
+            dials = replace(dials, fading=str(inner.get("mixer")))
+        layer = dials.bmojo(dials.capacity).to_dict()
+        if fading is not None:
+            settings["fading"] = layer["fading"] | inner
+        return config_from_dict(layer | settings)
+
 
 def grouped(n_heads: int) -> int:
     """Heads of keys and values for query heads in groups of four, or a few more where four does not divide them."""
@@ -162,6 +186,7 @@ def preset(
     learned_decay: bool | None = None,
     d_ff: int | None = None,
     tie_embeddings: bool = False,
+    layers: Sequence[Mapping[str, Any]] | None = None,
 ) -> ModelConfig:
     """The configuration of a named architecture. ValueError for an unknown name, or a dial below its bound.
 
@@ -174,11 +199,13 @@ def preset(
     "softmax". slot_decay: what kept tokens lose, None = `mixers.bmojo.SLOT_DECAY`, 0 = nothing; learned_decay: whether it
     is learned from there, and logits lose it too, None = where the score is learned.
     d_ff None: as many parameters as the Transformer whose MLP is 8/3 as wide as the model; 0: no MLP.
+    layers: an architecture of one's own, of any name: mixers with their settings (`Dials.mixer`), of the first layer, the
+    second, ..., from the first again after the last.
 
     Embeddings enter at size 1 (scaled by the root of d_model): at the small size that is usual with a tied head the
     first layers drown them, and recall is learnt late or never (docs/log.md).
     """
-    if name not in PRESETS:
+    if layers is None and name not in PRESETS:
         raise unknown("architecture", name, PRESETS)
     sizes = {"d_model": d_model, "n_layers": n_layers, "window": window, "capacity": capacity, "state_size": state_size}
     for dial, value in sizes.items():
@@ -213,15 +240,19 @@ def preset(
         slot_decay,
         learned_decay,
     )
-    layers = [PRESETS[name][1](dials, i) for i in range(n_layers)]
+    if layers is not None and not 1 <= len(layers) <= n_layers:
+        raise ValueError(f"{name}: expected layers to be 1 to {n_layers} mixers, as n_layers says, got {len(layers)}")
+    mixers = [
+        PRESETS[name][1](dials, i) if layers is None else dials.mixer(layers[i % len(layers)]) for i in range(n_layers)
+    ]
     if d_ff is None:
         column = 3 * d_model
         budget = n_layers * (
             _parameters(AttentionConfig(n_heads, n_kv_heads), d_model) + column * round(d_model * 8 / 3)
         )
-        spent = sum(count * _parameters(layer, d_model) for layer, count in Counter(layers).items())
+        spent = sum(count * _parameters(layer, d_model) for layer, count in Counter(mixers).items())
         d_ff = max(8, round((budget - spent) / (n_layers * column)))
-    return ModelConfig(vocab_size, d_model, tuple(layers), d_ff, tie_embeddings, embedding_scale=d_model**0.5)
+    return ModelConfig(vocab_size, d_model, tuple(mixers), d_ff, tie_embeddings, embedding_scale=d_model**0.5)
 
 
 def _parameters(mixer: MixerConfig, d_model: int) -> int:

@@ -120,4 +120,8 @@ def _is_of_model(path: Path, folder: Path) -> bool:
 
 
 def _option(name: str) -> str:
-    return name.upper() if name in ("model", "data", "clip", "bits", "path") else f"--{name.replace('_', '-')}"
+    return (
+        name.upper()
+        if name in ("model", "data", "clip", "bits", "path", "experiment")
+        else f"--{name.replace('_', '-')}"
+    )

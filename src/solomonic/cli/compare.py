@@ -1,26 +1,40 @@
-"""Train architectures on tasks and write a page that compares them."""
+"""Train architectures on tasks and write a page that compares them.
+
+    solomonic compare --arch mamba2 bmojo --task mqar
+    solomonic compare experiment.toml --out runs/mine
+
+A TOML file describes a comparison of one's own: variants of architectures, mixers layer by layer, options of tasks, sizes
+and rates. docs/evaluation.md has an example.
+"""
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 
 from .._utils.machine import cores
 from .._utils.spelling import paragraph
 from ..compare.run import compare
-from ..compare.suites import SUITES, suite
+from ..compare.suites import SUITES, Suite, suite
 from ..presets import PRESETS
 from ..tasks import names as tasks
 from ._device import device
 from ._numbers import whole
 from ._options import add_device
+from ._paths import guard
 
-READS, MAKES = ("data",), ("out",)
+READS, MAKES = ("data", "experiment"), ("out",)
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--suite", default="quick", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)"
+        "experiment",
+        nargs="?",
+        type=Path,
+        metavar="EXPERIMENT",
+        help="TOML file that describes a comparison, for --suite",
     )
+    command.add_argument("--suite", metavar="S", help=f"sizes and rates: {', '.join(SUITES)} (default quick)")
     command.add_argument(
         "--arch", nargs="+", action="extend", metavar="A", help=f"{', '.join(PRESETS)} (default: the suite's)"
     )
@@ -36,7 +50,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
         "--data", metavar="PATH", help="file or folder for the task 'text' (default: Python's own library)"
     )
     command.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of results (default runs/SUITE); goes on where it stopped"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of results (default runs/SUITE, runs/STEM of a file); goes on where it stopped",
     )
     add_device(command)
     command.add_argument(
@@ -51,7 +68,10 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, words: list[str]) -> int:
-    wanted = suite(args.suite, args.arch, args.task, args.seeds, args.data)
+    if args.experiment is None:
+        wanted = suite(args.suite or "quick", args.arch, args.task, args.seeds, args.data)
+    else:
+        wanted = _described(args)
     where = device(args.device)
     threads = args.threads or cores()
     jobs = (threads if where.type == "cpu" else 4) if args.jobs is None else args.jobs
@@ -61,3 +81,15 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     page = compare(wanted, folder, where, jobs, shlex.join(["solomonic", *words]), max(1, threads // jobs))
     print(paragraph(f"{page} is the page to open; {folder / 'results.jsonl'} has every number"))
     return 0
+
+
+def _described(args: argparse.Namespace) -> Suite:
+    """The comparison of the file; the guard of outputs sees the texts that it names, too."""
+    from ..compare.experiment import experiment
+
+    if args.suite is not None:
+        raise ValueError(f"--suite: expected none beside {args.experiment}, got {args.suite!r}; leave one of them out")
+    wanted = experiment(args.experiment, args.arch, args.task, args.seeds, args.data)
+    texts = [run.options["data"] for run in wanted.runs.values() if run.options.get("data")]
+    guard(argparse.Namespace(data=texts, experiment=args.experiment, out=args.out), sys.modules[__name__])
+    return wanted

@@ -46,6 +46,7 @@ def open_folder(
                 (before is not None and before != run)
                 or earlier.get("device") != device
                 or earlier.get("suite") != suite.name
+                or not _same_archs(earlier.get("archs"), settings.get("archs"))
             ):
                 raise ValueError(
                     f"{folder} holds results of another configuration (suite {earlier.get('suite')!r} on "
@@ -59,6 +60,8 @@ def open_folder(
                     "the data back"
                 )
         settings["runs"] = earlier["runs"] | settings["runs"]
+        if "archs" in settings:
+            settings["archs"] = earlier["archs"] | settings["archs"]
         settings["tasks"] = known | settings["tasks"]
     elif results.exists():
         raise ValueError(f"{folder} has results but no run.json that says of what; choose another --out")
@@ -68,10 +71,19 @@ def open_folder(
     return lines
 
 
+def _same_archs(before: dict[str, Any] | None, now: dict[str, Any] | None) -> bool:
+    """Whether no architecture of a file has changed; None: those of a suite of ours, which have no settings."""
+    if before is None or now is None:
+        return before is now
+    return all(before.get(name, arch) == arch for name, arch in now.items())
+
+
 def _settings_in(about: Path) -> dict[str, Any]:
     try:
         settings = jsontext.read(about, dict)["settings"]
-        if isinstance(settings["runs"], dict) and isinstance(settings.get("tasks", {}), dict):
+        if isinstance(settings["runs"], dict) and all(
+            isinstance(settings.get(x, {}), dict) for x in ("tasks", "archs")
+        ):
             return settings
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
@@ -103,7 +115,9 @@ def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
 def settings_of(suite: Suite, device: str, tasks: dict[str, str] | None = None) -> dict[str, Any]:
     """What must be the same for results to stand in one folder; architectures and seeds may be added."""
     runs = {name: asdict(run) for name, run in suite.runs.items()}
-    return jsontext.plain({"suite": suite.name, "device": device, "runs": runs, "tasks": tasks or {}})
+    archs = {name: dials for run in runs.values() for name, dials in run.pop("archs").items()}
+    of_file = {"archs": archs, "seeds": suite.seeds} if archs else {}
+    return jsontext.plain({"suite": suite.name, "device": device, "runs": runs, "tasks": tasks or {}} | of_file)
 
 
 def read_lines(results: Path, names: Collection[str] = CELL) -> tuple[list[dict[str, Any]], list[str]]:

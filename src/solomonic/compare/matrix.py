@@ -52,9 +52,18 @@ def build_task(run: Run) -> Task:
     return task(run.task, **run.options)
 
 
+def check_task(run: Run) -> Task:
+    """The task, of which a row at every test length has been drawn. ValueError where there is none."""
+    problem = build_task(run)
+    for length in run.lengths or problem.lengths:
+        problem.test_batch(1, length, np.random.default_rng(0))
+    return problem
+
+
 def build_model(arch: str, run: Run, vocab_size: int, seed: int) -> LanguageModel:
     torch.manual_seed(seed)
-    return LanguageModel(preset(arch, vocab_size=vocab_size, **run.dials))
+    dials = run.dials | {"name": arch} | run.archs.get(arch, {})
+    return LanguageModel(preset(vocab_size=vocab_size, **dials))
 
 
 def run_cell(

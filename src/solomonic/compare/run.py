@@ -11,7 +11,6 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .._utils import jsontext
@@ -21,7 +20,7 @@ from .._utils.progress import Progress, on_compiling
 from .._utils.spelling import counted, paragraph, warn
 from ..training.history import Interrupted
 from .folder import append_line, open_folder
-from .matrix import Cell, build_task, cell_of, cells_of, costs, digest, run_cell
+from .matrix import Cell, cell_of, cells_of, check_task, costs, digest, run_cell
 from .report import write_report
 from .suites import Run, Suite
 
@@ -35,11 +34,7 @@ def compare(
     another run; Interrupted when it is stopped by Ctrl-C or SIGTERM, with every finished cell on disk and the others as
     checkpoints.
     """
-    problems = {name: build_task(run) for name, run in suite.runs.items()}
-    for name, problem in problems.items():
-        run = suite.runs[name]
-        for length in run.lengths or problem.lengths:
-            problem.test_batch(1, length, np.random.default_rng(0))
+    problems = {name: check_task(run) for name, run in suite.runs.items()}
     owned(folder, "a comparison", "run.json", "results.jsonl")
     with locked(folder, "comparing there", folder=True):
         done = open_folder(folder, suite, str(device), command, {n: digest(p) for n, p in problems.items()})

@@ -1,5 +1,6 @@
 """What a comparison runs: tasks with their sizes, models with their dials, learning rates."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ class Run:
     lrs: tuple[float, ...] = (3e-3,)  # the grid of every architecture ...
     best_lr: dict[str, float] = field(default_factory=dict)  # ... or the best rate of one, measured before
     train: dict[str, Any] = field(default_factory=dict)  # other settings of `training.config.TrainConfig`
+    archs: dict[str, dict[str, Any]] = field(default_factory=dict)  # dials of `preset` beside `name`; none: of PRESETS
 
     def rates(self, arch: str) -> tuple[float, ...]:
         return (self.best_lr[arch],) if arch in self.best_lr else self.lrs
@@ -131,19 +133,30 @@ def suite(
     if name not in SUITES:
         raise unknown("suite", name, SUITES)
     base = SUITES[name]
+    pattern = next(iter(base.runs.values()))
+    others = {task: replace(pattern, task=task, options={}, lengths=None, best_lr={}) for task in task_names()}
+    return select(base, PRESETS, others | base.runs, archs, tasks, seeds, data)
+
+
+def select(
+    base: Suite,
+    known_archs: Collection[str],
+    known_runs: Mapping[str, Run],
+    archs: list[str] | None,
+    tasks: list[str] | None,
+    seeds: int | None,
+    data: str | None,
+) -> Suite:
+    """`base` with what is asked for, of all that is known. ValueError for an unknown name, naming the near one."""
     for arch in archs or ():
-        if arch not in PRESETS:
-            raise unknown("architecture", arch, PRESETS)
+        if arch not in known_archs:
+            raise unknown("architecture", arch, known_archs)
     for task in tasks or ():
-        if task not in {*base.runs, *task_names()}:
-            raise unknown("task", task, {*base.runs, *task_names()})
+        if task not in known_runs:
+            raise unknown("task", task, known_runs)
     if seeds is not None and seeds < 1:
         raise ValueError(f"--seeds: expected a whole number >= 1, got {seeds}")
-    pattern = next(iter(base.runs.values()))
-    runs = {
-        task: base.runs.get(task) or replace(pattern, task=task, options={}, lengths=None, best_lr={})
-        for task in (tasks or base.runs)
-    }
+    runs = {task: known_runs[task] for task in (tasks or base.runs)}
     if data is not None:
         if not any(run.task == "text" for run in runs.values()):
             raise ValueError("--data is for the task 'text', which is not among the tasks of this comparison")

@@ -12,11 +12,12 @@ there is no list to add it to.
 import importlib
 import inspect
 import pkgutil
+from typing import Any
 
 from .._utils.spelling import unknown
 from .base import IGNORE, Batch, Task
 
-__all__ = ["IGNORE", "Batch", "Task", "names", "summaries", "task"]
+__all__ = ["IGNORE", "Batch", "Task", "names", "options", "summaries", "task"]
 
 
 def names() -> list[str]:
@@ -35,6 +36,13 @@ def task(name: str, **options) -> Task:
         if option not in known:
             raise unknown(f"option of task {name}", option, known)
     return cls(**options)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of a task, and their defaults. ValueError for an unknown name."""
+    if name not in names():
+        raise unknown("task", name, names())
+    return {option: known.default for option, known in inspect.signature(_class(name)).parameters.items()}
 
 
 def summaries() -> dict[str, str]:

@@ -26,6 +26,11 @@ class TrainConfig:
         if self.steps < 1 or self.batch_size < 1 or not self.lr > 0:
             got = f"{self.steps}, {self.batch_size} and {self.lr:g}"
             raise ValueError(f"expected steps >= 1, batch_size >= 1 and lr > 0, got {got}")
+        if not (
+            0 <= self.warmup <= 1 and self.weight_decay >= 0 and self.clip >= 0 and all(0 <= b < 1 for b in self.betas)
+        ):
+            got = f"{self.warmup}, {self.weight_decay}, {self.clip} and {tuple(self.betas)}"
+            raise ValueError(f"expected 0 <= warmup <= 1, weight_decay >= 0, clip >= 0 and 0 <= betas < 1, got {got}")
 
     def rate(self, step: int) -> float:
         """The learning rate of step 0, 1, ..."""
