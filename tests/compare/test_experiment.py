@@ -235,7 +235,7 @@ BASE = 'archs = ["mamba2"]\ntasks = ["mqar"]\n'
         (BASE + "[dials]\ntied = 1", "dials: tied: expected true or false, got 1"),
         (BASE + "[dials]\nd_model = 60", "mamba2: expected n_heads >= 1 and d_model a multiple of 2 x n_heads"),
         (BASE + "[dials]\nexpand = nan", "dials.expand: expected text, true, false or a finite number, got nan"),
-        ('archs = ["mamba2"]\ntasks = ["mqra"]', "tasks: unknown task 'mqra': did you mean 'mqar'?"),
+        ('archs = ["mamba2"]\ntasks = ["mqra"]', "unknown task in tasks 'mqra': did you mean 'mqar'?"),
         ('archs = ["mamba2"]\ntasks = [["mqra"]]', "tasks: expected text, got ['mqra']"),
         (
             'archs = ["mamba2"]\ntasks = ["a b"]\n[options."a b"]\ntask = "mqar"',
@@ -250,6 +250,7 @@ BASE = 'archs = ["mamba2"]\ntasks = ["mqar"]\n'
         (BASE + '[options.mqar]\nfiller = "zeros"', "options.mqar: filler: expected one of random, zero; got 'zeros'"),
         (BASE + "[options.mqar]\nlengths = [7]", "options.mqar: lengths: expected an even number"),
         (BASE + '[options.mqar]\ntask = "needles"', "options.mqar: tasks: expected a name that no task has yet"),
+        (BASE + "[options.mqar]\ncases = 3", "options.mqar: cases: expected (T, pairs, weight)"),
         (BASE + '[options.mqar]\ntask = "needle"', "options.mqar: unknown task 'needle': did you mean 'needles'?"),
         (BASE + "[options.mqar]\ntask = 3", "options.mqar: task: expected text, got 3"),
         (BASE + "[train]\nstpes = 3", "train: unknown setting 'stpes': did you mean 'steps'?"),

@@ -64,6 +64,7 @@ def test_values_are_uniform_and_order_is_random():
         dict(pairs=True),
         dict(easy=-0.1),
         dict(easy=1.1),
+        dict(easy="all"),
         dict(keys=15),
         dict(values=1),
         dict(length=63),

@@ -84,6 +84,7 @@ def test_defaults_and_smaller():
         dict(vocab_size=3),
         dict(filler="noise"),
         dict(cases=[]),
+        dict(cases=3),
         dict(cases=[(64, 17, 1)]),
         dict(cases=[(63, 4, 1)]),
         dict(cases=[(64, 4)]),

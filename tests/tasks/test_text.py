@@ -187,6 +187,7 @@ def test_bad_data(tmp_path):
             tasks.task("text", data=data, **options)
 
     refused(tmp_path / "nowhere", "data: expected a file or folder, got .*nowhere.* does not exist; pass another")
+    refused(3, "data: expected the path of a file or folder, got 3; pass one")
     refused(tmp_path, "data: expected text, got .* holds none; pass")
     (tmp_path / "binary").write_bytes(b"\0" * 5000)
     refused(tmp_path, "holds none")

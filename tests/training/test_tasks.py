@@ -163,6 +163,12 @@ def test_settings_below_their_bound(settings):
         TrainConfig(**{"steps": 1, "batch_size": 1, "lr": 1.0} | settings)
 
 
+@pytest.mark.parametrize("settings", [{"warmup": 1.1}, {"weight_decay": -0.1}, {"clip": -1.0}, {"betas": (0.9, 1.0)}])
+def test_settings_of_the_optimizer_out_of_bounds(settings):
+    with pytest.raises(ValueError, match="expected 0 <= warmup <= 1"):
+        TrainConfig(steps=1, batch_size=1, lr=1.0, **settings)
+
+
 def test_learning_happens():
     model = small_model("transformer")
     before = np.nanmean(evaluate(model, RECALL, 12, 64))

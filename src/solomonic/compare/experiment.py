@@ -121,11 +121,10 @@ def _task(name: str, tables: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The task, and all of its options."""
     table, where = _table(f"options.{name}", tables.get(name, {})), f"options.{name}"
     if "task" not in table:
-        with _at("tasks"):
-            choose("task", name, dict.fromkeys([*task_names(), *tables]))
+        _check_keys("task in tasks", [name], {*task_names(), *tables})
     task = _value(f"{where}: task", table.get("task", name), str)
     with _at(where):
-        choose("task", task, dict.fromkeys(task_names()))
+        _check_keys("task", [task], task_names())
         if task != name:
             _name("tasks", name, task_names(), "task")
         known = options_of(task)
@@ -138,10 +137,8 @@ def _trained(first: Run, table: dict[str, Any]) -> Run:
     with _at("train"):
         _check_keys("setting", table, (*OF_RUN, *OF_TRAIN))
         own = {key: _value(key, value, (OF_RUN | OF_TRAIN)[key]) for key, value in table.items()}
-        train: dict[str, Any] = {
-            field.name: field.default for field in fields(TrainConfig) if field.name in OF_TRAIN
-        } | first.train
-        train |= {key: value for key, value in own.items() if key in OF_TRAIN}
+        usual: dict[str, Any] = {field.name: field.default for field in fields(TrainConfig)} | first.train
+        train = {key: own.get(key, usual[key]) for key in OF_TRAIN}
         run = replace(first, train=train, **{key: value for key, value in own.items() if key in OF_RUN})
         if min(run.samples, run.least_samples) < 1:
             raise ValueError(f"expected samples and least_samples >= 1, got {run.samples} and {run.least_samples}")
@@ -216,8 +213,8 @@ def _unique(key: str, entries: list[tuple[str, Any]]) -> dict[str, Any]:
 def _check_plain(content: Any, key: str = "") -> None:
     """ValueError for a date, and for a number that JSON has no word for."""
     if isinstance(content, (dict, list)):
-        for name, value in content.items() if isinstance(content, dict) else ((None, item) for item in content):
-            _check_plain(value, f"{key}.{name}".lstrip(".") if name is not None else key)
+        for name, value in content.items() if isinstance(content, dict) else enumerate(content, 1):
+            _check_plain(value, f"{key}.{name}".removeprefix("."))
     elif not isinstance(content, (str, int)) and not (isinstance(content, float) and isfinite(content)):
         raise ValueError(f"{key}: expected text, true, false or a finite number, got {content}")
     elif isinstance(content, int) and abs(content) >= 2**63:

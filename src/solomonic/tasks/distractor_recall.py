@@ -54,8 +54,8 @@ class DistractorRecall(Task):
         self.values = _check.whole("values", values, 2, "one value would leave nothing to remember")
         self.vocab_size = self.keys + self.values
         self.chance = 1 / self.values
-        if not 0 <= easy <= 1:
-            raise ValueError(f"easy: expected a share in [0, 1], got {easy}; pass 0 for rows of full size only")
+        if not isinstance(easy, (int, float)) or isinstance(easy, bool) or not 0 <= easy <= 1:
+            raise ValueError(f"easy: expected a share in [0, 1], got {easy!r}; pass 0 for rows of full size only")
         self.easy = easy
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths

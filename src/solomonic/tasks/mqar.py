@@ -88,7 +88,7 @@ class Mqar(Task):
 
     def _possible_cases(self, cases: Iterable[tuple[int, int, float]]) -> tuple[tuple[int, int, float], ...]:
         most, checked = self.vocab_size // 2 - 1, []
-        entries: tuple[Any, ...] = tuple(cases) or (None,)
+        entries: tuple[Any, ...] = (tuple(cases) if isinstance(cases, Iterable) else (cases,)) or (None,)
         for case in entries:
             try:
                 length, pairs, weight = case

@@ -149,6 +149,8 @@ class _Corpus:
 
 def _documents(data: str | Path | None) -> tuple[Path, list[tuple[str, bytes]]]:
     """Where the text is, and its documents: (path relative to it, bytes), in the order of the paths."""
+    if data is not None and not isinstance(data, (str, Path)):
+        raise ValueError(f"data: expected the path of a file or folder, got {data!r}; pass one")
     root = Path(sysconfig.get_paths()["stdlib"] if data is None else data)
     if not root.exists():
         raise ValueError(f"data: expected a file or folder, got {root}, which does not exist; pass another path")
