@@ -2,10 +2,11 @@
 
 import importlib
 import re
+from collections.abc import Callable
 
 import numpy as np
 
-from solomonic.tasks import IGNORE, Batch
+from solomonic.tasks import IGNORE, Batch, task
 
 
 def drawn(name: str) -> tuple[list[int], list[int]]:
@@ -21,6 +22,14 @@ def drawn(name: str) -> tuple[list[int], list[int]]:
 def rows(batch: Batch):
     """Every row as (tokens, targets), two lists."""
     return list(zip(batch.tokens.tolist(), batch.targets.tolist()))
+
+
+def as_drawn(name: str, check: Callable, length: int, **options) -> None:
+    """The sample of the docstring passes `check`, and so do rows that the task draws with the same options."""
+    tokens, targets = drawn(name)
+    assert len(tokens) == length
+    for row in [(tokens, targets), *rows(task(name, length=length, **options).test_batch(30, length, rng()))]:
+        check(*row, **options)
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -5,7 +5,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import as_drawn, rng, rows
 
 
 def check(tokens, targets, *, words, common, ratio):
@@ -23,12 +23,7 @@ def check(tokens, targets, *, words, common, ratio):
 
 
 def test_docstring():
-    options = dict(words=8, common=2, ratio=2)
-    tokens, targets = drawn("common_words")
-    assert len(tokens) == 12
-    check(tokens, targets, **options)
-    for row in rows(tasks.task("common_words", length=12, **options).test_batch(20, 12, rng())):
-        check(*row, **options)
+    as_drawn("common_words", check, 12, words=8, common=2, ratio=2)
 
 
 @pytest.mark.parametrize("words, common, ratio", [(64, 4, 4), (256, 10, 6), (3, 1, 2), (64, 1, 9)])

@@ -5,7 +5,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import as_drawn, rng, rows
 
 
 def check(tokens, targets, *, vocab_size, grid, zero=True):
@@ -26,12 +26,7 @@ def check(tokens, targets, *, vocab_size, grid, zero=True):
 
 
 def test_docstring():
-    options = dict(vocab_size=12, grid=2)
-    tokens, targets = drawn("compositional_mqar")
-    assert len(tokens) == 27
-    check(tokens, targets, **options)
-    for row in rows(tasks.task("compositional_mqar", length=27, **options).test_batch(20, 27, rng())):
-        check(*row, **options)
+    as_drawn("compositional_mqar", check, 27, vocab_size=12, grid=2)
 
 
 @pytest.mark.parametrize("filler", ["zero", "random"])

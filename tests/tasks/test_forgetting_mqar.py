@@ -4,7 +4,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import as_drawn, rng, rows
 
 
 def check(tokens, targets, *, vocab_size, pairs, updates, zero=True):
@@ -28,12 +28,7 @@ def check(tokens, targets, *, vocab_size, pairs, updates, zero=True):
 
 
 def test_docstring():
-    options = dict(vocab_size=16, pairs=2, updates=1)
-    tokens, targets = drawn("forgetting_mqar")
-    assert len(tokens) == 14
-    check(tokens, targets, **options)
-    for row in rows(tasks.task("forgetting_mqar", length=14, **options).test_batch(20, 14, rng())):
-        check(*row, **options)
+    as_drawn("forgetting_mqar", check, 14, vocab_size=16, pairs=2, updates=1)
 
 
 @pytest.mark.parametrize("filler", ["zero", "random"])

@@ -3,7 +3,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import as_drawn, rng, rows
 
 
 def check(tokens, targets, *, chains, hops, variables, values, filler, hidden=False):
@@ -33,12 +33,7 @@ SIZES = dict(variables=64, values=32, filler=32)
 
 
 def test_docstring():
-    options = dict(chains=2, hops=1, variables=6, values=3, filler=3)
-    tokens, targets = drawn("variable_tracking")
-    assert len(tokens) == 16
-    check(tokens, targets, **options)
-    for row in rows(tasks.task("variable_tracking", length=16, **options).test_batch(30, 16, rng())):
-        check(*row, **options)
+    as_drawn("variable_tracking", check, 16, chains=2, hops=1, variables=6, values=3, filler=3)
 
 
 @pytest.mark.parametrize("answers", ["shown", "hidden"])
