@@ -19,6 +19,13 @@ def drawn(name: str) -> tuple[list[int], list[int]]:
     return [int(token) for token in tokens], [IGNORE if target == "." else int(target) for target in targets]
 
 
+def worked(name: str, begins: str) -> list[int]:
+    """The tokens of the docstring's line that begins so: a row with its working."""
+    doc = importlib.import_module(f"solomonic.tasks.{name}").__doc__
+    line = next(line for line in doc.splitlines() if line.strip().startswith(begins))
+    return [int(token) for token in line.split()]
+
+
 def rows(batch: Batch):
     """Every row as (tokens, targets), two lists."""
     return list(zip(batch.tokens.tolist(), batch.targets.tolist()))

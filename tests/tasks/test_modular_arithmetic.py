@@ -4,7 +4,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import drawn, rng, rows, worked
 
 
 def value(text, modulus):
@@ -36,9 +36,7 @@ def check(tokens, targets, *, modulus=5, scratchpad=False):
 
 def test_docstring():
     assert check(*drawn("modular_arithmetic")) == 4
-    doc = tasks.modular_arithmetic.__doc__
-    line = next(line for line in doc.splitlines() if line.strip().startswith("1 5 2 7 3 6 4  8"))
-    row = [int(token) for token in line.split()]
+    row = worked("modular_arithmetic", "1 5 2 7 3 6 4  8")
     assert check(row[:-1], [IGNORE] * 7 + row[8:], scratchpad=True) == 4
 
 

@@ -3,7 +3,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import drawn, rng, rows, worked
 
 
 def check(tokens, targets, *, symbols, scratchpad=False):
@@ -39,9 +39,7 @@ def test_rows_with_working(length, n):
 
 
 def test_docstring_of_the_working():
-    doc = tasks.palindrome.__doc__
-    line = next(line for line in doc.splitlines() if line.strip().startswith("2 0 3 1  4  2"))
-    row = [int(token) for token in line.split()]
+    row = worked("palindrome", "2 0 3 1  4  2")
     check(row[:-1], [IGNORE] * 4 + row[5:], symbols=4, scratchpad=True)
 
 

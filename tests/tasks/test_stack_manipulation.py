@@ -4,7 +4,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import drawn, rng, rows
+from .samples import drawn, rng, rows, worked
 
 
 def run(program, symbols):
@@ -32,9 +32,7 @@ def check(tokens, targets, *, symbols=2, scratchpad=False):
 
 def test_docstring():
     assert check(*drawn("stack_manipulation")) == 5
-    doc = tasks.stack_manipulation.__doc__
-    line = next(line for line in doc.splitlines() if line.strip().startswith("0 1 4 2  5"))
-    row = [int(token) for token in line.split()]
+    row = worked("stack_manipulation", "0 1 4 2  5")
     assert check(row[:-1], [IGNORE] * 4 + row[5:], scratchpad=True) == 4
 
 
