@@ -43,7 +43,7 @@ def test_a_task_that_does_not_fit_the_model():
         ("mqar:vocab_size", "expected NAME or NAME:option=value"),
         ("mqar:vocab_size=", "expected NAME or NAME:option=value"),
         ("mqar:vocab_size=1", "vocab_size: expected a whole number of at least 4"),
-        ("mqar:cases=3", "cases=3: an option's value is of the wrong kind"),
+        ("mqar:cases=3", "cases: expected .T, pairs, weight. with T even"),
         ("mqar:)+print(1", "expected NAME or NAME:option=value"),
         ("mqar:**{}", "expected NAME or NAME:option=value"),
     ],
