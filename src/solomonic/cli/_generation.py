@@ -16,7 +16,7 @@ from ..mixers.bmojo import BMojoConfig
 from ..model import LanguageModel
 from ._device import device, dtype
 from ._numbers import COUNT, real, whole
-from ._options import FOUND, add_device, add_dtype, add_k, add_model, add_number, add_seed
+from ._options import add_device, add_dtype, add_k, add_model, add_number, add_seed, k_of
 
 
 def add_options(command: argparse.ArgumentParser, max_tokens: int) -> None:
@@ -92,7 +92,7 @@ def remembering(
     from ._passages import Heard, naming_damage
 
     explain, name = getattr(args, "explain", False), getattr(args, "remember", None)
-    k = FOUND if args.k is None else args.k
+    k = k_of(args)
     rate, sharpness = args.rate or 0.0, 1.0 if args.sharpness is None else args.sharpness
     with (
         naming_damage(),

@@ -76,6 +76,11 @@ def add_k(command: argparse._ActionsContainer) -> None:
     add_alias(command, "--found", dest="k", type=whole())
 
 
+def k_of(args: argparse.Namespace) -> int:
+    """What --k says, or its default."""
+    return FOUND if args.k is None else args.k
+
+
 def add_data(command: argparse._ActionsContainer) -> None:
     """--data and --field."""
     about = "files or folders of text (default: the Python library's sources)"

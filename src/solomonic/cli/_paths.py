@@ -23,6 +23,7 @@ OF_MODEL: tuple[str, ...] = (
     "special_tokens*",
 )
 OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")
+POSITIONAL = ("model", "data", "clip", "bits", "path", "experiment")
 
 
 def guard(args: argparse.Namespace, command: Any) -> None:
@@ -120,8 +121,4 @@ def _is_of_model(path: Path, folder: Path) -> bool:
 
 
 def _option(name: str) -> str:
-    return (
-        name.upper()
-        if name in ("model", "data", "clip", "bits", "path", "experiment")
-        else f"--{name.replace('_', '-')}"
-    )
+    return name.upper() if name in POSITIONAL else f"--{name.replace('_', '-')}"

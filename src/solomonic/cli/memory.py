@@ -13,7 +13,7 @@ from ..model import LanguageModel
 from ._device import device, dtype
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._options import FOUND, STDOUT, add_device, add_dtype, add_field, add_json, add_k, write_json
+from ._options import STDOUT, add_device, add_dtype, add_field, add_json, add_k, k_of, write_json
 from ._passages import naming_damage, shown, visible
 from ._table import table
 
@@ -98,7 +98,7 @@ def search(args: argparse.Namespace) -> int:
         raise ValueError(f"--json: expected FILE.json, or nothing, got {args.json}; TEXT stands before the options")
     if args.count < 1:
         raise ValueError(f"--count: expected a whole number >= 1, got {args.count}")
-    k = FOUND if args.k is None else args.k
+    k = k_of(args)
     if not 1 <= k <= MOST:
         raise ValueError(f"--k: expected a whole number from 1 to {MOST}, got {k}")
     model, tokenizer = load(args.model, device(args.device), dtype(args.dtype))

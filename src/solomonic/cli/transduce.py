@@ -26,7 +26,7 @@ from ._device import device, dtype
 from ._generation import check_found
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._options import FOUND, add_device, add_dtype, add_k, add_model
+from ._options import add_device, add_dtype, add_k, add_model, k_of
 from ._table import table
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
 
     ways = [choose("way", way, dict.fromkeys(WAYS)) or way for way in dict.fromkeys(args.ways or WAYS)]
     template = TEMPLATE if args.template is None else args.template.replace("\\n", "\n").replace("\\t", "\t")
-    settings = Settings(
-        template, args.neighbours, args.steps, args.lr, FOUND if args.k is None else args.k, args.retrieval
-    )
+    settings = Settings(template, args.neighbours, args.steps, args.lr, k_of(args), args.retrieval)
     if args.limit is not None and args.limit < 1:
         raise ValueError(f"--limit: expected a whole number >= 1, got {args.limit}")
     if args.store is not None and "memory" not in ways and settings.retrieval != "store":

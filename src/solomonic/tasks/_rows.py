@@ -5,15 +5,20 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from . import _check
+from . import _check, _draw
 from .base import Batch, Task
 
 
 class RowTask(Task):
     """A task of which `_rows` draws every batch, and `_possible` says which lengths there are."""
 
+    shortest: int = 0  # half of the training batches are shorter than `length`, from here on; 0: none
+
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, self.length, rng)
+        length = self.length
+        if self.shortest:
+            length = _draw.training_length(rng, self.shortest, length)
+        return self._rows(size, length, rng)
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         return self._rows(size, self._possible("length", length), rng)

@@ -65,9 +65,6 @@ class ModularArithmetic(ScratchpadTask):
         self.shortest = 5 if self.scratchpad else 2
         self._take_lengths(length, lengths, (1, 2, 4))
 
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, _draw.training_length(rng, self.shortest, self.length), rng)
-
     def label(self, token: int) -> str:
         return str(token) if token < self.modulus else "+-*="[token - self.modulus]
 

@@ -35,8 +35,6 @@ from . import _check, _draw
 from ._scratchpad import ScratchpadTask
 from .base import IGNORE, Batch
 
-SHORTEST = 2  # a symbol and the separator
-
 
 class Palindrome(ScratchpadTask):
     """Options:
@@ -47,6 +45,7 @@ class Palindrome(ScratchpadTask):
     lengths     test lengths; None: 1, 2 and 4 times `length`
     """
 
+    shortest = 2  # a symbol and the separator
     name = "palindrome"
     summary = "a string in reverse, which takes a stack (Chomsky hierarchy)"
 
@@ -64,14 +63,11 @@ class Palindrome(ScratchpadTask):
         self.chance = None if self.scratchpad else 1 / self.symbols
         self._take_lengths(length, lengths, (1, 2, 4))
 
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, _draw.training_length(rng, SHORTEST, self.length), rng)
-
     def label(self, token: int) -> str:
         return "=" if token == self.symbols else str(token)
 
     def _possible(self, name: str, length: int) -> int:
-        return _check.whole(name, length, SHORTEST, "a row holds a symbol and the separator")
+        return _check.whole(name, length, self.shortest, "a row holds a symbol and the separator")
 
     def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         rows = _check.batch_size(size)

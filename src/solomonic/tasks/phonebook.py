@@ -61,12 +61,10 @@ class Phonebook(RowTask):
         if self.names >= 2**63:
             raise ValueError(f"name_length: expected fewer than 2^63 names, got {self.names}; take shorter names")
         self.entry = self.name_length + self.digits
+        self.shortest = 2 * self.entry - 1
         self.blank = self.letters + 10
         self.vocab_size = self.letters + 11
         self._take_lengths(length, lengths, (1, 2, 4, 8))
-
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, _draw.training_length(rng, 2 * self.entry - 1, self.length), rng)
 
     def label(self, token: int) -> str:
         if token == self.blank:
@@ -74,7 +72,7 @@ class Phonebook(RowTask):
         return f"n{token}" if token < self.letters else str(token - self.letters)
 
     def _possible(self, name: str, length: int) -> int:
-        _check.whole(name, length, 2 * self.entry - 1, f"an entry and its question take {self.entry} tokens each")
+        _check.whole(name, length, self.shortest, f"an entry and its question take {self.entry} tokens each")
         most = self.entry * (self.names + 2) - 2
         if length > most:
             raise ValueError(

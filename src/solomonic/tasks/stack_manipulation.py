@@ -67,9 +67,6 @@ class StackManipulation(ScratchpadTask):
         self.shortest = 7 if self.scratchpad else 5
         self._take_lengths(length, lengths, (1, 2, 4))
 
-    def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(size, _draw.training_length(rng, self.shortest, self.length), rng)
-
     def label(self, token: int) -> str:
         if token < self.symbols:
             return str(token)
