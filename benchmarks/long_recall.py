@@ -5,7 +5,7 @@
 Text is words (of PATH, or of the Python library's sources), into which facts are written: a name and its number; at
 the end the name again asks for the number. Models of one size are trained on rows of 128 tokens at most that hold
 up to 16 facts. Then each reads one text of T tokens with 256 facts in it, 40 of them near each distance from the end,
-and is asked for those. B'MOJO reads it once, writing what leaves its windows to the store, and is asked with and
+and is asked for those. The B'MOJO models read it once, writing what leaves their windows to the store, and are asked with and
 without it: the state, with window and eidetic memory, is the same.
 """
 
@@ -35,6 +35,7 @@ FIRST_NAME = WORDS
 FIRST_NUMBER = FIRST_NAME + NAMES
 VOCABULARY = FIRST_NUMBER + NUMBERS
 ASKED = 40  # facts near each distance
+STORED = ("bmojo", "bmojo_published")  # the models that are asked with a store too
 
 
 def words(data: Path | None) -> np.ndarray:
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--sharpness", type=float, default=3.0)
     parser.add_argument("--combine", help="of attention and the fading memory of bmojo (default: the layer's)")
     parser.add_argument("--models", nargs="+", default=["bmojo", "sliding_window", "mamba2"])
+    parser.add_argument("--n-kv-heads", type=int, default=4, help="key and value heads of the models with a store")
     parser.add_argument("--seed", type=int, default=0, help="of the model and its training; the text stays")
     parser.add_argument("--store", default=None)
     parser.add_argument("--json", type=Path)
@@ -170,14 +172,15 @@ def main() -> None:
         print(name, shares, more, flush=True)
 
     for name in args.models:
-        dials = {"combine": args.combine} if name == "bmojo" else {}
+        dials = {"n_kv_heads": args.n_kv_heads} if name in STORED else {}
+        dials |= {"combine": args.combine} if name == "bmojo" else {}
         model = trained(name, task, args.steps, folder, args.seed, **dials)
         batch = task.test_batch(32, task.length, np.random.default_rng(5))
         with torch.inference_mode():
             logits, _ = model(batch.tokens)
         right = float(np.nanmean(task.score(logits, batch.targets).numpy()))
         size = sum(p.numel() for p in model.parameters())
-        if name != "bmojo":
+        if name not in STORED:
             began = time.perf_counter()
             state = read(model, tokens)
             line(

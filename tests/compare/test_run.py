@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from solomonic.checkpoints.folder import load
 from solomonic.compare.folder import open_folder, read_lines
-from solomonic.compare.matrix import Cell, build_task, cells_of, digest, kept_tokens, run_cell
+from solomonic.compare.matrix import Cell, build_task, cells_of, digest, kept_tokens, run_cell, scores
 from solomonic.compare.run import compare
 from solomonic.compare.suites import SUITES, Run, Suite, suite
+from solomonic.evaluation.recall import named
 
 SMALL = {"d_model": 16, "n_layers": 1, "window": 4, "capacity": 4, "state_size": 4}
 RECALL = {"pairs": 2, "keys": 4, "values": 4, "length": 12}
@@ -43,6 +46,7 @@ def test_every_cell_is_a_line_and_the_page_is_written(tmp_path):
         assert ("kept" in line) == (line["arch"] == "bmojo")
     assert "sliding_window" in page.read_text() and page == tmp_path / "report.html"
     assert list((tmp_path / "cells").glob("*")) == []
+    assert {x.name for x in (tmp_path / "models").iterdir()} == {c.key for c in cells_of(TINY)}
     assert json.loads((tmp_path / "run.json").read_text())["command"] == "solomonic compare"
 
 
@@ -148,6 +152,30 @@ def test_divergence_is_a_line_without_scores(tmp_path, monkeypatch):
     monkeypatch.setattr(matrix, "fit", fail)
     line = run_cell(cells_of(TINY)[0], TINY.runs["distractor_recall"], CPU, tmp_path)
     assert line["scores"] == [] and "step 3" in line["diverged"]
+
+
+def test_a_cell_keeps_its_model(tmp_path):
+    """Loaded again, the model scores what its line says; its tokens are words that the tokenizer writes and reads."""
+    cell, run = cells_of(TINY)[1], TINY.runs["distractor_recall"]
+    line = run_cell(cell, run, CPU, tmp_path)
+    model, tokenizer = load(tmp_path / "models" / cell.key)
+    problem = build_task(run)
+    assert scores(model, problem, run) == line["scores"]
+    assert tokenizer.encode("k1 v3 k0").tolist() == [1, 7, 0] and tokenizer.decode([1, 7, 0]) == "k1 v3 k0"
+    with pytest.raises(ValueError, match="such as 'k0 k1 .*got 'hello world'"):
+        tokenizer.encode("hello world")
+    card = (tmp_path / "models" / cell.key / "README.md").read_text()
+    command = next(text.strip() for text in card.splitlines() if text.startswith("    solomonic eval FOLDER --task"))
+    asked = named(shlex.split(command)[-1])
+    assert asked.length == 12 and asked.vocab_size == problem.vocab_size
+
+
+def test_a_cell_of_text_keeps_a_model_of_bytes(tmp_path):
+    run = Run("text", steps=1, batch_size=2, samples=2, options={"length": 16, "lengths": (16,)}, dials=SMALL)
+    run_cell(Cell("bmojo", "text", 0, 1e-2), run, CPU, tmp_path)
+    model, tokenizer = load(tmp_path / "models" / "bmojo-text-0-0.01")
+    assert model.config.vocab_size == tokenizer.vocab_size == 256 and tokenizer.is_bytes and tokenizer.end is None
+    assert tokenizer.decode(tokenizer.encode("naïve\n").tolist()) == "naïve\n"
 
 
 def test_kept_tokens_are_those_of_the_state():

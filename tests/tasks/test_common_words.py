@@ -39,7 +39,7 @@ def test_rows(words, common, ratio):
 
 def test_the_list_is_in_random_order():
     firsts = Counter()
-    for tokens, targets in rows(tasks.task("common_words").train_batch(2000, rng())):
+    for tokens, targets in rows(tasks.task("common_words").test_batch(2000, 128, rng())):
         firsts[tokens[0] in targets] += 1
     assert abs(firsts[True] / 2000 - 66 / 123) < 0.03  # u = 3: 21 + 18 + 15 + 12 of 123
 

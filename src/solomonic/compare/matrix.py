@@ -1,5 +1,6 @@
 """The cells of a comparison, architecture x task x seed x learning rate: how each is trained, scored and timed."""
 
+import shlex
 import statistics
 import warnings
 from collections.abc import Callable
@@ -11,12 +12,15 @@ import numpy as np
 import torch
 
 from .._utils import jsontext
+from .._utils.spelling import counted
 from ..bench.measure import timed
+from ..data.tokenizer import Tokenizer
 from ..evaluation.tasks import bound, evaluate
 from ..model import LanguageModel
 from ..ops.memory_attention.state import has_slots, kept_positions, ring_scores, window_and_capacity
 from ..presets import preset
 from ..tasks import Task, task
+from ..tasks import options as options_of
 from ..tasks.base import IGNORE
 from ..training.config import TrainConfig
 from ..training.history import Diverged
@@ -75,11 +79,12 @@ def run_cell(
     stop: Callable[[], bool] = lambda: False,
     warn: Callable[[str], None] = warnings.warn,
 ) -> dict[str, Any]:
-    """Train and score one cell; returns its line. A cell that diverges has no scores, and says where.
+    """Train and score one cell, keep its model in `models/KEY`, and return its line.
 
-    A damaged checkpoint gives a warning, and its cell begins again; one of another run is a ValueError, and stays.
+    A cell that diverges has no scores and no model, and says where. A damaged checkpoint gives a warning, and its cell begins again; one of another run is a ValueError, and stays.
     """
-    from ..checkpoints.training import Damaged  # takes long to import
+    from ..checkpoints.folder import save  # these take long to import
+    from ..checkpoints.training import Damaged
 
     problem = build_task(run)
     model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)
@@ -111,8 +116,40 @@ def run_cell(
     }
     if any(has_slots(layer.get("attention", {})) for layer in model.init_state(1)["layers"]):
         scored["kept"] = kept_tokens(model, problem)
+    save(folder / "models" / cell.key, model, tokenizer_of(problem), card(cell, run, problem, line | scored))
     checkpoint.unlink(missing_ok=True)
     return line | scored
+
+
+def tokenizer_of(problem: Task) -> Tokenizer:
+    """The tokens of a task as text: bytes, or the labels of its tokens with spaces between."""
+    if problem.vocab_size == 256 and problem.name == "text":
+        return Tokenizer.for_bytes(end=False)
+    return Tokenizer.for_words([problem.label(token) for token in range(problem.vocab_size)])
+
+
+def card(cell: Cell, run: Run, problem: Task, line: dict[str, Any]) -> str:
+    """The model card of a cell's model."""
+    scored = "".join(
+        f"| {score['length']:,} | {score['value']:.4f} |\n" for score in line["scores"] if "position" not in score
+    )
+    usual = options_of(run.task)
+    options = ",".join(f"{name}={value!r}" for name, value in run.options.items() if value != usual[name])
+    named = shlex.quote(f"{run.task}:{options}") if options else run.task
+    return f"""---
+library_name: solomonic
+---
+
+# {cell.arch} on {cell.task}
+
+{line["params"]:,} parameters, trained on the task `{run.task}` ({problem.summary}) for {counted(run.steps, "step")} of
+{run.batch_size} rows of {problem.length:,} tokens at most, learning rate {cell.lr:g}, seed {cell.seed}, as one cell of a comparison.
+
+| length | {problem.metric.replace("_", " ")} |
+|---|---|
+{scored}
+    solomonic eval FOLDER --task {named}
+"""
 
 
 def scores(model: LanguageModel, problem: Task, run: Run) -> list[dict[str, Any]]:

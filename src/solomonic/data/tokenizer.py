@@ -15,7 +15,7 @@ import numpy as np
 import tokenizers
 
 from .._utils import jsontext
-from .._utils.spelling import warn
+from .._utils.spelling import shortened, warn
 
 END = "<|end|>"
 ENDS = (END, "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|im_end|>", "<|eot_id|>", "[EOS]", "[SEP]")
@@ -68,14 +68,23 @@ class Tokenizer:
         self._apart = {} if self.is_bytes else self._spelt()
 
     @classmethod
-    def for_bytes(cls) -> "Tokenizer":
-        """Byte b is token b; 256 ends a document."""
+    def for_bytes(cls, end: bool = True) -> "Tokenizer":
+        """Byte b is token b; 256 ends a document, unless there is no `end`."""
         model = tokenizers.models.BPE(vocab={c: i for c, i in byte_vocab().items() if i < 256}, merges=[])
         inner = tokenizers.Tokenizer(model)
         inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         inner.decoder = tokenizers.decoders.ByteLevel()
-        inner.add_special_tokens([END])
-        return cls(inner)
+        if end:
+            inner.add_special_tokens([END])
+        return cls(inner, most=None if end else 256)
+
+    @classmethod
+    def for_words(cls, words: Sequence[str]) -> "Tokenizer":
+        """Word i is token i, with spaces between words; nothing ends a document. The words are distinct, without spaces."""
+        vocab = {word: i for i, word in enumerate(words)}
+        inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab))
+        inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        return cls(inner, most=len(vocab))
 
     @classmethod
     def load(cls, path: str | Path, most: int | None = None) -> "Tokenizer":
@@ -117,7 +126,14 @@ class Tokenizer:
         data = _utf8(text) if isinstance(text, str) else text
         if self.is_bytes:
             return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
-        ids = self._ids(data.decode("utf-8", "replace"))
+        try:
+            ids = self._ids(data.decode("utf-8", "replace"))
+        except Exception as error:  # the library raises nothing narrower
+            words = " ".join(name for i in range(4) if (name := self.inner.id_to_token(i)) is not None)
+            raise ValueError(
+                f"expected text in tokens that the model knows, such as {words!r}, "
+                f"got {shortened(data.decode('utf-8', 'replace'))!r} ({error})"
+            ) from None
         if not self._apart.keys().isdisjoint(ids):
             ids = [piece for token in ids for piece in self._apart.get(token, [token])]
         return np.array(ids, dtype=np.int64)
@@ -147,7 +163,7 @@ class Tokenizer:
             return bytes(_byte_values()[character] for character in name)
         if byte := re.fullmatch("<0x([0-9A-F]{2})>", name):
             return bytes.fromhex(byte[1])
-        before = self._ids("a")  # so that a space that the token begins with is seen
+        before = self._known("a")  # so that a space that the token begins with is seen
         text = self.decode([*before, token])[len(self.decode(before)) :]
         return None if not text or "\ufffd" in text else text.encode()
 
@@ -182,13 +198,20 @@ class Tokenizer:
     def _ids(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
 
+    def _known(self, text: str) -> list[int]:
+        """As `_ids`; none where the library has no token for it."""
+        try:
+            return self._ids(text)
+        except Exception:  # the library raises nothing narrower
+            return []
+
     def _spelt(self) -> dict[int, list[int]]:
         """The pieces of special tokens, which the library's model itself may find in a text, as Unigram does.
 
         The token for unknown text is left out.
         """
         pieces = {i: [*self._ids(name[:1]), *self._ids(name[1:])] for name, i in self.specials.items()}
-        unknown = set(self._ids("\U0010fffd"))
+        unknown = set(self._known("\U0010fffd"))
         return {token: spelt for token, spelt in pieces.items() if token not in unknown}
 
 
@@ -225,7 +248,8 @@ def _utf8(text: str) -> bytes:
 
 def _is_bytes(inner: tokenizers.Tokenizer) -> bool:
     """Whether it encodes and decodes as byte-level BPE without merges, whatever its post-processor adds."""
-    if inner.get_vocab() != byte_vocab():
+    vocab = byte_vocab()
+    if inner.get_vocab() not in (vocab, {c: i for c, i in vocab.items() if i < 256}):
         return False
     parts = json.loads(inner.to_str())
     before, after = parts["pre_tokenizer"] or {}, parts["decoder"] or {}

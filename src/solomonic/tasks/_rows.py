@@ -2,23 +2,33 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import ClassVar
 
 import numpy as np
 
 from . import _check, _draw
 from .base import Batch, Task
 
+EASY = 0.6  # share of training in which the longest rows of a task that grows are shorter than `length`
+MOST = 4  # times as many rows of a batch, where they are short
+
 
 class RowTask(Task):
-    """A task of which `_rows` draws every batch, and `_possible` says which lengths there are."""
+    """A task of which `_rows` draws every batch, and `_possible` says which lengths there are.
 
-    shortest: int = 0  # half of the training batches are shorter than `length`, from here on; 0: none
+    Where it `grows`, half of the training batches are as long as any, the others of any possible length; the longest ones
+    grow from the shortest rows that there are to `length`, since short rows are what a model learns to look back in. Short
+    rows are more, up to `MOST` times as many.
+    """
+
+    grows: ClassVar[bool] = False
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        length = self.length
-        if self.shortest:
-            length = _draw.training_length(rng, self.shortest, length)
-        return self._rows(size, length, rng)
+        if not self.grows:
+            return self._rows(size, self.length, rng)
+        longest = round(self.shortest * (self.length / self.shortest) ** min(1.0, progress / EASY))
+        length = _draw.training_length(rng, self.shortest, longest)
+        return self._rows(min(MOST * size, size * self.length // length), length, rng)
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         return self._rows(size, self._possible("length", length), rng)
@@ -34,4 +44,11 @@ class RowTask(Task):
         """Set `length` and `lengths`; where those are None they are `times` the training length."""
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in times] if lengths is None else lengths
+        self.shortest = next(n for n in range(1, self.length + 1) if self._has(n))
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+
+    def _has(self, length: int) -> bool:
+        try:
+            return self._possible("length", length) == length
+        except ValueError:
+            return False

@@ -21,6 +21,8 @@ With the same probability a key that is written twice or more is deleted between
 the answer, nor of the numbers of its values. Each key has `near_duplicates` more keys, which differ from it in one of
 their `key_size` tokens, have as many events of their own, and are not asked.
 
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
+
 The number of events depends on the options alone, so that lengths ask how long a memory holds, as in
 `distractor_recall`. The paper names what a memory that is edited is tested by: overwriting, versions, deletion, and
 keys that resemble one another. It has no code of this form: rows and their sizes are this library's own.
@@ -52,6 +54,7 @@ class ChangingRecall(RowTask):
 
     name = "changing_recall"
     summary = "recall of keys that are written again, deleted, and resemble one another"
+    grows = True
 
     def __init__(
         self,

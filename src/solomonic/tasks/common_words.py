@@ -12,6 +12,8 @@ one u ratio times, and every other word of the list u times, but one that may co
 number with which the `words` that there are fill the list: 1 in a short one. So counts differ by u at least, and their
 ratios are the same at every length.
 
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
+
 Source of the definition: RULER (arXiv 2404.06654), where ten words
 come equally often (6 times to 1 of the others, or 30 to 3), and are scored in any order; counts differ here, so that the
 order is defined.
@@ -38,6 +40,7 @@ class CommonWords(RowTask):
 
     name = "common_words"
     summary = "which words of a list come most often, in order (RULER)"
+    grows = True
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ sum of the last two. For 1 + 2 * 3 - 4 this is
 All that follows the first "=" is scored, and a position is right only if all scored positions before it in its row are
 (`_scratchpad.py`): the score is that of a model that writes its own working. It has n = (T - 1) // 4 numbers.
 
-Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
 
 Source of the definition: `tasks/regular/modular_arithmetic.py` of
 github.com/google-deepmind/neural_networks_chomsky_hierarchy, modulus 5, in which a blank stands for "=". The language
@@ -48,6 +48,7 @@ class ModularArithmetic(ScratchpadTask):
 
     name = "modular_arithmetic"
     summary = "the value of an expression modulo m without brackets (Chomsky hierarchy)"
+    grows = True
 
     def __init__(
         self,
@@ -62,14 +63,14 @@ class ModularArithmetic(ScratchpadTask):
         self.equals = self.modulus + 3
         self.vocab_size = self.modulus + 4
         self.chance = None if self.scratchpad else 1 / self.modulus
-        self.shortest = 5 if self.scratchpad else 2
+        self.least = 5 if self.scratchpad else 2
         self._take_lengths(length, lengths, (1, 2, 4))
 
     def label(self, token: int) -> str:
         return str(token) if token < self.modulus else "+-*="[token - self.modulus]
 
     def _possible(self, name: str, length: int) -> int:
-        return _check.whole(name, length, self.shortest, "a row holds a number and = at least, and what is asked")
+        return _check.whole(name, length, self.least, "a row holds a number and = at least, and what is asked")
 
     def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         rows = _check.batch_size(size)

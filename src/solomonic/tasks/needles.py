@@ -30,6 +30,8 @@ The haystack is of one of three kinds, and makes up the length:
 
 In tokens a word is 2 (RULER's are an adjective and a noun), a number 3 and a uuid 6, unless options say otherwise.
 
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
+
 Source of the definition: RULER, read in the port of lm-evaluation-harness.
 Different here: a needle may interrupt the noise anywhere, there it stands between sentences; and a question names one
 key, followed by its values, where RULER names all keys before the first value.
@@ -90,6 +92,7 @@ class Needles(RowTask):
 
     name = "needles"
     summary = "needles in a haystack: keys of a long text, and their values (RULER)"
+    grows = True
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ if all scored positions before it in its row are (`_scratchpad.py`): the score i
 working. The working of n symbols takes n (n + 5) / 2 - 1 positions: 13 symbols in a row of 128, where 64 fit without
 it.
 
-Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
 
 Source of the definition: `tasks/dcf/reverse_string.py` of
 github.com/google-deepmind/neural_networks_chomsky_hierarchy, with two symbols; there the answer is given at as many
@@ -45,9 +45,10 @@ class Palindrome(ScratchpadTask):
     lengths     test lengths; None: 1, 2 and 4 times `length`
     """
 
-    shortest = 2  # a symbol and the separator
+    least = 2  # a symbol and the separator
     name = "palindrome"
     summary = "a string in reverse, which takes a stack (Chomsky hierarchy)"
+    grows = True
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Palindrome(ScratchpadTask):
         return "=" if token == self.symbols else str(token)
 
     def _possible(self, name: str, length: int) -> int:
-        return _check.whole(name, length, self.shortest, "a row holds a symbol and the separator")
+        return _check.whole(name, length, self.least, "a row holds a symbol and the separator")
 
     def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         rows = _check.batch_size(size)

@@ -16,7 +16,7 @@ n = (T + 1) // (name_length + digits) - 1 is the most for a row of T positions, 
 stand: it may be a target only. Positions left over at the end hold blanks, unscored. So the book grows with the
 length, and with it what has to be remembered: n log2(10^digits) bits.
 
-Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
 
 The papers ask language models in words, some of them after two examples of a question and its answer; here names and
 numbers are random tokens.
@@ -43,6 +43,7 @@ class Phonebook(RowTask):
 
     name = "phonebook"
     summary = "names and numbers of several digits, of which one is asked for"
+    grows = True
     chance = 1 / 10
 
     def __init__(
@@ -61,7 +62,7 @@ class Phonebook(RowTask):
         if self.names >= 2**63:
             raise ValueError(f"name_length: expected fewer than 2^63 names, got {self.names}; take shorter names")
         self.entry = self.name_length + self.digits
-        self.shortest = 2 * self.entry - 1
+        self.least = 2 * self.entry - 1
         self.blank = self.letters + 10
         self.vocab_size = self.letters + 11
         self._take_lengths(length, lengths, (1, 2, 4, 8))
@@ -72,7 +73,7 @@ class Phonebook(RowTask):
         return f"n{token}" if token < self.letters else str(token - self.letters)
 
     def _possible(self, name: str, length: int) -> int:
-        _check.whole(name, length, self.shortest, f"an entry and its question take {self.entry} tokens each")
+        _check.whole(name, length, self.least, f"an entry and its question take {self.entry} tokens each")
         most = self.entry * (self.names + 2) - 2
         if length > most:
             raise ValueError(

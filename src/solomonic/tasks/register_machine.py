@@ -19,6 +19,8 @@ register that was not yet set holds 0). Instruction 3 of the sample reads `1 4 5
 scored, and a position is right only if all scored positions before it in its row are (`_scratchpad.py`): the score is
 that of a model that writes its own working while it is given the instructions.
 
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
+
 There is no outside source; the task is this library's own. What has to be kept is the same at every length.
 """
 
@@ -45,6 +47,7 @@ class RegisterMachine(ScratchpadTask):
 
     name = "register_machine"
     summary = "what a register holds after instructions that set, add and copy"
+    grows = True
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ The last stack is the answer. All that follows the first separator is scored, an
 scored positions before it in its row are (`_scratchpad.py`): the score is that of a model that writes its own
 working. L is the most for which L (L + 5) / 2 <= T: 13 in a row of 128.
 
-Half of the training batches are `length` long, the others have one length drawn uniformly from those up to it.
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
 
 Source of the definition: `tasks/dcf/stack_manipulation.py` of
 github.com/google-deepmind/neural_networks_chomsky_hierarchy, with two symbols and the three actions equally likely,
@@ -51,6 +51,7 @@ class StackManipulation(ScratchpadTask):
 
     name = "stack_manipulation"
     summary = "the stack that results from pushes and pops (Chomsky hierarchy)"
+    grows = True
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class StackManipulation(ScratchpadTask):
         self.scratchpad = _check.flag("scratchpad", scratchpad)
         self.pop, self.separator, self.end = (2 * self.symbols + i for i in range(3))
         self.vocab_size = 2 * self.symbols + 3
-        self.shortest = 7 if self.scratchpad else 5
+        self.least = 7 if self.scratchpad else 5
         self._take_lengths(length, lengths, (1, 2, 4))
 
     def label(self, token: int) -> str:
@@ -73,7 +74,7 @@ class StackManipulation(ScratchpadTask):
         return {self.pop: "pop", self.separator: "=", self.end: "end"}.get(token, f"+{token - self.symbols}")
 
     def _possible(self, name: str, length: int) -> int:
-        return _check.whole(name, length, self.shortest, "a row holds a symbol, an action and the stack that results")
+        return _check.whole(name, length, self.least, "a row holds a symbol, an action and the stack that results")
 
     def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         rows = _check.batch_size(size)

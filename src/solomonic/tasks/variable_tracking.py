@@ -16,6 +16,8 @@ before it. All variables of a row are distinct, and so are the values.
     answers="shown"   each answer stands in the input once it was asked for, as in generation: one hop at a time
     answers="hidden"  blanks stand there: the j-th variable is to be found by following the chain through j hops
 
+Training rows grow from the shortest to `length`, and half of the batches are shorter than the longest of that time.
+
 Source of the definition: RULER (arXiv 2404.06654), whose task has one
 chain of 4 hops (`chains=1`), a repeated sentence for a filler, an example before the question, and scores the variables
 in any order, as text.
@@ -45,6 +47,7 @@ class VariableTracking(RowTask):
 
     name = "variable_tracking"
     summary = "chains of variable assignments in a long text: which variables hold a value (RULER)"
+    grows = True
 
     def __init__(
         self,
