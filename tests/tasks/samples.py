@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from solomonic.tasks import IGNORE, Batch, task
+from solomonic.tasks import IGNORE, Batch, Task, task
 
 
 def drawn(name: str) -> tuple[list[int], list[int]]:
@@ -37,6 +37,25 @@ def as_drawn(name: str, check: Callable, length: int, **options) -> None:
     assert len(tokens) == length
     for row in [(tokens, targets), *rows(task(name, length=length, **options).test_batch(30, length, rng()))]:
         check(*row, **options)
+
+
+def training_rows(task: Task, check: Callable, lengths: int, **options) -> None:
+    """Rows of 300 training batches pass `check`. They have more than `lengths` different lengths, none below the task's
+    shortest, the longest that of training."""
+    stream, seen = rng(), set()
+    for _ in range(300):
+        batch = task.train_batch(2, stream)
+        seen.add(batch.tokens.shape[1])
+        for row in rows(batch):
+            check(*row, **options)
+    assert min(seen) >= task.shortest > 0 and max(seen) == task.length and len(seen) > lengths
+
+
+def first_row(task: Task, length: int) -> tuple[list[int], list[int], list[int]]:
+    """The tokens, the targets and the tokens at the marks of a row."""
+    batch = task.test_batch(1, length, rng())
+    [(tokens, targets)] = rows(batch)
+    return tokens, targets, [tokens[t] for t in task.marks(batch)]
 
 
 def rng(seed: int = 0) -> np.random.Generator:

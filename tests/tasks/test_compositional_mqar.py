@@ -5,7 +5,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import as_drawn, rng, rows
+from .samples import as_drawn, first_row, rng, rows
 
 
 def check(tokens, targets, *, vocab_size, grid, zero=True):
@@ -49,9 +49,8 @@ def test_defaults_labels_and_marks():
     task = tasks.task("compositional_mqar")
     assert (task.vocab_size, task.length, task.lengths) == (192, 64, (64, 128, 256, 1024))
     assert [task.label(token) for token in (0, 5, 64, 128, 191)] == ["0", "k5", "q64", "v128", "v191"]
-    batch = task.test_batch(1, 64, rng())
-    tokens, targets = rows(batch)[0]
-    assert {tokens[t] for t in task.marks(batch)} == {target for target in targets if target != IGNORE}
+    _, targets, marked = first_row(task, 64)
+    assert set(marked) == {target for target in targets if target != IGNORE}
 
 
 @pytest.mark.parametrize(

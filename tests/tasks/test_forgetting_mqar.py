@@ -4,7 +4,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import as_drawn, rng, rows
+from .samples import as_drawn, first_row, rng, rows
 
 
 def check(tokens, targets, *, vocab_size, pairs, updates, zero=True):
@@ -55,10 +55,8 @@ def test_defaults_labels_and_marks():
     task = tasks.task("forgetting_mqar")
     assert (task.vocab_size, task.length, task.lengths) == (256, 64, (64, 128, 256, 1024))
     assert [task.label(token) for token in (0, 5, 128)] == ["0", "k5", "v0"]
-    batch = task.test_batch(1, 64, rng())
-    tokens, targets = rows(batch)[0]
-    assert {tokens[t] for t in task.marks(batch)} == {target for target in targets if target != IGNORE}
-    assert len(task.marks(batch)) == 8
+    _, targets, marked = first_row(task, 64)
+    assert set(marked) == {target for target in targets if target != IGNORE} and len(marked) == 8
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from solomonic import tasks
 from solomonic.tasks import IGNORE
 
-from .samples import as_drawn, rng, rows
+from .samples import as_drawn, first_row, rng, rows
 
 
 def check(tokens, targets, *, chains, hops, variables, values, filler, hidden=False):
@@ -61,9 +61,8 @@ def test_defaults_labels_and_marks():
     task = tasks.task("variable_tracking")
     assert (task.vocab_size, task.length, task.lengths) == (130, 128, (128, 256, 512, 2048))
     assert [task.label(token) for token in (0, 64, 96, 128, 129)] == ["x0", "v0", ".0", "?", "_"]
-    batch = task.test_batch(1, 128, rng())
-    tokens, targets = rows(batch)[0]
-    assert [tokens[t] for t in task.marks(batch)] == targets[-5:]
+    _, targets, marked = first_row(task, 128)
+    assert marked == targets[-5:]
 
 
 BAD = (dict(chains=0), dict(hops=-1), dict(hops=1.5), dict(answers="all"), dict(variables=9), dict(values=1))

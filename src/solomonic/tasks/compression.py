@@ -44,8 +44,7 @@ class Compression(RowTask):
         self.chance = 1 / self.content
         self.length = self._odd("length", length)
         self.vocab_size = self.content + 1 + self.length // 2
-        lengths = (self.length,) if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(self.length, lengths, (1,))
 
     def label(self, token: int) -> str:
         if token == self.content:

@@ -19,10 +19,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class DistractorRecall(Task):
+class DistractorRecall(RowTask):
     """Options:
 
     pairs    key-value pairs of a row
@@ -57,13 +58,11 @@ class DistractorRecall(Task):
         if not isinstance(easy, (int, float)) or isinstance(easy, bool) or not 0 <= easy <= 1:
             raise ValueError(f"easy: expected a share in [0, 1], got {easy!r}; pass 0 for rows of full size only")
         self.easy = easy
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4, 8)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4, 8))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         if not self.easy:
-            return self._rows(size, self.length, self.pairs, rng)
+            return self._rows(size, self.length, rng)
         grown = min(1.0, progress / self.easy)
         halved = [self.pairs >> i for i in range(self.pairs.bit_length() - 1)] or [1]  # 16, 8, 4, 2
         most = round(halved[-1] * (self.pairs / halved[-1]) ** grown)
@@ -71,10 +70,7 @@ class DistractorRecall(Task):
         shortest = 4 * halved[-1]
         longest = max(4 * most, round(shortest * (self.length / shortest) ** grown))
         length = longest if rng.random() < 0.5 else int(rng.integers(4 * pairs, longest + 1))
-        return self._rows(size, length, pairs, rng)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._rows(size, self._possible("length", length), self.pairs, rng)
+        return self._rows(size, length, rng, pairs)
 
     def marks(self, batch: Batch) -> list[int]:
         return list(range(1, 2 * self.pairs, 2))
@@ -85,8 +81,8 @@ class DistractorRecall(Task):
     def _possible(self, name: str, length: int) -> int:
         return _check.whole(name, length, 4 * self.pairs, f"{self.pairs} pairs take 4 tokens each")
 
-    def _rows(self, size: int, length: int, n: int, rng: np.random.Generator) -> Batch:
-        rows = _check.batch_size(size)
+    def _rows(self, size: int, length: int, rng: np.random.Generator, pairs: int | None = None) -> Batch:
+        rows, n = _check.batch_size(size), pairs or self.pairs
         keys = _draw.distinct(rng, rows, n, self.keys)
         tokens = rng.integers(self.keys, self.vocab_size, size=(rows, length))  # every value and distractor
         values = tokens[:, 1 : 2 * n : 2]

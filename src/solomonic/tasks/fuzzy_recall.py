@@ -30,10 +30,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class FuzzyRecall(Task):
+class FuzzyRecall(RowTask):
     """Options:
 
     vocab_size     V: the last token pads; of the V - 1 others the first half are for keys, the rest for values
@@ -71,18 +72,13 @@ class FuzzyRecall(Task):
                 "take shorter motifs"
             )
         self.train_targets = _check.one_of("train_targets", train_targets, ("next", "recall"))
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        row, scored = self._rows(size, self.length, 1, rng)
+        row, scored = self._shown(size, self.length, 1, rng)
         if self.train_targets == "next":
             scored[:] = True
         return self._batch(row, scored)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return self._batch(*self._rows(size, self._possible("length", length), self.key_motif, rng))
 
     def label(self, token: int) -> str:
         if token == self.pad:
@@ -96,7 +92,10 @@ class FuzzyRecall(Task):
     def _batch(self, row: np.ndarray, scored: np.ndarray) -> Batch:
         return _draw.batch(row[:, :-1], np.where(scored, row, IGNORE)[:, 1:])
 
-    def _rows(self, size: int, length: int, least: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
+        return self._batch(*self._shown(size, length, self.key_motif, rng))
+
+    def _shown(self, size: int, length: int, least: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Rows of length + 1 tokens, keys of at least `least`, and which of the tokens are scored, both (B, T + 1)."""
         rows = _check.batch_size(size)
         row, pairs = np.arange(rows), length // (least + 1) + 1  # pairs enough for any row

@@ -21,10 +21,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class Memorization(Task):
+class Memorization(RowTask):
     """Options:
 
     vocab_size  V: of the V - 1 first tokens the first half are keys, the rest values
@@ -50,9 +51,7 @@ class Memorization(Task):
         self.keys = (self.vocab_size - 1) // 2
         self.insert = self.vocab_size - 1
         self.chance = 1 / (self.insert - self.keys)
-        self.length = self._possible("length", length)
-        lengths = (self.length, 4 * self.length) if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 4))
         seed = _check.whole("seed", seed, 0, "it names the map")
         rng = np.random.default_rng([seed, *b"memorization"])  # no stream that batches are drawn from
         self.values = self.keys + _draw.distinct(rng, 1, self.keys, self.insert - self.keys)[0]  # of each key
@@ -60,11 +59,7 @@ class Memorization(Task):
         self.examples = rng.integers(self.keys, size=(examples, self.length // 2))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        return self._rows(self.examples[rng.integers(len(self.examples), size=_check.batch_size(size))])
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        slots = self._possible("length", length) // 2
-        return self._rows(rng.integers(self.keys, size=(_check.batch_size(size), slots)))
+        return self._asked(self.examples[rng.integers(len(self.examples), size=_check.batch_size(size))])
 
     def label(self, token: int) -> str:
         if token == self.insert:
@@ -77,7 +72,10 @@ class Memorization(Task):
             raise ValueError(f"{name}: expected an even number, got {length}; take {length - 1} or {length + 1}")
         return int(length)
 
-    def _rows(self, keys: np.ndarray) -> Batch:
+    def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
+        return self._asked(rng.integers(self.keys, size=(_check.batch_size(size), length // 2)))
+
+    def _asked(self, keys: np.ndarray) -> Batch:
         tokens = np.full((len(keys), 2 * keys.shape[1]), self.insert)
         targets = np.full_like(tokens, IGNORE)
         tokens[:, 0::2], targets[:, 1::2] = keys, self.values[keys]

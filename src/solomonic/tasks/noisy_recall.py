@@ -25,10 +25,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from . import _check, _draw
-from .base import IGNORE, Batch, Task
+from ._rows import RowTask
+from .base import IGNORE, Batch
 
 
-class NoisyRecall(Task):
+class NoisyRecall(RowTask):
     """Options:
 
     vocab_size     V; of the V - noise_tokens others the first half are keys, the rest values
@@ -61,16 +62,14 @@ class NoisyRecall(Task):
         self.values = self.vocab_size - self.noise_tokens - self.keys
         self.chance = 1 / self.values
         self.train_targets = _check.one_of("train_targets", train_targets, ("next", "recall"))
-        self.length = self._possible("length", length)
-        lengths = [m * self.length for m in (1, 2, 4)] if lengths is None else lengths
-        self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
+        self._take_lengths(length, lengths, (1, 2, 4))
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
-        tokens, targets = self._rows(size, self.length, rng)
-        return _draw.batch(tokens, _draw.next_tokens(tokens) if self.train_targets == "next" else targets)
-
-    def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
-        return _draw.batch(*self._rows(size, self._possible("length", length), rng))
+        batch = self._rows(size, self.length, rng)
+        if self.train_targets == "next":
+            tokens = batch.tokens.numpy()
+            batch = _draw.batch(tokens, _draw.next_tokens(tokens))
+        return batch
 
     def marks(self, batch: Batch) -> list[int]:
         """The value of each key where it first comes."""
@@ -91,7 +90,7 @@ class NoisyRecall(Task):
             raise ValueError(f"{name}: expected an even number, got {length}; take {length - 1} or {length + 1}")
         return int(length)
 
-    def _rows(self, size: int, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _rows(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         rows, slots = _check.batch_size(size), length // 2
         row, slot = np.arange(rows), np.arange(slots)
         keys = rng.integers(self.keys, size=(rows, slots))
@@ -112,4 +111,4 @@ class NoisyRecall(Task):
             tokens[hidden] = rng.integers(self.keys + self.values, self.vocab_size, size=hidden.sum())
         targets = np.full_like(tokens, IGNORE)
         targets[:, 0::2] = np.where(known, values, IGNORE)
-        return tokens, targets
+        return _draw.batch(tokens, targets)
