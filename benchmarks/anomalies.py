@@ -23,7 +23,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from paths_common import existing_folder, new_file, stop
 
+from solomonic._utils.files import write
 from solomonic.cli._table import table
 from solomonic.theory.residual import stack
 from solomonic.theory.residual.detectors import relative_entropy, windowed_gaussian
@@ -72,7 +74,7 @@ def labelled(folder: Path) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
     """category/name of each series that is there, the series, and the first and last rows of its labelled windows."""
     labels = next(filter(Path.exists, (folder / name for name in LABELS)), None)
     if not labels:
-        raise SystemExit(f"{folder}: expected the labelled windows as {' or '.join(LABELS)}, got neither")
+        stop(f"{folder}: expected the labelled windows as {' or '.join(LABELS)}, got neither")
     paths = {path.name: path for path in folder.rglob("*.csv") if "results" not in path.relative_to(folder).parts}
     data = {}
     for name, spans in sorted(json.loads(labels.read_text()).items()):
@@ -84,7 +86,7 @@ def labelled(folder: Path) -> dict[str, tuple[Series, list[tuple[int, int]]]]:
             ]
             data[name.removesuffix(".csv")] = (series, rows)
     if not data:
-        raise SystemExit(f"{folder}: expected series that {labels.name} names, got none")
+        stop(f"{folder}: expected series that {labels.name} names, got none")
     return data
 
 
@@ -143,16 +145,16 @@ def planted(count: int = 36, rows: int = 3000, day: int = 96) -> dict[str, tuple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, metavar="PATH")
+    parser.add_argument("folder", nargs="?", type=existing_folder, metavar="PATH")
     parser.add_argument("--half", choices=("tuned", "judged"), help="of the 24 series that the docs report on")
     parser.add_argument("--threshold", type=float, help="of the residual stack, instead of its best one")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=new_file, metavar="FILE")
     args = parser.parse_args()
     data, result = labelled(args.folder) if args.folder else planted(), {}
     if args.half:
         half = TUNED if args.half == "tuned" else JUDGED
         if missing := set(half) - data.keys():
-            raise SystemExit(f"{args.folder}: expected all of the {args.half} half, missing {sorted(missing)}")
+            stop(f"{args.folder}: expected all of the {args.half} half, missing {sorted(missing)}")
         data = {name: data[name] for name in half}
     groups = {}
     for key in data:
@@ -185,7 +187,7 @@ def main() -> None:
             ]
             print(table((kind, *result), lines))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        write(args.json, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

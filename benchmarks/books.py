@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from paths_common import existing, new_folder
+
 from solomonic.checkpoints.folder import load
 from solomonic.evaluation.text import bits_per_byte, spans
 from solomonic.presets import PRESETS
@@ -24,8 +26,8 @@ TIMES = (1, 4, 32)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paths", nargs="+", metavar="PATH")
-    parser.add_argument("--out", type=Path, default=Path("runs/books"))
+    parser.add_argument("paths", nargs="+", type=existing, metavar="PATH")
+    parser.add_argument("--out", type=new_folder, default=Path("runs/books"))
     parser.add_argument("--arch", nargs="+", choices=PRESETS, default=ARCHS)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--length", type=int, default=256)
@@ -41,7 +43,7 @@ def main() -> None:
     ]
     for arch in args.arch:
         out = args.out / arch
-        command = ["train", *args.paths, "--model", arch, "--out", str(out), *settings, "--resume"]
+        command = ["train", *map(str, args.paths), "--model", arch, "--out", str(out), *settings, "--resume"]
         subprocess.run([sys.executable, "-m", "solomonic", *command, "--eval-tokens", "32768"], check=True)
         model, tokenizer = load(out)
         text = spans(read(out / "run").held_out.documents(), lengths[-1], sys.maxsize)

@@ -23,7 +23,6 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,10 +41,12 @@ from decay_streams import (
     text_stream,
     trained,
 )
+from paths_common import existing, existing_file, existing_folder, new_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from solomonic import LanguageModel
+from solomonic._utils.files import write
 from solomonic.checkpoints.folder import load
 from solomonic.memory import open_store
 from solomonic.ops.memory_attention import Stored
@@ -334,8 +335,10 @@ def main() -> None:
     global BLOCK
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("kind", choices=("markov", "series", "text"))
-    parser.add_argument("--data", type=Path, nargs="+", help="series: a folder; text: files")
-    parser.add_argument("--model", type=Path, help="text: a folder with a model of one layer that looks things up")
+    parser.add_argument("--data", type=existing, nargs="+", help="series: a folder; text: files")
+    parser.add_argument(
+        "--model", type=existing_folder, help="text: a folder with a model of one layer that looks things up"
+    )
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument(
         "--tokens", type=int, default=2000, help="of a stream; of a series, those about its last windows"
@@ -349,7 +352,7 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="hold the first 600 tokens against solomonic.retrieval.attach"
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=new_file)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.kind == "markov":
@@ -358,7 +361,7 @@ def main() -> None:
     elif args.kind == "series":
         if not args.data:
             parser.error("series: --data FOLDER is needed, with *.csv and nab_windows.json")
-        labelled = series(args.data[0])
+        labelled = series(existing_folder(args.data[0], "nab_windows.json"))
         task = Rows("series", LEVELS, series_rows([x[: int(SHARE * len(x))] for _, x, _ in labelled]))
         steps, batch, near = 220, 8, 128
         streams = []
@@ -369,9 +372,9 @@ def main() -> None:
     else:
         if not args.data or not args.model:
             parser.error("text: --model FOLDER and --data FILES are needed")
-        model, tokenizer = load(args.model)
+        texts = [existing_file(path).read_bytes() for path in args.data]
+        model, tokenizer = load(existing_folder(args.model, "config.json"))
         BLOCK, near = model.blocks[looks(model)].mixer.config.block_size, 256
-        texts = [path.read_bytes() for path in args.data]
         parts = [tokenizer.encode(text[len(text) // 3 :]) for text in texts]  # what benchmarks/novels.py leaves out
         streams = [text_stream(parts, seed, args.tokens) for seed in range(args.streams)]
     if args.kind != "text":
@@ -400,7 +403,7 @@ def main() -> None:
         rows = table(streams, results, [*asked, *mixed], near, folds, against)
         show(rows, f"{args.kind}, {args.entries or 'all'} entries, after a switch: {near} tokens", against)
     if args.json:
-        args.json.write_text(json.dumps({"speeds": speed, "rows": rows}, indent=1, default=float))
+        write(args.json, json.dumps({"speeds": speed, "rows": rows}, indent=1, default=float))
 
 
 if __name__ == "__main__":

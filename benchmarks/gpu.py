@@ -12,9 +12,9 @@ What does not fit on the device is said to be so.
 import argparse
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
+from paths_common import new_file
 
 from solomonic import preset
 from solomonic._utils.files import write
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--toy", action="store_true", help="toy sizes, on the CPU where there is no accelerator")
     parser.add_argument("--seconds", type=float, default=20.0, help="of measuring for each line (default 20)")
-    parser.add_argument("--json", type=Path, help="write every number to this file")
+    parser.add_argument("--json", type=new_file, help="write every number to this file")
     args = parser.parse_args()
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None and not args.toy:

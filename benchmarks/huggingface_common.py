@@ -22,6 +22,7 @@ os.environ.setdefault("RUN_TRAINING_TESTS", "1")
 
 import torch
 import transformers
+from paths_common import existing_folder
 from transformers.models.auto import modeling_auto
 
 from solomonic import preset
@@ -208,13 +209,13 @@ class Result(unittest.TestResult):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("transformers", type=Path)
+    parser.add_argument("transformers", type=existing_folder)
     parser.add_argument("architectures", nargs="*", default=["bmojo", "mamba2", "transformer"])
     parser.add_argument("-k", default="", help="only tests with this in their name")
     args = parser.parse_args()
     for model, names in CLASSES.items():
         names["solomonic"] = model.__name__
-    bases = mixins(args.transformers)
+    bases = mixins(existing_folder(args.transformers, "tests"))
     count_models()
     outcomes = {}
     for architecture in args.architectures:

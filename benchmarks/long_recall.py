@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from paths_common import existing, new_file, stop
 
 from solomonic import LanguageModel, preset
+from solomonic._utils.files import write
 from solomonic.data.corpus import library
 from solomonic.memory import open_store
 from solomonic.model import map_state
@@ -41,6 +43,8 @@ STORED = ("bmojo", "bmojo_published")  # the models that are asked with a store 
 def words(data: Path | None) -> np.ndarray:
     """The text as the numbers of its words, the 499 most frequent by rank and 0 for others."""
     files = sorted(data.rglob("*.txt")) if data and data.is_dir() else [data] if data else library()
+    if not files:
+        stop(f"{data}: expected a folder with files *.txt, got none")
     text = "\n".join(Path(file).read_text(encoding="utf-8", errors="replace") for file in files)
     tokens = re.findall(r"\w+|[^\w\s]", text.lower())
     rank = {word: i for i, (word, _) in enumerate(Counter(tokens).most_common(WORDS - 1), 1)}
@@ -76,15 +80,15 @@ class Facts(Task):
             names = FIRST_NAME + rng.choice(NAMES, facts, replace=False)
             numbers = FIRST_NUMBER + rng.integers(NUMBERS, size=facts)
             at = np.sort(rng.choice(asked // 2, facts, replace=False)) * 2
-            write(tokens[row], at, names, numbers)
+            write_facts(tokens[row], at, names, numbers)
             order = rng.permutation(facts)
             at = asked + 2 * np.arange(facts)
-            write(tokens[row], at, names[order], numbers[order])
+            write_facts(tokens[row], at, names[order], numbers[order])
             targets[row, at] = numbers[order]
         return Batch(torch.from_numpy(tokens), torch.from_numpy(targets))
 
 
-def write(tokens: np.ndarray, at: np.ndarray, names: np.ndarray, numbers: np.ndarray) -> None:
+def write_facts(tokens: np.ndarray, at: np.ndarray, names: np.ndarray, numbers: np.ndarray) -> None:
     tokens[at], tokens[at + 1] = names, numbers
 
 
@@ -106,7 +110,7 @@ def long_text(text: np.ndarray, length: int, distances: list[int], rng) -> tuple
     taken = {p // 4 for p in places}
     free = np.setdiff1d(np.arange(length // 4 - 1), [*taken, *(t + 1 for t in taken), *(t - 1 for t in taken)])
     places = np.array([*places, *(4 * rng.choice(free, NAMES - used, replace=False))])
-    write(tokens, places, names, numbers)
+    write_facts(tokens, places, names, numbers)
     return tokens, asked
 
 
@@ -148,7 +152,7 @@ def trained(name: str, task: Facts, steps: int, folder: Path, seed: int, **dials
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--data", type=existing)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--length", type=int, default=1_050_000)
     parser.add_argument("--distances", type=int, nargs="+", default=[300, 1_000, 10_000, 100_000, 1_000_000])
@@ -160,7 +164,7 @@ def main() -> None:
     parser.add_argument("--n-kv-heads", type=int, default=4, help="key and value heads of the models with a store")
     parser.add_argument("--seed", type=int, default=0, help="of the model and its training; the text stays")
     parser.add_argument("--store", default=None)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=new_file)
     args = parser.parse_args()
     task = Facts(words(args.data))
     print(f"{len(task.text):,} words of text, {len(np.unique(task.text)):,} different", flush=True)
@@ -209,7 +213,7 @@ def main() -> None:
                 shares = accuracy(reader, state, asked)
                 line(f"{name}, store, sharpness {sharpness:g}", shares, asked_s=time.perf_counter() - began, **stats)
     if args.json:
-        args.json.write_text(json.dumps(lines, indent=1))
+        write(args.json, json.dumps(lines, indent=1))
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from pathlib import Path
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts: products in a fixed order
 
 import torch
+from paths_common import new_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from solomonic._utils.files import write
 from solomonic.ops.memory_attention import BACKENDS, memory_attention, reference, refusal
 from solomonic.ops.memory_attention.call import AttentionCall
 from solomonic.ops.selection import select
@@ -233,14 +235,14 @@ def same_as_two_calls(dim: int) -> float:
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(*results))
 
 
-def save(path: str | None, figures: dict) -> None:
+def save(path: Path | None, figures: dict) -> None:
     if path:
-        Path(path).write_text(json.dumps(figures, indent=1))
+        write(path, json.dumps(figures, indent=1))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="PATH", help="where the figures go, too")
+    parser.add_argument("--json", type=new_file, metavar="PATH", help="where the figures go, too")
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("benchmarks/memory_attention.py: needs a CUDA device, and PyTorch sees none")

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lookup_common import bpe, decoded, looking
+from paths_common import existing_file, new_folder
 
 from solomonic import preset
 from solomonic.checkpoints.folder import load
@@ -45,8 +46,8 @@ NAME = re.compile(rb"\b([A-Z][a-z]{2,}) ([A-Z][a-z]{3,})\b")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("paths", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/novels"))
+    parser.add_argument("paths", nargs="+", type=existing_file)
+    parser.add_argument("--out", type=new_folder, default=Path("runs/novels"))
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--keep", type=float, default=1.0)
     parser.add_argument("--k", type=int, default=2)

@@ -18,6 +18,7 @@ from statistics import mean, median, stdev
 
 import numpy as np
 import torch
+from paths_common import existing_file, new_folder
 
 from solomonic.checkpoints.folder import load
 from solomonic.cli._table import table
@@ -40,8 +41,8 @@ SETTINGS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("paths", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("runs/switching"))
+    parser.add_argument("paths", nargs="+", type=existing_file)
+    parser.add_argument("--out", type=new_folder, default=Path("runs/switching"))
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     texts = [path.read_bytes() for path in args.paths] + [b"".join(path.read_bytes() for path in library())]

@@ -10,6 +10,7 @@ state that the model's filter has at the end of the first half. "-" is a fit bel
 The peers are for this benchmark alone: docs/realization.md says how to install them.
 """
 
+import argparse
 import sys
 import warnings
 from contextlib import redirect_stdout
@@ -17,11 +18,14 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+from paths_common import existing_folder
 from scipy.io import loadmat
 
 from solomonic.theory.realization import Linear, fit, identify
 from solomonic.theory.realization.linear import Markov
 from solomonic.theory.realization.subspace import gain
+
+SERIES = ("ballbeam.mat", "robotArm.mat", "glassfurnace.mat", "cstr.dat")
 
 
 def series(folder: Path):
@@ -146,12 +150,17 @@ def _armax(y, u, n):
     return Armax(y, u).fit(maxiter=100, disp=False, cov_type="none")
 
 
-def main(folder: str, *orders: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=existing_folder, metavar="PATH")
+    parser.add_argument("orders", nargs="*", type=int, default=[2, 4, 6], metavar="ORDER")
+    args = parser.parse_args()
+    existing_folder(args.folder, *SERIES)
     warnings.simplefilter("ignore")
-    for name, u, y in series(Path(folder)):
+    for name, u, y in series(args.folder):
         rows = len(y) // 2
         u, y = ((z - z[:rows].mean(0)) / z[:rows].std(0) for z in (u, y))
-        for order in map(int, orders or (2, 4, 6)):
+        for order in args.orders:
             results = {}
             for method in (ours, nfoursid, sippy, statsmodels):
                 try:
@@ -173,4 +182,4 @@ def main(folder: str, *orders: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lookup_common import bpe, looking
+from paths_common import existing_file, existing_folder, new_folder
 from torch.nn.functional import cross_entropy
 
 from solomonic import LanguageModel, preset
@@ -235,15 +236,20 @@ def main() -> None:
     for what in (data, model):
         command = commands.add_parser(what.__name__)
         command.set_defaults(call=what)
-        command.add_argument("--books", type=Path, required=True, metavar="DIR", help="with " + ", ".join(BOOKS))
-        command.add_argument("--out", type=Path, required=True, metavar="DIR")
+        command.add_argument(
+            "--books", type=existing_folder, required=True, metavar="DIR", help="with " + ", ".join(BOOKS)
+        )
+        command.add_argument("--out", type=new_folder, required=True, metavar="DIR")
         if what is data:
-            command.add_argument("--babi", type=Path, required=True, metavar="DIR", help="bAbI tasks, qa*.txt")
+            command.add_argument(
+                "--babi", type=existing_folder, required=True, metavar="DIR", help="bAbI tasks, qa*.txt"
+            )
             command.add_argument("--each", type=int, default=200, metavar="N", help="sentences of each book (200)")
         else:
-            command.add_argument("--shakespeare", type=Path, required=True, metavar="FILE")
+            command.add_argument("--shakespeare", type=existing_file, required=True, metavar="FILE")
             command.add_argument("--steps", type=int, default=1500, metavar="N")
     args = parser.parse_args()
+    existing_folder(args.books, *(f"{name}.txt" for name in BOOKS))
     args.call(args)
 
 
