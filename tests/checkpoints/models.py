@@ -11,16 +11,9 @@ from solomonic.checkpoints.formats import read_folder
 from ..laws.cases import assert_close, shake
 
 VOCABULARY = 50
-SIZES = dict(
-    vocab_size=VOCABULARY,
-    hidden_size=24,
-    intermediate_size=40,
-    num_hidden_layers=3,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=6,
-    bos_token_id=None,
-    eos_token_id=None,
+COMMON = dict(vocab_size=VOCABULARY, bos_token_id=None, eos_token_id=None)
+SIZES = COMMON | dict(
+    hidden_size=24, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2, head_dim=6
 )
 LLAMA3 = dict(
     rope_type="llama3",
@@ -31,17 +24,7 @@ LLAMA3 = dict(
     original_max_position_embeddings=64,
 )
 SLIDING = dict(use_sliding_window=True, sliding_window=7)
-MAMBA2 = dict(
-    vocab_size=VOCABULARY,
-    hidden_size=16,
-    num_hidden_layers=2,
-    num_heads=4,
-    head_dim=8,
-    state_size=8,
-    n_groups=1,
-    bos_token_id=None,
-    eos_token_id=None,
-)
+MAMBA2 = COMMON | dict(hidden_size=16, num_hidden_layers=2, num_heads=4, head_dim=8, state_size=8, n_groups=1)
 
 CASES = {
     "Llama": ("Llama", SIZES),

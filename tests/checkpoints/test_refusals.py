@@ -12,12 +12,7 @@ from solomonic.checkpoints.formats import FORMATS, read_folder
 from .models import LLAMA3
 
 LLAMA = dict(
-    model_type="llama",
-    vocab_size=20,
-    hidden_size=8,
-    intermediate_size=12,
-    num_hidden_layers=2,
-    num_attention_heads=2,
+    model_type="llama", vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2
 )
 QWEN3 = LLAMA | dict(model_type="qwen3", num_key_value_heads=1, head_dim=4)
 MISTRAL = LLAMA | dict(model_type="mistral", num_key_value_heads=1)

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
     data, outputs, inputs = _columns(read(args.data, args.outputs, args.inputs, args.time), args)
     values = {name: data.numbers(name) for name in outputs + inputs}
     y, u = (np.reshape([values[name] for name in names], (len(names), data.rows)).T for names in (outputs, inputs))
-    rows = round(args.train * data.rows)
+    rows, given = round(args.train * data.rows), {"outputs": outputs, "inputs": inputs}
     try:
         y, u = check(y, outputs), check(u, inputs)
         for part, names in ((y, outputs), (u, inputs)):
@@ -99,8 +99,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
                 criterion=args.criterion,
                 focus=args.focus,
                 bilinear=args.bilinear,
-                outputs=outputs,
-                inputs=inputs,
+                **given,
                 report=bar.describe,
             )
     except ValueError as error:
