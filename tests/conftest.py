@@ -7,10 +7,14 @@ import os
 import re
 from contextlib import contextmanager
 
-import pytest
-import torch
+POOLS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# before numpy is imported: tests run side by side, and so do the processes that they begin
+os.environ |= dict.fromkeys(POOLS, "1")
 
-torch.set_num_threads(1)  # tests run side by side
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
 
 
 MISSING = re.compile(r"could not import|No module named|not installed|has __version__")

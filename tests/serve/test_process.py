@@ -33,7 +33,7 @@ def process(folder, *options, **environment):
     """(the process, URL of the API); it is killed at the end, where it has not ended."""
     running = subprocess.Popen(
         [sys.executable, "-m", "solomonic", "serve", str(folder), "--port", "0", "--device", "cpu", *map(str, options)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,7 +1,6 @@
 """A small text, a command line that trains on it, and what a run left."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +28,8 @@ def command(*words, run: list[str] = ("-m",)) -> list[str]:
 
 
 def start(*words, run: list[str] = ("-m",), **options) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command(*words, run=run), env=environment, **pipes | options)
+    return subprocess.Popen(command(*words, run=run), **pipes | options)
 
 
 def checkpoint(out: Path) -> tuple[dict[str, torch.Tensor], dict]:
