@@ -16,6 +16,7 @@ series of the benchmark are in neither.
 import argparse
 import csv
 import json
+import math
 import time
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from paths_common import existing_folder, new_file, stop
+from command_common import existing_folder, new_file, stop
 
 from solomonic._utils.files import write
 from solomonic.cli._table import table
@@ -182,12 +183,17 @@ def main() -> None:
         if len(data) > 1 and args.folder:
             print(f"\nstandard {what}, at the detector's one threshold of the standard profile; false alarms")
             lines = [
-                (key, *(f"{r[kind][key][what]:.3f}; {r[kind][key]['false_alarms']}" for r in result.values()))
+                (key, *(f"{shown(r[kind][key][what])}; {r[kind][key]['false_alarms']}" for r in result.values()))
                 for key in result["random"][kind]
             ]
             print(table((kind, *result), lines))
     if args.json:
         write(args.json, json.dumps(result, indent=1) + "\n")
+
+
+def shown(value: float) -> str:
+    """A group without windows has no score."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ rows of the training length, of 4 and of 32 times it, each row from nothing.
 
 import argparse
 import json
-import subprocess
 import sys
 from pathlib import Path
 
-from paths_common import existing, new_folder
+from command_common import existing, new_folder, solomonic
 
 from solomonic.checkpoints.folder import load
 from solomonic.evaluation.text import bits_per_byte, spans
@@ -44,7 +43,7 @@ def main() -> None:
     for arch in args.arch:
         out = args.out / arch
         command = ["train", *map(str, args.paths), "--model", arch, "--out", str(out), *settings, "--resume"]
-        subprocess.run([sys.executable, "-m", "solomonic", *command, "--eval-tokens", "32768"], check=True)
+        solomonic(*command, "--eval-tokens", "32768")
         model, tokenizer = load(out)
         text = spans(read(out / "run").held_out.documents(), lengths[-1], sys.maxsize)
         bits = [bits_per_byte(model, tokenizer, text, length) for length in lengths]

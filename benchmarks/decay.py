@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from command_common import existing, existing_file, existing_folder, new_file
 from decay_clocks import CLOCKS, Clocks
 from decay_streams import (
     BLOCK,
@@ -41,7 +42,6 @@ from decay_streams import (
     text_stream,
     trained,
 )
-from paths_common import existing, existing_file, existing_folder, new_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 

@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict, replace
 
 import torch
-from paths_common import new_file
+from command_common import new_file
 
 from solomonic import preset
 from solomonic._utils.files import write

@@ -22,7 +22,7 @@ os.environ.setdefault("RUN_TRAINING_TESTS", "1")
 
 import torch
 import transformers
-from paths_common import existing_folder
+from command_common import existing_folder
 from transformers.models.auto import modeling_auto
 
 from solomonic import preset

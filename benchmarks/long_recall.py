@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from paths_common import existing, new_file, stop
+from command_common import existing, new_file, stop
 
 from solomonic import LanguageModel, preset
 from solomonic._utils.files import write

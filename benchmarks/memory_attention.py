@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA starts: products in a fixed order
 
 import torch
-from paths_common import new_file
+from command_common import new_file
 from torch import Tensor
 from torch.nn.functional import pad
 

@@ -14,15 +14,13 @@ least 10 rows of training away: is the true last name likelier than nine of othe
 import argparse
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from command_common import existing_file, new_folder, solomonic
 from lookup_common import bpe, decoded, looking
-from paths_common import existing_file, new_folder
 
 from solomonic import preset
 from solomonic.checkpoints.folder import load
@@ -114,7 +112,7 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int, arch: str, seed: in
     (out / "model.json").write_text(json.dumps(config.to_dict()))
     command = ["train", str(out / "learnt"), "--out", str(out / "model"), "--model", str(out / "model.json")]
     command += ["--tokenizer", str(out / "tokenizer.json"), *SETTINGS.split(), "--seed", str(seed), "--resume"]
-    subprocess.run([sys.executable, "-m", "solomonic", *command, "--steps", str(steps)], check=True)
+    solomonic(*command, "--steps", str(steps))
     return load(out / "model")
 
 

@@ -11,14 +11,12 @@ switch, and the median age of the slots in the middle of each piece, in bytes.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean, median, stdev
 
 import numpy as np
 import torch
-from paths_common import existing_file, new_folder
+from command_common import existing_file, new_folder, solomonic
 
 from solomonic.checkpoints.folder import load
 from solomonic.cli._table import table
@@ -71,7 +69,7 @@ def in_turn(texts: list[bytes]) -> bytes:
 def trained(text: Path, out: Path, layer: str, seed: int) -> LanguageModel:
     command = ["train", str(text), "--out", str(out), "--model", "bmojo", *layer.split()]
     command += [*SETTINGS.split(), "--seed", str(seed), "--resume"]
-    subprocess.run([sys.executable, "-m", "solomonic", *command], check=True)
+    solomonic(*command)
     return load(out)[0].eval()
 
 

@@ -18,7 +18,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
-from paths_common import existing_folder
+from command_common import existing_folder
 from scipy.io import loadmat
 
 from solomonic.theory.realization import Linear, fit, identify

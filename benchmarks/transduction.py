@@ -26,8 +26,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from command_common import existing_file, existing_folder, new_folder
 from lookup_common import bpe, looking
-from paths_common import existing_file, existing_folder, new_folder
 from torch.nn.functional import cross_entropy
 
 from solomonic import LanguageModel, preset

@@ -1,5 +1,8 @@
-"""Paths that a benchmark is given, as types of `argparse`: one line and exit code 2 where one cannot serve, before any work."""
+"""What benchmarks share: paths as types of `argparse`, one line and exit code 2 where one cannot serve, before any work;
+and the command line of the library, which says itself why it stopped.
+"""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -57,3 +60,10 @@ def new_folder(name: str) -> Path:
     if not around.is_dir():
         stop(f"{path}: expected a folder to write in, {around} is a file")
     return path
+
+
+def solomonic(*words: object) -> None:
+    """Run this command; where it stops or fails, end with its exit code."""
+    code = subprocess.run([sys.executable, "-m", "solomonic", *map(str, words)]).returncode
+    if code:
+        raise SystemExit(code)
