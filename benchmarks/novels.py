@@ -96,7 +96,8 @@ def main() -> None:
                     f"{title}, {which}: {bits.mean:.4f}, second half {half:.4f}, {time.perf_counter() - began:.0f} s",
                     flush=True,
                 )
-        results |= names(readers, tokenizer, stored, learnt)
+        for most in (40, None):
+            results |= names(readers, tokenizer, stored, learnt, most)
         results |= cost(model, attached, tokenizer, again)
     (args.out / f"novels {args.keep:g}.json").write_text(json.dumps(results, indent=1))
     print(json.dumps(results, indent=1))
@@ -116,8 +117,9 @@ def trained(learnt: dict[str, bytes], out: Path, steps: int, arch: str, seed: in
     return load(out / "model")
 
 
-def names(readers, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int = 40) -> dict:
-    """Share of full names whose last name is the likeliest of ten, after a sentence that ends in the first name."""
+def names(readers, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes], most: int | None) -> dict:
+    """Share of the `most` frequent full names, None: of all, whose last name is the likeliest of ten, after a sentence
+    that ends in the first name."""
     known = {pair for text in learnt.values() for pair in NAME.findall(text)}
     people = {}
     for name, text in stored.items():
@@ -138,15 +140,15 @@ def names(readers, tokenizer, stored: dict[str, bytes], learnt: dict[str, bytes]
                 [tokenizer.encode(b" " + c) for c in choices],
             )
         )
-    shares = {}
+    asked, shares = len(groups), {}
     for which, reader in readers.items():
         scores = continuations(reader, groups, batch=1)
         right = [
             np.argmax([p / len(c) for (p, _), c in zip(row, choices)]) == 0 for row, (_, choices) in zip(scores, groups)
         ]
-        shares[f"names, {which}"] = float(np.mean(right))
-        print(f"names, {which}: {np.mean(right):.3f} of {len(groups)}", flush=True)
-    return shares | {"names asked": len(groups)}
+        shares[f"{asked} names, {which}"] = float(np.mean(right))
+        print(f"{asked} names, {which}: {np.mean(right):.3f}", flush=True)
+    return shares
 
 
 def cost(model, attached, tokenizer, texts: dict[str, bytes], count: int = 64) -> dict:
