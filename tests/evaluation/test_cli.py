@@ -26,6 +26,18 @@ def text(tmp_path):
     return path
 
 
+@pytest.fixture
+def stories(tmp_path):
+    folder = tmp_path / "babi"
+    folder.mkdir()
+    question = "{} Where is John?\t{}\t1\n"
+    for name, facts in (("qa1_one", 1), ("qa2_two", 9)):
+        story = "".join(f"{i} John went to the kitchen.\n" for i in range(1, facts + 1))
+        rows = [story + question.format(facts + 1, answer) for answer in ("kitchen", "garden", "office")]
+        (folder / f"{name}_test.txt").write_text("".join(rows))
+    return folder
+
+
 def evaluate(capsys, *words):
     """(exit code, what was printed, the last line of stderr)"""
     code = main(["eval", *map(str, words)])
@@ -120,6 +132,19 @@ def test_a_suite_is_a_table_of_tasks_and_lengths(folder, text, tmp_path, capsys)
     assert table[4].split()[1:] == ["-", "0.000"]
 
 
+def test_babilong_is_a_table_of_tasks_and_lengths(folder, text, stories, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    words = ["--suite", "babilong", "--babi", stories, "--data", text, "--lengths", 520, 1300, "--samples", 2]
+    code, out, _ = evaluate(capsys, folder, *words, "--json", result)
+    found = json.loads(result.read_text())
+    assert code == 0 and found["complete"] and "text" not in found
+    assert "babilong: not at 520 tokens, for asking takes more: qa2 (" in out
+    assert [(e["task"], e["length"]) for e in found["babilong"]] == [("qa1", 520), ("qa1", 1300), ("qa2", 1300)]
+    assert all(e["value"] in (0, 0.5, 1) and e["tokens"] < e["length"] for e in found["babilong"])
+    table = out[out.index("babilong, share of the questions") :].splitlines()
+    assert [line.split()[0] for line in table[1:]] == ["task", "qa1", "qa2", "mean"]
+
+
 def test_a_tokenizer_of_several_bytes(tmp_path, text, capsys):
     tokenizer = bpe()
     save(tmp_path / "bpe", small(vocab_size=tokenizer.vocab_size), tokenizer)
@@ -166,6 +191,22 @@ def test_interruption_shows_what_is_done(folder, tmp_path, capsys, monkeypatch):
         (["--suite", "ruler", "--squad", "lines.jsonl"], "lines.jsonl: expected SQuAD's JSON"),
         (["--suite", "ruler", "--hotpot", "no.json"], "no.json: expected a JSON file; it is not there"),
         (["--hotpot", "no.json"], "--squad and --hotpot are for --suite ruler"),
+        (["--suite", "ruler", "--squad", "nothing"], "nothing: expected a JSON file; a folder"),
+        (["--suite", "ruler", "--hotpot", "binary"], "binary: expected a JSON list, got what is no JSON"),
+        (["--suite", "ruler", "--hotpot", "lines.jsonl"], "lines.jsonl: expected a JSON list, got dict"),
+        (["--suite", "ruler:vt,qa_1", "--hotpot", "no.json"], "--hotpot is for qa_2 of --suite ruler"),
+        (["--suite", "ruler:qa_2", "--squad", "no.json"], "--squad is for qa_1 of --suite ruler"),
+        (["--suite", "babilong", "--squad", "no.json"], "--squad and --hotpot are for --suite ruler"),
+        (["--suite", "babilong"], "--suite babilong: expected a folder of bAbI's tasks, got none; pass it with --babi"),
+        (["--suite", "ruler", "--babi", "nothing"], "--babi is for --suite babilong, which is not asked for"),
+        (["--suite", "babilong", "--babi", "no"], "no: expected a folder of bAbI's tasks, qa1_..._test.txt and so on"),
+        (["--suite", "babilong", "--babi", "short.txt"], "short.txt: expected a folder of bAbI's tasks"),
+        (["--suite", "babilong", "--babi", "nothing"], "nothing: expected bAbI's tasks"),
+        (["--suite", "babilong:qa3", "--babi", "babi"], "unknown task of bAbI in babi 'qa3': did you mean 'qa2'?"),
+        (
+            ["--suite", "babilong", "--babi", "babi", "--lengths", "100"],
+            "--suite: expected lengths that a prompt and its answer fit, got 100; babilong: not at 100 tokens",
+        ),
         (["--device", "cudo"], "unknown device 'cudo'"),
         (["--task", "mqra"], "did you mean 'mqar'?"),
         (["--task", "mqar"], "expected a model of 8192 tokens or more"),
@@ -183,7 +224,7 @@ def test_interruption_shows_what_is_done(folder, tmp_path, capsys, monkeypatch):
         (["--json", "nothing"], "--json: nothing: expected a file to write to, got a folder"),
     ],
 )
-def test_a_mistake_is_one_line(folder, tmp_path, capsys, monkeypatch, words, says):
+def test_a_mistake_is_one_line(folder, stories, tmp_path, capsys, monkeypatch, words, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nothing").mkdir()
     (tmp_path / "empty.txt").touch()

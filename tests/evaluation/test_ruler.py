@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from solomonic.data.tokenizer import Tokenizer
-from solomonic.evaluation import ruler as module
+from solomonic.evaluation import prompts as module
+from solomonic.evaluation.prompts import ask, draw, shortest
 from solomonic.evaluation.questions import hotpot, squad
-from solomonic.evaluation.ruler import TASKS, Source, draw, names, ruler, share, shortest
+from solomonic.evaluation.ruler import TASKS, Source, names, ruler, share
 
 from .models import TEXT, Copier, bpe, small
 
@@ -33,8 +34,13 @@ NIAH = {  # keys, values of a key, keys asked, kinds of key and value
 FORMS = {"word": r"[a-z]+-[a-z]+", "number": r"\d{7}", "uuid": r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"}
 
 
+def task(name, source=SOURCE):
+    [found] = ruler(source, [name])
+    return found
+
+
 def prompts(name, length=3000, samples=6, source=SOURCE, tokenizer=TOKENIZERS["bytes"], seed=0):
-    for one in draw(name, tokenizer, length, source, samples, seed):
+    for one in draw(task(name, source), tokenizer, length, samples, seed):
         yield tokenizer.decode(one.tokens), one
 
 
@@ -51,23 +57,25 @@ def test_needles_are_in_the_text_and_what_is_asked_is_there(name):
             said.setdefault(who, []).append(what)
         whom = re.fullmatch(rf"Which secret {value}s? of (.+) (is|are) in the text above\? (.*)", question)[1]
         whom = re.split(", | and ", whom)
-        assert len(set(whom)) == asked and Counter(one.answers) == Counter(what for who in whom for what in said[who])
-        assert question.endswith("is" if len(one.answers) == 1 else "are")
-        assert all(len(said[who]) == values for who in whom) and len(one.answers) == asked * values
+        assert len(set(whom)) == asked and Counter(one.draft.answers) == Counter(
+            what for who in whom for what in said[who]
+        )
+        assert question.endswith("is" if len(one.draft.answers) == 1 else "are")
+        assert all(len(said[who]) == values for who in whom) and len(one.draft.answers) == asked * values
         if keys:
             assert len(said) == keys
             rest = NEEDLE.sub("", body)
             assert "The mill is quiet" in rest if name.endswith("_1") and keys == 1 else "The ferry was late" in rest
         else:
             assert len(said) > 8 and all(NEEDLE.fullmatch(line) for line in body.strip().split("\n")[1:])
-        depths.append(body.index(one.answers[0]) / len(body))
+        depths.append(body.index(one.draft.answers[0]) / len(body))
     assert min(depths) < 0.4 and max(depths) > 0.6
 
 
 def test_variables_are_those_that_the_assignments_give():
     for text, one in prompts("vt"):
         example, main = text.split("\n\nVariables are")
-        for part, answers in ((main, one.answers), (example, example.split(":")[-1].split())):
+        for part, answers in ((main, one.draft.answers), (example, example.split(":")[-1].split())):
             holds = {}
             for name, what in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)\n", part):
                 holds[name] = holds.get(what, what)
@@ -81,8 +89,8 @@ def test_common_words_are_the_most_frequent_of_the_list(length, often, seldom):
     for text, one in prompts("cwe", length, samples=3):
         example, main = (part.split("\n")[1] for part in text.split("Some words of the numbered list below")[1:])
         found = Counter(re.findall(r"\d+\. (\S+)", main))
-        assert set(one.answers) == {word for word, count in found.items() if count == often}
-        assert len(one.answers) == 10 and set(found.values()) == {often, seldom}
+        assert set(one.draft.answers) == {word for word, count in found.items() if count == often}
+        assert len(one.draft.answers) == 10 and set(found.values()) == {often, seldom}
         assert not set(found) & set(re.findall(r"\d+\. (\S+)", example))
         shown = text.split("Some words of")[1].split("most often are:")[1]
         top = {word for word, _ in Counter(re.findall(r"\d+\. (\S+)", example)).most_common(10)}
@@ -92,7 +100,7 @@ def test_common_words_are_the_most_frequent_of_the_list(length, often, seldom):
 def test_frequent_words_follow_the_zeta_law():
     for text, one in prompts("fwe", 8192, samples=3):
         (noise, n), *others = Counter(text.split("\n")[1].split()).most_common()
-        assert noise == "..." and [word for word, _ in others[:3]] == one.answers
+        assert noise == "..." and [word for word, _ in others[:3]] == one.draft.answers
         counts = [count for _, count in others]
         assert counts[0] > counts[1] > counts[2] > counts[3]
         assert all(abs(count - n / rank**2) <= 1.01 for rank, count in enumerate(counts[:10], 2))
@@ -101,39 +109,39 @@ def test_frequent_words_follow_the_zeta_law():
 def test_made_questions_have_one_answer_in_the_documents():
     for text, one in prompts("qa_1"):
         thing, person = re.search(r"What is the favourite (\w+) of ([A-Z]\w+ \w+)\?\nAnswer:$", text).groups()
-        assert re.findall(rf"The favourite {thing} of {person} is ([a-z ]+)\.", text) == one.answers
+        assert re.findall(rf"The favourite {thing} of {person} is ([a-z ]+)\.", text) == one.draft.answers
         assert text.count("Document ") == text.count("The favourite ") > 1
     for text, one in prompts("qa_2"):
         thing, who = re.search(r"the favourite (\w+) of the neighbour of (\w+ \w+)\?\nAnswer:$", text).groups()
         [neighbour] = re.findall(rf"(\w+ \w+) is the neighbour of {who}\.", text)
-        assert re.findall(rf"The favourite {thing} of {neighbour} is ([a-z ]+)\.", text) == one.answers
+        assert re.findall(rf"The favourite {thing} of {neighbour} is ([a-z ]+)\.", text) == one.draft.answers
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("name", TASKS)
 def test_prompt_and_answer_fill_the_length(name, tokenizer):
     tokenizer = TOKENIZERS[tokenizer]
-    least = shortest(name, tokenizer, 1000, SOURCE, 3)
-    assert least == shortest(name, tokenizer, 3000, SOURCE, 3)
+    least = shortest(task(name), tokenizer, 1000, 3)
+    assert least == shortest(task(name), tokenizer, 3000, 3)
     with pytest.raises(ValueError, match=f"got {least - 1:,}; "):
-        list(draw(name, tokenizer, least - 1, SOURCE, 3))
+        list(draw(task(name), tokenizer, least - 1, 3))
     for length in (least, 9000):
-        assert shortest(name, tokenizer, length, SOURCE, 3) <= length
+        assert shortest(task(name), tokenizer, length, 3) <= length
         for text, one in prompts(name, length, 3, tokenizer=tokenizer):
             used = len(one.tokens) + one.room
             assert used <= length and one.room >= TASKS[name][1] and one.tokens.dtype == np.int64
             assert length < 9000 or used > 0.9 * length
             assert np.array_equal(tokenizer.encode(text), one.tokens)
     with pytest.raises(ValueError, match=rf"{name}: expected a length of .* tokens or more, .*, got 90; "):
-        list(draw(name, tokenizer, 90, SOURCE, 3))
+        list(draw(task(name), tokenizer, 90, 3))
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_prompts_are_a_function_of_their_arguments(name):
     first, again, other = ([text for text, _ in prompts(name, 2500, 3, seed=seed)] for seed in (0, 0, 1))
     assert first == again and len({*first, *other}) == 6
-    longer = [one.answers for _, one in prompts(name, 5000, 3)]
-    assert longer == [one.answers for _, one in prompts(name, 2500, 3)], "another length asks the same"
+    longer = [one.draft.answers for _, one in prompts(name, 5000, 3)]
+    assert longer == [one.draft.answers for _, one in prompts(name, 2500, 3)], "another length asks the same"
 
 
 def test_a_long_prompt_is_tokenized_a_few_times():
@@ -147,7 +155,7 @@ def test_a_long_prompt_is_tokenized_a_few_times():
 
     for name in TASKS:
         counting = Counting()
-        list(draw(name, counting, 32768, SOURCE, 4))
+        list(draw(task(name), counting, 32768, 4))
         assert counting.calls <= 4 * 6, name
 
 
@@ -155,12 +163,12 @@ def test_a_long_prompt_is_tokenized_a_few_times():
 def test_a_model_that_copies_finds_the_needle(name):
     copier = Copier(257)
     copier.device = torch.device("cpu")
-    [score] = ruler(copier, TOKENIZERS["bytes"], SOURCE, [1200], [name], samples=3)
+    [score] = ask(copier, TOKENIZERS["bytes"], [task(name)], [1200], samples=3)
     assert (score.task, score.length, score.samples, score.value) == (name, 1200, 3, 1.0) and score.tokens > 900
 
 
 def test_a_model_that_knows_nothing_finds_none_and_batches_change_nothing(monkeypatch):
-    model, seen, reported = small(), [], []
+    model, seen, reported, tasks = small(), [], [], ruler(SOURCE, ["fwe", "niah_single_2"])
     whole = module.generate
 
     def spy(*arguments, **options):
@@ -169,9 +177,7 @@ def test_a_model_that_knows_nothing_finds_none_and_batches_change_nothing(monkey
 
     monkeypatch.setattr(module, "generate", spy)
     for batch in (1, 4):
-        scores = list(
-            ruler(model, TOKENIZERS["bytes"], SOURCE, [700], ["fwe", "niah_single_2"], 4, 0, batch, 64, reported.append)
-        )
+        scores = list(ask(model, TOKENIZERS["bytes"], tasks, [700], 4, 0, batch, 64, reported.append))
         assert [score.task for score in scores] == ["niah_single_2", "fwe"] and not any(s.value for s in scores)
     rows = [row for batch in seen for row in batch]
     assert rows[:8] == rows[8:] and sum(reported) == 2 * 2 * 4 * 700 and not model.training
@@ -206,7 +212,7 @@ def test_questions_of_files(tmp_path):
         number = re.search(r"Question: What does paragraph (\d+) say\?\nAnswer:$", text)[1]
         documents = re.findall(r"Document (\d+):\nParagraph (\d+) says that the answer is (\d+)\.", text)
         assert [int(i) for i, _, _ in documents] == list(range(1, len(documents) + 1)) and len(documents) > 20
-        assert [answer for _, paragraph, answer in documents if paragraph == number] == one.answers[:1]
+        assert [answer for _, paragraph, answer in documents if paragraph == number] == one.draft.answers[:1]
         assert len({paragraph for _, paragraph, _ in documents}) == len(documents)
 
     path = tmp_path / "hotpot.json"
@@ -218,7 +224,9 @@ def test_questions_of_files(tmp_path):
     for text, one in prompts("qa_2", source=Source("text", (None, hotpot(path)))):
         number = re.search(r"Question: Q(\d+)\?", text)[1]
         assert (
-            one.answers == [f"A{number}"] and f"T{number}\nOne {number}. More.\n" in text and f"U{number}\nTwo." in text
+            one.draft.answers == [f"A{number}"]
+            and f"T{number}\nOne {number}. More.\n" in text
+            and f"U{number}\nTwo." in text
         )
 
 

@@ -1,4 +1,4 @@
-"""Say what a trained model is worth: bits per byte by length, retrieval, recall tasks, RULER, benchmarks.
+"""Say what a trained model is worth: bits per byte by length, retrieval, recall tasks, RULER, BABILong, benchmarks.
 
 With nothing chosen: bits per byte of --data, or of the Python library's own sources.
 """
@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,10 @@ from ._numbers import whole
 from ._options import add_data, add_device, add_dtype, add_json, add_lengths, add_model, add_seed, write_json
 from ._table import table
 
-READS, MODELS, WRITES = ("data", "include", "squad", "hotpot"), ("model",), ("json",)
+if TYPE_CHECKING:
+    from ..evaluation.prompts import TextTask
+
+READS, MODELS, WRITES = ("data", "include", "squad", "hotpot", "babi"), ("model",), ("json",)
 FALLBACK = (256, 1024, 8192)  # lengths for a model that does not say at what length it was trained
 TIMES = (1, 4, 32)  # of the training length
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -36,8 +39,9 @@ CHUNK = 2048
 Report = Callable[[int], None]
 Plan = dict[str, tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]]
 """What is to be done: a name, the tokens that it reads, and the numbers as they come."""
-Suite = tuple[list[str], Any, Any]
-"""Tasks of RULER, and questions for qa_1 and qa_2 where they are given."""
+SUITES = {"ruler": "share of the answers that are said", "babilong": "share of the questions that are answered right"}
+Suite = tuple[str, Callable[[str], list["TextTask"]]]
+"""A name of SUITES, and its tasks, given the text that they are hidden in."""
 
 
 def arguments(command: argparse.ArgumentParser) -> None:
@@ -60,10 +64,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--suite",
         metavar="S",
-        help="ruler: its thirteen tasks as text, filled with --data; ruler:vt,cwe takes these two",
+        help="ruler: its thirteen tasks as text; babilong: the tasks of --babi; both hidden in --data; ruler:vt,cwe takes two",
     )
     add("--squad", metavar="FILE", help="questions of SQuAD for qa_1 of ruler (default: made ones, in --data)")
     add("--hotpot", metavar="FILE", help="questions of HotpotQA for qa_2 of ruler (default: made ones, in --data)")
+    add("--babi", metavar="DIR", help="folder of bAbI's tasks, qa1_..._test.txt and so on, for babilong")
     add("--harness", nargs="+", metavar="NAME", help="tasks of lm-evaluation-harness")
     add("--include", metavar="DIR", help="folder of more tasks for --harness")
     add("--limit", type=whole(), metavar="N", help="documents of each task of --harness (default: all)")
@@ -159,26 +164,36 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--include and --limit are for --harness, which names no task")
     if args.depths and not (args.passkey or args.needle):
         raise ValueError("--depths is for --passkey and --needle; ask for one of them")
-    if (args.squad, args.hotpot) != (None, None) and args.suite is None:
+    suite = (args.suite or "").partition(":")[0]
+    if (args.squad, args.hotpot) != (None, None) and suite != "ruler":
         raise ValueError("--squad and --hotpot are for --suite ruler, which is not asked for")
+    if args.babi is not None and suite != "babilong":
+        raise ValueError("--babi is for --suite babilong, which is not asked for")
 
 
 def _suite(args: argparse.Namespace) -> Suite | None:
-    """The tasks of --suite, and the questions of --squad and --hotpot."""
+    """The suite of --suite; its questions and stories are read, its text is not."""
     if args.suite is None:
         return None
+    from ..evaluation.babilong import babi, babilong
     from ..evaluation.questions import hotpot, squad
-    from ..evaluation.ruler import names
+    from ..evaluation.ruler import Source, names, ruler
 
     suite, colon, tasks = args.suite.partition(":")
-    if suite != "ruler":
-        raise unknown("suite of eval", suite, ["ruler"])
-    chosen = names([name.strip() for name in tasks.split(",")] if colon else None)
-    return (
-        chosen,
-        None if args.squad is None else squad(args.squad),
-        None if args.hotpot is None else hotpot(args.hotpot),
-    )
+    chosen = [name.strip() for name in tasks.split(",")] if colon else None
+    if suite not in SUITES:
+        raise unknown("suite of eval", suite, SUITES)
+    if suite == "babilong":
+        if args.babi is None:
+            raise ValueError("--suite babilong: expected a folder of bAbI's tasks, got none; pass it with --babi")
+        stories = babi(args.babi, chosen)
+        return suite, lambda text: babilong(stories, Source(text))
+    asked = names(chosen)
+    for option, path, name in (("squad", args.squad, "qa_1"), ("hotpot", args.hotpot, "qa_2")):
+        if path is not None and name not in asked:
+            raise ValueError(f"--{option} is for {name} of --suite ruler, which is not asked for")
+    questions = None if args.squad is None else squad(args.squad), None if args.hotpot is None else hotpot(args.hotpot)
+    return suite, lambda text: ruler(Source(text, questions), asked)
 
 
 def _plan(
@@ -239,11 +254,12 @@ def _plan(
 
         plan[f"task {problem.name}"] = (sum(those) * samples, scores)
     if suite:
-        plan["ruler"] = _ruler(args, model, tokenizer, suite, texts, lengths, max(1, per_call // chunk), chunk, notes)
+        prompted = _prompted(args, model, tokenizer, suite, texts, lengths, max(1, per_call // chunk), chunk, notes)
+        plan[suite[0]] = prompted
     return plan
 
 
-def _ruler(
+def _prompted(
     args: argparse.Namespace,
     model: LanguageModel,
     tokenizer: Tokenizer,
@@ -254,29 +270,28 @@ def _ruler(
     chunk: int,
     notes: list[str],
 ) -> tuple[int, Callable[[Report], Iterator[dict[str, Any]]]]:
-    from ..evaluation.ruler import Source, ruler, shortest
+    from ..evaluation.prompts import ask, shortest
 
-    tasks, *questions = suite
+    name, made = suite
     samples = args.samples or 10
     check_fits((128 + 16 * samples) * max(lengths), f"{samples:,} prompts of {max(lengths):,} tokens")
-    source = Source("\n".join(text.decode("utf-8", "replace") for text in texts), (questions[0], questions[1]))
-    cells: dict[int, list[str]] = {}
+    tasks = made("\n".join(text.decode("utf-8", "replace") for text in texts))
+    cells: dict[int, list[TextTask]] = {}
     for length in lengths:
-        least = {name: shortest(name, tokenizer, length, source, samples, args.seed) for name in tasks}
-        cells[length] = [name for name in tasks if least[name] <= length]
-        if beyond := ", ".join(f"{name} ({least[name]:,})" for name in tasks if least[name] > length):
-            notes.append(f"ruler: not at {length:,} tokens, for asking takes more: {beyond}")
+        least = {task.name: shortest(task, tokenizer, length, samples, args.seed) for task in tasks}
+        cells[length] = [task for task in tasks if least[task.name] <= length]
+        if beyond := ", ".join(f"{task} ({tokens:,})" for task, tokens in least.items() if tokens > length):
+            notes.append(f"{name}: not at {length:,} tokens, for asking takes more: {beyond}")
     if not any(cells.values()):
         raise ValueError(
             f"--suite: expected lengths that a prompt and its answer fit, got {lengths[-1]:,}; {notes[-1]}"
         )
 
     def scores(report: Report) -> Iterator[dict[str, Any]]:
-        for length, names in cells.items():
-            settings = ([length], names, samples, args.seed, batch, chunk, report)
-            yield from map(asdict, ruler(model, tokenizer, source, *settings))
+        for length, fitting in cells.items():
+            yield from map(asdict, ask(model, tokenizer, fitting, [length], samples, args.seed, batch, chunk, report))
 
-    return sum(length * len(names) for length, names in cells.items()) * samples, scores
+    return sum(length * len(fitting) for length, fitting in cells.items()) * samples, scores
 
 
 def _texts(args: argparse.Namespace, lengths: list[int], notes: list[str]) -> list[bytes]:
@@ -350,8 +365,8 @@ def _tables(about: dict[str, Any], done: dict[str, Any], positions: bool) -> Ite
         elif name in ("passkey", "needle"):
             for measure, what in (("exact", "said exactly"), ("chosen", "likeliest of ten")):
                 yield f"{name}, {what}, by length and depth\n" + _by_depth(entries, measure)
-        elif name == "ruler":
-            yield "ruler, share of the answers that are said, by length\n" + _by_length(entries)
+        elif name in SUITES:
+            yield f"{name}, {SUITES[name]}, by length\n" + _by_length(entries)
         elif name == "harness":
             from ..evaluation.harness import shown
 
@@ -380,10 +395,10 @@ def _by_depth(entries: list[dict[str, Any]], measure: str) -> str:
 
 def _by_length(entries: list[dict[str, Any]]) -> str:
     """A row a task, and the mean of those asked, a column a length; None for a task that was not asked at that length."""
-    from ..evaluation.ruler import names
-
     values = {(e["task"], e["length"]): e["value"] for e in entries}
-    asked, lengths = (list(dict.fromkeys(key[i] for key in values)) for i in (0, 1))
-    rows = [[name, *(values.get((name, length)) for length in lengths)] for name in names(asked)]
+    lengths = list(dict.fromkeys(length for _, length in values))
+    longest_first = sorted(values, key=lambda cell: -cell[1])  # what was too long for a short one is in its place there
+    tasks = dict.fromkeys(name for name, _ in longest_first)
+    rows = [[name, *(values.get((name, length)) for length in lengths)] for name in tasks]
     means = [float(np.mean([value for (_, at), value in values.items() if at == length])) for length in lengths]
     return table(("task", *(f"{length:,}" for length in lengths)), [*rows, ["mean", *means]])

@@ -1,4 +1,4 @@
-"""The prompts of RULER's thirteen tasks, of any length, and their answers; `ruler.py` fits and scores them.
+"""The prompts of RULER's thirteen tasks, of any length, and their answers; `ruler.py` scores them.
 
 Every draw depends on the generator alone up to where a longer prompt needs more: the same question at every length.
 """
@@ -13,6 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from .prompts import LONG, Draft, between
 from .questions import Questions
 from .retrieval import FILLER, NAMES
 
@@ -44,7 +45,6 @@ FAVOURITES = {
     "fruit": "apricot,banana,fig,grapefruit,mango,papaya,pomegranate,quince".split(","),
 }
 PARAGRAPH = 600  # characters of a paragraph of the text, and no more than a sentence beyond
-LONG = 8192  # tokens from which on cwe has more words; of RULER's 4,096 a tokenizer of bytes has not enough
 CODED = 6  # letters of a word of fwe
 ZETA_2 = math.pi**2 / 6
 
@@ -73,17 +73,6 @@ class Source:
         return (
             part + self.text * ((size - len(part)) // len(self.text)) + self.text[: (size - len(part)) % len(self.text)]
         )
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A prompt of any length: `text(n)` has n units of what fills it, `least` <= n <= `most`."""
-
-    text: Callable[[int], str]
-    answers: list[str]
-    written: str  # the answers as a model may write them
-    most: int
-    least: int = 1
 
 
 def _niah(
@@ -159,9 +148,7 @@ def _lines_with(
         while len(lines) < n:
             if (other := _one(key, rng)) not in made:
                 lines.append(f"The secret {value} of {other} is {_one(value, rng)}.")
-        at = [int(depth * (n + 1)) for depth in depths]
-        parts = (lines[a:b] for a, b in zip([0, *at], [*at, n]))
-        return "\n".join(line for part, sentence in zip(parts, [*sentences, ""]) for line in (*part, sentence) if line)
+        return "\n".join(between(lines[:n], sentences, depths))
 
     return units, length
 
@@ -194,10 +181,7 @@ def _chain(rng: np.random.Generator, hops: int, letters: int) -> tuple[Callable[
     lines = [f"VAR {name} = {what}" for name, what in zip(names, given)]
 
     def text(n: int) -> str:
-        at = [int(depth * (n + 1)) for depth in depths]
-        noise = (SENTENCES * (n // len(SENTENCES) + 1))[:n]
-        parts = (noise[a:b] for a, b in zip([0, *at], [*at, n]))
-        body = "\n".join(line for part, one in zip(parts, [*lines, ""]) for line in (*part, one) if line)
+        body = "\n".join(between((SENTENCES * (n // len(SENTENCES) + 1))[:n], lines, depths))
         return (
             f"Variables are assigned in the text below. Keep in mind which holds what.\n\n{body}\n"
             f"Which variables hold the value {value} in the text above? By the assignments of the text, {len(names)} "
@@ -209,7 +193,7 @@ def _chain(rng: np.random.Generator, hops: int, letters: int) -> tuple[Callable[
 
 def _cwe(rng: np.random.Generator, source: Source, length: int, common: int = 10) -> Draft:
     """Ten words come often, the others seldom, after an example with its answer. A unit is a word that may come often or not."""
-    long = length >= LONG
+    long = length >= LONG  # RULER: from 4,096 on, of which a tokenizer of bytes has not enough
     order = [source.words[i] for i in rng.permutation(len(source.words))]
     sizes = (40, 10, 3) if long else (20, 3, 1)
     shown = _listed(order[: sizes[0]], common, *sizes[1:], seed=int(rng.integers(2**32)))
@@ -271,9 +255,7 @@ def _qa(rng: np.random.Generator, source: Source, length: int, hops: int) -> Dra
     gold = [gold[i] for i in rng.permutation(len(gold))]
 
     def text(n: int) -> str:
-        at = [int(depth * (n + 1)) for depth in depths]
-        parts = (others[a:b] for a, b in zip([0, *at], [*at, n]))
-        paragraphs = [one for part, own in zip(parts, [*gold, ""]) for one in (*part, own) if one]
+        paragraphs = between(others[:n], gold, depths)
         body = "\n\n".join(f"Document {i}:\n{one}" for i, one in enumerate(paragraphs, 1))
         ask = "Answer the question by what the documents say, with the answer alone."
         return f"{ask}\n\n{body}\n\n{ask}\n\nQuestion: {question}\nAnswer:"
@@ -328,4 +310,4 @@ TASKS: dict[str, tuple[Callable[..., Draft], int]] = {
 """The thirteen tasks: what drafts a prompt, and the tokens that RULER lets a model generate."""
 
 
-__all__ = ["TASKS", "Draft", "Source"]
+__all__ = ["TASKS", "Source"]
