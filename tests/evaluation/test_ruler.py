@@ -230,6 +230,33 @@ def test_questions_of_files(tmp_path):
         )
 
 
+def test_a_question_of_squad_stands_among_its_own_article_first(tmp_path):
+    """RULER hides a paragraph among all others of its article, and takes those of others where there is room."""
+    path = tmp_path / "squad.json"
+    answer = [{"text": "yes", "answer_start": 0}]
+    articles = [
+        {
+            "paragraphs": [
+                {"context": f"{name}{i}.", "qas": [{"question": f"{name}{i}?", "answers": answer}]} for i in range(30)
+            ]
+        }
+        for name in "ABC"
+    ]
+    path.write_text(json.dumps({"data": articles}))
+    given = squad(path)
+    assert [(q.gold, len(q.near)) for q in given.questions[:2]] == [([0], 29), ([1], 29)]
+    mixed = 0
+    for text, one in prompts("qa_1", 1000, 12, source=Source("text", (given, None))):
+        name, number = re.search(r"Question: ([ABC])(\d+)\?", text).groups()
+        shown = re.findall(r"Document \d+:\n([ABC])(\d+)\.", text)
+        own = [i for i, (article, _) in enumerate(shown) if article == name]
+        assert len(own) == 30 < len(shown) == len({*shown}) and (name, number) in shown
+        mixed += own[-1] > 35
+    assert mixed > 6, "those of others stand among them, not behind"
+    for text, _ in prompts("qa_1", 500, 6, source=Source("text", (given, None))):
+        assert len({article for article, _ in re.findall(r"Document \d+:\n([ABC])(\d+)\.", text)}) == 1
+
+
 @pytest.mark.parametrize(
     "read, content, says",
     [

@@ -1,6 +1,6 @@
 """Questions about paragraphs, from the files of SQuAD and HotpotQA."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,15 @@ from .._utils import jsontext
 
 @dataclass(frozen=True)
 class Question:
-    """A question of SQuAD or HotpotQA: any of `answers` is right; `gold` are the paragraphs that it is about."""
+    """A question of SQuAD or HotpotQA: any of `answers` is right; `gold` are the paragraphs that it is about.
+
+    `near` are others of the same article, among which RULER hides those that it is about.
+    """
 
     text: str
     answers: list[str]
     gold: list[int]
+    near: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,14 @@ def squad(path: str | Path) -> Questions:
     found = []
     try:
         for article in content["data"]:
+            texts = dict.fromkeys(str(paragraph["context"]) for paragraph in article["paragraphs"])
+            own = [paragraphs.setdefault(text, len(paragraphs)) for text in texts]
             for paragraph in article["paragraphs"]:
-                gold = paragraphs.setdefault(str(paragraph["context"]), len(paragraphs))
+                gold = paragraphs[str(paragraph["context"])]
                 for one in paragraph["qas"]:
                     if answers := [str(answer["text"]) for answer in one["answers"] if answer["text"]]:
-                        found.append(Question(str(one["question"]), answers, [gold]))
+                        near = [i for i in own if i != gold]
+                        found.append(Question(str(one["question"]), answers, [gold], near))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}: expected SQuAD's JSON (data, paragraphs, context, qas); {_lacks(error)}") from None
     return _some(path, paragraphs, found)

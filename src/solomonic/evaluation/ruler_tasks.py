@@ -240,7 +240,7 @@ def _fwe(rng: np.random.Generator, source: Source, length: int) -> Draft:
 
 
 def _qa(rng: np.random.Generator, source: Source, length: int, hops: int) -> Draft:
-    """A question, its paragraphs and others. A unit is a paragraph that is none of the question's."""
+    """A question, its paragraphs and others. A unit is a paragraph that is none of the question's, those near it first."""
     given = source.questions[hops - 1]
     if given is None:
         question, answers, gold, others = _made(rng, source, length, hops)
@@ -248,14 +248,15 @@ def _qa(rng: np.random.Generator, source: Source, length: int, hops: int) -> Dra
         asked = given.questions[int(rng.integers(len(given.questions)))]
         question, answers = asked.text, asked.answers
         gold = [given.paragraphs[i] for i in asked.gold]
-        pick = np.setdiff1d(np.arange(len(given.paragraphs)), asked.gold)
-        pick = rng.permutation(pick)[: length // 8 + 1]
-        others = [given.paragraphs[i] for i in pick]
+        rest = np.setdiff1d(np.arange(len(given.paragraphs)), [*asked.gold, *asked.near])
+        pick = [*rng.permutation(asked.near), *rng.permutation(rest)][: length // 8 + 1]
+        others = [given.paragraphs[int(i)] for i in pick]
     depths = np.sort(rng.random(len(gold)))
     gold = [gold[i] for i in rng.permutation(len(gold))]
+    order = np.arange(len(others)) if given is None else rng.permutation(len(others))
 
     def text(n: int) -> str:
-        paragraphs = between(others[:n], gold, depths)
+        paragraphs = between([others[i] for i in order if i < n], gold, depths)
         body = "\n\n".join(f"Document {i}:\n{one}" for i, one in enumerate(paragraphs, 1))
         ask = "Answer the question by what the documents say, with the answer alone."
         return f"{ask}\n\n{body}\n\n{ask}\n\nQuestion: {question}\nAnswer:"
