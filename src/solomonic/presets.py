@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ._utils.plugins import Registry
 from ._utils.spelling import unknown
 from .mixers import MIXERS, MixerConfig, build, config_from_dict
 from .mixers.attention import AttentionConfig
@@ -51,6 +52,10 @@ class Dials:
     slot_decay: float | None
     learned_decay: bool | None
 
+    def _sized(self, name: str) -> Callable[..., MixerConfig] | None:
+        """The method here that sizes the mixer of this name, where there is one."""
+        return None if getattr(Dials, name, None) is None else getattr(self, name)
+
     def attention(self, window: int | None = None) -> AttentionConfig:
         return AttentionConfig(self.n_heads, self.n_kv_heads, window)
 
@@ -83,7 +88,7 @@ class Dials:
     def bmojo(self, capacity: int, published: bool = False) -> BMojoConfig:
         if self.fading not in MIXERS or not MIXERS[self.fading].is_fading:
             raise unknown("fading memory", self.fading, [name for name, mixer in MIXERS.items() if mixer.is_fading])
-        sized = getattr(self, self.fading, None)
+        sized = self._sized(self.fading)
         expand = self.expand if self.expand is not None else 1 if published else 2
         n_kv_heads = self.n_kv_heads if self.n_kv_heads is not None or published else grouped(self.n_heads)
         return BMojoConfig(
@@ -115,7 +120,7 @@ class Dials:
         if type(heads) is int and heads > 0:
             dials = replace(dials, n_heads=heads)
         if name != "bmojo":
-            sized = getattr(dials, name, None)
+            sized = dials._sized(name)
             base = sized() if sized else MIXERS[name].Config()
             return config_from_dict(base.to_dict() | settings)
         if fading is not None:
@@ -134,7 +139,7 @@ def grouped(n_heads: int) -> int:
 
 Preset = Callable[[Dials, int], MixerConfig]
 
-PRESETS: dict[str, tuple[str, Preset]] = {
+_OWN: dict[str, tuple[str, Preset]] = {
     "transformer": ("full attention in every layer: remembers all, at a cost that grows", lambda d, i: d.attention()),
     "sliding_window": ("attention to the last `window` tokens", lambda d, i: d.attention(d.window)),
     "mamba2": ("Mamba-2 in every layer: fading memory only", lambda d, i: d.mamba2()),
@@ -161,6 +166,19 @@ PRESETS: dict[str, tuple[str, Preset]] = {
         lambda d, i: d.bmojo(d.capacity),
     ),
 }
+
+
+def _fault(name: str, value: tuple[str, Preset]) -> str | None:
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and callable(value[1]):
+        return None
+    return "a pair: a line about it, and a function of the dials and the number of a layer that gives the layer's configuration"
+
+
+PRESETS: Registry[tuple[str, Preset]] = Registry("architecture", _OWN, _fault)
+"""A line about each architecture, and what makes its layers, of the dials and the number of the layer, from 0.
+
+A plug-in sets its architectures here: `PRESETS["ema"] = ("an average in every layer", lambda dials, layer: EMAConfig())`.
+"""
 
 
 def preset(

@@ -10,12 +10,16 @@ from typing import TextIO, TypeVar
 T = TypeVar("T")
 
 
-def unknown(kind: str, name: str, expected: Iterable[str]) -> ValueError:
-    """`ValueError("unknown task 'mqra': did you mean 'mqar'? ...")`."""
+class Unknown(ValueError):
+    """A name that nothing has."""
+
+
+def unknown(kind: str, name: str, expected: Iterable[str]) -> Unknown:
+    """`Unknown("unknown task 'mqra': did you mean 'mqar'? ...")`."""
     expected = sorted(expected)
     near = hint(name, expected)
     one_of = "one of " * (len(expected) > 1)
-    return ValueError(f"unknown {kind} {name!r}: {near}{' ' * bool(near)}expected {one_of}{', '.join(expected)}")
+    return Unknown(f"unknown {kind} {name!r}: {near}{' ' * bool(near)}expected {one_of}{', '.join(expected)}")
 
 
 def hint(name: str, expected: Iterable[str]) -> str:

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ..mixers import MixerConfig, build
+from .._utils.plugins import load_installed
+from ..mixers import MIXERS, MixerConfig, build
 from ..mixers.attention import Attention, AttentionConfig
 from ..mixers.bmojo import BMojo, BMojoConfig
 from ..mixers.gated_deltanet import GatedDeltaNetConfig
 from ..mixers.mamba2 import Mamba2Config
 from ..model import LanguageModel, ModelConfig, state_tensors
 from ..ops.sequence import fresh
-from ..presets import grouped, preset
+from ..presets import PRESETS, grouped, preset
 from . import fla, flex
 from .measure import Work, can_compile, floors, operations, peak_bytes, side_by_side
 from .two_calls import TwoCalls
@@ -78,8 +79,13 @@ def rows(
             "expected a C++ compiler (g++, c++ or clang++) to compile with on a CPU, found none; install one"
         )
     cases = {"layer": _layers, "model": _models}
-    known = {name for scope in scopes for name in cases[scope](sizes, device, dtype)}
-    if names is not None and not known & set(names):
+
+    def known() -> set[str]:
+        return {name for scope in scopes for name in cases[scope](sizes, device, dtype)}
+
+    if names is not None and not set(names) <= known():
+        load_installed()
+    if names is not None and not known() & set(names):
         raise ValueError(f"--only: none of {', '.join(names)} is measured; leave it out to see the names")
     speed, bandwidth = floors(device, dtype)
     for scope in scopes:
@@ -214,6 +220,7 @@ def _layers(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
         return mamba2_layer(mamba2, sizes.d_model).to(device, dtype)
 
     made = {name: ours(config) for name, config in configs.items()}
+    made |= {name: ours(MIXERS[name].Config()) for name in MIXERS.added if name not in made}
     made[FLEX] = lambda: flex.FlexWindow(Attention(sizes.d_model, window).to(device, dtype))
     made[FLA[0]] = lambda: fla.gated_deltanet_layer(delta, sizes.d_model).to(device, dtype)
     made[FLA[1]] = lambda: fla.simple_gla_layer(delta, sizes.d_model).to(device, dtype)
@@ -240,7 +247,7 @@ def _models(sizes: Sizes, device: torch.device, dtype: torch.dtype) -> dict[str,
 
         return mamba2_model(bare).to(device, dtype)
 
-    made = {name: ours(preset(name, **dials)) for name in MODELS}
+    made = {name: ours(preset(name, **dials)) for name in (*MODELS, *PRESETS.added)}
     return made | {"mamba2, no MLP": ours(bare), "mamba2, no MLP (transformers)": theirs}
 
 

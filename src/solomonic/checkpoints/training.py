@@ -19,6 +19,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from .._utils import jsontext
+from .._utils.plugins import advice, recorded
 from ..model import ModelConfig
 from .tensors import read_tensors, write_tensors
 
@@ -59,7 +60,7 @@ def save(path: Path, tensors: dict[str, Tensor], content: dict[str, Any]) -> Non
 
     OSError, and the old one, when the disk is full. Only the main process calls it.
     """
-    write_tensors(path, tensors, {KEY: json.dumps(content)})
+    write_tensors(path, tensors, {KEY: json.dumps(content | recorded(content.get("identity")))})
 
 
 def load(path: Path, identity: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -75,7 +76,7 @@ def load(path: Path, identity: dict[str, Any] | None = None) -> tuple[dict[str, 
     except ValueError as error:
         raise Damaged(str(error)) from None
     if identity is not None:
-        _same(path, identity, content.get("identity"))
+        _same(path, identity, content.get("identity"), advice(content, "it"))
     return tensors, content
 
 
@@ -122,7 +123,7 @@ def restore(
     return parts[REST]
 
 
-def _same(path: Path, now: dict[str, Any], then: Any) -> None:
+def _same(path: Path, now: dict[str, Any], then: Any, more: str) -> None:
     then = _of_today(then) if isinstance(then, dict) else {}
     odd = [name for name in now | then if now.get(name) != then.get(name)]
     if not odd:
@@ -130,7 +131,7 @@ def _same(path: Path, now: dict[str, Any], then: Any) -> None:
     what = [LARGE.get(name, f"{name} {then.get(name)!r}, now {now.get(name)!r}") for name in odd]
     raise ValueError(
         f"{path}: expected a checkpoint of this run, got one of {'; '.join(what)}; go on with the settings that it "
-        "was begun with, or train into another place"
+        f"was begun with, or train into another place{more}"
     )
 
 

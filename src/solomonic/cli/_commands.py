@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import torch
 
 from .. import __version__
+from .._utils import plugins
 from .._utils.machine import busy
 from .._utils.progress import compiling_said, notice
 from .._utils.spelling import hint, message_of, paragraph, unknown, warn
@@ -110,6 +111,8 @@ def run(arguments: list[str], begin: Callable[[], None] = lambda: None) -> int:
         guard(args, args.file_of_command)
         with threads(getattr(args, "threads", None)), _warnings(), compiling_said():
             notice(busy_message() if "threads" in args else None)
+            for word in getattr(args, "plugin", None) or ():
+                plugins.load(word)
             code = args.run(args, arguments)
         flush()
         return code

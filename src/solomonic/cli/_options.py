@@ -32,10 +32,17 @@ def add_number(
     command.add_argument(name, type=kind, default=default, metavar=letter, help=f"{about} (default {default:g})")
 
 
+def add_plugin(command: argparse._ActionsContainer) -> None:
+    """--plugin; what it names is loaded before the command runs."""
+    about = "module, or .py file, that adds mixers, architectures or tasks; may be given several times"
+    command.add_argument("--plugin", action="append", metavar="MODULE", help=about)
+
+
 def add_model(command: argparse._ActionsContainer) -> None:
-    """MODEL."""
+    """MODEL and --plugin."""
     about = "folder of the model: config.json, safetensors, tokenizer.json"
     command.add_argument("model", metavar="MODEL", type=Path, help=about)
+    add_plugin(command)
 
 
 def add_device(command: argparse._ActionsContainer) -> None:

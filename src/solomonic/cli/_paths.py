@@ -32,6 +32,7 @@ def guard(args: argparse.Namespace, command: Any) -> None:
     command: the module of the command.
     """
     reads = list(_paths(args, getattr(command, "READS", ())))
+    reads += [("plugin", Path(word)) for word in getattr(args, "plugin", None) or () if word.endswith(".py")]
     models = list(_paths(args, getattr(command, "MODELS", ())))
     names = (*getattr(command, "WRITES", ()), *getattr(command, "MAKES", ()))
     for name in names:

@@ -15,7 +15,7 @@ from .._utils.spelling import aside, counted, paragraph, unknown
 from ._device import device
 from ._device import dtype as named_dtype
 from ._numbers import real, whole
-from ._options import STDOUT, add_alias, add_device, add_dtype, add_json, add_lengths, write_json
+from ._options import STDOUT, add_alias, add_device, add_dtype, add_json, add_lengths, add_plugin, write_json
 from ._table import table
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     add("--work", nargs="+", default=WORKS, metavar="W", help=f"{', '.join(WORKS)} (default: all)")
     add("--scope", nargs="+", default=SCOPES, metavar="S", help=f"{', '.join(SCOPES)} (default: both)")
     add_lengths(command, "512 to 16384; 1024 to 131072 on an accelerator")
+    add_plugin(command)
     add("--only", nargs="+", metavar="NAME", help="names in the tables to measure; the first in them is the baseline")
     for name, (default, what) in SIZES.items():
         add(_option(name), dest=name, type=whole(), default=default, metavar="N", help=f"{what} (default {default})")

@@ -13,14 +13,15 @@ import sys
 from pathlib import Path
 
 from .._utils.machine import cores
-from .._utils.spelling import paragraph
+from .._utils.spelling import Unknown, paragraph
+from ..compare.folder import plugins_advice
 from ..compare.run import compare
 from ..compare.suites import SUITES, Suite, suite
 from ..presets import PRESETS
 from ..tasks import names as tasks
 from ._device import device
 from ._numbers import whole
-from ._options import add_device
+from ._options import add_device, add_plugin
 from ._paths import guard
 
 READS, MAKES = ("data", "experiment"), ("out",)
@@ -55,6 +56,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of results (default runs/SUITE, runs/STEM of a file); goes on where it stopped",
     )
+    add_plugin(command)
     add_device(command)
     command.add_argument(
         "--seeds", type=whole(1000), metavar="N", help="number of seeds of every cell (default: the suite's)"
@@ -69,7 +71,11 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, words: list[str]) -> int:
     if args.experiment is None:
-        wanted = suite(args.suite or "quick", args.arch, args.task, args.seeds, args.data)
+        name = args.suite or "quick"
+        try:
+            wanted = suite(name, args.arch, args.task, args.seeds, args.data)
+        except Unknown as error:
+            raise ValueError(f"{error}{plugins_advice(args.out or Path('runs') / name)}") from None
     else:
         wanted = _described(args)
     where = device(args.device)

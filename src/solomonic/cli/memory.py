@@ -13,7 +13,7 @@ from ..model import LanguageModel
 from ._device import device, dtype
 from ._lookup import can_store, warn_unless_it_looks_up
 from ._numbers import real, whole
-from ._options import STDOUT, add_device, add_dtype, add_field, add_json, add_k, k_of, write_json
+from ._options import STDOUT, add_device, add_dtype, add_field, add_json, add_k, add_plugin, k_of, write_json
 from ._passages import naming_damage, shown, visible
 from ._table import table
 
@@ -316,6 +316,7 @@ def _model_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", required=True, metavar="MODEL", help="folder of the model that the store belongs to"
     )
+    add_plugin(command)
     add_device(command)
     add_dtype(command)
 

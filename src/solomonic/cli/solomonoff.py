@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from .._utils.spelling import counted, paragraph
 from ._numbers import COUNT, whole
-from ._options import add_device, add_json, write_json
+from ._options import add_device, add_json, add_plugin, write_json
 from ._table import table
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         help="bits that they print next (default 24)",
     )
     add("--model", type=Path, metavar="FOLDER", help="a trained model whose tokenizer has a token for 0 and for 1")
+    add_plugin(command)
     add_device(command)
     add("--twice", action="store_true", help="run the search twice, to show that all of the work is done again")
     add_json(command)

@@ -20,7 +20,8 @@ import torch
 
 from .._utils import jsontext
 from .._utils.machine import check_fits
-from .._utils.spelling import choose, counted, message_of, paragraph, unknown
+from .._utils.plugins import advice
+from .._utils.spelling import Unknown, choose, counted, message_of, paragraph, unknown
 from ..checkpoints.formats import check_tokenizer, read_folder
 from ..checkpoints.tensors import digest
 from ..data.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ from ..model import LanguageModel, ModelConfig, sizes
 from ..presets import PRESETS, preset
 from ._device import device
 from ._numbers import COUNT, real, whole
-from ._options import add_alias, add_device, add_dtype, add_field, add_number, add_seed
+from ._options import add_alias, add_device, add_dtype, add_field, add_number, add_plugin, add_seed
 
 READS, MODELS, MAKES = ("data", "held_out_data", "tokenizer"), ("source",), ("out",)
 SIZES = {"d_model": 256, "n_layers": 6, "window": 64, "capacity": 64, "state_size": 32}
@@ -76,6 +77,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
         metavar="M",
         help=f"a name ({', '.join(PRESETS)}) or a JSON file of settings (default bmojo)",
     )
+    add_plugin(what)
     what.add_argument("--from", dest="source", type=Path, metavar="DIR", help="go on from the weights of this folder")
     what.add_argument("--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json (default: bytes)")
     parameters = inspect.signature(preset).parameters
@@ -182,7 +184,10 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
 
     torch.manual_seed(config.seed)
     tokenizer = _tokenizer(args)
-    model, source = _model(args, tokenizer)
+    try:
+        model, source = _model(args, tokenizer)
+    except Unknown as error:
+        raise ValueError(f"{error}{_plugins_of(path)}") from None
     accelerator = build_accelerator(config, work, on_cpu)
     named = args.data or library()
 
@@ -312,6 +317,16 @@ def _model(args: argparse.Namespace, tokenizer: Tokenizer) -> tuple[LanguageMode
         return model.float(), None
     model.load_state_dict(tensors)
     return model.float(), digest(tensors, {})
+
+
+def _plugins_of(checkpoint: Path) -> str:
+    """What to add to the message for an unknown name, where the run is of a plug-in that is not loaded."""
+    from ..checkpoints.training import load
+
+    try:
+        return advice(load(checkpoint)[1], checkpoint)
+    except (ValueError, OSError):
+        return ""
 
 
 def _settings(file: Path, tokenizer: Tokenizer) -> ModelConfig:

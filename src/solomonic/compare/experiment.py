@@ -16,15 +16,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
+from .._utils import plugins
 from .._utils.spelling import choose, unknown
 from ..presets import PRESETS, preset
-from ..tasks import names as task_names
+from ..tasks import TASKS
 from ..tasks import options as options_of
 from ..training.config import TrainConfig
 from .matrix import build_model, check_task
 from .suites import SUITES, Run, Suite, select
 
-KEYS = ("archs", "tasks", "seeds", "dials", "options", "train")
+KEYS = ("archs", "tasks", "seeds", "plugins", "dials", "options", "train")
 DIALS = {k: v for k, v in get_type_hints(preset).items() if k not in ("name", "vocab_size", "layers", "return")}
 OF_RUN = {k: get_type_hints(Run)[k] for k in ("steps", "batch_size", "samples", "least_samples", "lrs")}
 OF_TRAIN = {k: v for k, v in get_type_hints(TrainConfig).items() if k not in ("steps", "batch_size", "lr", "seed")}
@@ -71,6 +72,9 @@ def _suite(name: str, content: dict[str, Any]) -> Suite:
     quick = SUITES["quick"]
     first = next(iter(quick.runs.values()))
     _check_keys("key", content, KEYS)
+    with _at("plugins"):
+        for word in _list("plugins", content) if "plugins" in content else ():
+            plugins.load(_value("plugins", word, str))
     tables = {key: _table(key, content.get(key, {})) for key in ("dials", "options", "train")}
     seeds = _value("seeds", content.get("seeds", quick.seeds), int)
     if not 1 <= seeds <= MOST_SEEDS:
@@ -120,13 +124,13 @@ def _arch(entry: object) -> tuple[str, dict[str, Any]]:
 def _task(name: str, tables: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The task, and all of its options."""
     table, where = _table(f"options.{name}", tables.get(name, {})), f"options.{name}"
-    if "task" not in table:
-        _check_keys("task in tasks", [name], {*task_names(), *tables})
+    if name not in tables and name not in TASKS:
+        raise unknown("task in tasks", name, {*TASKS, *tables})
     task = _value(f"{where}: task", table.get("task", name), str)
     with _at(where):
-        _check_keys("task", [task], task_names())
+        _check_keys("task", [task], TASKS)
         if task != name:
-            _name("tasks", name, task_names(), "task")
+            _name("tasks", name, TASKS, "task")
         known = options_of(task)
         _check_keys(f"option of task {task}", table, (*known, "task"))
     return task, known | {key: value for key, value in table.items() if key != "task"}

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import torch
 
 from .._utils import jsontext
 from .._utils.files import write
+from .._utils.plugins import advice, recorded
 from .matrix import Cell, cells_of
 from .suites import Suite
 
@@ -63,6 +64,8 @@ def open_folder(
         if "archs" in settings:
             settings["archs"] = earlier["archs"] | settings["archs"]
         settings["tasks"] = known | settings["tasks"]
+        if names := {*plugins_of(earlier), *settings.get("plugins", ())}:
+            settings["plugins"] = sorted(names)
     elif results.exists():
         raise ValueError(f"{folder} has results but no run.json that says of what; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,6 +95,21 @@ def _settings_in(about: Path) -> dict[str, Any]:
     )
 
 
+def plugins_of(settings: Mapping[str, Any]) -> list[str]:
+    """The plug-ins that the settings of a comparison name, none where that is damaged."""
+    names = settings.get("plugins")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def plugins_advice(folder: Path) -> str:
+    """What to add to the message for an unknown name, where results in the folder are of a plug-in that is not loaded."""
+    about = folder / "run.json"
+    try:
+        return advice({"plugins": plugins_of(_settings_in(about))}, folder)
+    except (ValueError, OSError):
+        return ""
+
+
 def describe(suite: Suite, device: str, command: str) -> dict[str, Any]:
     from .. import __version__
 
@@ -117,7 +135,8 @@ def settings_of(suite: Suite, device: str, tasks: dict[str, str] | None = None) 
     runs = {name: asdict(run) for name, run in suite.runs.items()}
     archs = {name: dials for run in runs.values() for name, dials in run.pop("archs").items()}
     of_file = {"archs": archs, "seeds": suite.seeds} if archs else {}
-    return jsontext.plain({"suite": suite.name, "device": device, "runs": runs, "tasks": tasks or {}} | of_file)
+    settings = {"suite": suite.name, "device": device, "runs": runs, "tasks": tasks or {}} | of_file
+    return jsontext.plain(settings | recorded([suite.archs, settings]))
 
 
 def read_lines(results: Path, names: Collection[str] = CELL) -> tuple[list[dict[str, Any]], list[str]]:

@@ -5,7 +5,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -16,10 +16,11 @@ import torch
 from .._utils import jsontext
 from .._utils.files import locked, owned, write
 from .._utils.machine import cores
+from .._utils.plugins import load, used
 from .._utils.progress import Progress, on_compiling
 from .._utils.spelling import counted, paragraph, warn
 from ..training.history import Interrupted
-from .folder import append_line, open_folder
+from .folder import append_line, open_folder, settings_of
 from .matrix import Cell, cell_of, cells_of, check_task, costs, digest, run_cell
 from .report import write_report
 from .suites import Run, Suite
@@ -62,7 +63,8 @@ def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, thread
             bar.say(paragraph(summary(line), after="  "))
 
         try:
-            run_cells(todo, suite.runs, device, folder, jobs, threads, bar, finish)
+            plugins = used([suite.archs, settings_of(suite, str(device))])
+            run_cells(todo, suite.runs, device, folder, jobs, threads, bar, finish, plugins)
         finally:
             if (folder / "results.jsonl").exists():
                 page = write_report(folder)
@@ -114,8 +116,12 @@ def run_cells(
     threads: int,
     bar: Progress,
     finish: Callable[[dict[str, Any]], None],
+    plugins: Sequence[str] = (),
 ) -> None:
-    """`jobs` processes, of so many threads each, take cells from one queue; the parent alone writes results."""
+    """`jobs` processes, of so many threads each, take cells from one queue; the parent alone writes results.
+
+    Each loads the `plugins` first: it begins with the library alone.
+    """
     if not todo:
         return
     context = multiprocessing.get_context("spawn")
@@ -125,7 +131,7 @@ def run_cells(
         cells.put(cell)
     for _ in range(jobs):
         cells.put(None)
-    arguments = (cells, news, stop, runs, str(device), folder, threads)
+    arguments = (cells, news, stop, runs, str(device), folder, threads, plugins)
     workers = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(jobs)]
     stopping = threading.Event()
 
@@ -177,7 +183,14 @@ def run_cells(
 
 
 def _work(
-    cells: Queue, news: Queue, stop: Event, runs: dict[str, Run], device: str, folder: Path, threads: int
+    cells: Queue,
+    news: Queue,
+    stop: Event,
+    runs: dict[str, Run],
+    device: str,
+    folder: Path,
+    threads: int,
+    plugins: Sequence[str],
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -189,6 +202,12 @@ def _work(
         """Whether to stop: on request, and where the parent process is gone."""
         return not parent.is_alive() or stop.is_set()
 
+    try:
+        for word in plugins:
+            load(word)
+    except ValueError as error:
+        news.put(("refused", str(error)))
+        return
     while (cell := _next(cells, stopping)) is not None and not stopping():
         reached = 0
 

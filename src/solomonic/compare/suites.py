@@ -6,7 +6,7 @@ from typing import Any
 
 from .._utils.spelling import unknown
 from ..presets import PRESETS
-from ..tasks import names as task_names
+from ..tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ QUICK = Suite(
 STANDARD = Suite(
     name="standard",
     archs=tuple(
-        name for name in PRESETS if name not in ("gated_kalmanet", "gated_deltanet2")
+        name for name in PRESETS.own if name not in ("gated_kalmanet", "gated_deltanet2")
     ),  # slow, or short of an MLP
     runs={
         # the grid of the Based figure (arXiv 2402.18668): two layers without MLP, at two sizes of the state
@@ -113,7 +113,7 @@ MAD_TASKS = (
 )
 MAD = Suite(
     name="mad",
-    archs=tuple(PRESETS),
+    archs=PRESETS.own,
     runs={task: Run(task, steps=3000, batch_size=128, samples=1280, dials=MAD_DIALS, lrs=GRID) for task in MAD_TASKS},
     seeds=1,
     cost_lengths=(128, 512, 2048, 8192),
@@ -134,7 +134,10 @@ def suite(
         raise unknown("suite", name, SUITES)
     base = SUITES[name]
     pattern = next(iter(base.runs.values()))
-    others = {task: replace(pattern, task=task, options={}, lengths=None, best_lr={}) for task in task_names()}
+    named = {task for task in tasks or () if task in TASKS}
+    others = {
+        task: replace(pattern, task=task, options={}, lengths=None, best_lr={}) for task in sorted(named | {*TASKS})
+    }
     return select(base, PRESETS, others | base.runs, archs, tasks, seeds, data)
 
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
-from ..checkpoints.formats.solomonic import TYPE, describe
+from ..checkpoints.formats.solomonic import TYPE, describe, model_of
 from ..model import ModelConfig
 
 MIRRORED = {"vocab_size": "vocab_size", "tie_word_embeddings": "tie_embeddings"}
@@ -29,8 +29,11 @@ class SolomonicConfig(PreTrainedConfig):
             raise ValueError(
                 f"model: expected a ModelConfig or its to_dict(), got {type(model).__name__}; make one with solomonic.preset"
             )
-        model = ModelConfig.from_dict(model) if isinstance(model, dict) else model
+        of_file = {"model": model, "plugins": settings.pop("plugins", None)}
+        model = model_of(of_file) if isinstance(model, dict) else model
         plain = json.loads(json.dumps(describe(model)))  # lists, as a file would give
+        if "plugins" in plain:
+            settings["plugins"] = plain["plugins"]
         own = {key: plain[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers", "tie_word_embeddings")}
         for key, value in own.items():
             if settings.pop(key, value) != value:

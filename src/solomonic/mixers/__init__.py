@@ -1,9 +1,13 @@
-"""Mixers, one file each. A file that defines a `Mixer` is known by its configuration's name, and under test."""
+"""Mixers, one file each. A file that defines a `Mixer` is known by its configuration's name, and under test.
+
+A plug-in sets its mixers here: `MIXERS["ema"] = EMA`, under the name of the configuration.
+"""
 
 import importlib
 import pkgutil
 from typing import Any
 
+from .._utils.plugins import Registry
 from .base import Mixer, MixerConfig, State
 from .base import config_from_dict as _config_from_dict
 
@@ -17,7 +21,17 @@ def _discover() -> dict[str, type[Mixer]]:
     return dict(sorted(mixers.items()))
 
 
-MIXERS: dict[str, type[Mixer]] = _discover()
+def _fault(name: str, mixer: type[Mixer]) -> str | None:
+    if (
+        isinstance(mixer, type)
+        and issubclass(mixer, Mixer)
+        and getattr(getattr(mixer, "Config", None), "name", None) == name
+    ):
+        return None
+    return "a subclass of Mixer whose Config has that name"
+
+
+MIXERS: Registry[type[Mixer]] = Registry("mixer", _discover(), _fault)
 
 
 def build(config: MixerConfig, d_model: int) -> Mixer:

@@ -1,6 +1,6 @@
 """What a mixer is: the part of a block that moves information between positions.
 
-Laws, tested on every mixer there is (`tests/laws/`). With y, s = mixer(x, state, sequences):
+Laws, tested on every mixer there is (`solomonic.testing`). With y, s = mixer(x, state, sequences):
 
 - Chunk: any split of x into calls that carry the state gives the same y, s and gradients.
 - Causality: a change of x at t changes nothing before t.
@@ -20,6 +20,7 @@ And of states of chunks that were read apart, with s = mixer.compose(states, len
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, NamedTuple, overload
 
@@ -174,12 +175,12 @@ class FadingMixer(Mixer):
         return self.read(x, state, sequences)[:2] if innovate is None else self.read(x, state, sequences, innovate)
 
 
-def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) -> MixerConfig:
+def config_from_dict(settings: dict[str, Any], known: Mapping[str, type[Mixer]]) -> MixerConfig:
     """The inverse of `to_dict`. ValueError for an unknown mixer or setting, naming the near one."""
     settings = dict(settings)
     name = settings.pop("mixer", None)
     if not isinstance(name, str) or name not in known:
-        raise unknown("mixer", name, known)
+        raise unknown("mixer", str(name), known)
     config = known[name].Config
     settings = config.complete(settings)
     allowed = [f.name for f in fields(config)]
@@ -187,7 +188,10 @@ def config_from_dict(settings: dict[str, Any], known: dict[str, type[Mixer]]) ->
         if key not in allowed:
             raise unknown(f"setting of {name}", key, allowed)
         if isinstance(value, dict) and key == "fading":  # the one setting that is a mixer, which has none of its own
-            settings[key] = config_from_dict(value, {n: mixer for n, mixer in known.items() if mixer.is_fading})
+            inner = value.get("mixer")
+            if not isinstance(inner, str) or inner not in known or not known[inner].is_fading:
+                raise unknown("mixer", str(inner), [name for name, mixer in known.items() if mixer.is_fading])
+            settings[key] = config_from_dict(value, known)
         elif not _alike(value, next(f.default for f in fields(config) if f.name == key)):
             raise ValueError(f"{name}: expected {key} to be of the kind of its default, got {value!r}")
     try:

@@ -2,7 +2,7 @@
 
 Every file of this folder, but `base` and those that start with an underscore, is a task: its name is the file's,
 and its one public `Task` subclass takes keyword-only options that all have a default. A new file is a new task;
-there is no list to add it to.
+there is no list to add it to. A plug-in sets its tasks in `TASKS`, under their names.
 
     from solomonic import tasks
     recall = tasks.task("distractor_recall", pairs=8, keys=16)
@@ -14,22 +14,37 @@ import inspect
 import pkgutil
 from typing import Any
 
+from .._utils.plugins import Registry
 from .._utils.spelling import unknown
 from .base import IGNORE, Batch, Task
 
-__all__ = ["IGNORE", "Batch", "Task", "names", "options", "summaries", "task"]
+__all__ = ["IGNORE", "TASKS", "Batch", "Task", "names", "options", "summaries", "task"]
+
+
+def _fault(name: str, cls: type[Task] | None) -> str | None:
+    return (
+        None
+        if inspect.isclass(cls) and issubclass(cls, Task) and cls.name == name
+        else "a subclass of Task of that name"
+    )
+
+
+_FILES = [module.name for module in pkgutil.iter_modules(__path__)]
+TASKS: Registry[type[Task] | None] = Registry(
+    "task", {name: None for name in _FILES if name != "base" and not name.startswith("_")}, _fault
+)
+"""By name, the class of a task; None for the one that the file of that name has."""
 
 
 def names() -> list[str]:
     """The tasks there are, in alphabetical order."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if name != "base" and not name.startswith("_"))
+    return sorted(TASKS)
 
 
 def task(name: str, **options) -> Task:
     """The task of this name. `options` are its class's keyword arguments; ValueError for a name or option unknown."""
-    if name not in names():
-        raise unknown("task", name, names())
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
     cls = _class(name)
     known = inspect.signature(cls).parameters
     for option in options:
@@ -40,8 +55,8 @@ def task(name: str, **options) -> Task:
 
 def options(name: str) -> dict[str, Any]:
     """The options of a task, and their defaults. ValueError for an unknown name."""
-    if name not in names():
-        raise unknown("task", name, names())
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
     return {option: known.default for option, known in inspect.signature(_class(name)).parameters.items()}
 
 
@@ -51,6 +66,8 @@ def summaries() -> dict[str, str]:
 
 
 def _class(name: str) -> type[Task]:
+    if (known := TASKS[name]) is not None:
+        return known
     module = importlib.import_module(f"{__name__}.{name}")
     tasks = [
         value

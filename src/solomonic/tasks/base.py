@@ -27,7 +27,7 @@ class Batch:
 class Task(ABC):
     """Draws samples, and scores logits.
 
-    Laws, tested on every task there is (`tests/tasks/test_laws.py`):
+    Laws, tested on every task there is (`solomonic.testing`):
 
     - A batch is a function of its arguments and of the generator's state alone.
     - Tokens lie in [0, vocab_size); at least one position of every row is scored.

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from ..._utils.plugins import absent, recorded
+from ..._utils.spelling import Unknown
 from ...model import ModelConfig
 from .base import check_layers, renamed
 
@@ -27,8 +29,22 @@ def translate(config: dict, tensors: Mapping[str, Tensor]) -> tuple[ModelConfig,
         raise ValueError("config.json: expected model, the settings of the model; it is not there")
     layers = config["model"].get("layers")
     check_layers("model.layers", len(layers) if isinstance(layers, list) else 0, tensors)
-    model = ModelConfig.from_dict(config["model"])
+    model = model_of(config)
     return model, renamed(model, _Ours(), tensors)
+
+
+def model_of(config: Mapping[str, Any]) -> ModelConfig:
+    """Of "model" in a config.json. ValueError for what cannot be, and for a plug-in that is not loaded, which it names."""
+    try:
+        return ModelConfig.from_dict(config["model"])
+    except Unknown:
+        names = absent(config)
+        if not names:
+            raise
+        raise ValueError(
+            f"config.json: expected the plug-in {names} to be loaded, which the model's layers are of; name it with --plugin, or "
+            "import it before"
+        ) from None
 
 
 def describe(model: ModelConfig, end: int | None = None, ends: Collection[int] = ()) -> dict[str, Any]:
@@ -48,7 +64,7 @@ def describe(model: ModelConfig, end: int | None = None, ends: Collection[int] =
         "bos_token_id": end,
         "eos_token_id": [end, *others] if others else end,
         "pad_token_id": end,
-    }
+    } | recorded(model.to_dict())
 
 
-__all__ = ["PREFIX", "TYPE", "describe", "matches", "translate"]
+__all__ = ["PREFIX", "TYPE", "describe", "matches", "model_of", "translate"]
