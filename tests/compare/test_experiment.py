@@ -6,13 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from solomonic import PRESETS, preset
 from solomonic._utils import jsontext
 from solomonic.cli import main
 from solomonic.compare.experiment import DIALS, experiment
 from solomonic.compare.folder import read_lines, settings_of
-from solomonic.compare.matrix import build_model
+from solomonic.compare.matrix import build_model, check_task
 from solomonic.compare.suites import SUITES, Run, suite
 from solomonic.mixers import MIXERS
 from solomonic.tasks import names, options
@@ -51,6 +52,35 @@ def read(tmp_path):
         return experiment(path, **narrowed)
 
     return read
+
+
+def test_tasks_by_their_names_in_the_suites(read):
+    """What a suite calls a task with its options, an experiment does too, and `--task`."""
+    text = 'archs = ["bmojo"]\ntasks = ["niah_single_1", "parity", "needles"]\n[options.niah_single_1]\nkeys = 16\n'
+    runs = read(text).runs
+    assert [(run.task, run.options.get("variant")) for run in runs.values()] == [
+        ("needles", "single_1"),
+        ("state_tracking", None),
+        ("needles", "multikey_1"),
+    ]
+    assert runs["niah_single_1"].options["keys"] == 16 and runs["parity"].options["group"] == "parity"
+    assert suite(tasks=["niah_single_1"]).runs["niah_single_1"].options == {"variant": "single_1"}
+    with pytest.raises(ValueError, match="did you mean 'niah_single_1'"):
+        read(text.replace('"niah_single_1"', '"nia_single_1"'))
+    with pytest.raises(ValueError, match="expected a name that no task has yet, got 'parity'"):
+        read('archs = ["bmojo"]\ntasks = ["parity"]\n[options.parity]\ntask = "mqar"\n')
+
+
+@pytest.mark.parametrize("name", ["memory", "reasoning", "ruler"])
+def test_every_run_of_a_suite_has_rows_and_models(name):
+    """Of 1 to 16 times the training length where the task is one of memory; and its models can be built."""
+    for run in suite(name).runs.values():
+        task = check_task(run)
+        assert max(run.lengths or task.lengths) >= (8 if name == "ruler" else 2) * task.length
+        with torch.device("meta"):
+            for arch in suite(name).archs:
+                build_model(arch, run, task.vocab_size, 0)
+    assert suite(name).seeds == 3 and all(len(run.lrs) == 2 for run in suite(name).runs.values())
 
 
 def test_cells_are_run_and_not_again(tmp_path, monkeypatch, capfd):

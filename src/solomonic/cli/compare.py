@@ -39,7 +39,7 @@ def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--arch", nargs="+", action="extend", metavar="A", help=f"{', '.join(PRESETS)} (default: the suite's)"
     )
-    of_suites = [name for one in SUITES.values() for name in one.runs if name not in tasks()]
+    of_suites = dict.fromkeys(name for one in SUITES.values() for name in one.runs if name not in tasks())
     command.add_argument(
         "--task",
         nargs="+",

@@ -23,7 +23,7 @@ from ..tasks import TASKS
 from ..tasks import options as options_of
 from ..training.config import TrainConfig
 from .matrix import build_model, check_task
-from .suites import SUITES, Run, Suite, select
+from .suites import RUNS, SUITES, Run, Suite, select
 
 KEYS = ("archs", "tasks", "seeds", "plugins", "dials", "options", "train")
 DIALS = {k: v for k, v in get_type_hints(preset).items() if k not in ("name", "vocab_size", "layers", "return")}
@@ -124,14 +124,15 @@ def _arch(entry: object) -> tuple[str, dict[str, Any]]:
 def _task(name: str, tables: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The task, and all of its options."""
     table, where = _table(f"options.{name}", tables.get(name, {})), f"options.{name}"
-    if name not in tables and name not in TASKS:
-        raise unknown("task in tasks", name, {*TASKS, *tables})
-    task = _value(f"{where}: task", table.get("task", name), str)
+    if name not in tables and name not in TASKS and name not in RUNS:
+        raise unknown("task in tasks", name, {*TASKS, *RUNS, *tables})
+    ours = RUNS.get(name) if "task" not in table else None
+    task = ours.task if ours else _value(f"{where}: task", table.get("task", name), str)
     with _at(where):
         _check_keys("task", [task], TASKS)
-        if task != name:
-            _name("tasks", name, TASKS, "task")
-        known = options_of(task)
+        if task != name and ours is None:
+            _name("tasks", name, {*TASKS, *RUNS}, "task")
+        known = options_of(task) | (ours.options if ours else {})
         _check_keys(f"option of task {task}", table, (*known, "task"))
     return task, known | {key: value for key, value in table.items() if key != "task"}
 

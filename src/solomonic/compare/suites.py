@@ -119,7 +119,73 @@ MAD = Suite(
     cost_lengths=(128, 512, 2048, 8192),
 )
 
-SUITES = {suite.name: suite for suite in (QUICK, STANDARD, MAD)}
+# RULER's tasks in tokens, by their names there (arXiv 2404.06654): 1 to 16 times the training length. Its questions about
+# paragraphs, qa_1 and qa_2, are text: `solomonic eval --suite ruler` asks them.
+RULER_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"niah_{variant}": ("needles", {"variant": variant})
+        for variant in (
+            "single_1",
+            "single_2",
+            "single_3",
+            "multikey_1",
+            "multikey_2",
+            "multikey_3",
+            "multivalue",
+            "multiquery",
+        )
+    },
+    "vt": ("variable_tracking", {}),
+    "cwe": ("common_words", {}),
+    "fwe": ("frequent_words", {}),
+}
+MEMORY_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: RULER_TASKS[name] for name in ("niah_single_2", "niah_multikey_1", "vt")},
+    "last_value": ("changing_recall", {}),
+    "versions": ("changing_recall", {"ask": "version"}),
+    "deleted": ("changing_recall", {"deletion": 0.25}),
+    "near_duplicates": ("changing_recall", {"pairs": 2, "near_duplicates": 2}),
+    "forgetting_mqar": ("forgetting_mqar", {}),
+    "compositional_mqar": ("compositional_mqar", {}),
+    "phonebook": ("phonebook", {}),
+    "distractor_recall": ("distractor_recall", {"lengths": (96, 192, 384, 1536)}),
+}
+WORKING = {"scratchpad": True}
+REASONING_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "parity": ("state_tracking", {"group": "parity"}),
+    "z5": ("state_tracking", {"group": "z5"}),
+    "a5": ("state_tracking", {"group": "a5"}),
+    "s5": ("state_tracking", {"group": "s5"}),
+    "dyck": ("dyck", {}),
+    **{
+        name + suffix: (name, options)
+        for name in ("modular_arithmetic", "palindrome", "stack_manipulation", "register_machine")
+        for suffix, options in (("", {}), ("_scratchpad", WORKING))
+    },
+    "regular_languages": ("regular_languages", {}),
+    "linear_regression": ("linear_regression", {}),
+}
+RIVALS = ("transformer", "sliding_window", "mamba2", "gated_deltanet", "kda", "mamba3", "bmojo_published", "bmojo")
+
+
+def _hours(name: str, tasks: dict[str, tuple[str, dict[str, Any]]]) -> Suite:
+    """A suite of the size of `quick`, on three seeds and two rates: hours of two cores."""
+    runs = {
+        run: Run(task, steps=800, options=options, dials=SMALL, lrs=(3e-3, 1e-2), train=ATTENTION_FIRST)
+        for run, (task, options) in tasks.items()
+    }
+    return Suite(name=name, archs=RIVALS, runs=runs, seeds=3, cost_lengths=QUICK.cost_lengths)
+
+
+MEMORY = _hours("memory", MEMORY_TASKS)
+REASONING = _hours("reasoning", REASONING_TASKS)
+RULER = _hours("ruler", RULER_TASKS)
+
+SUITES = {suite.name: suite for suite in (QUICK, STANDARD, MAD, MEMORY, REASONING, RULER)}
+NAMED = (run for suite in (RULER, REASONING, MEMORY) for run in suite.runs.items())
+RUNS = {
+    name: run for name, run in NAMED if name != run.task
+}  # what `--task` and an experiment take beside names of tasks
 
 
 def suite(
@@ -138,7 +204,7 @@ def suite(
     others = {
         task: replace(pattern, task=task, options={}, lengths=None, best_lr={}) for task in sorted(named | {*TASKS})
     }
-    return select(base, PRESETS, others | base.runs, archs, tasks, seeds, data)
+    return select(base, PRESETS, others | RUNS | base.runs, archs, tasks, seeds, data)
 
 
 def select(
