@@ -1,14 +1,14 @@
 """Regular languages in context: strings of a random automaton, new in every row (RegBench, arXiv 2401.12973).
 
-One sample (symbols=4, length=8; the automaton: state 0 goes to 1 with a 0 and back to 0 with a 2, state 1 goes to 0
-with a 3): 0-3 are symbols, 4 begins a string, `.` is not scored.
+One sample (symbols=4, length=8; the automaton: state 0 goes to 1 with a 0 and to 2 with a 2, state 1 goes to 0 with a
+3, state 2 to 1 with a 0): 0-3 are symbols, 4 begins a string, `.` is not scored.
 
     tokens    4 0 3 2 4 2 0 3
     targets   0 3 2 . 2 0 3 .
 
 Every row has an automaton of its own: an alphabet drawn from the symbols, states, and in each state one or more
-edges, each with a symbol of the alphabet that no other edge of the state has, and a state that it goes to. A string
-begins in state 0; every edge is as likely as the others of its state. The number of states, the size of the alphabet,
+edges, each with a symbol of the alphabet and another state that it goes to; no other edge of the state has either. A
+string begins in state 0; every edge is as likely as the others of its state. The number of states, the size of the alphabet,
 the number of edges of each state and the length of each string are uniform, and so is what is drawn among them.
 Scored is every symbol of a string, at the position before it, by its code length in bits; where a string ends is not.
 
@@ -22,7 +22,8 @@ differences: RegBench minimises automata, as this task does not (two states may 
 automaton is one of a fixed list, part of them for tests; rows end after 10 to 20 strings, here after T tokens.
 
 Source of the definition: the paper, and `src/dataloaders/dfa.py` of github.com/berlino/seq_icl. States from 4 to 12,
-alphabets of 4 to 18 symbols, up to 4 edges and strings of up to 50 symbols are the paper's.
+alphabets of 4 to 18 symbols, 1 to 3 edges (`max_outgoing_edges: 4`, a bound that is not reached) and strings of up to 50
+symbols (49 there, by the same) are its configuration's.
 """
 
 from collections.abc import Iterable
@@ -43,7 +44,7 @@ class RegularLanguages(Task):
 
     symbols        tokens that alphabets are drawn from, at least 4; the token after them begins a string
     states         the most states of an automaton, at least 4
-    edges          the most edges of a state, 2 to 4
+    edges          the most edges of a state, 2 or 3
     string_length  the most symbols of a string
     length         training length
     lengths        test lengths; None: 1, 2 and 4 times `length`
@@ -60,7 +61,7 @@ class RegularLanguages(Task):
         *,
         symbols: int = 18,
         states: int = 12,
-        edges: int = 4,
+        edges: int = 3,
         string_length: int = 50,
         length: int = 512,
         lengths: Iterable[int] | None = None,
@@ -68,8 +69,10 @@ class RegularLanguages(Task):
         self.symbols = _check.whole("symbols", symbols, LEAST, "an alphabet has four symbols or more")
         self.states = _check.whole("states", states, LEAST, "an automaton has four states or more")
         self.edges = _check.whole("edges", edges, 2, "with one edge every string would be the same")
-        if self.edges > LEAST:
-            raise ValueError(f"edges: expected at most {LEAST}, the least size of an alphabet, got {edges}; take fewer")
+        if self.edges >= LEAST:
+            raise ValueError(
+                f"edges: expected at most {LEAST - 1}, to the other states of the smallest automaton, got {edges}; take fewer"
+            )
         self.string_length = _check.whole("string_length", string_length, 1, "a string has one symbol or more")
         self.vocab_size = self.symbols + 1
         self.length = _check.whole("length", length, 1, "a row begins a string and predicts its first symbol")
@@ -116,7 +119,9 @@ class RegularLanguages(Task):
         edges = rank.argsort(axis=2)[..., : self.edges]
         symbols = np.take_along_axis(np.broadcast_to(alphabet, rank.shape), edges, 2)
         counts = rng.integers(1, self.edges + 1, size=(rows, self.states))
-        return counts, symbols, rng.integers(states, size=edges.shape)
+        there = (np.arange(self.states) < states) & ~np.eye(self.states, dtype=bool)
+        goes_to = np.where(there, rng.random((rows, self.states, self.states)), 2.0).argsort(axis=2)[..., : self.edges]
+        return counts, symbols, goes_to
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, T, V), (B, T) -> (B, T) float32: -log2 p(target), bits; NaN where IGNORE."""
