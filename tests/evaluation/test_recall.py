@@ -1,5 +1,8 @@
 """Recall tasks of a model on disk: the numbers of `train.evaluate`, and one error for a task that does not fit."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -56,3 +59,12 @@ def test_a_name_that_means_nothing(words, says):
 def test_options_are_not_run():
     with pytest.raises(ValueError, match="vocab_size: expected a whole number"):
         named("mqar:vocab_size=__import__('os').getpid()")
+
+
+def test_options_that_the_documents_name_are_possible():
+    page = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    told = re.findall(r"`(\w+:\w+=[^`]*)`", page.read_text(encoding="utf-8").split("### Against the originals")[1])
+    assert len(told) >= 4
+    for text in told:
+        problem = named(text)
+        problem.test_batch(1, problem.lengths[0], np.random.default_rng(0))
