@@ -1,10 +1,7 @@
-"""Every mixer and preset under the laws, and helpers that compare nested structures.
+"""Every mixer and preset under the laws.
 
 A new mixer needs one line here at most: `MIXER_CASES` begins with the default configuration of every mixer there is.
 """
-
-import torch
-from torch import Tensor
 
 from solomonic import PRESETS, LanguageModel, ModelConfig, preset
 from solomonic.mixers import MIXERS
@@ -16,8 +13,19 @@ from solomonic.mixers.gated_kalmanet import GatedKalmaNetConfig
 from solomonic.mixers.kda import KDAConfig
 from solomonic.mixers.mamba2 import Mamba2Config
 from solomonic.mixers.mamba3 import Mamba3Config
+from solomonic.model import state_tensors as leaves
+from solomonic.testing.compare import (
+    VOCABULARY,
+    assert_close,
+    assert_same_gradients,
+    assert_same_state,
+    gradients_of,
+    shake,
+    tokens,
+)
+from solomonic.testing.mixers import build_model
 
-WIDTH, VOCABULARY = 32, 50
+WIDTH = 32
 MAMBA = Mamba2Config(state_size=8, head_dim=8, expand=1)
 DELTA = GatedDeltaNetConfig(n_heads=2, key_dim=8, value_dim=8)
 KALMAN = GatedKalmaNetConfig(n_heads=2, key_dim=8, value_dim=8)
@@ -85,23 +93,13 @@ MIXER_CASES = {f"{name}-default": mixer.Config() for name, mixer in MIXERS.items
 }
 
 
-def shake(model: torch.nn.Module, size: float) -> None:
-    """Move every parameter away from its initial value, in place."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += size * torch.randn_like(parameter)
-
-
 def language_model(layers=None, name: str | None = None) -> LanguageModel:
     """A small model with every parameter away from its initial value, so that no law holds by a zero."""
-    torch.manual_seed(0)
     if name is not None:
         config = preset(name, vocab_size=VOCABULARY, d_model=WIDTH, n_layers=2, window=7, capacity=6, state_size=8)
     else:
         config = ModelConfig(VOCABULARY, WIDTH, layers, d_ff=40)
-    model = LanguageModel(config)
-    shake(model, 0.1)
-    return model
+    return build_model(config)
 
 
 MODEL_CASES = [*MIXER_CASES, *PRESETS]
@@ -111,50 +109,7 @@ def model_of(case: str) -> LanguageModel:
     return language_model(name=case) if case in PRESETS else language_model([MIXER_CASES[case]] * 2)
 
 
-def tokens(batch: int, length: int, seed: int = 1) -> Tensor:
-    return torch.randint(0, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))
-
-
-def leaves(state, name="state"):
-    if isinstance(state, Tensor):
-        yield name, state
-    else:
-        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
-            yield from leaves(value, f"{name}.{key}")
-
-
-def assert_close(got: Tensor, expected: Tensor, label: str, bound: float = 1e-4, floor: float = 1e-3) -> None:
-    """Relative to the largest expected value, or to `floor` where that is less; equal infinities are equal."""
-    assert got.shape == expected.shape, f"{label}: {tuple(got.shape)} against {tuple(expected.shape)}"
-    if not got.is_floating_point():
-        assert torch.equal(got, expected), label
-        return
-    infinite = expected.isinf()
-    assert torch.equal(got[infinite], expected[infinite]), label
-    got, expected = got[~infinite], expected[~infinite]
-    assert not got.isnan().any(), f"{label}: NaN"
-    if got.numel():
-        error = (got - expected).abs().max() / expected.abs().max().clamp_min(floor)
-        assert error <= bound, f"{label}: relative error {error:.2e}"
-
-
-def assert_same_state(got, expected, label: str, row: slice = slice(None)) -> None:
-    got, expected = dict(leaves(got)), dict(leaves(expected))
-    assert got.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert_close(got[name][row], tensor[row], f"{label}: {name}")
-
-
-def gradients_of(model) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_same_gradients(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Relative to each parameter's largest gradient, but not below 1% of the model's largest.
-
-    A gradient is a sum over positions; where its terms cancel, it is small beside the rounding of those terms.
-    """
-    assert got.keys() == expected.keys()
-    floor = 1e-2 * max(g.abs().max().item() for g in expected.values())
-    for name, gradient in expected.items():
-        assert_close(got[name], gradient, f"gradient of {name}", floor=floor)
+__all__ = [
+    "MAMBA", "MIXER_CASES", "MODEL_CASES", "VOCABULARY", "WIDTH", "assert_close", "assert_same_gradients",
+    "assert_same_state", "gradients_of", "language_model", "leaves", "model_of", "shake", "tokens",
+]  # fmt: skip
