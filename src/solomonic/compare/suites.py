@@ -97,7 +97,7 @@ STANDARD = Suite(
             lrs=GRID,
         ),
     },
-    seeds=1,
+    seeds=3,
     cost_lengths=(128, 512, 2048, 8192, 32768),
 )
 
@@ -115,7 +115,7 @@ MAD = Suite(
     name="mad",
     archs=PRESETS.own,
     runs={task: Run(task, steps=3000, batch_size=128, samples=1280, dials=MAD_DIALS, lrs=GRID) for task in MAD_TASKS},
-    seeds=1,
+    seeds=3,
     cost_lengths=(128, 512, 2048, 8192),
 )
 
