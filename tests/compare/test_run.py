@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from solomonic.checkpoints.folder import load
-from solomonic.compare.folder import open_folder, read_lines
-from solomonic.compare.matrix import Cell, build_task, cells_of, digest, kept_tokens, run_cell, scores
+from solomonic.compare.folder import append_line, open_folder, read_lines
+from solomonic.compare.matrix import VERSION, Cell, build_task, cells_of, digest, kept_tokens, run_cell, scores
 from solomonic.compare.run import compare
 from solomonic.compare.suites import SUITES, Run, Suite, suite
 from solomonic.evaluation.recall import named
@@ -42,6 +42,10 @@ def test_every_cell_is_a_line_and_the_page_is_written(tmp_path):
         assert [s["length"] for s in line["scores"]] == [12, 24, 48, 96]
         assert all(s["metric"] == "accuracy" and 0 <= s["value"] <= 1 for s in line["scores"])
         assert len({s["state_bytes"] for s in line["scores"]}) == 1
+        assert line["version"] == VERSION and "documents" not in line
+        for s in line["scores"]:
+            assert len(s["sums"]) == s["samples"] and s["counts"] == 2 and s["count"] == 2 * s["samples"]
+            assert s["value"] == sum(s["sums"]) / s["count"] and s["standard_error"] >= 0
         assert [c["length"] for c in line["costs"]] == [8, 16]
         assert ("kept" in line) == (line["arch"] == "bmojo")
     assert "sliding_window" in page.read_text() and page == tmp_path / "report.html"
@@ -160,7 +164,7 @@ def test_a_cell_keeps_its_model(tmp_path):
     line = run_cell(cell, run, CPU, tmp_path)
     model, tokenizer = load(tmp_path / "models" / cell.key)
     problem = build_task(run)
-    assert scores(model, problem, run) == line["scores"]
+    assert scores(model, problem, run)[0] == line["scores"]
     assert tokenizer.encode("k1 v3 k0").tolist() == [1, 7, 0] and tokenizer.decode([1, 7, 0]) == "k1 v3 k0"
     with pytest.raises(ValueError, match="such as 'k0 k1 .*got 'hello world'"):
         tokenizer.encode("hello world")
@@ -287,21 +291,59 @@ def test_parameters_within_ten_percent(name):
         assert max(sizes.values()) <= 1.1 * min(sizes.values()), sizes
 
 
-def test_lengths_of_a_text_are_prefixes_of_one_reading(tmp_path):
+def test_lengths_of_drawn_rows_are_prefixes_of_one_reading():
     """By causality a row read to 40 tells what it would have scored at 20."""
-    from solomonic.compare.matrix import build_model, build_task, scores
+    from solomonic.compare.matrix import build_model, scores
     from solomonic.evaluation.tasks import evaluate
 
+    run = Run("context_tree", steps=1, samples=4, lengths=(20, 40), dials=SMALL)
+    problem = build_task(run)
+    model = build_model("bmojo", run, problem.vocab_size, 0)
+    found, documents = scores(model, problem, run)
+    values = evaluate(model, problem, 40, 4, batch_size=4)
+    assert [s["length"] for s in found if s["metric"] == "bits_per_bit"] == [20, 40] and documents == []
+    assert found[0]["value"] == pytest.approx(values[:, :20].mean()) and found[1]["value"] == pytest.approx(
+        values.mean()
+    )
+    assert found[1]["regret"] == pytest.approx(found[1]["value"] - found[1]["bound"])
+    places = [s["position"] for s in found if s["metric"] == "bits_per_bit_at"]
+    assert places == [16, 22, 32, 40]
+    assert found[2]["value"] == pytest.approx(values[:, :16].mean())
+
+
+def test_a_text_is_scored_on_the_same_bytes_at_every_length(tmp_path, monkeypatch):
+    """All of the held-out text where that is less than `TEXT`, and what is beyond; errors are by document."""
+    from solomonic.compare import matrix
+    from solomonic.compare.statistics import ratio
+    from solomonic.evaluation.tasks import evaluate, held_out
+
     for i in range(20):
-        (tmp_path / f"{i}.txt").write_text("".join(chr(97 + (i * j * j) % 26) for j in range(200)))
-    options = {"data": str(tmp_path), "length": 20, "lengths": (20, 40)}
+        (tmp_path / f"{i}.txt").write_text("".join(chr(97 + (i * j * j) % 26) for j in range(100 + 10 * i)))
+    options = {"data": str(tmp_path), "length": 20, "lengths": (20, 40), "held_out": 0.4}
     run = Run("text", steps=1, samples=4, options=options, dials=SMALL)
     problem = build_task(run)
-    model = build_model("bmojo", run, 256, 0)
-    found = scores(model, problem, run)
-    values = evaluate(model, problem, 40, 4, batch_size=4)
-    assert [s["length"] for s in found if s["metric"] == "bits_per_byte"] == [20, 40]
-    assert found[0]["value"] == pytest.approx(values[:20].mean()) and found[1]["value"] == pytest.approx(values.mean())
-    places = [s["position"] for s in found if s["metric"] == "bits_per_byte_at"]
-    assert places == [16, 22, 32, 40]
-    assert found[2]["value"] == pytest.approx(values[:16].mean())
+    model = matrix.build_model("bmojo", run, 256, 0)
+    found, documents = matrix.scores(model, problem, run)
+    short, long = found[:2]
+    rows = problem.held_out_rows(40)
+    assert (long["samples"], long["count"]) == (rows, 40 * rows) and (short["samples"], short["count"]) == (
+        2 * rows,
+        40 * rows,
+    )
+    assert long["value"] == pytest.approx(evaluate(model, problem, 40, 1000).mean()) and short["value"] != long["value"]
+    names = [problem.document(i) for i in held_out(problem, 40, 1000).documents.tolist()]
+    assert len(documents) > 4 and [names.count(name) * 40 for name in documents] == long["counts"] == short["counts"]
+    for s in found:
+        value, error = ratio(torch.tensor(s["sums"]).numpy(), torch.tensor(s["counts"]).numpy())
+        assert value == pytest.approx(s["value"], abs=1e-4) and error == pytest.approx(s["standard_error"], rel=1e-2)
+    monkeypatch.setattr(matrix, "TEXT", 6 * 40 - 1)
+    enough, _ = matrix.scores(model, problem, run)
+    assert enough[1]["samples"] == 6 and len(documents) > 5
+
+
+def test_results_of_another_version_are_not_gone_on_with(tmp_path):
+    open_folder(tmp_path, TINY, "cpu", "first")
+    before = {"arch": "bmojo", "task": "distractor_recall", "seed": 0, "lr": 0.003, "scores": []}
+    append_line(tmp_path / "results.jsonl", before)
+    with pytest.raises(ValueError, match="of another version of the comparison; choose another --out"):
+        open_folder(tmp_path, TINY, "cpu", "second")

@@ -182,9 +182,10 @@ def test_evaluation_in_chunks_equals_evaluation_at_once(arch):
     model = small_model(arch)
     text = task("distractor_recall", pairs=2, keys=4, values=4, length=40)
     whole = evaluate(model, text, 40, 32, batch_size=8, chunk=40)
-    assert np.isnan(whole).sum() == 38  # two keys are asked
+    assert np.isnan(whole[0]).sum() == 38  # two keys are asked
     assert np.allclose(whole, evaluate(model, text, 40, 32, batch_size=8, chunk=7), equal_nan=True)
     written = task("palindrome", symbols=2, length=30, scratchpad=True)  # a wrong token counts against later chunks
     whole = evaluate(model, written, 30, 64, batch_size=8, chunk=30)
     assert np.allclose(whole, evaluate(model, written, 30, 64, batch_size=8, chunk=3), equal_nan=True)
-    assert (np.diff(whole[~np.isnan(whole)]) <= 0).all()
+    mean = whole.mean(0)
+    assert (np.diff(mean[~np.isnan(mean)]) <= 0).all()

@@ -21,7 +21,7 @@ import torch
 from .._utils import jsontext
 from .._utils.files import write
 from .._utils.plugins import advice, recorded
-from .matrix import Cell, cells_of
+from .matrix import VERSION, Cell, cells_of
 from .suites import Suite
 
 CELL = frozenset(field.name for field in fields(Cell))  # what every line names
@@ -53,6 +53,11 @@ def open_folder(
                     f"{folder} holds results of another configuration (suite {earlier.get('suite')!r} on "
                     f"{earlier.get('device')!r}); choose another --out, or delete that folder"
                 )
+        if any(line.get("version", 1) != VERSION for line in lines):
+            raise ValueError(
+                f"{folder} holds results whose held-out text and scores are of another version of the comparison; choose "
+                "another --out (`solomonic results` goes on reading that folder)"
+            )
         known = earlier.get("tasks", {})
         for name, now in settings["tasks"].items():
             if known.get(name, now) != now:

@@ -1,6 +1,6 @@
 """The cells of a comparison, architecture x task x seed x learning rate: how each is trained, scored and timed."""
 
-import shlex
+import math
 import statistics
 import warnings
 from collections.abc import Callable
@@ -12,21 +12,22 @@ import numpy as np
 import torch
 
 from .._utils import jsontext
-from .._utils.spelling import counted
 from ..bench.measure import timed
-from ..data.tokenizer import Tokenizer
-from ..evaluation.tasks import bound, evaluate
+from ..evaluation.tasks import cut, held_out, read
 from ..model import LanguageModel
 from ..ops.memory_attention.state import has_slots, kept_positions, ring_scores, window_and_capacity
 from ..presets import preset
 from ..tasks import Task, task
-from ..tasks import options as options_of
-from ..tasks.base import IGNORE
+from ..tasks.base import IGNORE, Batch
 from ..training.config import TrainConfig
 from ..training.history import Diverged
 from ..training.identity import of_task
 from ..training.tasks import fit
+from .statistics import by_unit, ratio
 from .suites import Run, Suite
+
+VERSION = 2  # of a line; 1, which said none, had other held-out text, and no sums
+TEXT = 200 * 1024  # tokens of held-out text that are scored at every length, where there are so many
 
 
 @dataclass(frozen=True)
@@ -83,14 +84,15 @@ def run_cell(
 
     A cell that diverges has no scores and no model, and says where. A damaged checkpoint gives a warning, and its cell begins again; one of another run is a ValueError, and stays.
     """
-    from ..checkpoints.folder import save  # these take long to import
-    from ..checkpoints.training import Damaged
+    from ..checkpoints.training import Damaged  # these take long to import
+    from .models import keep_model
 
     problem = build_task(run)
     model = build_model(cell.arch, run, problem.vocab_size, cell.seed).to(device)
     config = TrainConfig(run.steps, run.batch_size, cell.lr, cell.seed, **run.train)
     checkpoint = folder / "cells" / f"{cell.key}.safetensors"
-    line = asdict(cell) | {
+    line: dict[str, Any] = asdict(cell) | {
+        "version": VERSION,
         "params": sum(p.numel() for p in model.parameters()),
         "steps": run.steps,
         "train_length": problem.length,
@@ -107,90 +109,84 @@ def run_cell(
     except Diverged as error:
         return line | {"train_seconds": 0.0, "tokens_per_second": 0.0, "scores": [], "diverged": str(error)}
     assert done.curve  # at least one step was taken
+    entries, documents = scores(model, problem, run)
     scored = {
         "train_seconds": round(done.seconds, 2),
         "tokens_per_second": round(done.tokens / max(done.seconds, 1e-9), 1),
         "loss": done.curve[-1][1],
         "curve": done.curve,
-        "scores": scores(model, problem, run),
+        "scores": entries,
     }
+    if documents:
+        scored["documents"] = documents
     if any(has_slots(layer.get("attention", {})) for layer in model.init_state(1)["layers"]):
         scored["kept"] = kept_tokens(model, problem)
-    save(folder / "models" / cell.key, model, tokenizer_of(problem), card(cell, run, problem, line | scored))
+    keep_model(folder / "models" / cell.key, model, problem, run, line | scored)
     checkpoint.unlink(missing_ok=True)
     return line | scored
 
 
-def tokenizer_of(problem: Task) -> Tokenizer:
-    """The tokens of a task as text: bytes, or the labels of its tokens with spaces between."""
-    if problem.vocab_size == 256 and problem.name == "text":
-        return Tokenizer.for_bytes(end=False)
-    return Tokenizer.for_words([problem.label(token) for token in range(problem.vocab_size)])
+def scores(model: LanguageModel, problem: Task, run: Run) -> tuple[list[dict[str, Any]], list[str]]:
+    """One entry a length, and the names of the documents that the entries' sums are of, none where rows are drawn.
 
-
-def card(cell: Cell, run: Run, problem: Task, line: dict[str, Any]) -> str:
-    """The model card of a cell's model."""
-    scored = "".join(
-        f"| {score['length']:,} | {score['value']:.4f} |\n" for score in line["scores"] if "position" not in score
-    )
-    usual = options_of(run.task)
-    options = ",".join(f"{name}={value!r}" for name, value in run.options.items() if value != usual[name])
-    named = shlex.quote(f"{run.task}:{options}") if options else run.task
-    return f"""---
-library_name: solomonic
----
-
-# {cell.arch} on {cell.task}
-
-{line["params"]:,} parameters, trained on the task `{run.task}` ({problem.summary}) for {counted(run.steps, "step")} of
-{run.batch_size} rows of {problem.length:,} tokens at most, learning rate {cell.lr:g}, seed {cell.seed}, as one cell of a comparison.
-
-| length | {problem.metric.replace("_", " ")} |
-|---|---|
-{scored}
-    solomonic eval FOLDER --task {named}
-"""
-
-
-def scores(model: LanguageModel, problem: Task, run: Run) -> list[dict[str, Any]]:
-    """One entry a length. Where the task is by position, all lengths are read off one reading of the longest, so that
-    they are of the same rows, and entries of growing positions are added. Where the task knows the best predictor, its
-    score on those rows stands beside, and the regret: what is lost beyond it."""
+    A task with documents reads the same text at every length, `TEXT` tokens or more where it has so many: in rows of the
+    longest, and cut into rows of each other length. Where another task is by position, all lengths are read off one
+    reading of the longest, so that they are of the same rows. Entries of growing positions of the longest are added to
+    both. Where the task knows the best predictor, its score on those rows stands beside, and the regret: what is lost
+    beyond it.
+    """
     lengths = run.lengths or problem.lengths
     longest = max(lengths)
 
-    def entry(metric: str, values: np.ndarray, known: np.ndarray | None, length: int, **more: Any) -> dict[str, Any]:
-        value = float(np.nanmean(values))
+    def entry(values: np.ndarray, batch: Batch, length: int, begin: int, end: int, suffix: str = "") -> dict[str, Any]:
+        part = slice(begin, end)
+        sums, counts, _ = by_unit(values[:, part], None if batch.documents is None else batch.documents.numpy())
+        value, error = ratio(sums, counts)
+        made = {"metric": problem.metric + suffix, "value": value, "standard_error": error, "length": length}
+        if suffix:
+            made["position"] = end
         if problem.chance is not None:
-            more |= {"chance": problem.chance}
-        if known is not None:
-            more |= {"bound": float(np.nanmean(known)), "regret": value - float(np.nanmean(known))}
-        return {"metric": metric, "value": value, "length": length} | more
+            made["chance"] = problem.chance
+        if batch.bound is not None:
+            known = float(np.nanmean(batch.bound[:, part].double().numpy()))
+            made |= {"bound": known, "regret": value - known}
+        made |= {"state_bytes": model.state_bytes(length), "samples": len(values), "count": int(counts.sum())}
+        return made | {"sums": [_short(x) for x in sums.tolist()], "counts": _one(counts.tolist())}
 
-    entries = []
     if not problem.by_position:
+        entries = []
         for length in lengths:
             samples = max(run.least_samples, min(run.samples, run.samples * problem.length // length))
-            values = evaluate(model, problem, length, samples)
-            known = bound(problem, length, samples)
-            size = model.state_bytes(length)
-            entries.append(entry(problem.metric, values, known, length, state_bytes=size, samples=samples))
-        return entries
-    values = evaluate(model, problem, longest, run.samples, batch_size=run.samples)
-    known = bound(problem, longest, run.samples, batch_size=run.samples)
-
-    def part(begin: int, end: int) -> tuple[np.ndarray, np.ndarray | None]:
-        return values[begin:end], None if known is None else known[begin:end]
-
+            batch = held_out(problem, length, samples)
+            entries.append(entry(read(model, problem, batch), batch, length, 0, length))
+        return entries, []
+    samples = run.samples if problem.held_out_rows(longest) is None else max(run.samples, math.ceil(TEXT / longest))
+    whole = held_out(problem, longest, samples, batch_size=samples)
+    values = read(model, problem, whole)
+    entries, documents = [], []
     for n in lengths:
-        size = model.state_bytes(n)
-        entries.append(entry(problem.metric, *part(0, n), n, state_bytes=size, samples=run.samples))
-    begin, size = 0, model.state_bytes(longest)
+        if whole.documents is None or n == longest:
+            entries.append(entry(values, whole, n, 0, n))
+        else:
+            batch = cut(whole, n)
+            entries.append(entry(read(model, problem, batch), batch, n, 0, n))
+    if whole.documents is not None:
+        documents = [problem.document(index) for index in whole.documents.unique().tolist()]
+    begin = 0
     for position in sorted({min(longest, int(2 ** (i / 2))) for i in range(8, 60)}):
-        at = entry(f"{problem.metric}_at", *part(begin, position), longest, position=position, state_bytes=size)
-        entries.append(at)
+        entries.append(entry(values, whole, longest, begin, position, "_at"))
         begin = position
-    return entries
+    return entries, documents
+
+
+def _short(number: float) -> float:
+    """To four digits after the point; a whole number as such."""
+    return int(number) if number.is_integer() else round(number, 4)
+
+
+def _one(counts: list[int]) -> int | list[int]:
+    """The number itself where all are the same."""
+    return counts[0] if len(set(counts)) == 1 else counts
 
 
 @torch.no_grad()

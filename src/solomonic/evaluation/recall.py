@@ -78,7 +78,7 @@ def recall(
         _check_logits(model, problem, length)
         scores = evaluate(model, problem, length, samples, seed)
         report(samples * length)
-        yield Recall(problem.name, length, samples, problem.metric, float(np.nanmean(scores)))
+        yield Recall(problem.name, length, len(scores), problem.metric, float(np.nanmean(scores)))
 
 
 def _check_logits(model: LanguageModel, problem: Task, length: int) -> None:

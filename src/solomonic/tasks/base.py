@@ -22,6 +22,9 @@ class Batch:
     tokens: Tensor  # (B, T) int64 in [0, V)
     targets: Tensor  # (B, T) int64 in [0, V), or IGNORE
     bound: Tensor | None = None  # (B, T) float32, test batches: what the best predictor scores, where that is known
+    documents: Tensor | None = (
+        None  # (B,) int64, test batches: of which document each row is a piece, where there are some
+    )
 
 
 class Task(ABC):
@@ -64,6 +67,17 @@ class Task(ABC):
         """(B, T, V), (B, T) -> (B, T) float32: 1 where the largest logit is the target, else 0; NaN where IGNORE."""
         right = (logits.argmax(-1) == targets).float()
         return right.masked_fill(targets == IGNORE, torch.nan)
+
+    def held_out_rows(self, length: int) -> int | None:
+        """How many different rows of `length` positions `test_batch` has; None: it draws new ones without end.
+
+        A task with a number has documents: its batches say of which one each row is, and any part of a row is a row.
+        """
+        return None
+
+    def document(self, index: int) -> str:
+        """The name of a document of `Batch.documents`."""
+        return str(index)
 
     def joined(self, scores: Tensor) -> Tensor:
         """(B, T) -> (B, T): scores of whole rows, given what `score` said of their chunks, side by side.

@@ -20,9 +20,11 @@ Split. A document is held out when a hash of its path relative to the folder (of
 document nearest to the border moves over. Training never sees a byte of a held-out document.
 
 Training rows are windows of length + 1 bytes, every window of every training document being equally likely.
-Test rows are the first T + 1 bytes of held-out documents that hold the largest of `lengths`, plus one: the same
-documents at every length, so that a longer row only adds context. Where none holds that, any held-out document of
-T + 1 bytes serves. They are drawn without replacement, and again in the same order when more are asked for.
+Test rows are the first T + 1 bytes of blocks of held-out documents. A block has as many bytes as the largest of
+`lengths`; those of a document stand end to end from its beginning, and a document with less than one, plus a byte,
+has none. So the blocks are the same at every length, and a longer row only adds context. Where no document holds
+one, blocks have T bytes. Blocks are drawn without replacement, the first of every document, then the second ones, and so on;
+when more are asked for, again in the same order.
 
 With data=None the text is the Python library's own source on this machine (`*.py` under
 `sysconfig.get_paths()["stdlib"]`, without site-packages, tests, IDLE and the encodings' tables, which are near
@@ -35,9 +37,11 @@ import sysconfig
 import warnings
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..data.corpus import files as every_file
@@ -111,10 +115,20 @@ class Text(Task):
 
     def test_batch(self, size: int, length: int, rng: np.random.Generator) -> Batch:
         length, size = self._possible("length", length), _check.batch_size(size)
-        long = np.flatnonzero(self._test.sizes > max(length, *self.lengths))
-        if not len(long):
-            long = np.flatnonzero(self._test.sizes > length)
-        return self._batch(self._test, self._test.starts[np.resize(rng.permutation(long), size)], length)
+        block, counts = self._blocks(length)
+        document = np.repeat(np.arange(len(counts)), counts)
+        rank = np.arange(len(document)) - np.repeat(counts.cumsum() - counts, counts)
+        order = rng.permutation(len(document))
+        drawn = np.resize(order[rank[order].argsort(kind="stable")], size)
+        batch = self._batch(self._test, self._test.starts[document[drawn]] + block * rank[drawn], length)
+        return replace(batch, documents=torch.from_numpy(document[drawn]))
+
+    def held_out_rows(self, length: int) -> int:
+        return int(self._blocks(self._possible("length", length))[1].sum())
+
+    def document(self, index: int) -> str:
+        """The path of a held-out document, relative to `data`; of a single document's pieces, the number."""
+        return self._test.names[index]
 
     def score(self, logits: Tensor, targets: Tensor) -> Tensor:
         """(B, T, V), (B, T) -> (B, T) float32: -log2 p(target), bits; NaN where IGNORE."""
@@ -123,6 +137,13 @@ class Text(Task):
     def label(self, token: int) -> str:
         shown = {ord("\n"): "⏎", ord(" "): "␣", ord("\t"): "⇥"}
         return shown.get(token) or (chr(token) if 33 <= token < 127 else f"\\x{token:02x}")
+
+    def _blocks(self, length: int) -> tuple[int, np.ndarray]:
+        """Bytes of a block, and how many blocks each held-out document has."""
+        block = max(length, *self.lengths)
+        if block >= self._test.sizes.max():
+            block = length
+        return block, (self._test.sizes - 1) // block
 
     def _possible(self, name: str, length: int) -> int:
         reach = int(self._test.sizes.max()) - 1
@@ -139,9 +160,10 @@ class Text(Task):
 
 
 class _Corpus:
-    """Documents end to end: `bytes` uint8 (N,), and each document's `starts` and `sizes`, int64 (D,)."""
+    """Documents end to end: `bytes` uint8 (N,), and each document's `starts` and `sizes`, int64 (D,), and `names`."""
 
     def __init__(self, documents: list[tuple[str, bytes]]):
+        self.names = [name for name, _ in documents]
         self.bytes = np.frombuffer(b"".join(text for _, text in documents), dtype=np.uint8)
         self.sizes = np.array([len(text) for _, text in documents])
         self.starts = self.sizes.cumsum() - self.sizes
