@@ -182,8 +182,8 @@ def test_a_failed_write_leaves_the_old_page(tmp_path, monkeypatch):
 
 def test_summary_shows_the_best_learning_rates_mean(full):
     recall, text = full.row("Mamba-2")[1:3], full.row("Mamba-2")[3:5]
-    assert recall == ["0.710.70 – 0.72"] * 2  # 0.7 and 0.72, not the halves of lr 0.001
-    assert text == ["2.212.20 – 2.22"] * 2  # lower is better: not the 3.21 of lr 0.001
+    assert recall == ["0.710.58 – 0.84"] * 2  # 0.7 and 0.72, not the halves of lr 0.001; Student's t of two seeds
+    assert text == ["2.212.08 – 2.34"] * 2  # lower is better: not the 3.21 of lr 0.001
     assert full.row("Mamba-2")[5].replace("\xa0", " ") == "3 KiB"
 
 
@@ -242,6 +242,38 @@ def test_of_equals_the_smaller_state_leads_and_a_variant_is_no_runner_up(tmp_pat
         in lead(page)
     )
     assert "Each was trained with 2 seeds and 1 learning rate." in lead(page)
+
+
+def with_rows(arch: str, rows: list[int], seed: int = 0) -> dict:
+    score = {"metric": "accuracy", "value": sum(rows) / 4 / len(rows), "length": 96, "sums": rows, "counts": 4}
+    return cell(arch, seed=seed, scores=[score])
+
+
+def test_those_not_distinguishable_from_the_best_are_bold_and_said(tmp_path):
+    good, bad = [3, 1, 4, 2, 0, 4, 3, 2] * 8, [2, 0, 3, 1, 0, 3, 2, 1] * 8
+    alike = [x - (i in (0, 8, 16, 24)) + (i == 1) for i, x in enumerate(good)]  # of 256 answers three fewer
+    page = report(tmp_path, [with_rows("bmojo", good), with_rows("mamba2", alike), with_rows("transformer", bad)])
+    words = "Mamba-2, the runner-up, 0.58 with 1 KiB, not distinguishable from it (difference from B'MOJO -0.0"
+    assert words in lead(page) and "Transformer 0.38 with 1 KiB. Each was trained" in lead(page)
+    assert "with one seed, intervals cover held-out rows alone, not what another seed gives" in page.text
+    first = {
+        arch: page.html.split(f'<tr data-arch="{arch}">')[1].split("<td ")[1] for arch in ARCHS if arch in page.html
+    }
+    assert {arch for arch, cell in first.items() if "best" in cell.split(">")[0]} == {"bmojo", "mamba2"}
+    tips = [value for name, value in page.attributes if name == "title" and "difference from" in value]
+    assert [tip.split(",")[0] for tip in tips] == [f"difference from B'MOJO {x}" for x in ("-0.012", "-0.219")]
+    assert page.row("Mamba-2")[1].startswith("0.58") and " – " in page.row("Mamba-2")[1]
+    assert "recall: band the 95 % interval over rows" in page.text
+
+
+def test_how_much_text_was_scored_is_said(tmp_path):
+    score = {"metric": "bits_per_byte", "value": 2.0, "length": 512, "sums": [2000.0, 2096.0], "counts": 1024}
+    line = cell("bmojo", "text", scores=[score | {"count": 2048}], documents=["a.py", "b.py"])
+    assert "scored on 2,048 bytes of 2 held-out documents" in report(tmp_path, [line]).text
+
+
+def test_an_edge_of_a_grid_is_a_notice(full):
+    assert full.text.count("the highest of its grid, 0.003; a higher one may be better.") == 2  # of each task
 
 
 def test_tasks_are_explained_with_their_chance_and_parameters_counted(tmp_path):

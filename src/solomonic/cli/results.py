@@ -14,7 +14,7 @@ FORMS = {"csv": as_csv, "markdown": as_markdown, "latex": as_latex}
 def arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="folders of `solomonic compare`")
     form = command.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="a line a score, with mean and standard deviation over seeds")
+    form.add_argument("--csv", action="store_true", help="a line a score, with its 95 %% interval")
     form.add_argument("--markdown", action="store_true", help="a table a task in Markdown")
     form.add_argument("--latex", action="store_true", help="a table a task in LaTeX")
 

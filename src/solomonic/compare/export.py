@@ -1,6 +1,7 @@
 """Results of one or several comparisons for other programs: as CSV, as a table in Markdown, as one in LaTeX.
 
-As on the page, an architecture is shown at its best learning rate, and what is measured is the mean over its seeds.
+As on the page, an architecture is shown at its best learning rate, and what is measured is the mean over its seeds, with its
+95 % interval. A star is at the best and at those not distinguishable from it.
 """
 
 import csv
@@ -13,7 +14,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from .charts import bytes_text, short, tokens
-from .results import Entry, Task, choose, load, number, score, state
+from .results import Entry, Task, choose, edges, load, number, score, state
+from .statistics import Interval
 from .tables import parameters
 
 FIELDS = (
@@ -27,13 +29,18 @@ FIELDS = (
     "position",
     "mean",
     "standard_deviation",
+    "low",
+    "high",
+    "difference",
+    "difference_low",
+    "difference_high",
     "state_bytes",
 )
 SPECIAL = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "±": r"$\pm$"}
 
 
 def joined(folders: Sequence[Path]) -> tuple[list[Task], list[str]]:
-    """The tasks of all `folders` as of one comparison, and notes on lines that could not be read.
+    """The tasks of all `folders` as of one comparison, and notes on lines that could not be read and on grids of rates.
 
     A cell that two folders have counts as in the last one. FileNotFoundError for a folder without results; ValueError
     where folders have a task with other settings or data, or an architecture in another configuration.
@@ -47,7 +54,7 @@ def joined(folders: Sequence[Path]) -> tuple[list[Task], list[str]]:
         before, where = known.setdefault(key, (text, folder))
         if before != text:
             raise ValueError(
-                f"{folder}: expected {name} as in {where}, got other settings or data; print the two apart, or join "
+                f"{folder}: expected {name} as in {where}, got other settings, data or version; print the two apart, or join "
                 "runs of one configuration"
             )
 
@@ -58,14 +65,20 @@ def joined(folders: Sequence[Path]) -> tuple[list[Task], list[str]]:
         runs, digests = ((about.get(key) or {}) if isinstance(about, dict) else {} for key in ("runs", "tasks"))
         for cell in found:
             name, arch = cell["task"], cell["arch"]
-            same(settings, name, [runs.get(name), digests.get(name)], folder, f"the task {name}")
+            version = cell.get("version", 1)
+            same(settings, name, [runs.get(name), digests.get(name), version], folder, f"the task {name}")
             same(configs, (name, arch), cell.get("config"), folder, f"{arch} on {name}")
         cells += found
-    return choose(cells), notes
+    tasks = choose(cells)
+    return tasks, notes + edges(tasks)
 
 
 def rows(tasks: Iterable[Task]) -> list[dict[str, object]]:
-    """A row with `FIELDS` for each score; `standard_deviation` is that of the sample of seeds, None for one seed."""
+    """A row with `FIELDS` for each score.
+
+    `standard_deviation` is that of the sample of seeds, None for one seed; `low` to `high` the 95 % interval of the mean,
+    `difference` that from the best, of a length's score, with its own: None where they are not known.
+    """
     made = []
     for task in tasks:
         for entry in task.entries:
@@ -77,8 +90,11 @@ def rows(tasks: Iterable[Task]) -> list[dict[str, object]]:
                 size, held = parameters(entry), entry.stat(state, length)
                 spread = stdev(values) if len(values) > 1 else None
                 about = (task.name, entry.arch, size and int(size.mean), entry.cells[0].get("lr"), len(values), metric)
-                figures = (length, position, mean(values), spread, held and int(held.mean))
-                made.append(dict(zip(FIELDS, about + figures, strict=True)))
+                known = entry.interval(metric, length, position)
+                against = task.compared(entry, length) if metric == task.metric and position is None else None
+                difference = against.difference if against else None
+                figures = (length, position, mean(values), spread, *_ends(known)[1:], *_ends(difference))
+                made.append(dict(zip(FIELDS, (*about, *figures, held and int(held.mean)), strict=True)))
     return made
 
 
@@ -91,7 +107,7 @@ def as_csv(tasks: Iterable[Task]) -> str:
 
 
 def tables(tasks: Iterable[Task]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, head, lines) of each task: an architecture a line, its score at every length as mean ± standard deviation."""
+    """(title, head, lines) of each task: an architecture a line, its score at every length as mean ± half of the interval."""
     made = []
     for task in tasks:
         lengths = task.lengths()
@@ -100,10 +116,14 @@ def tables(tasks: Iterable[Task]) -> list[tuple[str, list[str], list[list[str]]]
         lines = []
         for entry in task.entries:
             size, held = parameters(entry), entry.stat(state, longest)
-            scores = [_spread(_values(entry, task.metric, n)) for n in lengths]
+            scores = [_score(task, entry, n) for n in lengths]
             line = [entry.arch, short(size.mean) if size else "", str(len(entry.cells)), *scores]
             lines.append([*line, bytes_text(held.mean) if held else ""])
         title = f"{task.name}: {task.unit}, {'lower' if task.lower_is_better else 'higher'} is better"
+        if task.covered:
+            title += (
+                f"; ± half of the 95 % interval over {task.covered}; * the best, and those not distinguishable from it"
+            )
         made.append((title, [*head, f"state at {tokens(longest)}" if lengths else "state"], lines))
     return made
 
@@ -138,10 +158,17 @@ def _values(entry: Entry, metric: str, length: float | None, position: float | N
     return [value for value in values if value is not None]
 
 
-def _spread(values: list[float]) -> str:
+def _score(task: Task, entry: Entry, length: float) -> str:
+    values = _values(entry, task.metric, length)
     if not values:
         return ""
-    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+    known, against = entry.interval(task.metric, length), task.compared(entry, length)
+    star = " *" if task.covered and against and against.within else ""
+    return f"{mean(values):.3f}" + (f" ± {known.half:.3f}" if known else "") + star
+
+
+def _ends(known: Interval | None) -> tuple[float | None, ...]:
+    return (known.estimate, known.low, known.high) if known else (None,) * 3
 
 
 def _latex(text: str) -> str:

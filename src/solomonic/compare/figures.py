@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .._utils.spelling import counted
 from .charts import Axis, Point, Series, bytes_text, chart, fixed, short, time_text, tokens
 from .results import Entry, Stat, Task, cost, number, score, stat, state
 
@@ -17,8 +18,9 @@ def point(
     if s is None:
         return Point(x, None)
     tip, low, high = f"{label}: {y_text(s.mean)} {x_text}", None, None
-    if s.count > 1:
-        tip, low, high = f"{tip} ({y_text(s.low)} to {y_text(s.high)}, {s.count} seeds)", s.low, s.high
+    if s.count > 1 or s.low < s.high:
+        seeds = counted(s.count, "seed")
+        tip, low, high = f"{tip} ({y_text(s.low)} to {y_text(s.high)}, {seeds})", s.low, s.high
     return Point(x, s.mean, low, high, tip, hollow)
 
 
@@ -35,10 +37,15 @@ def lines(
     ]
 
 
-def seeds_note(task: Task) -> str:
+def seeds_note(task: Task, band: str = "from lowest to highest") -> str:
     counts = sorted({len(e.cells) for e in task.entries})
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[-1]}"
-    return f"{task.name}: mean over {many} seeds, band from lowest to highest" if counts[-1] > 1 else task.name
+    return f"{task.name}: mean over {many} seeds, band {band}" if counts[-1] > 1 else task.name
+
+
+def interval_note(task: Task) -> str:
+    band = f"the 95 % interval over {task.covered}"
+    return f"{task.name}: band {band}" if task.covered in ("rows", "documents") else seeds_note(task, band)
 
 
 LENGTH = Axis("length (tokens, log scale)", tokens, log=2, data_ticks=True)
@@ -60,7 +67,7 @@ def quality_against_length(task: Task) -> dict | None:
     return chart(
         f"quality:{task.name}",
         f"Does {what} hold beyond the training length?",
-        seeds_note(task) + (f"; dotted: {dotted}" if dotted else ""),
+        interval_note(task) + (f"; dotted: {dotted}" if dotted else ""),
         LENGTH,
         task.axis,
         series,
@@ -96,7 +103,7 @@ def quality_against_state(task: Task) -> dict | None:
     return chart(
         f"state_quality:{task.name}",
         "How much memory does the recall take?",
-        f"{task.name}: {where}",
+        f"{task.name}: {where}" + (f"; bars: 95 % interval over {task.covered}" if task.covered else ""),
         Axis("state per sequence (log scale)", bytes_text, log=2),
         task.axis,
         series,
@@ -115,11 +122,11 @@ def quality_against_position(task: Task) -> dict | None:
             if s.get("metric") == metric and s.get("length") == length and number(s.get("position"))
         }
     )
-    series = lines(task, positions, lambda e, x: e.stat(score, metric, length, "value", x), fixed, "up to position")
+    series = lines(task, positions, lambda e, x: task.value(e, length, metric, x), fixed, "up to position")
     return chart(
         f"position:{task.name}",
         "Does more context still help?",
-        f"{seeds_note(task)}; texts of {tokens(length or 0)}",
+        f"{interval_note(task)}; texts of {tokens(length or 0)}",
         Axis("position in the text (log scale)", tokens, log=2, data_ticks=True),
         task.axis,
         series,

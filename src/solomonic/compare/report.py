@@ -14,7 +14,7 @@ import jinja2
 from .._utils.files import write
 from .charts import MARKERS
 from .figures import sections
-from .results import choose, load, number
+from .results import choose, edges, load, number
 from .tables import cell_text, everything, findings, flat, kept_pictures, legend, summary
 
 
@@ -23,6 +23,7 @@ def write_report(folder: Path) -> Path:
     folder = Path(folder)
     cells, run, notes = load(folder)
     tasks = choose(cells)
+    notes += edges(tasks)
     planned = number(run.get("cells"))
     if planned and len(cells) < planned:
         notes.insert(0, f"Partial results: {len(cells)} of {planned:g} planned cells have finished.")

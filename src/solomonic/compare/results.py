@@ -5,11 +5,14 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .._utils import jsontext
-from .charts import Axis, short
+from .charts import Axis, fixed, short
 from .folder import read_lines
+from .statistics import Interval, interval
 
 NAMES = {
     "transformer": "Transformer",
@@ -64,7 +67,7 @@ def number(value: object) -> float | None:
 
 @dataclass(frozen=True)
 class Stat:
-    """A mean over seeds and its spread."""
+    """A mean over seeds and its spread: of a score the 95 % interval, of anything else the lowest and highest."""
 
     mean: float
     low: float
@@ -80,10 +83,41 @@ def stat(values: Iterable[float | None]) -> Stat | None:
 def score(
     cell: dict, metric: str, length: float | None, key: str = "value", position: float | None = None
 ) -> float | None:
+    return number(_entry(cell, metric, length, position).get(key))
+
+
+def _entry(cell: dict, metric: str, length: float | None, position: float | None) -> dict:
     for s in cell["scores"]:
         if (s.get("metric"), s.get("length"), s.get("position")) == (metric, length, position):
-            return number(s.get(key))
-    return None
+            return s
+    return {}
+
+
+class Sample(NamedTuple):
+    """Scores of an architecture: (K seeds, U rows or documents, 2), sums and positions scored; and which these are."""
+
+    values: np.ndarray
+    units: tuple
+
+    def together(self) -> "Sample":
+        """As one unit, whose score alone is known."""
+        return Sample(self.values.sum(1, keepdims=True), ())
+
+
+def _sums(cell: dict, metric: str, length: float | None, position: float | None) -> Sample | None:
+    """One seed's. Lines of an earlier version, and damaged ones, have the score alone: one unit."""
+    entry = _entry(cell, metric, length, position)
+    value = number(entry.get("value"))
+    if value is None:
+        return None
+    try:
+        sums = np.array(entry["sums"], dtype=np.float64)
+        values = np.stack([sums, np.broadcast_to(np.array(entry["counts"], dtype=np.float64), sums.shape)], -1)
+        if values.ndim == 2 and len(values) > 1 and np.isfinite(values).all() and values[:, 1].sum() > 0:
+            return Sample(values[None], (len(values), *map(str, cell.get("documents", ()))))
+    except (KeyError, TypeError, ValueError):
+        pass
+    return Sample(np.array([[[value, 1.0]]]), ())
 
 
 def cost(cell: dict, key: str, length: float) -> float | None:
@@ -107,7 +141,7 @@ class Entry:
     arch: str
     style: int
     cells: list[dict]
-    rates: int = 1  # learning rates that were tried
+    rates: tuple[float | None, ...] = ()  # learning rates that were tried
 
     @property
     def label(self) -> str:
@@ -120,6 +154,18 @@ class Entry:
 
     def stat(self, pick: Callable[..., float | None], *args: Any) -> Stat | None:
         return stat(pick(cell, *args) for cell in self.cells)
+
+    def sample(self, metric: str, length: float | None, position: float | None = None) -> Sample | None:
+        """The seeds that have the score, row by row where all of them know the same rows."""
+        seeds = [s for cell in self.cells if (s := _sums(cell, metric, length, position))]
+        if len({s.units for s in seeds}) > 1:
+            seeds = [s.together() for s in seeds]
+        return Sample(np.concatenate([s.values for s in seeds]), seeds[0].units) if seeds else None
+
+    def interval(self, metric: str, length: float | None, position: float | None = None) -> Interval | None:
+        """The mean score over seeds and its 95 % interval; None where that is not known."""
+        sample = self.sample(metric, length, position)
+        return interval(sample.values) if sample else None
 
 
 @dataclass(frozen=True)
@@ -177,8 +223,77 @@ class Task:
 
         return max(self.lengths(metric), key=lambda n: (reached(n), n), default=None)
 
-    def value(self, entry: Entry, length: float | None) -> Stat | None:
-        return entry.stat(score, self.metric, length)
+    def value(
+        self, entry: Entry, length: float | None, metric: str | None = None, position: float | None = None
+    ) -> Stat | None:
+        """The mean over seeds, and the 95 % interval as far as scores can be; one value where that is not known."""
+        metric = metric or self.metric
+        mean = entry.stat(score, metric, length, "value", position)
+        known = entry.interval(metric, length, position)
+        if mean is None or known is None:
+            return mean
+        most = 1.0 if self.metric == "accuracy" else math.inf
+        low, high = max(known.low, min(0.0, mean.mean)), min(known.high, max(most, mean.mean))
+        return Stat(mean.mean, low, high, mean.count)
+
+    @property
+    def covered(self) -> str:
+        """What the intervals of the task's scores cover: "documents and seeds", "rows", ..., or nothing."""
+        units = [s.units for e in self.entries for n in self.lengths()[:1] if (s := e.sample(self.metric, n))]
+        rows = [] if not any(units) else ["documents"] if any(len(names) > 1 for names in units) else ["rows"]
+        return " and ".join(rows + ["seeds"] * any(len(e.cells) > 1 for e in self.entries))
+
+    def compared(self, entry: Entry, length: float | None, best: Entry | None = None) -> "Compared | None":
+        """The entry against `best`, by default that of the best mean; None where one of them has no score."""
+        means = [(s.mean, e) for e in self.entries if (s := e.stat(score, self.metric, length))]
+        mine = entry.sample(self.metric, length)
+        if mine is None or not means:
+            return None
+        best = best or (min if self.lower_is_better else max)(means, key=lambda pair: pair[0])[1]
+        if entry is best:
+            return Compared(best, Interval(0.0, 0.0), True)
+        others = best.sample(self.metric, length)
+        if others is None:
+            return None
+        if mine.units != others.units:
+            mine, others = mine.together(), others.together()
+        if (difference := interval(mine.values, others.values)) is not None:
+            return Compared(best, difference, difference.low <= 0 <= difference.high)
+        return Compared(best, None, len({fixed(mean) for mean, e in means if e in (entry, best)}) == 1)
+
+
+class Compared(NamedTuple):
+    """An architecture against the best: its score less the best's, paired by rows, None where that has no interval."""
+
+    best: Entry
+    difference: Interval | None
+    within: bool  # not distinguishable: the 95 % interval covers 0, or both are the same as they are shown
+
+    def __str__(self) -> str:
+        if self.difference is None or self.difference == (0.0, 0.0):
+            return ""
+        estimate, low, high = (
+            f"{x:+.3f}" for x in (self.difference.estimate, self.difference.low, self.difference.high)
+        )
+        return f"difference from {self.best.label} {estimate}, 95 % interval {low} to {high}"
+
+
+def edges(tasks: Iterable[Task]) -> list[str]:
+    """A warning for each end of a grid of learning rates at which the best rate of some architectures lies."""
+    warnings = []
+    for task in tasks:
+        at: dict[tuple[str, float], list[str]] = {}
+        for entry in task.entries:
+            rates = sorted(rate for rate in entry.rates if rate is not None)
+            best = number(entry.cells[0].get("lr"))
+            if len(rates) > 1 and best in (rates[0], rates[-1]):
+                at.setdefault(("lowest" if best == rates[0] else "highest", best), []).append(entry.label)
+        for (end, rate), labels in at.items():
+            warnings.append(
+                f"{task.name}: the best learning rate of {', '.join(labels)} is the {end} of its grid, {rate:g}; a "
+                f"{end.removesuffix('est')}er one may be better."
+            )
+    return warnings
 
 
 def choose(cells: list[dict]) -> list[Task]:
@@ -211,6 +326,13 @@ def choose(cells: list[dict]) -> list[Task]:
             for c in here:
                 if c["arch"] == arch:
                     groups.setdefault(json.dumps(c.get("lr")), []).append(c)
-            entries.append(Entry(arch, style[arch], max(groups.values(), key=quality), len(groups)))
+            entries.append(
+                Entry(
+                    arch,
+                    style[arch],
+                    max(groups.values(), key=quality),
+                    tuple(number(g[0].get("lr")) for g in groups.values()),
+                )
+            )
         tasks.append(Task(name, metric, entries))
     return sorted(tasks, key=lambda t: t.lower_is_better)

@@ -23,6 +23,7 @@ from ..training.history import Interrupted
 from .folder import append_line, open_folder, settings_of
 from .matrix import Cell, cell_of, cells_of, check_task, costs, digest, run_cell
 from .report import write_report
+from .results import Entry, choose, edges, load
 from .suites import Run, Suite
 
 
@@ -68,6 +69,8 @@ def _compare(suite: Suite, folder: Path, device: torch.device, jobs: int, thread
         finally:
             if (folder / "results.jsonl").exists():
                 page = write_report(folder)
+    for note in edges(choose(load(folder)[0])):
+        warn(note)
     return page
 
 
@@ -100,10 +103,14 @@ def _kept(path: Path) -> dict[str, dict[str, list]]:
 
 
 def summary(line: dict[str, Any]) -> str:
-    """One line for the terminal: what the cell scored at its training length and at its longest."""
+    """One line for the terminal: what the cell scored at its training length and at its longest, with 95 % intervals."""
     scores = [s for s in line["scores"] if s["metric"] == line["metric"]]
-    ends = [(f" (bound {s['bound']:.3f})" if "bound" in s else "", s) for s in (scores[:1] + scores[-1:])]
-    shown = ", ".join(f"{s['value']:.3f} at {s['length']}{known}" for known, s in ends) or line["diverged"]
+    ends = []
+    for s in scores[:1] + scores[-1:]:
+        known = Entry(line["arch"], 0, [line]).interval(line["metric"], s["length"])
+        bound = f" (bound {s['bound']:.3f})" if "bound" in s else ""
+        ends.append(f"{s['value']:.3f}{f' ± {known.half:.3f}' if known else ''} at {s['length']}{bound}")
+    shown = ", ".join(ends) or line["diverged"]
     return f"{line['arch']:<15} {line['task']:<17} lr {line['lr']:<5g} {line['train_seconds']:4.0f} s  {shown}"
 
 

@@ -5,10 +5,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from .._utils.spelling import counted
 from ..tasks import summaries
 from .charts import bytes_text, fixed, short, tokens
-from .results import MEASURED, Entry, Stat, Task, number, state
+from .results import MEASURED, Compared, Entry, Stat, Task, number, state
 
+HIDDEN = {"task", "curve", "kept", "config", "metric", "value", "length", "documents", "sums", "counts", *MEASURED}
 CHIPS, STRIP = 600, 2000  # tokens drawn as words; tokens drawn at all
 
 
@@ -22,7 +24,8 @@ def cell_text(value: object) -> str:
 
 def findings(tasks: list[Task]) -> list[str]:
     """A sentence for the first recall task and one for the first text: the best, the runner-up of another family and the
-    Transformer. Of equals the one with the smaller state is first. A last sentence says how many runs stand behind it."""
+    Transformer, and whether these can be told from the best. Of equals the one with the smaller state is first. A last
+    sentence says how many runs stand behind it."""
     sentences = []
     for task in [*[t for t in tasks if not t.lower_is_better][:1], *[t for t in tasks if t.lower_is_better][:1]]:
         length = task.longest_common()
@@ -50,6 +53,9 @@ def findings(tasks: list[Task]) -> list[str]:
         line = f"On {task.name}, {best[0].label} {verb} {fixed(best[1])}{unit} {where}{held(best[0], 'a state of ')}"
         for i, (entry, value) in enumerate(rivals):
             line += f"; {entry.label}{', the runner-up,' if i == 0 else ''} {fixed(value)}{held(entry, '')}"
+            against = task.compared(entry, length, best[0])
+            if against and against.within and str(against):
+                line += f", not distinguishable from it ({against})"
         sentences.append(f"{line}.")
     return sentences + [runs_text(tasks)] if sentences else []
 
@@ -57,13 +63,19 @@ def findings(tasks: list[Task]) -> list[str]:
 def runs_text(tasks: list[Task]) -> str:
     """How many seeds and learning rates each architecture was trained with."""
     seeds = {len(e.cells) for t in tasks for e in t.entries}
-    rates = {e.rates for t in tasks for e in t.entries}
+    rates = {max(1, len(e.rates)) for t in tasks for e in t.entries}
 
     def count(numbers: set[int], what: str) -> str:
         low, high = min(numbers), max(numbers)
         return f"{low} {what}{'s' * (low > 1)}" if low == high else f"{low} to {high} {what}s"
 
-    chance = "; with one seed, small differences may be chance" if max(seeds) == 1 else ""
+    rows = any("rows" in t.covered or "documents" in t.covered for t in tasks)
+    one = (
+        "intervals cover held-out rows alone, not what another seed gives"
+        if rows
+        else "small differences may be chance"
+    )
+    chance = f"; with one seed, {one}" if min(seeds) == 1 else ""
     return f"Each was trained with {count(seeds, 'seed')} and {count(rates, 'learning rate')}{chance}."
 
 
@@ -79,8 +91,18 @@ def legend(tasks: list[Task], run: dict) -> list[tuple[str, str]]:
             continue
         chance = next((c for cell in task.cells for s in cell["scores"] if (c := number(s.get("chance")))), None)
         about += f"; {task.unit}, {'lower' if task.lower_is_better else 'higher'} is better"
-        lines.append((task.name, about + (f", a guess is right with {fixed(chance)}" if chance else "")))
+        lines.append((task.name, about + (f", a guess is right with {fixed(chance)}" if chance else "") + scored(task)))
     return lines
+
+
+def scored(task: Task) -> str:
+    """How much text was scored, where the task has documents."""
+    for cell in task.cells:
+        for s in cell["scores"]:
+            if isinstance(names := cell.get("documents"), list) and number(s.get("count")):
+                what = task.metric.removeprefix("bits_per_") + "s"
+                return f"; scored on {s['count']:,} {what} of {counted(len(names), 'held-out document')}"
+    return ""
 
 
 def _column(
@@ -93,21 +115,29 @@ def _column(
     lower: bool | None = None,
     log: bool = False,
     span: tuple[float, float] | None = None,
+    compared: Callable[[Entry], Compared | None] = lambda entry: None,
 ) -> dict:
-    """A cell an architecture; its shade runs from 0, the worst of the column, to 1. `lower` None: no value is better."""
+    """A cell an architecture; its shade runs from 0, the worst of the column, to 1. `lower` None: no value is better.
+
+    The best are those that are shown alike, or, where values are `compared`, those that cannot be told from the best.
+    """
     stats = {e.arch: s for e in task.entries if (s := pick(e))}
     means = [s.mean for s in stats.values()]
     low, high = span or (min(means, default=0.0), max(means, default=0.0))
     scale = math.log if log and low > 0 else float
     best = text((min if lower else max)(means)) if len(means) > 1 and lower is not None else None
     cells = {}
-    for arch, s in stats.items():
+    for entry in task.entries:
+        if (s := stats.get(entry.arch)) is None:
+            continue
         at = (scale(s.mean) - scale(low)) / (scale(high) - scale(low)) if high > low else 0.5
         spread = f"{text(s.low)} – {text(s.high)}" if text(s.low) != text(s.high) else ""
-        cells[arch] = {
+        against = compared(entry)
+        cells[entry.arch] = {
             "text": text(s.mean),
             "range": spread,
-            "best": text(s.mean) == best,
+            "tip": str(against or ""),
+            "best": best is not None and (against.within if against else text(s.mean) == best),
             "shade": 0 if lower is None else round(min(1.0, max(0.0, 1 - at if lower else at)), 2),
         }
     return {"group": group, "head": head, "cells": cells}
@@ -131,6 +161,7 @@ def summary(tasks: list[Task]) -> dict:
                     fixed,
                     lower=task.lower_is_better,
                     span=(0.0, 1.0) if task.metric == "accuracy" else None,
+                    compared=lambda e: task.compared(e, length),
                 )
             )
     task, longest = tasks[0], max(tasks[0].lengths(), default=None)
@@ -191,16 +222,13 @@ def everything(cells: list[dict], tasks: list[Task]) -> list[dict]:
     for task in tasks:
         rows: list[dict[str, Any]] = []
         for cell in (c for c in cells if c["task"] == task.name):
-            row = {k: v for k, v in cell.items() if k not in ("task", "curve", "kept", "config", "metric", *MEASURED)}
+            row = {k: v for k, v in cell.items() if k not in HIDDEN}
             for s in sorted(cell["scores"], key=lambda s: s.get("position") is not None):
                 at = f"{s.get('length')}:{s['position']}" if s.get("position") is not None else s.get("length")
                 row[f"{s.get('metric')} @ {at}"] = s.get("value")
             for x in [*cell["scores"], *cell["costs"]]:
-                row |= {
-                    f"{k} @ {x.get('length')}": v
-                    for k, v in x.items()
-                    if k not in ("metric", "value", "length", "position")
-                }
+                if x.get("position") is None:
+                    row |= {f"{k} @ {x.get('length')}": v for k, v in x.items() if k not in HIDDEN}
             rows.append({"values": row, "shown": id(cell) in shown})
         heads = list(dict.fromkeys(k for row in rows for k in row["values"]))
         for row in rows:
