@@ -4,51 +4,35 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
+from .._utils import look
 from . import pictures
 from .findings import everywhere, findings, joined, uncertain, where
 from .study import LEFT
 from .system import STABLE
 
 STYLE = """
-:root {
-  color-scheme: light dark;
-  --page: #f8f6f1; --card: #fffefb; --ink: #1d1b18; --soft: #635e56; --faint: #e5e0d6;
-  --window: #0b62b0; --fading: #c77700; --eidetic: #007a5a;
-  --s0: #0b62b0; --s1: #c77700; --s2: #007a5a; --s3: #b3589b; --s4: #6f6f6f; --s5: #8b7500; --s6: #3fa2d8; --s7: #c2330a;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #121315; --card: #1a1c1f; --ink: #ece8e0; --soft: #a8a49b; --faint: #32353a;
-    --window: #4d9df0; --fading: #ffb347; --eidetic: #2fb98c;
-    --s0: #4d9df0; --s1: #ffb347; --s2: #2fb98c; --s3: #e08fca; --s4: #a9a9a9; --s5: #cdb53a; --s6: #9ad8ff; --s7: #ff7042;
-  }
-}
-* { box-sizing: border-box }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, "Segoe UI", Roboto, Arial, sans-serif }
-main { max-width: 70rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
-h1, h2, h3 { line-height: 1.2; font-weight: 600; overflow-wrap: anywhere }
-h2 { margin: 3rem 0 .5rem } h3 { font-size: 1rem; margin: 1.5rem 0 .4rem }
-p, ul, dl { max-width: 46rem } .soft, dt, figcaption { color: var(--soft) } .soft { overflow-wrap: anywhere }
-.lead { font-size: 1.15rem; padding: 0; list-style: none } .lead li { margin: .5rem 0 }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0 } dd { margin: 0 }
-.scroll { overflow: auto; max-height: 36rem; margin: 1rem 0 }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .8rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--faint) }
-th { color: var(--soft); font-weight: 500; vertical-align: bottom; white-space: normal; min-width: 4.5rem }
-th:first-child, td:first-child { text-align: left; padding-left: 0 } th.bar { text-align: left }
-td.bar { position: relative; min-width: 5rem; width: 24rem }
-td.bar i, td.bar b { position: absolute; top: 25%; height: 50%; background: var(--c) }
-td.bar b { top: calc(50% - 1px); height: 2px; background: var(--ink); min-width: 2px }
-.window { --c: var(--window) } .fading { --c: var(--fading) } .eidetic { --c: var(--eidetic) }
-.swatch { display: inline-block; width: .75em; height: .75em; margin-right: .4em; background: var(--c) }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 27rem), 1fr)); gap: 1rem; margin: 1rem 0 }
-figure { margin: 0; padding: .75rem; background: var(--card); border: 1px solid var(--faint); border-radius: 8px; max-width: 36rem }
-figcaption { font-size: .9rem; margin-bottom: .3rem } svg { display: block; width: 100%; height: auto }
-svg text { font-family: inherit !important }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; background: var(--card); padding: .75rem; margin: .4rem 0;
-  border: 1px solid var(--faint); border-radius: 6px }
-pre span { color: var(--soft) }
-@media (max-width: 600px) { table { font-size: .8rem } th, td { padding: .3rem .35rem } th { min-width: 3.5rem } }
+h2 { margin-top: 52px; }
+p, ul, dl { max-width: 46rem; }
+.soft, dt { color: var(--soft); overflow-wrap: anywhere; }
+.lead { padding: 0; list-style: none; }
+.lead li { margin: .5rem 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 0; }
+dd { margin: 0; }
+.scroll { margin: 1rem 0; width: fit-content; max-width: 100%; }
+table { width: auto; }
+th { white-space: normal; min-width: 4.5rem; }
+td { border-bottom: 1px solid var(--faint); }
+tr:last-child td { border-bottom: 0; }
+th:first-child, td:first-child, th.bar { text-align: left; }
+td.bar { position: relative; min-width: 5rem; width: 24rem; }
+td.bar i, td.bar b { position: absolute; top: 25%; height: 50%; background: var(--c); }
+td.bar b { top: calc(50% - 1px); height: 2px; background: var(--ink); min-width: 2px; }
+.window { --c: var(--s0); } .fading { --c: var(--s6); } .eidetic { --c: var(--s2); }
+.swatch { display: inline-block; width: .75em; height: .75em; margin-right: .4em; background: var(--c); }
+.chart svg text { font-family: inherit !important; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+pre span { color: var(--soft); }
+@media (max-width: 600px) { table { font-size: .8rem; } th { min-width: 3.5rem; } }
 """
 
 
@@ -67,7 +51,7 @@ def page(results: dict[str, Any], title: str, notes: Iterable[str], decode: Call
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<style>{STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
+        f"<style>{look.css()}{STYLE}</style></head><body><main>\n{body}\n</main></body></html>\n"
     )
 
 
@@ -112,7 +96,7 @@ def _worth(results: dict[str, Any]) -> list[str]:
             "memory that is read directly adds nothing). ± and the thin lines are two standard errors. The weights were "
             "trained with all memories: this is what the trained model uses, not what one trained without would lose.",
         ),
-        f'<div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div>',
+        _framed(f"<tr>{head}</tr>", "".join(lines)),
     ]
 
 
@@ -158,11 +142,12 @@ def _generation(results: dict[str, Any], decode: Callable[[list[int]], str]) -> 
         )
         for entry in others
     ]
-    before = f"<pre><span>{escape(decode(results['before']))}</span>"
+    before = f'<pre class="card"><span>{escape(decode(results["before"]))}</span>'
     texts = [f"<h3>intact, after the text in grey</h3>{before}{escape(decode(intact['text']))}</pre>"]
     for entry, (name, how, *_) in zip(others, rows, strict=True):
         if entry["agrees"] < intact["agrees"]:
-            texts.append(f"<h3>{escape(f'{name}, {how}')}</h3><pre>{escape(decode(entry['text']))}</pre>")
+            said = escape(decode(entry["text"]))
+            texts.append(f'<h3>{escape(f"{name}, {how}")}</h3><pre class="card">{said}</pre>')
     return [
         *_section(
             "What it changes in generation",
@@ -306,22 +291,28 @@ def _many(entry: dict[str, Any]) -> str:
 
 def _pictures(drawn: Iterable[tuple]) -> str:
     """(title, what it says, name, a function of `pictures`, what it draws) each."""
-    return f'<div class="pictures">{"".join(_picture(*one) for one in drawn)}</div>'
+    return f'<div class="charts">{"".join(_picture(*one) for one in drawn)}</div>'
 
 
 def _picture(title: str, note: str, name: str, draw: Callable, *what: Any) -> str:
     spoken = (draw.__doc__ or "").split("\n")[0]
     image = pictures.svg(name, f"{title}. {spoken} {note}".strip(), lambda axes: draw(axes, *what))
-    return f"<figure><figcaption>{escape(f'{title}: {note}' if note else title)}</figcaption>{image}</figure>"
+    caption = f"<strong>{escape(title)}</strong>" + (f"<span>{escape(note)}</span>" if note else "")
+    return f'<figure class="card chart"><figcaption>{caption}</figcaption>{image}</figure>'
 
 
 def _section(title: str, text: str) -> list[str]:
-    return [f"<h2>{escape(title)}</h2>", f'<p class="soft">{escape(text)}</p>']
+    return [f"<h2>{escape(title)}</h2>", f'<p class="intro">{escape(text)}</p>']
 
 
 def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]], note: str = "") -> str:
     def line(cells: Iterable[Any], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
 
-    lines = line(head, "th") + "".join(line(row, "td") for row in rows)
-    return f'<div class="scroll"><table>{lines}</table></div>' + (f'<p class="soft">{escape(note)}</p>' if note else "")
+    lines = "".join(line(row, "td") for row in rows)
+    return _framed(line(head, "th"), lines) + (f'<p class="soft">{escape(note)}</p>' if note else "")
+
+
+def _framed(head: str, lines: str) -> str:
+    table = f"<table><thead>{head}</thead><tbody>{lines}</tbody></table>"
+    return f'<div class="card scroll tall" tabindex="0">{table}</div>'

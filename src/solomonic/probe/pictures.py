@@ -12,29 +12,17 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-INK, SOFT, FAINT = "#000001", "#000002", "#000003"
-MEMORIES = {"window": "#000011", "fading": "#000012", "eidetic": "#000013"}
-SHADES = tuple(f"#0000{21 + i}" for i in range(8))
-COLORS = {INK: "ink", SOFT: "soft", FAINT: "faint"}
-COLORS |= {color: name for name, color in MEMORIES.items()} | {color: f"s{i}" for i, color in enumerate(SHADES)}
-"""Stands for a colour: the name of the page's variable that has it, in light and in dark."""
+from .._utils import look
+from .._utils.look import FEW, LIGHT
 
+INK, SOFT = LIGHT["ink"], LIGHT["soft"]
+COLORS = ("ink", "soft", *FEW)
+"""The colours that a picture may have: each becomes the page's variable of that name, in light and in dark."""
+MEMORIES = {"window": LIGHT["s0"], "fading": LIGHT["s6"], "eidetic": LIGHT["s2"]}
+SHADES = tuple(LIGHT[name] for name in FEW)
 MARKERS, MANY = "osD^vP*X", "."
 LEAST = 1e-3  # of a change of the state that is still drawn
-LOOKS = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "probe",
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
+LOOKS = look.matplotlib() | {"svg.fonttype": "none", "svg.hashsalt": "probe"}
 
 
 def svg(name: str, spoken: str, draw: Callable[[Axes], None], width: float = 4.7, height: float = 3.1) -> str:
@@ -49,8 +37,8 @@ def svg(name: str, spoken: str, draw: Callable[[Axes], None], width: float = 4.7
         )
     text = out.getvalue()[out.getvalue().index("<svg") :]
     text = re.sub(r'(id="|url\(#|href="#)', rf"\1{name}-", text)
-    for color, variable in COLORS.items():
-        text = text.replace(color, f"var(--{variable})")
+    for color in COLORS:
+        text = text.replace(LIGHT[color], f"var(--{color})")
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(spoken)}"', 1)
 
 

@@ -4,23 +4,27 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..._utils import files
+from ..._utils import files, look
+from ..._utils.look import FEW, LIGHT
 from .identify import Identified
 from .linear import fit
 from .whiteness import correlations, largest
 
 Array = np.ndarray
-INK, GREY, BLUE, ORANGE, PALE = "#222222", "#9aa0a6", "#1f6fb4", "#d9730d", "#c9d6e2"
-SHADES = (BLUE, ORANGE, "#2a8c5f", "#a3478f", "#7a6a00", "#555555")
-MOST = len(SHADES)  # outputs that are drawn
+INK, GREY, PALE = LIGHT["ink"], LIGHT["pale"], LIGHT["rule"]
+SHADES = tuple(LIGHT[name] for name in FEW)
+BLUE, ORANGE = SHADES[:2]
+MOST = 6  # outputs that are drawn
 LONGEST = 20  # letters of a name
 AWAY = "runs away"
 
 
+@rc_context(look.matplotlib())
 def draw(
     result: Identified, y: Array, predicted: Array, simulated: Array | None, trained: int, path: Path, name: str = ""
 ) -> None:
@@ -86,7 +90,7 @@ def draw_rows(axes, y: Array, predicted: Array, simulated: Array | None, test: s
             label = f"{AWAY} from row {end + 1}"
         axes.plot(rows[start:end], simulated[start:end], color=ORANGE, linewidth=0.8, label=f"simulated, {label}")
     axes.set_ylim(low - room, high + 2 * room)  # room for the legend
-    axes.legend(loc="upper right", fontsize=8, ncols=3, framealpha=0.8)
+    axes.legend(loc="upper right", ncols=3, frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def fit_label(y: Array, predicted: Array) -> str:
@@ -114,7 +118,7 @@ def _whiteness(axes, result: Identified) -> None:
     axes.set_ylim(-low, high)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     verdict = "white" if result.white.passed else "not white"
-    axes.set_title(f"residuals: {verdict} ({result.white.chance})", fontsize=10)
+    axes.set_title(f"residuals: {verdict} ({result.white.chance})")
     axes.set_xlabel("lag in rows (shaded: 95 % of white noise)")
     axes.set_ylabel("autocorrelation")
 
@@ -126,13 +130,13 @@ def _poles(axes, result: Identified) -> None:
     axes.plot(poles.real, poles.imag, "x", color=BLUE, markersize=8, label="model")
     if result.stable is not None:
         axes.plot(*_parts(result.stable.poles), "+", color=ORANGE, markersize=9, label="nearest stable")
-        axes.legend(fontsize=8, loc="upper left")
+        axes.legend(loc="upper left")
     axes.set_aspect("equal")
     reach = max(1.1, 1.05 * np.abs(poles).max(initial=0))
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="real part", ylabel="imaginary part")
     outside = int((np.abs(poles) >= 1).sum())
     where = f"{outside} of {len(poles)} outside" if outside else "all inside"
-    axes.set_title(f"poles: {where} the unit circle" if len(poles) else "poles: none (order 0)", fontsize=10)
+    axes.set_title(f"poles: {where} the unit circle" if len(poles) else "poles: none (order 0)")
 
 
 def _parts(z: Array) -> tuple[Array, Array]:
@@ -148,8 +152,8 @@ def _correlations(axes, result: Identified) -> None:
     axes.set_ylim(0, 1.2)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8, loc="upper right", ncols=2)
-    axes.set_title(f"past and future share {result.information:.2f} nats", fontsize=10)
+    axes.legend(loc="upper right", ncols=2)
+    axes.set_title(f"past and future share {result.information:.2f} nats")
     axes.set_xlabel("candidate state" + ", inputs given" * bool(result.model.inputs))
     axes.set_ylabel("canonical correlation")
 

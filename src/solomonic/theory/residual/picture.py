@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..._utils import look
+from ..._utils.look import LIGHT
 from ..._utils.spelling import shortened
 from .series import Series
 from .stack import Stretch
 
-INK, MARK = "#0072b2", "#d55e00"
+EXPECTED, MEASURED, MARK = LIGHT["pale"], LIGHT["s0"], LIGHT["s7"]
 FAR = 100  # powers of ten
 WIDE = 600  # of the picture's width: the least that is shaded on each side of a row
 
 
+@rc_context(look.matplotlib())
 def draw(
     series: Series,
     names: Sequence[str],
@@ -39,20 +43,18 @@ def draw(
     row, unit = np.arange(len(surprise)), _short(series.name)
     of_axis = f"{unit}\n/ 1e{power}" if abs(power) > FAR else unit
     many = f"{len(stretches)} stretch{'es' * (len(stretches) != 1)}"
-    top.set_title(
-        f"{unit}: {len(row):,} rows, {many} least like what came before (shaded by surprise)", fontsize=10, loc="left"
-    )
-    top.plot(row, expected, color="#bbb", linewidth=0.8, label="expected")
-    top.plot(row, values, color=INK, linewidth=0.5, label="measured")
+    top.set_title(f"{unit}: {len(row):,} rows, {many} least like what came before (shaded by surprise)", loc="left")
+    top.plot(row, expected, color=EXPECTED, linewidth=0.8, label="expected")
+    top.plot(row, values, color=MEASURED, linewidth=0.5, label="measured")
     top.set_ylabel(of_axis)
     for layer, shade in enumerate(np.linspace(0.8, 0, residuals.shape[1])):
         middle.plot(row, residuals[:, layer], color=str(shade), linewidth=0.4, label=f"after {names[layer]}")
     middle.set_ylabel("residual,\nsame unit")
     for axes in (top, middle):
-        legend = axes.legend(frameon=False, loc="upper left", ncols=3, fontsize=8)
+        legend = axes.legend(loc="upper left", ncols=3)
         for line in legend.get_lines():
             line.set_linewidth(2)
-    bottom.plot(row, surprise, color=INK, linewidth=0.6)
+    bottom.plot(row, surprise, color=MEASURED, linewidth=0.6)
     bottom.set_ylabel("surprise, nats")
     for stretch in stretches:
         bottom.plot(stretch.peak, stretch.score, "v", color=MARK, markersize=6)
@@ -60,10 +62,9 @@ def draw(
         for axes in (top, middle, bottom):
             axes.axvspan(first - 0.5, last + 0.5, color=MARK, alpha=0.5 * strength, linewidth=0)
     ticks = np.linspace(0, len(row) - 1, 6).astype(int)
-    bottom.set_xticks(ticks, [series.when(at)[:16] if series.times else f"{at:,}" for at in ticks], fontsize=8)
+    bottom.set_xticks(ticks, [series.when(at)[:16] if series.times else f"{at:,}" for at in ticks])
     bottom.set_xlabel("time" if series.times else "row")
     for axes in (top, middle, bottom):
-        axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0)
     out = io.BytesIO()
     figure.savefig(out, format="png", metadata={"Software": None})
