@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from solomonic._utils.files import replacing, write
+from solomonic._utils.files import replacing, write, write_all
 from solomonic.checkpoints.tensors import write_tensors
 
 
@@ -48,6 +48,16 @@ def test_a_full_disk(tmp_path, full_disk):
             write_tensors(tensors, {"a": torch.zeros(5000)}, {})
     assert text.read_text() == "old" and load_file(tensors)["a"].tolist() == [0, 1, 2]
     assert sorted(tmp_path.iterdir()) == [tensors, text]
+
+
+def test_files_that_belong_together_are_all_new_or_all_old(tmp_path, full_disk):
+    write_all(tmp_path, {"a": "old", "b": "é"})
+    (tmp_path / ".a.partial").write_text("of a process that was killed")
+    with full_disk(1000), pytest.raises(OSError, match=str(tmp_path)):
+        write_all(tmp_path, {"a": "new", "b": "x" * 5000, "c": ""})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "é"}
+    write_all(tmp_path, {"a": "new", "c": ""})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new", "b": "é", "c": ""}
 
 
 def test_a_killed_process_leaves_the_old_file_and_the_next_write_clears_up(tmp_path):

@@ -7,7 +7,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -67,6 +67,31 @@ def write(path: str | Path, content: str | bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+def write_all(folder: str | Path, contents: Mapping[str, str]) -> None:
+    """`contents`, text by name of file, into `folder`: all of them, or after an error, such as a full disk, none.
+
+    The folder is there, and `locked` by the caller. A process that is killed while the last names are given leaves files
+    that are whole, and maybe not all new.
+    """
+    sweep(folder)
+    partial = {name: Path(folder) / f".{name}{PARTIAL}" for name in contents}
+    try:
+        for name, text in contents.items():
+            with partial[name].open("wb") as file:
+                file.write(text.encode("utf-8", "backslashreplace"))
+                file.flush()
+                os.fsync(file.fileno())
+        for name, written in partial.items():
+            os.replace(written, Path(folder) / name)
+    except BaseException as error:
+        for written in partial.values():
+            written.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(folder)
+        raise
+    _sync(Path(folder))
 
 
 def destination(path: str | Path) -> Path:
@@ -153,17 +178,20 @@ def locked(path: str | Path, doing: str, folder: bool = False) -> Iterator[None]
                         break
 
 
-def owned(folder: str | Path, kind: str, *marks: str) -> None:
-    """ValueError unless `folder` is new, or empty, or holds one of the files `marks`, as the folder of a `kind` does."""
+def owned(folder: str | Path, kind: str, *marks: str, option: str = "--out") -> None:
+    """ValueError unless `folder` is new, or empty, or holds one of the files `marks`, as the folder of a `kind` does.
+
+    `option` is the command's word that named it.
+    """
     folder = Path(folder)
     if not folder.parts:
-        raise ValueError(f"--out: expected the name of a folder for {kind}, got {str(folder)!r}")
+        raise ValueError(f"{option}: expected the name of a folder for {kind}, got {str(folder)!r}")
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out: expected a folder, {folder} is a file")
+        raise ValueError(f"{option}: expected a folder, {folder} is a file")
     if any((folder / mark).exists() for mark in marks) or (there := _something_in(folder)) is None:
         return
     raise ValueError(
-        f"--out: expected a new or an empty folder, or that of {kind}, got {folder}, which holds {there}; name another"
+        f"{option}: expected a new or an empty folder, or that of {kind}, got {folder}, which holds {there}; name another"
     )
 
 
@@ -250,4 +278,4 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-__all__ = ["check_place", "destination", "locked", "owned", "replacing", "sweep", "write"]
+__all__ = ["check_place", "destination", "locked", "owned", "replacing", "sweep", "write", "write_all"]

@@ -5,6 +5,7 @@ numbers and path strings, and `chart.svg.j2` draws them.
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -62,7 +63,10 @@ def time_text(microseconds: float) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """`log` is the base of the ticks (0: a linear axis); `data_ticks` puts them at the data's own values."""
+    """`log` is the base of the ticks (0: a linear axis); `data_ticks` puts them at the data's own values.
+
+    `column` is the name of its numbers, with their unit, in a CSV: the label where it is empty.
+    """
 
     label: str
     text: Callable[[float], str] = "{:g}".format
@@ -70,11 +74,12 @@ class Axis:
     low: float | None = None
     high: float | None = None
     data_ticks: bool = False
+    column: str = ""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One value; `y` None is a gap in the line, `low` and `high` the spread around `y`."""
+    """One value; `y` None is a gap in the line, `low` and `high` the spread around `y`, `more` further numbers by name."""
 
     x: float
     y: float | None
@@ -82,6 +87,7 @@ class Point:
     high: float | None = None
     tip: str = ""
     hollow: bool = False
+    more: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,7 @@ def _path(pixels: Iterable[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in pixels)
 
 
-def _drawn(series: Series, x: Scale, y: Scale, band: bool, dots: bool) -> dict:
+def _drawn(series: Series, x: Scale, y: Scale, band: bool, dots: bool, more: Sequence[str]) -> dict:
     runs = [list(run) for there, run in groupby(series.points, key=lambda p: p.y is not None) if there]
     points = [p for run in runs for p in run]
     spread = [p for p in points if p.low is not None]
@@ -238,7 +244,20 @@ def _drawn(series: Series, x: Scale, y: Scale, band: bool, dots: bool) -> dict:
             for p in (points if dots else points[-1:])
         ],
         "ends": (points[0], points[-1]),
+        "data": [
+            [*pixel(p, p.y), p.tip.removeprefix(f"{series.label}: "), p.x, p.y, p.low, p.high, *map(p.more.get, more)]
+            for p in points
+        ],
     }
+
+
+def _reference(
+    key: str, values: Sequence[tuple[float, float]], x: Scale, y: Scale, text: Callable[[float], str], more: int
+) -> dict:
+    pixels = [(x(a), y(b)) for a, b in values]
+    rest = [None] * (2 + more)
+    data = [[*pixel, text(b), a, b, *rest] for pixel, (a, b) in zip(pixels, values, strict=True)]
+    return {"key": key, "path": _path(pixels), "data": data}
 
 
 def chart(
@@ -251,13 +270,17 @@ def chart(
     *,
     marks: Sequence[tuple[float, str]] = (),
     reference: Sequence[tuple[float, float]] = (),
+    referred: str = "reference",
     beside: bool = False,
     dots: bool = True,
 ) -> dict | None:
     """Everything a template needs to draw one chart, or None when there is no point to draw.
 
-    `marks` are vertical lines, `reference` a dotted line across the series. Labels stand at the
-    right edge, one a series, or `beside` the last point of each. `dots` False marks the ends only.
+    `marks` are vertical lines, `reference` a dotted line across the series, whose name is `referred`. Labels stand at
+    the right edge, one a series, or `beside` the last point of each. `dots` False marks the ends only.
+
+    `data` of a series and of the reference has a list a point: its pixel (x, y), its value as text, and then its numbers
+    by `columns` but the first, which is the series' key. `box` is the view of the picture with its `caption` on top.
     """
 
     def fits(p: Point) -> bool:
@@ -273,7 +296,8 @@ def chart(
     sx = Scale(x, [p.x for p in points] + [m for m, _ in marks], LEFT, right)
     heights = [v for p in points for v in (p.y, p.low, p.high) if v is not None] + [v for _, v in reference]
     sy = Scale(y, heights, HEIGHT - BOTTOM, TOP)
-    drawn = [_drawn(s, sx, sy, band=not beside, dots=dots) for s in series]
+    more = list(dict.fromkeys(name for p in points for name in p.more))
+    drawn = [_drawn(s, sx, sy, band=not beside, dots=dots, more=more) for s in series]
     tips = [d["points"][-1] for d in drawn]
     if beside:
         taken = [(p["x"] - 5, p["y"] - 5, p["x"] + 5, p["y"] + 5) for d in drawn for p in d["points"]]
@@ -289,10 +313,15 @@ def chart(
         f"{d['label']} from {y.text(a.y)} at {x.text(a.x)} to {y.text(b.y)} at {x.text(b.x)}"
         for d, (a, b) in ((d, d["ends"]) for d in drawn)
     )
+    caption = [*textwrap.wrap(title, 48), *textwrap.wrap(note, 72)]
+    above = 17 * len(caption) + 12
     return {
         "name": name,
         "title": title,
         "note": note,
+        "caption": caption,
+        "box": (0, -above, WIDTH, HEIGHT + above),
+        "columns": ["arch", x.column or x.label, y.column or y.label, "low", "high", *more],
         "width": WIDTH,
         "height": HEIGHT,
         "beside": beside,
@@ -307,6 +336,6 @@ def chart(
         "y_ticks": sy.ticks(),
         "series": drawn,
         "marks": [(sx(value), text) for value, text in marks],
-        "reference": _path((sx(a), sy(b)) for a, b in reference) if len(reference) > 1 else "",
+        "reference": _reference(referred, reference, sx, sy, y.text, len(more)) if len(reference) > 1 else None,
         "spoken": f"{title} {note}. {y.label} against {x.label}. {spoken}.",
     }

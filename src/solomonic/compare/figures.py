@@ -1,8 +1,10 @@
 """The charts of a comparison: what each holds. Their geometry is in `charts.py`."""
 
 import math
+import re
 from collections.abc import Callable
 from functools import partial
+from itertools import chain, count
 from typing import Any
 
 from .._utils.spelling import counted
@@ -13,7 +15,13 @@ CURVE_POINTS = 150  # drawn a loss curve
 
 
 def point(
-    x: float, s: Stat | None, label: str, x_text: str, y_text: Callable[[float], str], hollow: bool = False
+    x: float,
+    s: Stat | None,
+    label: str,
+    x_text: str,
+    y_text: Callable[[float], str],
+    hollow: bool = False,
+    **more: float,
 ) -> Point:
     if s is None:
         return Point(x, None)
@@ -21,7 +29,7 @@ def point(
     if s.count > 1 or s.low < s.high:
         seeds = counted(s.count, "seed")
         tip, low, high = f"{tip} ({y_text(s.low)} to {y_text(s.high)}, {seeds})", s.low, s.high
-    return Point(x, s.mean, low, high, tip, hollow)
+    return Point(x, s.mean, low, high, tip, hollow, {"seeds": s.count, **more})
 
 
 def lines(
@@ -48,7 +56,7 @@ def interval_note(task: Task) -> str:
     return f"{task.name}: band {band}" if task.covered in ("rows", "documents") else seeds_note(task, band)
 
 
-LENGTH = Axis("length (tokens, log scale)", tokens, log=2, data_ticks=True)
+LENGTH = Axis("length (tokens, log scale)", tokens, log=2, data_ticks=True, column="length")
 
 
 def trained(task: Task) -> list[tuple[float, str]]:
@@ -73,6 +81,7 @@ def quality_against_length(task: Task) -> dict | None:
         series,
         marks=trained(task),
         reference=known[dotted] if dotted else [],
+        referred=dotted or "",
     )
 
 
@@ -89,7 +98,13 @@ def quality_against_state(task: Task) -> dict | None:
                 e.style,
                 [
                     point(
-                        size, s, e.label, f"at length {tokens(n)} with {bytes_text(size)}", fixed, hollow=n != longest
+                        size,
+                        s,
+                        e.label,
+                        f"at length {tokens(n)} with {bytes_text(size)}",
+                        fixed,
+                        hollow=n != longest,
+                        length=n,
                     )
                     for n, size, s in sizes
                 ],
@@ -104,7 +119,7 @@ def quality_against_state(task: Task) -> dict | None:
         f"state_quality:{task.name}",
         "How much memory does the recall take?",
         f"{task.name}: {where}" + (f"; bars: 95 % interval over {task.covered}" if task.covered else ""),
-        Axis("state per sequence (log scale)", bytes_text, log=2),
+        Axis("state per sequence (log scale)", bytes_text, log=2, column="state_bytes"),
         task.axis,
         series,
         beside=True,
@@ -127,7 +142,7 @@ def quality_against_position(task: Task) -> dict | None:
         f"position:{task.name}",
         "Does more context still help?",
         f"{interval_note(task)}; texts of {tokens(length or 0)}",
-        Axis("position in the text (log scale)", tokens, log=2, data_ticks=True),
+        Axis("position in the text (log scale)", tokens, log=2, data_ticks=True, column="position"),
         task.axis,
         series,
         marks=trained(task),
@@ -165,8 +180,8 @@ def loss_curves(task: Task) -> dict | None:
         f"loss:{task.name}",
         "How fast does it learn?",
         seeds_note(task),
-        Axis("training step", short, low=0),
-        Axis(f"training loss (nats{', log scale' if log else ''})", short, log=10 if log else 0),
+        Axis("training step", short, low=0, column="step"),
+        Axis(f"training loss (nats{', log scale' if log else ''})", short, log=10 if log else 0, column="loss_nats"),
         series,
         dots=False,
     )
@@ -184,7 +199,7 @@ def sections(tasks: list[Task]) -> list[dict]:
                 against_length,
                 name=name,
                 title=f"What does {what} a token cost?",
-                y=Axis(f"{name}, time per token (log scale)", time_text, log=10),
+                y=Axis(f"{name}, time per token (log scale)", time_text, log=10, column=f"{name}_us_per_token"),
                 pick=_per_token(name),
             )
             for name, what in (("prefill", "reading"), ("decode", "writing"))
@@ -193,7 +208,7 @@ def sections(tasks: list[Task]) -> list[dict]:
             against_length,
             name="state",
             title="How does the state grow with the length?",
-            y=Axis("state per sequence (log scale)", bytes_text, log=2),
+            y=Axis("state per sequence (log scale)", bytes_text, log=2, column="state_bytes"),
             pick=state,
         ),
     ]
@@ -207,4 +222,16 @@ def sections(tasks: list[Task]) -> list[dict]:
         {"id": id, "title": title, "charts": [c for make, task in pairs if (c := make(task))]}
         for id, title, pairs in plan
     ]
+    taken: set[str] = set()
+    for c in (c for s in drawn for c in s["charts"]):
+        c["file"] = file_name(c["name"], taken)
     return [s for s in drawn if s["charts"]]
+
+
+def file_name(name: str, taken: set[str]) -> str:
+    """The name of a chart as that of a file without its ending, on any system, and none of `taken`, to which it is added."""
+    plain = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-.")[:100] or "figure"
+    names = chain([plain], (f"{plain}-{number}" for number in count(2)))
+    free = next(each for each in names if each.lower() not in taken)
+    taken.add(free.lower())
+    return free

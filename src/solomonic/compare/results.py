@@ -185,7 +185,8 @@ class Task:
     @property
     def axis(self) -> Axis:
         low, high = (-0.03, 1.03) if self.metric == "accuracy" else (None, None)
-        return Axis(self.unit + (" (lower is better)" if self.lower_is_better else ""), short, low=low, high=high)
+        label = self.unit + (" (lower is better)" if self.lower_is_better else "")
+        return Axis(label, short, low=low, high=high, column=self.metric)
 
     @property
     def cells(self) -> list[dict]:

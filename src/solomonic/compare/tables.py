@@ -135,6 +135,7 @@ def _column(
         against = compared(entry)
         cells[entry.arch] = {
             "text": text(s.mean),
+            "value": s.mean,
             "range": spread,
             "tip": str(against or ""),
             "best": best is not None and (against.within if against else text(s.mean) == best),
