@@ -29,12 +29,12 @@ def arguments(command: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, words: list[str]) -> int:
     tasks, notes = joined(args.folders)
-    for note in notes:
-        warn(note)
     if args.figures is not None:
         from ..compare.pictures import write_figures
 
         aside(f"{counted(len(write_figures(tasks, args.figures)), 'figure')} in {args.figures}")
+    for note in notes:
+        warn(note)
     for name, form in FORMS.items():
         if getattr(args, name):
             print(form(tasks), end="")

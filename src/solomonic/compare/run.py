@@ -16,7 +16,8 @@ import torch
 from .._utils import jsontext
 from .._utils.files import locked, owned, write
 from .._utils.machine import cores
-from .._utils.plugins import load, used
+from .._utils.plugins import load as load_plugin
+from .._utils.plugins import used
 from .._utils.progress import Progress, on_compiling
 from .._utils.spelling import counted, paragraph, warn
 from ..training.history import Interrupted
@@ -211,7 +212,7 @@ def _work(
 
     try:
         for word in plugins:
-            load(word)
+            load_plugin(word)
     except ValueError as error:
         news.put(("refused", str(error)))
         return
