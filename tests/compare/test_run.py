@@ -7,7 +7,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -156,6 +158,22 @@ def test_divergence_is_a_line_without_scores(tmp_path, monkeypatch):
     monkeypatch.setattr(matrix, "fit", fail)
     line = run_cell(cells_of(TINY)[0], TINY.runs["distractor_recall"], CPU, tmp_path)
     assert line["scores"] == [] and "step 3" in line["diverged"]
+
+
+def test_a_comparison_needs_what_every_installation_has():
+    """README's first command has the library without extras: no module of an extra is imported."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {re.match("[a-z0-9_-]+", word)[0] for words in project["optional-dependencies"].values() for word in words}
+    modules = sorted(
+        {name.replace("-", "_") for name in extras} - {"solomonic", "numba", "triton"} | {"pandas", "sklearn"}
+    )
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({modules}))\n"
+        "from solomonic.compare import export, models, pictures, report, run\n"
+        "from solomonic.cli import compare, results\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_cell_keeps_its_model(tmp_path):

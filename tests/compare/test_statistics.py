@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from solomonic.compare.statistics import by_unit, interval, ratio
+from solomonic.compare.statistics import by_unit, interval, ratio, students_t
 
 
 def drawn(rng, shift=0.0, seeds=1, seed_spread=0.0, documents=30):
@@ -87,3 +87,8 @@ def test_seeds_alone_give_students_interval():
 def test_no_spread_is_no_width():
     sample = np.ones((3, 20, 2))
     assert interval(sample) == (1.0, 0.0) and interval(sample, sample) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("freedom", [1, 1.3, 2, 4.6, 30, 1e9])
+def test_students_t(freedom):
+    assert students_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-5)

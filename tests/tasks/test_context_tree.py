@@ -72,14 +72,15 @@ def test_comparison_gives_the_regret():
     model = LanguageModel(preset("mamba2", vocab_size=3, d_model=16, n_layers=1))
     with torch.no_grad():
         model.embedding.weight.zero_()  # no logit differs from another: log2 3 bits each
-    found = scores(model, task, run)
+    found, _documents = scores(model, task, run)
     lengths = code_lengths(task.draw(4, 32, np.random.default_rng([0, 32]))[0], task.depth)
     assert [entry["bound"] for entry in found[:2]] == pytest.approx([lengths[:, :8].mean(), lengths.mean()])
     for entry in found:
         assert entry["value"] == pytest.approx(np.log2(3)) and entry["regret"] == entry["value"] - entry["bound"]
     plain = tasks.task("mqar", vocab_size=8, cases=((8, 2, 1),))
     other = LanguageModel(preset("mamba2", vocab_size=8, d_model=16, n_layers=1))
-    assert "bound" not in scores(other, plain, replace(run, lengths=(8,)))[0]
+    (entry,), _documents = scores(other, plain, replace(run, lengths=(8,)))
+    assert "bound" not in entry
 
 
 @pytest.mark.parametrize("options", [dict(depth=0), dict(depth=13), dict(length=0), dict(depth=2.5)])

@@ -7,11 +7,11 @@ together, so a document is one draw (a *unit*), and a row is one where there are
     error    se^2 = U / (U - 1) * sum_u (y_u - R x_u)^2 / (sum_u x_u)^2    (Cochran, Sampling Techniques, 1977, section 6.3)
 """
 
+import math
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
 
 LEVEL, DRAWS, SEED = 0.95, 1000, 0
 
@@ -78,7 +78,18 @@ def interval(sample: np.ndarray, other: np.ndarray | None = None) -> Interval | 
         return None
     spread = sum(part**2 / freedom for part, freedom in parts)
     freedom = variance**2 / spread if spread else 1.0
-    return Interval(estimate, float(stdtrit(freedom, (1 + LEVEL) / 2)) * variance**0.5)
+    return Interval(estimate, students_t(freedom) * variance**0.5)
+
+
+def students_t(freedom: float) -> float:
+    """The t with a share `LEVEL` of Student's distribution between -t and t, for one degree of freedom or more."""
+    t = np.linspace(0, 13, 26_001)
+    n = min(freedom, 1e6)
+    density = (
+        np.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2)) / np.sqrt(n * np.pi) * (1 + t**2 / n) ** (-(n + 1) / 2)
+    )
+    share = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1]) * t[1]])  # trapezoids, of both sides
+    return float(np.interp(LEVEL, share, t))
 
 
 @cache
