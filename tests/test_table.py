@@ -81,3 +81,9 @@ def test_a_paragraph_is_as_wide_as_the_terminal_and_one_line_in_a_pipe(monkeypat
 
 def test_numbers_of_things():
     assert [counted(n, "thread") for n in (0, 1, 2, 2048)] == ["0 threads", "1 thread", "2 threads", "2,048 threads"]
+
+
+def test_short_names_of_rows_stay_whole(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = table(["arch", *"abcd"], [["bmojo_published", *["1.000\xa0±\xa00.000"] * 4]])
+    assert shown.count("bmojo_published") == 2 and "\n\n" in shown  # two tables, and no name broken

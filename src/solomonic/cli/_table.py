@@ -29,6 +29,8 @@ def _table(lines: list[list[str]], width: int) -> str:
     widths = [max(map(len, (name, *body))) for name, body in zip(head, bodies)]
     unwrapped = [max(map(len, (*name.split(), *body, ""))) for name, body in zip(head, bodies)]
     least = [_least(name, body) for name, body in zip(head, bodies)]
+    if unwrapped[0] <= width // 4:
+        least[0] = max(least[0], unwrapped[0])  # a short name of a row stays whole
     for bounds in (unwrapped, least):
         while sum(widths) + GAP * (count - 1) > width and any(map(int.__gt__, widths, bounds)):
             _, i = max((wide, i) for i, (wide, bound) in enumerate(zip(widths, bounds)) if wide > bound)
@@ -46,7 +48,7 @@ def _table(lines: list[list[str]], width: int) -> str:
 
 def _least(name: str, body: list[str]) -> int:
     """Characters of a column without which words would be broken, or, of texts, too many of them."""
-    longest = max(map(len, [word for cell in (name, *body) for word in cell.split()] + [""]))
+    longest = max(map(len, [word for cell in (name, *body) for word in cell.split(" ")] + [""]))
     return min(longest, NARROW) if any(re.search("[^\\W\\d_]{2}", cell) for cell in body) else longest
 
 

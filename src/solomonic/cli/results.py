@@ -40,5 +40,7 @@ def run(args: argparse.Namespace, words: list[str]) -> int:
             print(form(tasks), end="")
             return 0
     for title, head, lines in tables(tasks):
-        print(f"{title}\n\n{table(head, lines)}\n")
+        hard = "\N{NO-BREAK SPACE}"  # a score and its interval stay on one line
+        whole = [[x.replace(" ", hard) if isinstance(x, str) else x for x in line] for line in lines]
+        print(f"{title}\n\n{table(head, whole).replace(hard, ' ')}\n")
     return 0
