@@ -181,10 +181,9 @@ REASONING = _hours("reasoning", REASONING_TASKS)
 RULER = _hours("ruler", RULER_TASKS)
 
 SUITES = {suite.name: suite for suite in (QUICK, STANDARD, MAD, MEMORY, REASONING, RULER)}
-NAMED = (run for suite in (RULER, REASONING, MEMORY) for run in suite.runs.items())
-RUNS = {
-    name: run for name, run in NAMED if name != run.task
-}  # what `--task` and an experiment take beside names of tasks
+RUNS = {  # those with names of their own, which `--task` and an experiment take beside names of tasks
+    name: run for one in (RULER, REASONING, MEMORY) for name, run in one.runs.items() if name != run.task
+}
 
 
 def suite(
