@@ -214,6 +214,7 @@ def test_figures_that_cannot_be_written_are_refused(tmp_path, capsys, case):
     assert main(["results", str(source), "--figures", str(out)]) == 2
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 1 and "expected" in said.err and not said.out
+    assert "--folders" not in said.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert out.exists() == (case == "file" or "foreign" in case)
 

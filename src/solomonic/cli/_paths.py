@@ -23,7 +23,9 @@ OF_MODEL: tuple[str, ...] = (
     "special_tokens*",
 )
 OF_MODEL += ("vocab*", "merges.txt", "*.jinja", "*.bin", "README.md", "training.json", "run")
-POSITIONAL = ("model", "data", "clip", "bits", "path", "experiment")
+POSITIONAL = {name: name.upper() for name in ("model", "data", "clip", "bits", "path", "experiment")} | {
+    "folders": "DIR"
+}
 
 
 def guard(args: argparse.Namespace, command: Any) -> None:
@@ -122,4 +124,4 @@ def _is_of_model(path: Path, folder: Path) -> bool:
 
 
 def _option(name: str) -> str:
-    return name.upper() if name in POSITIONAL else f"--{name.replace('_', '-')}"
+    return POSITIONAL.get(name, f"--{name.replace('_', '-')}")
