@@ -49,7 +49,7 @@ def test_tiles_that_are_seen_whole(kind):
         *inputs, sequences = arguments
         return attention(*inputs, None, sequences, 70, 50, 64, 32, backend)
 
-    compare(call, BOTH, attention_inputs(190, 4, 2, 6, 50), sequences)
+    compare(call, BOTH, attention_inputs(190, 2, 1, 6, 50), sequences)
 
 
 @pytest.mark.parametrize("heads, groups, dim", [(1, 1, 16), (6, 2, 18), (3, 3, 34)])
