@@ -12,6 +12,8 @@ GROWING = [name for name in tasks.names() if getattr(type(tasks.task(name)), "gr
 def test_which_tasks_grow():
     assert {"needles", "changing_recall", "palindrome"} <= set(GROWING)
     assert not {"selective_copying", "compression", "forgetting_mqar"} & set(GROWING)  # of MAD and Zoology: as there
+    for name in {*tasks.names()} - {*GROWING}:
+        assert not hasattr(tasks.task(name), "shortest"), name  # a checkpoint is of all that a task holds
 
 
 @pytest.mark.parametrize("name", GROWING)

@@ -2,7 +2,8 @@
 
 `run.json` has settings, command and versions, `results.jsonl` a line a finished cell, `costs.json` time and state of each
 architecture against length, `cells/` checkpoints of cells under way, `models/` a folder for the model of each finished
-cell, which every command loads, and `report.html` is the page. The same command on the same folder goes on where it stopped.
+cell, which every command loads, and `report.html` is the page. The same command on the same folder goes on where it
+stopped.
 """
 
 import json

@@ -82,7 +82,8 @@ def run_cell(
 ) -> dict[str, Any]:
     """Train and score one cell, keep its model in `models/KEY`, and return its line.
 
-    A cell that diverges has no scores and no model, and says where. A damaged checkpoint gives a warning, and its cell begins again; one of another run is a ValueError, and stays.
+    A cell that diverges has no scores and no model, and says where. A damaged checkpoint gives a warning, and its cell
+    begins again; one of another run is a ValueError, and stays.
     """
     from ..checkpoints.training import Damaged  # these take long to import
     from .models import keep_model

@@ -121,10 +121,8 @@ MAD = Suite(
 
 # RULER's tasks in tokens, by their names there (arXiv 2404.06654): 1 to 16 times the training length. Its questions about
 # paragraphs, qa_1 and qa_2, are text: `solomonic eval --suite ruler` asks them.
-ONE = {
-    "key_size": 1,
-    "value_size": 1,
-}  # tokens; models of this size do not learn longer ones in 800 steps (docs/log.md)
+# Keys and values of one token: models of this size do not learn longer ones in 800 steps (docs/log.md).
+ONE = {"key_size": 1, "value_size": 1}
 RULER_TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "niah_single_1": ("needles", {"variant": "single_1"} | ONE),
     "niah_single_2": ("needles", {"variant": "single_2"} | ONE),

@@ -126,13 +126,14 @@ class Tokenizer:
         data = _utf8(text) if isinstance(text, str) else text
         if self.is_bytes:
             return np.frombuffer(data, dtype=np.uint8).astype(np.int64)
+        readable = data.decode("utf-8", "replace")
         try:
-            ids = self._ids(data.decode("utf-8", "replace"))
+            ids = self._ids(readable)
         except Exception as error:  # the library raises nothing narrower
             words = " ".join(name for i in range(4) if (name := self.inner.id_to_token(i)) is not None)
             raise ValueError(
                 f"expected text in tokens that the model knows, such as {words!r}, "
-                f"got {shortened(data.decode('utf-8', 'replace'))!r} ({error})"
+                f"got {shortened(readable)!r} ({error})"
             ) from None
         if not self._apart.keys().isdisjoint(ids):
             ids = [piece for token in ids for piece in self._apart.get(token, [token])]

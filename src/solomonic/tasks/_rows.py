@@ -22,6 +22,7 @@ class RowTask(Task):
     """
 
     grows: ClassVar[bool] = False
+    shortest: int  # where it grows
 
     def train_batch(self, size: int, rng: np.random.Generator, progress: float = 1.0) -> Batch:
         if not self.grows:
@@ -44,7 +45,8 @@ class RowTask(Task):
         """Set `length` and `lengths`; where those are None they are `times` the training length."""
         self.length = self._possible("length", length)
         lengths = [m * self.length for m in times] if lengths is None else lengths
-        self.shortest = next(n for n in range(1, self.length + 1) if self._has(n))
+        if self.grows:
+            self.shortest = next(n for n in range(1, self.length + 1) if self._has(n))
         self.lengths = tuple(self._possible("lengths", n) for n in _check.increasing("lengths", lengths))
 
     def _has(self, length: int) -> bool:
